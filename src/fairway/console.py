@@ -1,0 +1,133 @@
+"""Progress, tables and metrics. Human output goes to stderr; `--json` prints results on stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+_console = Console(stderr=True, highlight=False)
+_LINE_EVERY_S = 20.0  # progress lines where stderr is no terminal
+
+
+def silence() -> None:
+    """No output from here on: ranks other than 0."""
+    _console.quiet = True
+
+
+def say(text: str) -> None:
+    _console.print(escape(text), soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    _console.print(f"[yellow]warning:[/yellow] {escape(text)}", soft_wrap=True)
+
+
+def error(text: str) -> None:
+    _console.print(f"[red]error:[/red] {escape(text)}", soft_wrap=True)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table: the first column to the left, the others to the right."""
+    shown = Table(title=title, title_justify="left")
+    for i, column in enumerate(columns):
+        shown.add_column(column, justify="right" if i else "left", no_wrap=i > 0)
+    for row in rows:
+        shown.add_row(*(escape(str(cell)) for cell in row))
+    _console.print(shown)
+
+
+class Task:
+    """Progress of one piece of long work, in `unit`s; `update` may be called at any rate."""
+
+    def __init__(self, progress: Progress | None, task: TaskID, what: str, total: float, unit: str):
+        self._progress, self._task = progress, task
+        self._what, self._total, self._unit = what, total, unit
+        self._start = self._last = time.perf_counter()
+        self._first: float | None = None
+
+    def update(self, done: float, **values: object) -> None:
+        """`done` of the total is done; `values` are shown beside it (loss=…, bpb=…)."""
+        if self._first is None:
+            self._first = done  # work that an earlier process did
+        now = time.perf_counter()
+        rate = (done - self._first) / max(now - self._start, 1e-9)
+        note = "  ".join([f"{rate:,.0f} {self._unit}/s", *(f"{k} {v}" for k, v in values.items())])
+        if self._progress is not None:
+            self._progress.update(self._task, completed=done, note=note)
+        elif now - self._last >= _LINE_EVERY_S:
+            self._last = now
+            left = (self._total - done) / rate if rate > 0 else float("nan")
+            say(f"{self._what}: {done / max(self._total, 1e-9):.0%}  {note}  {left:.0f} s left")
+
+
+@contextmanager
+def track(what: str, total: float, unit: str) -> Iterator[Task]:
+    """Show progress of `what`: a bar on a terminal, a line every 20 s elsewhere."""
+    if not _console.is_terminal or _console.quiet:
+        yield Task(None, TaskID(0), what, total, unit)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=_console, transient=True) as progress:
+        yield Task(progress, progress.add_task(what, total=total, note=""), what, total, unit)
+
+
+class Metrics:
+    """Append-only metrics.jsonl and TensorBoard events of one run.
+
+    Lines of steps after `resume_step` (written by a killed process) are dropped first.
+    """
+
+    def __init__(self, path: Path, tensorboard: Path | None, resume_step: int = 0) -> None:
+        kept = []
+        if resume_step and path.exists():
+            for line in path.read_text("utf-8").splitlines():
+                try:
+                    if json.loads(line)["step"] <= resume_step:
+                        kept.append(line)
+                except (ValueError, KeyError):
+                    continue  # a line cut by a kill
+        self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115
+        self._file.writelines(line + "\n" for line in kept)
+        self._file.flush()
+        self._board: Any = None
+        if tensorboard is not None:
+            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(tensorboard), purge_step=resume_step or None)  # type: ignore[no-untyped-call]
+
+    def log(self, step: int, **values: float) -> None:
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()

@@ -1,0 +1,184 @@
+"""The run folder: the only place that knows file names; what is done, what is stale.
+
+Every file is written under a temporary name, flushed and renamed, so that a kill at any moment
+leaves either the old file or the new one. docs/course.md says which change makes what stale.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from fairway.errors import BadInput
+from fairway.recipe import Recipe, dumps
+from fairway.results import VERBS, Result
+
+R = TypeVar("R", bound=Result)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a verb's result depends on. Raise `version` when its code changes what it makes."""
+
+    sections: tuple[str, ...]
+    after: str | None
+    version: int
+
+
+STAGES: dict[str, Stage] = {
+    "data": Stage(("data",), None, 1),
+    "train": Stage(("model", "optim", "train"), "data", 1),
+    "pack": Stage(("pack",), "train", 1),
+    "score": Stage(("score",), "pack", 1),
+    "prove": Stage(("prove",), "pack", 1),
+    "verify": Stage((), "prove", 1),
+}
+
+
+class Run:
+    """Paths and results of one run folder. Creating it touches no file."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.recipe = self.path / "recipe.toml"
+        self.env = self.path / "env.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.tensorboard = self.path / "tensorboard"
+        self.clock = self.path / "clock.json"
+        self.checkpoint = self.path / "checkpoint.safetensors"
+        self.weights = self.path / "weights.safetensors"
+        self.artifact = self.path / "model.fairway"
+        self.proof = self.path / "proof"
+        self.proof_file = self.proof / "val.fwp"
+        self.prove_checkpoint = self.path / "prove.partial"
+        self.report = self.path / "report.html"
+        self.data_root = self.path.parent / "data"
+
+    def data_folder(self, result: Result) -> Path:
+        """Folder of the shards that `result`, a DataResult, names."""
+        return self.path / str(result.folder)  # type: ignore[attr-defined]
+
+    def create(self, recipe: Recipe) -> None:
+        """Make the folder and write the resolved recipe. Raises BadInput."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_atomic(self.recipe, dumps(recipe).encode())
+        except OSError as error:
+            raise BadInput(
+                f"cannot write to the run folder {self.path}: {error.strerror}; "
+                "choose another with --out"
+            ) from None
+
+    def stamp(self, verb: str, recipe: Recipe, source: str = "") -> str:
+        """Hash of all that `verb`'s result depends on: code version, sections, upstream result.
+
+        `source` is the fingerprint of the documents, for the verb `data`.
+        Raises BadInput when the verb before it has no result yet.
+        """
+        stage = STAGES[verb]
+        upstream = self.need(stage.after).stamp if stage.after else source
+        tree = recipe.model_dump(mode="json", include=set(stage.sections))
+        text = json.dumps([verb, stage.version, tree, upstream], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def result(self, verb: str) -> Result | None:
+        """The verb's result, or None when it has not finished or the file cannot be read."""
+        try:
+            return VERBS[verb].model_validate_json((self.path / f"{verb}.json").read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return None
+
+    def need(self, verb: str) -> Result:
+        """The verb's result. Raises BadInput when there is none."""
+        result = self.result(verb)
+        if result is None:
+            raise BadInput(
+                f"{self.path} has no finished '{verb}' yet: run fairway {verb} on it first"
+            )
+        return result
+
+    def fresh(self, verb: str, stamp: str, kind: type[R]) -> R | None:
+        """The finished result when its inputs have not changed, else None."""
+        result = self.result(verb)
+        return result if isinstance(result, kind) and result.stamp == stamp else None
+
+    def finish(self, verb: str, result: Result) -> None:
+        write_atomic(self.path / f"{verb}.json", (result.model_dump_json(indent=2) + "\n").encode())
+
+    def forget(self, verb: str) -> None:
+        """Drop a finished result, so that the verb runs again."""
+        (self.path / f"{verb}.json").unlink(missing_ok=True)
+        if verb == "train":
+            self.checkpoint.unlink(missing_ok=True)
+        if verb == "prove":
+            self.prove_checkpoint.unlink(missing_ok=True)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder against a second command. Raises BadInput with the holder's process id."""
+        with lock_folder(self.path):
+            yield
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """An advisory lock that a killed process releases by itself. Raises BadInput."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = open(folder / ".lock", "a+")  # noqa: SIM115
+    except OSError as error:
+        raise BadInput(
+            f"cannot write to {folder}: {error.strerror}; choose another with --out"
+        ) from None
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            handle.seek(0)
+            raise BadInput(
+                f"{folder} is in use by process {handle.read().strip() or 'unknown'}: "
+                "wait for it or stop it"
+            ) from None
+        handle.seek(0)
+        handle.truncate()
+        handle.write(str(os.getpid()))
+        handle.flush()
+        yield
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write under a temporary name, flush to disk, rename. Raises OSError."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path; on success it is flushed and renamed to `path`, else removed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sha256_file(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove_tree(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Weights → artifact: quantizers, entropy coding, the file format."""

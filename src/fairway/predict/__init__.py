@@ -1,0 +1,1 @@
+"""Artifact → distributions, in an order that a decoder can follow."""

@@ -1,0 +1,1 @@
+"""Bits per byte → a file that decodes."""

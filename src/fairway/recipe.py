@@ -1,0 +1,273 @@
+"""The whole experiment as frozen, typed data: TOML in, TOML out, unknown keys refused.
+
+A recipe holds what changes the mathematics. Device, ranks, thread counts and paths of runs are no
+hyperparameters and are not in it. Legend: T = model.window tokens, d = model.dim.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fairway.errors import BadInput
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Data(Section):
+    """Which documents, which split, which tokenizer."""
+
+    source: Literal["stdlib", "stdlib-code", "files", "shards"] = "stdlib"
+    path: str = ""  # files: a file or folder; shards: the folder with *_train_*.bin and *_val_*.bin
+    tokenizer: str = ""  # shards: the SentencePiece model that made them; empty: train our own
+    text_field: str = "text"  # of .jsonl documents
+    val_pattern: str = "val*"  # files whose names match are the validation split
+    val_fraction: float = Field(0.05, gt=0, lt=0.5)  # without such files: by a hash per document
+    train_bytes: int = Field(0, ge=0)  # use only the first so many bytes of train text; 0: all
+    vocab_size: int = Field(1024, ge=258, le=65535)
+    tokenizer_bytes: int = Field(20_000_000, ge=10_000)  # of train text, to train the tokenizer
+    overlap: float = Field(0.2, gt=0, le=1)  # drop train documents that share more with val
+
+    @model_validator(mode="after")
+    def _paths(self) -> Self:
+        if self.source in ("files", "shards") and not self.path:
+            raise ValueError(f"source '{self.source}' needs a path: --set data.path=FOLDER")
+        if self.source == "shards" and not self.tokenizer:
+            raise ValueError("source 'shards' needs data.tokenizer, a SentencePiece .model file")
+        return self
+
+
+class Model(Section):
+    """Shape of the network (REFERENCE: pull request 264). All widths in elements."""
+
+    num_layers: int = Field(4, ge=1, le=128)
+    dim: int = Field(128, ge=8, le=8192)
+    num_heads: int = Field(4, ge=1, le=128)
+    num_kv_heads: int = Field(2, ge=1, le=128)
+    mlp_mult: float = Field(3.0, gt=0, le=16)
+    window: int = Field(256, ge=8, le=65536)  # tokens of context; rows in training are as long
+    rope_base: float = Field(10000.0, gt=1)
+    qk_gain: float = Field(1.5, gt=0)
+    softcap: float = Field(30.0, gt=0)
+    bigram_rows: int = Field(2048, ge=0, le=1 << 24)  # 0: no bigram table
+    bigram_dim: int = Field(64, ge=1, le=8192)
+    smear: bool = True
+    embed_std: float = Field(0.005, gt=0)
+    output_init: Literal["zero", "scaled"] = "zero"  # scaled: orthogonal / sqrt(2 · layers)
+    document_aware: bool = True  # attention, smear and bigrams stop at document boundaries
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.num_heads
+
+    @property
+    def mlp_hidden(self) -> int:
+        return int(self.mlp_mult * self.dim)
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.dim % self.num_heads:
+            raise ValueError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}"
+            )
+        if self.head_dim % 2:
+            raise ValueError(f"the head width dim/num_heads = {self.head_dim} must be even")
+        return self
+
+
+class Optim(Section):
+    """Muon for matrices, AdamW for embeddings and for vectors and scalars."""
+
+    matrix_lr: float = Field(0.02, gt=0)
+    embed_lr: float = Field(0.03, gt=0)
+    scalar_lr: float = Field(0.02, gt=0)
+    weight_decay: float = Field(0.04, ge=0)
+    decay_gains: bool = False  # true: vectors and scalars decay too, as in the original
+    momentum: float = Field(0.99, ge=0, lt=1)
+    momentum_start: float = Field(0.92, ge=0, lt=1)
+    momentum_warmup: float = Field(0.29, ge=0, le=1)  # progress at which momentum is reached
+    newton_schulz_steps: int = Field(5, ge=1, le=20)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.95, ge=0, lt=1)
+    adam_eps: float = Field(1e-8, gt=0)
+    grad_clip: float = Field(0.3, ge=0)  # of the global norm; 0: no clipping
+    warmup: float = Field(0.0, ge=0, lt=1)  # progress during which the rates rise from 0
+    warmdown: float = Field(0.58, ge=0, le=1)  # last share of progress, over which rates fall
+    lr_floor: float = Field(0.0, ge=0, lt=1)  # share of the peak that is left at the end
+
+
+class Train(Section):
+    """Batches, budget and averaging. Exactly one of steps, tokens and seconds is the budget."""
+
+    batch_tokens: int = Field(4096, ge=8)
+    steps: int = Field(0, ge=0)
+    tokens: int = Field(0, ge=0)
+    seconds: float = Field(0.0, ge=0)
+    limit_s: float = Field(600.0, gt=0)  # what a budget in steps or tokens may cost; checked
+    seed: int = Field(1337, ge=0, lt=1 << 63)
+    order: Literal["shuffled", "sequential"] = "shuffled"
+    average: Literal["none", "ema", "swa"] = "ema"
+    ema_decay: float = Field(0.997, ge=0, lt=1)
+    swa_every: int = Field(50, ge=1)  # steps between snapshots while the rate is under half
+    compile: bool = False
+    checkpoint_every_s: float = Field(30.0, gt=0)
+    validate_every: int = Field(0, ge=0)  # steps; 0: only at the end
+    validate_tokens: int = Field(65536, ge=256)
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        given = [k for k in ("steps", "tokens", "seconds") if getattr(self, k)]
+        if len(given) != 1:
+            raise ValueError(
+                f"set exactly one of train.steps, train.tokens, train.seconds (set: {given or 'none'})"
+            )
+        return self
+
+
+class Pack(Section):
+    """Bits of the codes and the byte budget of the artifact."""
+
+    quantizer: Literal["rtn"] = "rtn"
+    mlp_bits: int = Field(5, ge=2, le=8)
+    attention_bits: int = Field(6, ge=2, le=8)
+    bigram_bits: int = Field(6, ge=2, le=8)
+    embed_bits: int = Field(8, ge=2, le=8)
+    budget_bytes: int = Field(16_000_000, gt=0)
+
+
+class Score(Section):
+    protocol: Literal["plain", "sliding", "rolling"] = "rolling"
+    stride: int = Field(64, ge=1)
+
+
+class Prove(Section):
+    lanes: int = Field(128, ge=1, le=65536)  # at most so many; fewer where the text is short
+
+
+class Recipe(Section):
+    name: str = Field(min_length=1)
+    description: str = ""
+    data: Data = Data()
+    model: Model = Model()
+    optim: Optim = Optim()
+    train: Train
+    pack: Pack = Pack()
+    score: Score = Score()
+    prove: Prove = Prove()
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.train.batch_tokens % self.model.window:
+            raise ValueError(
+                f"train.batch_tokens {self.train.batch_tokens} is not a multiple of "
+                f"model.window {self.model.window}"
+            )
+        if self.score.stride > self.model.window:
+            raise ValueError("score.stride is larger than model.window")
+        return self
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that come with the package."""
+    folder = resources.files("fairway") / "recipes"
+    return sorted(
+        p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml")
+    )
+
+
+def load(name: str, overrides: Iterable[str] = ()) -> Recipe:
+    """Recipe from a shipped name or a TOML file, with `section.key=value` overrides.
+
+    Raises BadInput with all problems at once.
+    """
+    path = Path(name)
+    if name in shipped():
+        text = (resources.files("fairway") / "recipes" / f"{name}.toml").read_text("utf-8")
+    elif path.is_file():
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput(f"cannot read the recipe {name}: {error}") from None
+    else:
+        raise BadInput(
+            f"no recipe '{name}': neither a file nor one of the shipped {', '.join(shipped())}"
+        )
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"the recipe {name} is not valid TOML: {error}") from None
+    problems = [p for o in overrides if (p := _override(tree, o))]
+    return _build(tree, name, problems)
+
+
+def _override(tree: dict[str, Any], assignment: str) -> str | None:
+    """Set one dotted key in place; returns a problem or None."""
+    key, equals, value = assignment.partition("=")
+    if not equals or not key:
+        return f"--set {assignment}: write it as section.key=value"
+    try:
+        parsed: Any = tomllib.loads(f"x = {value}")["x"]
+    except tomllib.TOMLDecodeError:
+        parsed = value  # a bare word is a string
+    *sections, leaf = key.strip().split(".")
+    for name in sections:
+        tree = tree.setdefault(name, {})
+        if not isinstance(tree, dict):
+            return f"--set {assignment}: '{name}' is not a section"
+    tree[leaf] = parsed
+    if sections == ["train"] and leaf in ("steps", "tokens", "seconds") and parsed:
+        for other in {"steps", "tokens", "seconds"} - {leaf}:
+            tree.pop(other, None)
+    return None
+
+
+def _build(tree: dict[str, Any], where: str, problems: list[str]) -> Recipe:
+    try:
+        recipe = Recipe.model_validate(tree)
+    except ValidationError as error:
+        problems += [_sentence(e) for e in error.errors()]
+    if problems:
+        raise BadInput(f"the recipe {where} has {len(problems)} problem(s): " + "; ".join(problems))
+    return recipe
+
+
+def _sentence(error: Any) -> str:
+    place = ".".join(str(p) for p in error["loc"])
+    if error["type"] != "extra_forbidden":
+        return f"{place + ': ' if place else ''}{error['msg'].removeprefix('Value error, ')}"
+    section: type[BaseModel] = Recipe
+    for part in error["loc"][:-1]:
+        section = section.model_fields[str(part)].annotation  # type: ignore[assignment]
+    near = difflib.get_close_matches(str(error["loc"][-1]), section.model_fields, n=1, cutoff=0.5)
+    return f"unknown key {place}" + (f", did you mean '{near[0]}'?" if near else "")
+
+
+def dumps(recipe: Recipe) -> str:
+    """The resolved recipe as TOML; `loads(dumps(r)) == r`."""
+    lines: list[str] = []
+    sections: list[str] = []
+    for key, value in recipe.model_dump().items():
+        if isinstance(value, dict):
+            sections += [f"\n[{key}]", *(f"{k} = {json.dumps(v)}" for k, v in value.items())]
+        else:
+            lines.append(f"{key} = {json.dumps(value)}")
+    return "\n".join(lines + sections) + "\n"
+
+
+def loads(text: str, where: str = "text") -> Recipe:
+    """Inverse of `dumps`. Raises BadInput."""
+    try:
+        return _build(tomllib.loads(text), where, [])
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"the recipe {where} is not valid TOML: {error}") from None

@@ -1,0 +1,114 @@
+"""What each verb returns: typed, one JSON per verb in the run folder, units in the names.
+
+Report, comparison and submission read only these; nothing ever greps a log.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Result(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stamp: str = ""  # of the recipe, code versions and inputs that made it: course.py
+
+
+class DataResult(Result):
+    train_documents: int
+    val_documents: int
+    dropped_documents: int  # of train: near-duplicates of val
+    train_tokens: int
+    val_tokens: int
+    train_bytes: int
+    val_bytes: int
+    text_sha256: str  # of the validation text
+    lengths_sha256: str  # of the validation documents' lengths: little-endian u64 each
+    train_sha256: str  # of the train shards' tokens
+    vocab_size: int
+    text_rule: Literal["bytes", "challenge"]  # how BPB's denominator is counted
+    folder: str  # of the shards, relative to the run folder
+    data_s: float
+
+
+class TrainResult(Result):
+    parameters: int
+    steps: int
+    tokens: int
+    train_s: float
+    compile_s: float
+    score_s: float
+    pause_s: float  # checkpoints
+    tokens_per_s: float
+    within_limit: bool  # train_s <= train.limit_s
+    val_bpb: float
+    val_nats_per_token: float
+    weights_sha256: str
+    seed: int
+    device: str
+    world_size: int
+    peak_memory_bytes: int
+
+
+class PackResult(Result):
+    artifact_bytes: int
+    parts: dict[str, int]  # sums to artifact_bytes
+    bits_per_weight: float  # of the coded matrices
+    val_bpb_before: float
+    val_bpb_after: float
+    budget_bytes: int
+    within_budget: bool
+    artifact_sha256: str
+    pack_s: float
+
+
+class ScoreResult(Result):
+    protocol: str
+    adaptation: str
+    arithmetic: Literal["float", "exact"]
+    order: str
+    bpb: float
+    nats_per_token: float
+    tokens: int  # charged
+    text_bytes: int
+    text_sha256: str
+    seconds: float
+
+
+class ProveResult(Result):
+    bpb: float  # 8 · (all bytes a decoder opens besides the artifact) / text_bytes
+    stream_bytes: int
+    stream_ideal_bits: float  # the sum of the integer code lengths
+    text_bytes: int
+    text_sha256: str
+    lengths_sha256: str
+    artifact_sha256: str
+    files: dict[str, int]
+    tokens: int
+    lanes: int
+    adaptation: str
+    arithmetic: Literal["float", "exact"]
+    order: str
+    grade: Literal["device", "portable"]
+    encode_s: float
+    device: str
+
+
+class VerifyResult(Result):
+    verified: bool
+    decoded_bytes: int
+    text_sha256: str
+    decode_s: float
+    reason: str  # empty when verified
+
+
+VERBS: dict[str, type[Result]] = {
+    "data": DataResult,
+    "train": TrainResult,
+    "pack": PackResult,
+    "score": ScoreResult,
+    "prove": ProveResult,
+    "verify": VerifyResult,
+}

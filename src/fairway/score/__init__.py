@@ -1,0 +1,1 @@
+"""Distributions → bits per byte."""

@@ -1,0 +1,1 @@
+"""Documents → tokens: corpora, tokenizers, shards, batches."""

@@ -1,0 +1,104 @@
+"""Ranks, device, dtype, determinism. A world of one process is the general case."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class World:
+    """One process's place. `dtype` is that of activations and products."""
+
+    rank: int
+    size: int
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sum over ranks, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def agree(self, value: float) -> float:
+        """Rank 0's value, on every rank."""
+        if self.size == 1:
+            return value
+        box = torch.tensor([value], dtype=torch.float64, device=self.device)
+        dist.broadcast(box, 0)
+        return float(box.item())
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            dist.barrier()
+
+    def synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def peak_memory_bytes(self) -> int:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def start(device: str = "") -> World:
+    """Join the world that torchrun describes in its variables, or make a world of one.
+
+    bf16 activations on CUDA, fp32 on a CPU (bf16 halves the speed of one without bf16 units).
+    """
+    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if kind == "cuda":
+        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(place)
+    else:
+        place = torch.device(kind)
+    if size > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if kind == "cuda" else "gloo", rank=rank, world_size=size)
+    return World(rank, size, place, torch.bfloat16 if kind == "cuda" else torch.float32)
+
+
+def stop() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def describe(world: World) -> dict[str, Any]:
+    """Versions, device and flags, for env.json and for the check that a proof can be decoded."""
+    device = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else cpu_name()
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+        "device": device,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "dtype": str(world.dtype).removeprefix("torch."),
+        "world_size": world.size,
+    }
+
+
+def cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
