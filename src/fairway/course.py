@@ -80,16 +80,20 @@ class Run:
             ) from None
 
     def stamp(self, verb: str, recipe: Recipe, source: str = "") -> str:
-        """Hash of all that `verb`'s result depends on: code version, sections, upstream result.
+        """What `verb`'s result depends on, as `part=hash` words: code, sections, upstream result.
 
         `source` is the fingerprint of the documents, for the verb `data`.
         Raises BadInput when the verb before it has no result yet.
         """
         stage = STAGES[verb]
-        upstream = self.need(stage.after).stamp if stage.after else source
         tree = recipe.model_dump(mode="json", include=set(stage.sections))
-        text = json.dumps([verb, stage.version, tree, upstream], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        parts = {"code": str(stage.version)}
+        parts |= {name: _short_hash(json.dumps(tree[name])) for name in stage.sections}
+        if stage.after:
+            parts[stage.after] = _short_hash(self.need(stage.after).stamp)
+        else:
+            parts["documents"] = _short_hash(source)
+        return " ".join(f"{part}={value}" for part, value in parts.items())
 
     def result(self, verb: str) -> Result | None:
         """The verb's result, or None when it has not finished or the file cannot be read."""
@@ -128,6 +132,16 @@ class Run:
         """Hold the folder against a second command. Raises BadInput with the holder's process id."""
         with lock_folder(self.path):
             yield
+
+
+def stamp_changes(before: str, after: str) -> list[str]:
+    """Names of the parts in which two stamps of one verb differ."""
+    old, new = (dict(word.split("=", 1) for word in s.split() if "=" in word) for s in (before, after))
+    return [part for part in new if new[part] != old.get(part)]
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 @contextmanager

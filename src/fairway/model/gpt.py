@@ -1,0 +1,122 @@
+"""The whole network on one screen: pull request 264 of Parameter Golf, made document-aware.
+
+Legend: B rows, S tokens of a row, V vocabulary, d width, H heads, G key/value heads, h head width,
+W window. Parameters are fp32; activations have the dtype that the caller's World names.
+RMS(x) = x / sqrt(mean(x²) + EPS), without weight.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from fairway.model.attention import Attention, Span
+from fairway.model.cache import Cache
+from fairway.model.embed import Embedding
+from fairway.model.loss import softcapped_cross_entropy
+from fairway.model.mlp import MLP
+from fairway.model.norm import rms_norm
+from fairway.recipe import Model
+
+
+class Block(nn.Module):
+    """x ← m₀x + m₁x0;  x ← x + α·Attn(RMS(x));  x ← x + β·MLP(RMS(x))."""
+
+    def __init__(self, shape: Model) -> None:
+        super().__init__()
+        self.attn = Attention(shape)
+        self.mlp = MLP(shape)
+        self.attn_scale = nn.Parameter(torch.ones(shape.dim))
+        self.mlp_scale = nn.Parameter(torch.ones(shape.dim))
+        self.mix = nn.Parameter(torch.stack([torch.ones(shape.dim), torch.zeros(shape.dim)]))
+
+    def forward(self, x: Tensor, x0: Tensor, span: Span, layer: int) -> Tensor:
+        mix = self.mix.to(x.dtype)
+        x = mix[0] * x + mix[1] * x0
+        x = x + self.attn_scale.to(x.dtype) * self.attn(rms_norm(x), span, layer)
+        return x + self.mlp_scale.to(x.dtype) * self.mlp(rms_norm(x))
+
+
+class GPT(nn.Module):
+    """Token ids int64[B, S] → logits float32[B, S, V], softcapped: c·tanh(z/c)."""
+
+    def __init__(self, shape: Model, vocab_size: int, bos_id: int) -> None:
+        super().__init__()
+        self.shape, self.vocab_size, self.bos_id = shape, vocab_size, bos_id
+        self.dtype = torch.float32  # of activations; World.dtype
+        self.encoders = shape.num_layers // 2  # these push their output, the others pop it
+        self.embed = Embedding(shape, vocab_size, bos_id)
+        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.num_layers))
+        self.skips = nn.Parameter(torch.ones(self.encoders, shape.dim))
+
+    def hidden(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
+        """Final normed activations [B, S, d]. With a cache, `tokens` continue what it has seen."""
+        span = Span.of(tokens, self.shape, self.bos_id, self.dtype, cache)
+        x = rms_norm(self.embed(tokens, self.dtype, cache))
+        x = x0 = self.embed.smear(x, tokens, cache)
+        stack: list[Tensor] = []
+        for i, block in enumerate(self.blocks):
+            if i >= self.encoders and stack:
+                x = x + self.skips[i - self.encoders].to(x.dtype) * stack.pop()
+            x = block(x, x0, span, i)
+            if i < self.encoders:
+                stack.append(x)
+        if cache is not None:
+            cache.advance(tokens, self.bos_id)
+        return rms_norm(x)
+
+    def head(self, x: Tensor) -> Tensor:
+        """Activations [..., d] → logits float32[..., V]."""
+        z = torch.nn.functional.linear(x, self.embed.tokens.to(x.dtype)).float()
+        return self.shape.softcap * torch.tanh(z / self.shape.softcap)
+
+    def logits(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
+        return self.head(self.hidden(tokens, cache))
+
+    def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy in nats over all positions; targets int64[B, S]."""
+        x = self.hidden(tokens)
+        return softcapped_cross_entropy(x, self.embed.tokens, targets, self.shape.softcap)
+
+
+def build(shape: Model, vocab_size: int, bos_id: int, seed: int) -> GPT:
+    """An initialised model (REFERENCE A3), the same on every machine for a seed.
+
+    Raises RuntimeError when a parameter has no rule: every parameter has exactly one owner.
+    """
+    model = GPT(shape, vocab_size, bos_id)
+    random = torch.Generator().manual_seed(seed)
+    output_scale = 1 / math.sqrt(2 * shape.num_layers)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            leaf = name.rsplit(".", 1)[-1]
+            if leaf == "tokens":
+                p.normal_(0, shape.embed_std, generator=random)
+            elif leaf in ("q", "k", "v", "up"):
+                nn.init.orthogonal_(p, generator=random)
+            elif leaf == "bigram_proj":  # zero here and in the table would never move (A9-5)
+                nn.init.orthogonal_(p, gain=output_scale, generator=random)
+            elif leaf in ("o", "down"):
+                if shape.output_init == "scaled":
+                    nn.init.orthogonal_(p, gain=output_scale, generator=random)
+                else:
+                    p.zero_()
+            elif leaf == "bigram_table":
+                p.zero_()
+            elif leaf not in SET_BY_CONSTRUCTOR:
+                raise RuntimeError(f"no initialisation for {name}")
+    return model
+
+
+SET_BY_CONSTRUCTOR = {
+    "bigram_scale", "smear_gate", "q_gain", "attn_scale", "mlp_scale", "mix", "skips",
+}  # fmt: skip
+
+
+def skeleton(shape: Model, vocab_size: int, bos_id: int) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every parameter, in order, without taking memory."""
+    with torch.device("meta"):
+        model = GPT(shape, vocab_size, bos_id)
+    return {name: tuple(p.shape) for name, p in model.named_parameters()}

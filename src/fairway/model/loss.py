@@ -1,0 +1,54 @@
+"""Cross-entropy of softcapped logits, in slices of rows, so that [B·S, V] never exists whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_SLICE = 512  # rows at once: a slice of logits stays in a CPU's cache
+
+
+class _SoftcappedCrossEntropy(torch.autograd.Function):
+    """Forward computes the loss and both gradients at once (as in Liger's fused linear loss)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, head: Tensor, targets: Tensor, cap: float) -> Tensor:
+        N = x.shape[0]
+        weight = head.to(x.dtype)
+        grad_x, grad_head = torch.empty_like(x), torch.zeros_like(head)
+        total = torch.zeros((), dtype=torch.float32, device=x.device)
+        for start in range(0, N, _SLICE):
+            rows, target = x[start : start + _SLICE], targets[start : start + _SLICE, None]
+            t = torch.tanh((rows @ weight.T).float().mul_(1 / cap))
+            z = t * cap
+            lse = z.logsumexp(1, keepdim=True)
+            total += (lse - z.gather(1, target)).sum()
+            # dL/dz = softmax(c·t) - onehot;  through the cap: times 1 - t²
+            p = z.sub_(lse).exp_()
+            p.scatter_add_(1, target, torch.full_like(lse, -1.0))
+            p.mul_(t.square_().neg_().add_(1)).mul_(1 / N)
+            p = p.to(x.dtype)
+            torch.mm(p, weight, out=grad_x[start : start + _SLICE])
+            grad_head.addmm_(p.T, rows) if head.dtype == p.dtype else grad_head.add_(p.T @ rows)
+        ctx.save_for_backward(grad_x, grad_head)
+        return total / N
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        grad_x, grad_head = ctx.saved_tensors
+        return grad_x * upstream[0], grad_head * upstream[0], None, None
+
+
+def softcapped_cross_entropy(x: Tensor, head: Tensor, targets: Tensor, cap: float) -> Tensor:
+    """Mean nats of targets int64[B, S] under softmax(cap·tanh(x·headᵀ/cap)), x [B, S, d]."""
+    rows = x.reshape(-1, x.shape[-1])
+    if torch.is_grad_enabled():
+        loss: Tensor = _SoftcappedCrossEntropy.apply(rows, head, targets.reshape(-1), cap)  # type: ignore[no-untyped-call]
+        return loss
+    total = torch.zeros((), dtype=torch.float32, device=x.device)
+    for part, target in zip(rows.split(_SLICE), targets.reshape(-1).split(_SLICE), strict=True):
+        z = cap * torch.tanh((part @ head.to(x.dtype).T).float() / cap)
+        total += torch.nn.functional.cross_entropy(z, target, reduction="sum")
+    return total / rows.shape[0]
