@@ -1,0 +1,190 @@
+"""Symbols under integer frequencies <-> bytes: one function for both directions, integers only.
+
+Range coding (G. N. N. Martin 1979) with a 64-bit low and span, renormalised byte by byte, carries
+added into the bytes already written. The stream is a number in [0, 1) in base 256; every symbol
+narrows the interval [low, low + span) that holds it. The span stays at or above 2^56, so that its
+division into 2^30 parts loses less than 2^-25 bits per symbol.
+"""
+
+from __future__ import annotations
+
+from math import log2
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from fairway.errors import BadInput
+
+TOTAL_BITS = 30
+TOTAL = 1 << TOTAL_BITS
+_WORD = 1 << 64
+_TOP = 1 << 56
+_BYTES_PER_SYMBOL = 4  # at most: a frequency of 1 takes 30 bits
+
+# The kernel's constants are uint64: numba turns a mixture of int64 and uint64 into float64.
+_U8, _U30, _U56 = np.uint64(8), np.uint64(TOTAL_BITS), np.uint64(56)
+_UTOP, _UTOTAL = np.uint64(_TOP), np.uint64(TOTAL)
+
+
+class Coder:
+    """Encoder (`Coder()`) or decoder (`Coder(data)`) of one stream.
+
+    The caller gives both the same cumulative frequencies; they differ in who knows the symbols.
+    A decoder never fails on damaged data: past the end it reads zeros, and what it returns is in
+    range, right or wrong. `check_end` says whether the stream was exactly these symbols.
+    """
+
+    def __init__(self, data: bytes | None = None) -> None:
+        self._decoding = data is not None
+        stream = data or b""
+        self._size = len(stream)  # of what a decoder reads
+        self._buffer = np.frombuffer(stream or bytes(64), np.uint8).copy()
+        # low (in a decoder: stream - low), span, position in the buffer
+        self._state = np.array([0, _WORD - 1, 0], np.uint64)
+        self._bits = np.zeros(1)
+        if self._decoding:
+            self._state[0] = int.from_bytes(stream[:8].ljust(8, b"\0"), "big")
+            self._state[2] = 8
+
+    @property
+    def ideal_bits(self) -> float:
+        """Sum of -log2(frequency / 2^30) over the symbols coded so far."""
+        return float(self._bits[0])
+
+    def code(
+        self, cumulative: NDArray[np.int64], symbols: NDArray[np.int64] | None
+    ) -> NDArray[np.int64]:
+        """Code one symbol per row, in order.
+
+        cumulative: int64[n, V+1], C-contiguous; each row rises strictly from 0 to 2^30.
+        symbols: int64[n] in 0..V-1 to encode, None to decode. Returns the symbols, int64[n].
+        Raises ValueError when a row or a symbol breaks these rules.
+        """
+        return self._run(cumulative, 1, symbols, len(cumulative))
+
+    def code_static(
+        self, cumulative: NDArray[np.int64], symbols: NDArray[np.int64] | None, count: int
+    ) -> NDArray[np.int64]:
+        """Code `count` symbols under one table, int64[V+1]. Otherwise as `code`."""
+        return self._run(cumulative[None], 0, symbols, count)
+
+    def finish(self) -> bytes:
+        """The encoder's stream: the fewest bytes that, padded with zeros, decode to the symbols."""
+        low, span, written = (int(x) for x in self._state)
+        stream = self._buffer[:written].copy()
+        value = _shortest(low, span)
+        if value >= _WORD:
+            _carry(stream, written)
+        return (stream.tobytes() + (value % _WORD).to_bytes(8, "big")).rstrip(b"\0")
+
+    def check_end(self) -> None:
+        """Raise BadInput unless the decoder's stream is what an encoder of these symbols writes."""
+        offset, span, read = (int(x) for x in self._state)
+        window = self._buffer[max(read - 8, 0) : min(read, self._size)].tobytes()
+        value = int.from_bytes(window.ljust(8, b"\0"), "big")
+        low = (value - offset) % _WORD
+        spare = self._size > read or (self._size > 0 and self._buffer[self._size - 1] == 0)
+        if spare or _shortest(low, span) % _WORD != value:
+            raise BadInput(
+                f"the coded stream of {self._size} bytes does not end where its symbols end: "
+                "it is damaged, restore it from its source"
+            )
+
+    def _run(
+        self,
+        tables: NDArray[np.int64],
+        stride: int,
+        symbols: NDArray[np.int64] | None,
+        count: int,
+    ) -> NDArray[np.int64]:
+        if (symbols is None) != self._decoding or (symbols is not None and len(symbols) != count):
+            raise ValueError("an encoder takes one symbol per row, a decoder takes None")
+        if symbols is None:
+            symbols = np.empty(count, np.int64)
+        else:
+            self._reserve(count * _BYTES_PER_SYMBOL)
+        rows = np.ascontiguousarray(tables, np.int64).view(np.uint64)
+        state, buffer = self._state, self._buffer
+        bad = _code(state, self._bits, buffer, self._size, rows, stride, symbols, self._decoding)
+        if bad >= 0:
+            raise ValueError(f"row {bad}: symbol or cumulative frequencies out of range")
+        return symbols
+
+    def _reserve(self, more: int) -> None:
+        """Room for `more` bytes; doubling keeps the cost per byte constant."""
+        needed = int(self._state[2]) + more
+        if needed > len(self._buffer):
+            grown = np.zeros(max(needed, 2 * len(self._buffer)), np.uint8)
+            grown[: len(self._buffer)] = self._buffer
+            self._buffer = grown
+
+
+def _shortest(low: int, span: int) -> int:
+    """The number in [low, low + span) whose low bytes are zero for as long as possible.
+
+    May be 2^64, a carry. As span >= 2^56, all but its first byte are always zero.
+    """
+    return next(v for unit in (_WORD, _TOP) if (v := -(-low // unit) * unit) < low + span)
+
+
+@njit(cache=True)
+def _carry(buffer, position):  # type: ignore[no-untyped-def]
+    """Add 1 to the number that ends before `position`."""
+    position -= 1
+    while buffer[position] == 255:
+        buffer[position] = 0
+        position -= 1
+    buffer[position] += 1
+
+
+@njit(cache=True)
+def _find(row, value):  # type: ignore[no-untyped-def]
+    """The symbol s with row[s] <= value < row[s + 1]."""
+    first, last = 0, len(row) - 1
+    while last - first > 1:
+        middle = (first + last) >> 1
+        if row[middle] <= value:
+            first = middle
+        else:
+            last = middle
+    return first
+
+
+@njit(cache=True)
+def _code(state, bits, buffer, size, tables, stride, symbols, decoding):  # type: ignore[no-untyped-def]
+    """Code symbols[i] under tables[i * stride]; the first bad row's index, or -1.
+
+    state: uint64[3], bits: float64[1], buffer: uint8, tables: uint64[rows, V+1], symbols: int64[n].
+    """
+    low, span, position = state[0], state[1], np.int64(state[2])
+    alphabet = tables.shape[1] - 1
+    for i in range(len(symbols)):
+        row = tables[i * stride]
+        unit = span >> _U30
+        if decoding:
+            symbols[i] = _find(row, min(low // unit, _UTOTAL - np.uint64(1)))
+        symbol = symbols[i]
+        if symbol < 0 or symbol >= alphabet:
+            return i
+        start, stop = row[symbol], row[symbol + 1]
+        if start >= stop or stop > _UTOTAL:
+            return i
+        bits[0] += TOTAL_BITS - log2(stop - start)
+        span = unit * (stop - start)
+        if decoding:
+            low -= unit * start
+        else:
+            low += unit * start
+            if low < unit * start:
+                _carry(buffer, position)
+        while span < _UTOP:
+            if not decoding:
+                buffer[position] = low >> _U56
+            low <<= _U8
+            span <<= _U8
+            if decoding and position < size:
+                low |= np.uint64(buffer[position])
+            position += 1
+    state[0], state[1], state[2] = low, span, position
+    return -1
