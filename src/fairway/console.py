@@ -118,7 +118,7 @@ class Metrics:
             os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(tensorboard), purge_step=resume_step or None)  # type: ignore[no-untyped-call]
+            self._board = SummaryWriter(str(tensorboard), purge_step=resume_step or None)
 
     def log(self, step: int, **values: float) -> None:
         self._file.write(json.dumps({"step": step, **values}) + "\n")

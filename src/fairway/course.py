@@ -129,14 +129,14 @@ class Run:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder against a second command. Raises BadInput with the holder's process id."""
+        """Hold the folder against a second command. Raises BadInput with its process id."""
         with lock_folder(self.path):
             yield
 
 
 def stamp_changes(before: str, after: str) -> list[str]:
     """Names of the parts in which two stamps of one verb differ."""
-    old, new = (dict(word.split("=", 1) for word in s.split() if "=" in word) for s in (before, after))
+    old, new = (dict(word.partition("=")[::2] for word in s.split()) for s in (before, after))
     return [part for part in new if new[part] != old.get(part)]
 
 

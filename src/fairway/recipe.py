@@ -130,7 +130,8 @@ class Train(Section):
         given = [k for k in ("steps", "tokens", "seconds") if getattr(self, k)]
         if len(given) != 1:
             raise ValueError(
-                f"set exactly one of train.steps, train.tokens, train.seconds (set: {given or 'none'})"
+                "set exactly one of train.steps, train.tokens, train.seconds "
+                f"(set: {', '.join(given) or 'none'})"
             )
         return self
 
@@ -221,14 +222,15 @@ def _override(tree: dict[str, Any], assignment: str) -> str | None:
     except tomllib.TOMLDecodeError:
         parsed = value  # a bare word is a string
     *sections, leaf = key.strip().split(".")
+    node: Any = tree
     for name in sections:
-        tree = tree.setdefault(name, {})
-        if not isinstance(tree, dict):
+        node = node.setdefault(name, {})
+        if not isinstance(node, dict):
             return f"--set {assignment}: '{name}' is not a section"
-    tree[leaf] = parsed
+    node[leaf] = parsed
     if sections == ["train"] and leaf in ("steps", "tokens", "seconds") and parsed:
         for other in {"steps", "tokens", "seconds"} - {leaf}:
-            tree.pop(other, None)
+            node.pop(other, None)
     return None
 
 

@@ -15,6 +15,11 @@ class Result(BaseModel):
 
     stamp: str = ""  # of the recipe, code versions and inputs that made it: course.py
 
+    @property
+    def good(self) -> bool:
+        """False when the work was done and the verdict is no: exit code 1."""
+        return True
+
 
 class DataResult(Result):
     train_documents: int
@@ -51,6 +56,10 @@ class TrainResult(Result):
     world_size: int
     peak_memory_bytes: int
 
+    @property
+    def good(self) -> bool:
+        return self.within_limit
+
 
 class PackResult(Result):
     artifact_bytes: int
@@ -62,6 +71,10 @@ class PackResult(Result):
     within_budget: bool
     artifact_sha256: str
     pack_s: float
+
+    @property
+    def good(self) -> bool:
+        return self.within_budget
 
 
 class ScoreResult(Result):
@@ -102,6 +115,10 @@ class VerifyResult(Result):
     text_sha256: str
     decode_s: float
     reason: str  # empty when verified
+
+    @property
+    def good(self) -> bool:
+        return self.verified
 
 
 VERBS: dict[str, type[Result]] = {
