@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from fairway.errors import BadInput
 from fairway.rangecoder import TOTAL, TOTAL_BITS, Coder
 
-
 GOLDEN = "5555555778e38dbe1948b1c81948ad2a23d18d13"
 
 
