@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,27 @@ def track(what: str, total: float, unit: str) -> Iterator[Task]:
     )
     with Progress(*columns, console=_console, transient=True) as progress:
         yield Task(progress, progress.add_task(what, total=total, note=""), what, total, unit)
+
+
+@contextmanager
+def ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Inside, a first Ctrl-C only answers True to the yielded function, so that the work can be
+    saved at a step's end; a second one interrupts at once."""
+    asked = threading.Event()
+
+    def note(number: int, frame: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        say("saving, then stopping (Ctrl-C again stops at once)")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Metrics:

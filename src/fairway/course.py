@@ -45,6 +45,15 @@ STAGES: dict[str, Stage] = {
 }
 
 
+def downstream(verb: str) -> list[str]:
+    """`verb` and every verb whose result depends on it, in the order of the course."""
+    found = [verb]
+    for name, stage in STAGES.items():  # a stage comes after the one it depends on
+        if stage.after in found:
+            found.append(name)
+    return found
+
+
 class Run:
     """Paths and results of one run folder. Creating it touches no file."""
 

@@ -16,9 +16,9 @@ class Result(BaseModel):
     stamp: str = ""  # of the recipe, code versions and inputs that made it: course.py
 
     @property
-    def good(self) -> bool:
-        """False when the work was done and the verdict is no: exit code 1."""
-        return True
+    def complaint(self) -> str:
+        """Why the verdict is no although the work was done (exit code 1); empty: it is yes."""
+        return ""
 
 
 class DataResult(Result):
@@ -57,8 +57,9 @@ class TrainResult(Result):
     peak_memory_bytes: int
 
     @property
-    def good(self) -> bool:
-        return self.within_limit
+    def complaint(self) -> str:
+        late = f"training took {self.train_s:.0f} s, more than train.limit_s allows"
+        return "" if self.within_limit else late
 
 
 class PackResult(Result):
@@ -73,8 +74,9 @@ class PackResult(Result):
     pack_s: float
 
     @property
-    def good(self) -> bool:
-        return self.within_budget
+    def complaint(self) -> str:
+        over = self.artifact_bytes - self.budget_bytes
+        return "" if self.within_budget else f"the artifact is {over:,} bytes over pack.budget_bytes"
 
 
 class ScoreResult(Result):
@@ -117,8 +119,8 @@ class VerifyResult(Result):
     reason: str  # empty when verified
 
     @property
-    def good(self) -> bool:
-        return self.verified
+    def complaint(self) -> str:
+        return "" if self.verified else f"the proof does not hold: {self.reason}"
 
 
 VERBS: dict[str, type[Result]] = {

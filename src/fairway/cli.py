@@ -1,0 +1,311 @@
+"""The command line: one command per verb.
+
+Human output goes to stderr; with `--json` a command prints its typed result as one line on stdout.
+Exit codes: 0 done and good; 1 done and the verdict is no; 2 bad input; 130 stopped by Ctrl-C.
+Whatever is heavy is imported inside a command, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fairway.errors import BadInput, Interrupted
+
+if TYPE_CHECKING:
+    from fairway.course import Run
+    from fairway.recipe import Recipe
+    from fairway.results import Result
+
+app = typer.Typer(
+    help="Train a language model under a byte budget, and prove its score with a file that decodes.",
+    epilog="Recipes, run folders and exit codes: docs/commands.md.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+VERBS = {  # verb(recipe, run) -> Result
+    "data": "fairway.text.prepare:prepare",
+    "train": "fairway.train.loop:train",
+    "pack": "fairway.pack.pack:pack",
+    "score": "fairway.score.score:score",
+    "prove": "fairway.prove.proof:prove",
+    "verify": "fairway.prove.proof:verify",
+}
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped name or a TOML file.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+ArtifactFile = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="A model.fairway file.")]
+InputFile = Annotated[Path, typer.Argument(metavar="FILE")]
+Out = Annotated[Path | None, typer.Option(help="Run folder; default runs/<recipe name>.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override.")]
+Force = Annotated[str, typer.Option(metavar="VERB", help="Redo it and all that depends on it.")]
+
+
+def command(function: Callable[..., Any]) -> Callable[..., None]:
+    """Register a command, and give it `--json`, `--debug` and the exit codes.
+
+    The function returns what `--json` prints: a Result, results by name, or None. A result with a
+    complaint ends in exit code 1; an exception that the user can mend in one sentence and code 2.
+    """
+
+    @functools.wraps(function)
+    def run(as_json: bool, debug: bool, **arguments: Any) -> None:
+        try:
+            returned = function(**arguments)
+        except (Interrupted, KeyboardInterrupt):
+            _error("stopped; the same command goes on from here")
+            raise typer.Exit(130) from None
+        except Exception as error:
+            sentence = _sentence(error)
+            if debug or not sentence:
+                raise
+            _error(sentence)
+            raise typer.Exit(2) from None
+        _finish(returned, as_json)
+
+    def option(name: str, flag: str, text: str) -> inspect.Parameter:
+        kind = Annotated[bool, typer.Option(flag, help=text)]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        return inspect.Parameter(name, keyword, default=False, annotation=kind)
+
+    signature = inspect.signature(function, eval_str=True)
+    extra = [
+        option("as_json", "--json", "Print the result as one line of JSON on stdout."),
+        option("debug", "--debug", "Show the traceback of an error."),
+    ]
+    parameters = [*signature.parameters.values(), *extra]
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    app.command()(run)
+    return run
+
+
+def _finish(returned: Result | dict[str, Result] | None, as_json: bool) -> None:
+    """Print the JSON line; exit with 1 if a verdict is no."""
+    if returned is None or not _is_main_rank():
+        return
+    results = returned if isinstance(returned, dict) else {"": returned}
+    if as_json:
+        trees = {name: result.model_dump(mode="json") for name, result in results.items()}
+        print(json.dumps(trees if isinstance(returned, dict) else trees[""]))
+    complaints = [result.complaint for result in results.values() if result.complaint]
+    for complaint in complaints:
+        _error(complaint)
+    if complaints:
+        raise typer.Exit(1)
+
+
+def _sentence(error: Exception) -> str:
+    """What went wrong, if the user can mend it; empty for our own mistakes."""
+    if isinstance(error, BadInput):
+        return str(error)
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return "out of memory: choose a smaller model, window or batch (--set model.dim=...)"
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"the disk is full{where}: make room and give the same command again"
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return f"no permission{where}: choose another folder with --out or -o"
+    return ""
+
+
+def _error(text: str) -> None:
+    from fairway import console
+
+    console.error(text)
+
+
+def _is_main_rank() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _load(recipe: str, out: Path | None, sets: list[str] | None) -> tuple[Recipe, Run]:
+    """The recipe with its overrides, and the run folder it goes to."""
+    from fairway.course import Run
+    from fairway.recipe import load
+
+    loaded = load(recipe, sets or [])
+    return loaded, Run(out or Path("runs") / loaded.name)
+
+
+def _reload(folder: Path, verb: str, sets: list[str]) -> tuple[Recipe, Run]:
+    """The recipe of an existing run. Only what `verb` itself reads can be overridden here."""
+    from fairway.course import STAGES, Run
+    from fairway.recipe import load
+
+    run = Run(folder)
+    if not run.recipe.is_file():
+        raise BadInput(f"{folder} is no run folder (it has no recipe.toml): fairway play makes one")
+    for assignment in sets:
+        if assignment.partition(".")[0] not in STAGES[verb].sections:
+            raise BadInput(
+                f"--set {assignment}: '{verb}' reads only {list(STAGES[verb].sections)} of the "
+                "recipe; use fairway play RECIPE to change what comes before it"
+            )
+    return load(str(run.recipe), sets), run
+
+
+@contextmanager
+def _opened(recipe: Recipe, run: Run) -> Iterator[None]:
+    """Hold the run folder and write the recipe into it. Under torchrun, rank 0 does so for all."""
+    from fairway import console
+
+    if not _is_main_rank():
+        console.silence()
+        yield
+        return
+    with run.lock():
+        run.create(recipe)
+        yield
+
+
+def _perform(verb: str, recipe: Recipe, run: Run, **options: Any) -> Result:
+    """Do the verb unless its result still holds, and say which of the two in one line."""
+    from fairway import console
+    from fairway.publish.report import sentence
+
+    before = run.result(verb)
+    module, _, function = VERBS[verb].partition(":")
+    result: Result = getattr(import_module(module), function)(recipe, run, **options)
+    skipped = "finished before: " if result == before else ""
+    console.say(f"{verb}: {skipped}{sentence(result)}")
+    return result
+
+
+@command
+def demo() -> dict[str, Result]:
+    """The whole course on this CPU, with a corpus that every Python ships (runs/demo)."""
+    recipe, run = _load("demo", None, None)
+    return _course(recipe, run)
+
+
+@command
+def play(
+    recipe: RecipeName,
+    out: Out = None,
+    sets: Sets = None,
+    force: Force = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run.")] = False,
+) -> dict[str, Result] | None:
+    """The whole course for a recipe; what is finished and unchanged is skipped."""
+    from fairway.course import STAGES
+
+    loaded, run = _load(recipe, out, sets)
+    if force and force not in STAGES:
+        raise BadInput(f"--force {force}: no such verb; choose one of {', '.join(STAGES)}")
+    if dry_run:
+        from fairway import console, plan
+
+        steps = plan.plan(loaded, run, force)
+        console.table(f"{loaded.name} in {run.path}", plan.COLUMNS, plan.rows(steps))
+        return None
+    return _course(loaded, run, force)
+
+
+def _course(recipe: Recipe, run: Run, force: str = "") -> dict[str, Result]:
+    """Every verb in order, then the tables and the report."""
+    from fairway import console
+    from fairway.course import downstream
+    from fairway.publish import report
+
+    with _opened(recipe, run):
+        for verb in downstream(force) if force else []:
+            run.forget(verb)
+        results = {verb: _perform(verb, recipe, run) for verb in VERBS}
+        page = report.write(run)
+        for table in report.tables(run):
+            console.table(table.title, table.columns, table.rows)
+            console.say(table.note)
+    console.say(f"report: {page}")
+    return results
+
+
+@command
+def data(recipe: RecipeName, out: Out = None, sets: Sets = None) -> Result:
+    """Documents to tokens: corpus, split, tokenizer, shards."""
+    loaded, run = _load(recipe, out, sets)
+    with _opened(loaded, run):
+        return _perform("data", loaded, run)
+
+
+@command
+def train(recipe: RecipeName, out: Out = None, sets: Sets = None) -> Result:
+    """Tokens to weights; also under torchrun."""
+    loaded, run = _load(recipe, out, sets)
+    with _opened(loaded, run):
+        return _perform("train", loaded, run)
+
+
+@command
+def pack(
+    run: RunFolder,
+    budget: Annotated[int | None, typer.Option(metavar="BYTES", help="The byte budget.")] = None,
+    sets: Sets = None,
+) -> Result:
+    """Weights to one artifact file under the byte budget."""
+    overrides = [*(sets or []), *_given("pack.budget_bytes", budget)]
+    recipe, folder = _reload(run, "pack", overrides)
+    with _opened(recipe, folder):
+        return _perform("pack", recipe, folder)
+
+
+@command
+def score(
+    run: RunFolder,
+    protocol: Annotated[str | None, typer.Option(help="plain, sliding or rolling.")] = None,
+    stride: Annotated[int | None, typer.Option(help="Of sliding windows, in tokens.")] = None,
+    sets: Sets = None,
+) -> Result:
+    """Bits per byte of the validation text under the artifact."""
+    overrides = [*(sets or []), *_given("score.protocol", protocol), *_given("score.stride", stride)]
+    recipe, folder = _reload(run, "score", overrides)
+    with _opened(recipe, folder):
+        return _perform("score", recipe, folder)
+
+
+@command
+def prove(
+    run: RunFolder,
+    text: Annotated[Path | None, typer.Option(metavar="FILE", help="Another text.")] = None,
+    sets: Sets = None,
+) -> Result:
+    """Write the validation text as a file that decodes from the artifact alone."""
+    recipe, folder = _reload(run, "prove", sets or [])
+    with _opened(recipe, folder):
+        return _perform("prove", recipe, folder, **({"text": text} if text else {}))
+
+
+@command
+def verify(run: RunFolder) -> Result:
+    """Decode the proof in a separate process and compare."""
+    recipe, folder = _reload(run, "verify", [])
+    with _opened(recipe, folder):
+        return _perform("verify", recipe, folder)
+
+
+def _given(key: str, value: object) -> list[str]:
+    return [] if value is None else [f"{key}={value}"]
+
+
+def main() -> None:
+    app(prog_name="fairway")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""Named tensors and a JSON note in one safetensors file, written atomically. No pickle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from fairway.course import replacing
+from fairway.errors import BadInput
+
+
+def save(path: Path, tensors: dict[str, Tensor], note: dict[str, Any]) -> None:
+    """Raises OSError when the disk is full."""
+    named = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    with replacing(path) as temporary:
+        try:
+            safetensors.torch.save_file(named, temporary, {"note": json.dumps(note)})
+        except safetensors.SafetensorError as error:  # wraps the operating system's error
+            raise BadInput(f"cannot write {path}: {error}") from None
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Raises BadInput when the file is missing or damaged."""
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            note = json.loads((file.metadata() or {}).get("note", "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, note  # noqa: SIM118
+    except (OSError, safetensors.SafetensorError, ValueError) as error:
+        raise BadInput(f"cannot read {path}: {error}; remove it to start again") from None

@@ -1,0 +1,296 @@
+"""The verb train: batches → weights, within a budget, resumable at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fairway import console, course, world
+from fairway.clock import Clock
+from fairway.errors import BadInput, Interrupted
+from fairway.model.gpt import GPT, build
+from fairway.recipe import Recipe
+from fairway.results import TrainResult
+from fairway.text.batches import Batches
+from fairway.text.prepare import load_tokenizer, load_train, load_val
+from fairway.train import checkpoint
+from fairway.train.average import Average
+from fairway.train.optim import Optimizer
+from fairway.train.schedule import learning_rate, momentum
+from fairway.train.validate import validate
+from fairway.world import World
+
+_MICRO_TOKENS = {"cpu": 8192, "cuda": 98304}  # activations of so many tokens at once fit anywhere
+_STARVED = 0.8  # warn when the process got less CPU than this share of wall time
+
+
+def train(recipe: Recipe, run: course.Run, *, device: str = "", replay: bool = False) -> TrainResult:
+    """Train `recipe` in `run`, or go on where an earlier process stopped.
+
+    With `replay`, a budget in seconds follows the clock readings of the finished run instead of
+    the clock. Raises BadInput; Interrupted after Ctrl-C, when everything is saved.
+    """
+    stamp = run.stamp("train", recipe)
+    if not replay and (finished := run.fresh("train", stamp, TrainResult)):
+        return finished
+    place = world.start(device)
+    if not place.is_main:
+        console.silence()
+    try:
+        trainer = Trainer(recipe, run, stamp, place, replay)
+        return trainer.finish(trainer.run_steps())
+    except torch.OutOfMemoryError:
+        raise BadInput(
+            "out of GPU memory: lower train.batch_tokens or model.window, or use more GPUs"
+        ) from None
+    finally:
+        world.stop()
+
+
+class Trainer:
+    """One training run in this process: model, optimizer, average, clock and where it stands."""
+
+    def __init__(
+        self, recipe: Recipe, run: course.Run, stamp: str, place: World, replay: bool
+    ) -> None:
+        self.recipe, self.run, self.stamp, self.place = recipe, run, stamp, place
+        folder = run.data_folder(run.need("data"))
+        self.tokenizer, self.val = load_tokenizer(folder), load_val(folder)
+        rows = recipe.train.batch_tokens // recipe.model.window
+        if rows % place.size:
+            raise BadInput(f"{rows} rows per batch do not divide over {place.size} ranks")
+        self.batches = Batches(
+            load_train(folder), recipe.model.window, rows, recipe.train.order, recipe.train.seed
+        )
+        self.model = build(
+            recipe.model, self.tokenizer.vocab_size, self.tokenizer.bos_id, recipe.train.seed
+        ).to(place.device)
+        self.model.dtype = place.dtype
+        self.parameters = list(self.model.parameters())
+        self.optimizer = Optimizer(self.model, recipe.optim, place.dtype)
+        self.average = Average([p.data for p in self.parameters], recipe.train)
+        self.clock = Clock()
+        self.step = 0
+        self.readings: list[float] = []  # of the train clock before each step
+        self.recorded = self._recorded_readings() if replay else None
+        if run.checkpoint.exists() and not replay:
+            self._resume()
+        micro = max(1, _MICRO_TOKENS[place.device.type] // recipe.model.window)
+        self.micro_rows = min(micro, rows // place.size)
+
+    # The schedule ---------------------------------------------------------------------------
+
+    def progress(self) -> float:
+        """Share of the budget that is spent before the next step, the same on every rank."""
+        t = self.recipe.train
+        if t.steps:
+            return self.step / t.steps
+        if t.tokens:
+            return self.step * t.batch_tokens / t.tokens
+        if self.recorded is not None:
+            done = self.step >= len(self.recorded)
+            reading = t.seconds if done else self.recorded[self.step]
+        else:
+            reading = self.place.agree(self.clock.read("train"))
+        self.readings.append(reading)
+        return reading / t.seconds
+
+    # The loop -------------------------------------------------------------------------------
+
+    def run_steps(self) -> float:
+        """Train until the budget is spent; returns the process's CPU seconds per wall second."""
+        loss_of = self._loss_function()
+        metrics = self._metrics()
+        saved, cpu_start, wall_start = time.monotonic(), time.process_time(), time.monotonic()
+        self.clock.start("train")
+        with (
+            console.ctrl_c() as stop_asked,
+            console.track("train", 1.0, "of budget") as task,
+        ):
+            while (progress := self.progress()) < 1:
+                loss, norm, multiplier = self._step(loss_of, progress)
+                tokens = self.step * self.recipe.train.batch_tokens
+                rate = tokens / self.clock.read("train")
+                task.update(progress, step=self.step, loss=f"{loss:.3f}", tokens_s=f"{rate:,.0f}")
+                values = {"loss": loss, "lr": multiplier, "grad_norm": norm, "tokens_per_s": rate}
+                every = self.recipe.train.validate_every
+                if every and self.step % every == 0:
+                    values["val_bpb"] = self._validate(self.recipe.train.validate_tokens)[1]
+                if metrics:
+                    metrics.log(self.step, **values)
+                stop = self.place.agree(float(stop_asked()))
+                due = time.monotonic() - saved > self.recipe.train.checkpoint_every_s
+                if self.place.agree(float(due)) or stop:
+                    with self.clock.during("pause"):
+                        self._save()
+                    saved = time.monotonic()
+                if stop:
+                    raise Interrupted(
+                        f"stopped after step {self.step}; the same command goes on from there"
+                    )
+        self.place.synchronize()
+        self.clock.start("pause")
+        if metrics:
+            metrics.close()
+        return (time.process_time() - cpu_start) / max(time.monotonic() - wall_start, 1e-9)
+
+    def _step(self, loss_of: Any, progress: float) -> tuple[float, float, float]:
+        """One optimizer step: (mean loss in nats, gradient norm, learning-rate multiplier)."""
+        x, y = self._batch(self.step)
+        total = torch.zeros((), device=self.place.device)
+        pieces = list(zip(x.split(self.micro_rows), y.split(self.micro_rows), strict=True))
+        for xs, ys in pieces:
+            share = len(xs) / (len(x) * self.place.size)
+            loss = loss_of(xs, ys) * share
+            loss.backward()
+            total += loss.detach()
+        for p in self.parameters:
+            self.place.sum_(p.grad)
+        self.place.sum_(total)
+        multiplier = learning_rate(progress, self.recipe.optim)
+        norm = self.optimizer.step(multiplier, momentum(progress, self.recipe.optim))
+        self.step += 1
+        self.average.update(self.step, multiplier)
+        return float(total), norm, multiplier
+
+    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
+        x, y = self.batches.batch(step, self.place.rank, self.place.size)
+        return (
+            torch.from_numpy(x).to(self.place.device),
+            torch.from_numpy(y).to(self.place.device),
+        )
+
+    def _loss_function(self) -> Any:
+        """The model's loss, compiled on random tokens if the recipe says so, on its own clock."""
+        if not self.recipe.train.compile:
+            return self.model.loss
+        self.clock.start("compile")
+        compiled = torch.compile(self.model.loss, dynamic=False)
+        random = torch.Generator().manual_seed(0)
+        shape = (self.micro_rows, self.recipe.model.window)
+        x = torch.randint(self.model.vocab_size, shape, generator=random).to(self.place.device)
+        compiled(x, x).backward()
+        for p in self.parameters:
+            p.grad = None
+        self.place.synchronize()
+        return compiled
+
+    def _validate(self, limit: int = 0) -> tuple[float, float]:
+        with self.clock.during("score"):
+            return validate(self.model, self.tokenizer, self.val, limit)
+
+    # The end --------------------------------------------------------------------------------
+
+    def finish(self, cpu_share: float) -> TrainResult:
+        """Average, score, write weights and result."""
+        self.average.apply()
+        nats, bpb = self._validate()
+        recipe, spent = self.recipe, self.clock.spent
+        tokens = self.step * recipe.train.batch_tokens
+        self.run.path.mkdir(parents=True, exist_ok=True)
+        if self.place.is_main:
+            checkpoint.save(self.run.weights, dict(self.model.state_dict()), {})
+            readings = json.dumps({"readings_s": self.readings[: self.step]})
+            course.write_atomic(self.run.clock, readings.encode())
+        self.place.barrier()
+        result = TrainResult(
+            stamp=self.stamp,
+            parameters=sum(p.numel() for p in self.parameters),
+            steps=self.step,
+            tokens=tokens,
+            train_s=spent["train"],
+            compile_s=spent["compile"],
+            score_s=spent["score"],
+            pause_s=spent["pause"],
+            tokens_per_s=tokens / spent["train"],
+            within_limit=spent["train"] <= recipe.train.limit_s,
+            val_bpb=bpb,
+            val_nats_per_token=nats,
+            weights_sha256=course.sha256_file(self.run.weights),
+            seed=recipe.train.seed,
+            device=world.describe(self.place)["device"],
+            world_size=self.place.size,
+            peak_memory_bytes=self.place.peak_memory_bytes(),
+        )
+        if self.place.is_main:
+            self.run.finish("train", result)
+            self.run.checkpoint.unlink(missing_ok=True)
+            if cpu_share < _STARVED:
+                console.warn(
+                    f"training got {cpu_share:.2f} CPU seconds per second of wall time: "
+                    "other work slowed it, its clock is no measure of this machine"
+                )
+            if not result.within_limit:
+                console.warn(
+                    f"training took {result.train_s:.0f} s, "
+                    f"over train.limit_s = {recipe.train.limit_s:.0f}"
+                )
+        return result
+
+    # Saving and resuming --------------------------------------------------------------------
+
+    def _save(self) -> None:
+        if not self.place.is_main:
+            return
+        tensors = {f"model.{n}": p for n, p in self.model.named_parameters()}
+        tensors |= {f"mean.{i}": m for i, m in enumerate(self.average.mean)}
+        tensors |= {f"optim.{n}": t for n, t in self.optimizer.state().items()}
+        tensors["readings"] = torch.tensor(self.readings[: self.step], dtype=torch.float64)
+        note = {
+            "stamp": self.stamp,
+            "step": self.step,
+            "spent": self.clock.spent,
+            "averaged": self.average.count,
+        }
+        checkpoint.save(self.run.checkpoint, tensors, note)
+
+    @torch.no_grad()
+    def _resume(self) -> None:
+        tensors, note = checkpoint.load(self.run.checkpoint)
+        if note.get("stamp") != self.stamp:
+            console.say("the checkpoint belongs to another recipe or data: starting again")
+            return
+        for name, p in self.model.named_parameters():
+            p.copy_(tensors[f"model.{name}"])
+        for i, mean in enumerate(self.average.mean):
+            mean.copy_(tensors[f"mean.{i}"])
+        self.optimizer.load(
+            {n.removeprefix("optim."): t for n, t in tensors.items() if n.startswith("optim.")}
+        )
+        self.readings = tensors["readings"].tolist()
+        self.step, self.average.count = note["step"], note["averaged"]
+        self.clock = Clock(note["spent"])
+        console.say(f"going on from step {self.step}")
+
+    def _recorded_readings(self) -> list[float]:
+        try:
+            return list(json.loads(self.run.clock.read_text())["readings_s"])
+        except (OSError, ValueError, KeyError):
+            raise BadInput(f"no clock readings to replay in {self.run.clock}") from None
+
+    def _metrics(self) -> console.Metrics | None:
+        if not self.place.is_main:
+            return None
+        env = world.describe(self.place) | {"commit": commit(), "compile": self.recipe.train.compile}
+        course.write_atomic(self.run.env, (json.dumps(env, indent=2) + "\n").encode())
+        return console.Metrics(self.run.metrics, self.run.tensorboard, self.step)
+
+
+def commit() -> str:
+    """The commit of the source tree that runs, or an empty string outside one."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    try:
+        asked = subprocess.run(
+            ["git", "-C", here, "describe", "--always", "--dirty"],
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return asked.stdout.strip()

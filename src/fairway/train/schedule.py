@@ -1,0 +1,22 @@
+"""Learning rate and momentum as functions of progress in [0, 1], so that any hardware trains alike.
+
+Progress follows the clock when the budget is in seconds, and the step count otherwise.
+"""
+
+from __future__ import annotations
+
+from fairway.recipe import Optim
+
+
+def learning_rate(progress: float, recipe: Optim) -> float:
+    """Multiplier of every peak rate: linear warmup, plateau, linear warmdown to the floor."""
+    rise = min(1.0, progress / recipe.warmup) if recipe.warmup else 1.0
+    left = 1.0 - progress
+    fall = min(1.0, left / recipe.warmdown) if recipe.warmdown else 1.0
+    return rise * (recipe.lr_floor + (1 - recipe.lr_floor) * max(fall, 0.0))
+
+
+def momentum(progress: float, recipe: Optim) -> float:
+    """Muon's μ: linear from its start to its final value over the warmup."""
+    share = min(1.0, progress / recipe.momentum_warmup) if recipe.momentum_warmup else 1.0
+    return recipe.momentum_start + share * (recipe.momentum - recipe.momentum_start)

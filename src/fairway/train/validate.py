@@ -1,0 +1,40 @@
+"""BPB of separate windows: the quick figure that training and packing print (protocol `plain`)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from fairway.model.gpt import GPT
+from fairway.text.tokenizer import Tokenizer
+
+_TOKENS_PER_BATCH = 16384
+
+
+@torch.inference_mode()
+def validate(
+    model: GPT, tokenizer: Tokenizer, tokens: np.ndarray, limit: int = 0
+) -> tuple[float, float]:
+    """(nats per token, bits per byte) of tokens uint16[N]; every token but the first is charged.
+
+    `limit` > 0 looks at the first so many tokens only.
+    """
+    tokens = tokens[: limit + 1] if limit else tokens
+    ids = torch.from_numpy(tokens.astype(np.int64)).to(model.embed.tokens.device)
+    window, charged = model.shape.window, len(ids) - 1
+    whole = charged // window * window
+    rows = list(
+        zip(ids[:whole].view(-1, window), ids[1 : whole + 1].view(-1, window), strict=True)
+    )
+    size = max(1, _TOKENS_PER_BATCH // window)
+    batches = [rows[i : i + size] for i in range(0, len(rows), size)]
+    if whole < charged:
+        batches.append([(ids[whole:-1], ids[whole + 1 :])])
+    nats = 0.0
+    for batch in batches:
+        x, y = torch.stack([r[0] for r in batch]), torch.stack([r[1] for r in batch])
+        nats += float(model.loss(x, y)) * x.numel()
+    text_bytes = int(tokenizer.byte_lengths(tokens).sum())
+    return nats / charged, nats / math.log(2) / text_bytes
