@@ -1,0 +1,49 @@
+# Every target sets up .venv by itself from a fresh clone.
+PYTHON ?= python3
+BIN := .venv/bin
+CORPUS ?= ../shared/data/corpus
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+# The pr264 shape at a size that two cores train in about an hour, for benchmarks.
+PR264 := --out runs/pr264-small --set data.source=files --set data.path=$(CORPUS) \
+	--set 'data.tokenizer=""' --set model.window=512 --set train.batch_tokens=4096 \
+	--set train.steps=300 --set train.limit_s=100000 --set train.compile=false
+
+.PHONY: venv demo test check lint types cover models clean
+
+venv: .venv/ready
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: venv  ## the whole course on this CPU: a model, its artifact, its score, the verified proof
+	$(BIN)/fairway demo
+
+test: venv  ## all tests
+	$(PYTEST)
+
+check: lint types cover  ## what must hold before a commit
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: venv
+	$(BIN)/mypy
+
+cover: venv  ## all tests, and which lines they ran
+	$(BIN)/coverage erase
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n 2
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+models: venv  ## the trained models that benchmarks take with --model; stop and repeat at will
+	$(BIN)/fairway play mini --out runs/mini --set data.source=files --set data.path=$(CORPUS)
+	$(BIN)/fairway data pr264 $(PR264)
+	$(BIN)/fairway train pr264 $(PR264)
+	$(BIN)/fairway pack runs/pr264-small
+
+clean:  ## results and caches; the environment stays
+	rm -rf runs build dist .coverage .coverage.* .hypothesis .pytest_cache .mypy_cache .ruff_cache
