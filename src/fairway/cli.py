@@ -5,17 +5,14 @@ Exit codes: 0 done and good; 1 done and the verdict is no; 2 bad input; 130 stop
 Whatever is heavy is imported inside a command, so that `--help` answers at once.
 """
 
-from __future__ import annotations
-
 import errno
 import functools
-import inspect
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +26,7 @@ if TYPE_CHECKING:
     from fairway.results import Result
 
 app = typer.Typer(
-    help="Train a language model under a byte budget, and prove its score with a file that decodes.",
+    help="Train a language model under a byte budget; prove its score with a file that decodes.",
     epilog="Recipes, run folders and exit codes: docs/commands.md.",
     no_args_is_help=True,
     add_completion=False,
@@ -78,24 +75,22 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
             raise typer.Exit(2) from None
         _finish(returned, as_json)
 
-    def option(name: str, flag: str, text: str) -> inspect.Parameter:
+    def option(name: str, flag: str, text: str) -> Parameter:
         kind = Annotated[bool, typer.Option(flag, help=text)]
-        keyword = inspect.Parameter.KEYWORD_ONLY
-        return inspect.Parameter(name, keyword, default=False, annotation=kind)
+        return Parameter(name, Parameter.KEYWORD_ONLY, default=False, annotation=kind)
 
-    signature = inspect.signature(function, eval_str=True)
     extra = [
         option("as_json", "--json", "Print the result as one line of JSON on stdout."),
         option("debug", "--debug", "Show the traceback of an error."),
     ]
-    parameters = [*signature.parameters.values(), *extra]
-    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    parameters = [*signature(function).parameters.values(), *extra]
+    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     app.command()(run)
     return run
 
 
-def _finish(returned: Result | dict[str, Result] | None, as_json: bool) -> None:
+def _finish(returned: "Result | dict[str, Result] | None", as_json: bool) -> None:
     """Print the JSON line; exit with 1 if a verdict is no."""
     if returned is None or not _is_main_rank():
         return
@@ -135,7 +130,7 @@ def _is_main_rank() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _load(recipe: str, out: Path | None, sets: list[str] | None) -> tuple[Recipe, Run]:
+def _load(recipe: str, out: Path | None, sets: list[str] | None) -> "tuple[Recipe, Run]":
     """The recipe with its overrides, and the run folder it goes to."""
     from fairway.course import Run
     from fairway.recipe import load
@@ -144,7 +139,7 @@ def _load(recipe: str, out: Path | None, sets: list[str] | None) -> tuple[Recipe
     return loaded, Run(out or Path("runs") / loaded.name)
 
 
-def _reload(folder: Path, verb: str, sets: list[str]) -> tuple[Recipe, Run]:
+def _reload(folder: Path, verb: str, sets: list[str]) -> "tuple[Recipe, Run]":
     """The recipe of an existing run. Only what `verb` itself reads can be overridden here."""
     from fairway.course import STAGES, Run
     from fairway.recipe import load
@@ -162,7 +157,7 @@ def _reload(folder: Path, verb: str, sets: list[str]) -> tuple[Recipe, Run]:
 
 
 @contextmanager
-def _opened(recipe: Recipe, run: Run) -> Iterator[None]:
+def _opened(recipe: "Recipe", run: "Run") -> Iterator[None]:
     """Hold the run folder and write the recipe into it. Under torchrun, rank 0 does so for all."""
     from fairway import console
 
@@ -175,7 +170,7 @@ def _opened(recipe: Recipe, run: Run) -> Iterator[None]:
         yield
 
 
-def _perform(verb: str, recipe: Recipe, run: Run, **options: Any) -> Result:
+def _perform(verb: str, recipe: "Recipe", run: "Run", **options: Any) -> "Result":
     """Do the verb unless its result still holds, and say which of the two in one line."""
     from fairway import console
     from fairway.publish.report import sentence
@@ -189,7 +184,7 @@ def _perform(verb: str, recipe: Recipe, run: Run, **options: Any) -> Result:
 
 
 @command
-def demo() -> dict[str, Result]:
+def demo() -> "dict[str, Result]":
     """The whole course on this CPU, with a corpus that every Python ships (runs/demo)."""
     recipe, run = _load("demo", None, None)
     return _course(recipe, run)
@@ -202,7 +197,7 @@ def play(
     sets: Sets = None,
     force: Force = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run.")] = False,
-) -> dict[str, Result] | None:
+) -> "dict[str, Result] | None":
     """The whole course for a recipe; what is finished and unchanged is skipped."""
     from fairway.course import STAGES
 
@@ -218,7 +213,7 @@ def play(
     return _course(loaded, run, force)
 
 
-def _course(recipe: Recipe, run: Run, force: str = "") -> dict[str, Result]:
+def _course(recipe: "Recipe", run: "Run", force: str = "") -> "dict[str, Result]":
     """Every verb in order, then the tables and the report."""
     from fairway import console
     from fairway.course import downstream
@@ -229,15 +224,13 @@ def _course(recipe: Recipe, run: Run, force: str = "") -> dict[str, Result]:
             run.forget(verb)
         results = {verb: _perform(verb, recipe, run) for verb in VERBS}
         page = report.write(run)
-        for table in report.tables(run):
-            console.table(table.title, table.columns, table.rows)
-            console.say(table.note)
+    _show_tables(run)
     console.say(f"report: {page}")
     return results
 
 
 @command
-def data(recipe: RecipeName, out: Out = None, sets: Sets = None) -> Result:
+def data(recipe: RecipeName, out: Out = None, sets: Sets = None) -> "Result":
     """Documents to tokens: corpus, split, tokenizer, shards."""
     loaded, run = _load(recipe, out, sets)
     with _opened(loaded, run):
@@ -245,11 +238,19 @@ def data(recipe: RecipeName, out: Out = None, sets: Sets = None) -> Result:
 
 
 @command
-def train(recipe: RecipeName, out: Out = None, sets: Sets = None) -> Result:
+def train(
+    recipe: RecipeName,
+    out: Out = None,
+    sets: Sets = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda; default: cuda if there is one.")] = "",
+    replay_clock: Annotated[
+        bool, typer.Option("--replay-clock", help="Repeat a run in seconds by its stored clock.")
+    ] = False,
+) -> "Result":
     """Tokens to weights; also under torchrun."""
     loaded, run = _load(recipe, out, sets)
     with _opened(loaded, run):
-        return _perform("train", loaded, run)
+        return _perform("train", loaded, run, device=device, replay=replay_clock)
 
 
 @command
@@ -257,7 +258,7 @@ def pack(
     run: RunFolder,
     budget: Annotated[int | None, typer.Option(metavar="BYTES", help="The byte budget.")] = None,
     sets: Sets = None,
-) -> Result:
+) -> "Result":
     """Weights to one artifact file under the byte budget."""
     overrides = [*(sets or []), *_given("pack.budget_bytes", budget)]
     recipe, folder = _reload(run, "pack", overrides)
@@ -271,9 +272,13 @@ def score(
     protocol: Annotated[str | None, typer.Option(help="plain, sliding or rolling.")] = None,
     stride: Annotated[int | None, typer.Option(help="Of sliding windows, in tokens.")] = None,
     sets: Sets = None,
-) -> Result:
+) -> "Result":
     """Bits per byte of the validation text under the artifact."""
-    overrides = [*(sets or []), *_given("score.protocol", protocol), *_given("score.stride", stride)]
+    overrides = [
+        *(sets or []),
+        *_given("score.protocol", protocol),
+        *_given("score.stride", stride),
+    ]
     recipe, folder = _reload(run, "score", overrides)
     with _opened(recipe, folder):
         return _perform("score", recipe, folder)
@@ -284,7 +289,7 @@ def prove(
     run: RunFolder,
     text: Annotated[Path | None, typer.Option(metavar="FILE", help="Another text.")] = None,
     sets: Sets = None,
-) -> Result:
+) -> "Result":
     """Write the validation text as a file that decodes from the artifact alone."""
     recipe, folder = _reload(run, "prove", sets or [])
     with _opened(recipe, folder):
@@ -292,11 +297,106 @@ def prove(
 
 
 @command
-def verify(run: RunFolder) -> Result:
+def verify(run: RunFolder) -> "Result":
     """Decode the proof in a separate process and compare."""
     recipe, folder = _reload(run, "verify", [])
     with _opened(recipe, folder):
         return _perform("verify", recipe, folder)
+
+
+@command
+def compress(artifact: ArtifactFile, file: InputFile, output: Output = None) -> "Result":
+    """Compress any file, without loss, with an artifact's model (to FILE.fwz)."""
+    from fairway.course import write_atomic
+    from fairway.prove.compress import compress
+
+    data = _read(file)
+    packed = compress(artifact, data)
+    target = output or file.with_name(file.name + ".fwz")
+    write_atomic(target, packed)
+    return _sizes(target, len(data), len(packed))
+
+
+@command
+def decompress(artifact: ArtifactFile, file: InputFile, output: Output = None) -> "Result":
+    """Restore the file that `compress` made, to the byte."""
+    from fairway.course import write_atomic
+    from fairway.prove.compress import decompress
+
+    if output is None and file.suffix != ".fwz":
+        raise BadInput(f"{file} does not end in .fwz: say where to write with -o FILE")
+    data = _read(file)
+    restored = decompress(artifact, data)
+    target = output or file.with_suffix("")
+    write_atomic(target, restored)
+    return _sizes(target, len(data), len(restored))
+
+
+def _sizes(target: Path, input_bytes: int, output_bytes: int) -> "Result":
+    from fairway import console
+    from fairway.results import FileResult
+
+    console.say(f"{target}: {output_bytes:,} bytes, from {input_bytes:,}")
+    return FileResult(path=str(target), input_bytes=input_bytes, output_bytes=output_bytes)
+
+
+@command
+def sample(
+    artifact: ArtifactFile,
+    prompt: Annotated[str, typer.Option(help="The text to go on from.")] = "",
+    tokens: Annotated[int, typer.Option(min=1, help="How many to add.")] = 200,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0: always the likeliest.")] = 0.8,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> "Result":
+    """Let the model go on from a prompt."""
+    from fairway import console
+    from fairway.predict.sample import sample
+    from fairway.results import SampleResult
+
+    text = sample(artifact, prompt, tokens, temperature, seed)
+    console.say(text)
+    return SampleResult(text=text)
+
+
+@command
+def inspect(artifact: ArtifactFile) -> "Result":
+    """What is in an artifact, byte by byte."""
+    from fairway import console
+    from fairway.pack.pack import inspect
+    from fairway.results import InspectResult
+
+    raise NotImplementedError
+
+
+@command
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+) -> None:
+    """Write each run's tables and one self-contained page, RUN/report.html."""
+    from fairway import console
+    from fairway.course import Run
+    from fairway.publish import report
+
+    for folder in runs:
+        page = report.write(Run(folder))
+        _show_tables(Run(folder))
+        console.say(f"report: {page}")
+
+
+def _show_tables(run: "Run") -> None:
+    from fairway import console
+    from fairway.publish import report
+
+    for table in report.tables(run):
+        console.table(table.title, table.columns, table.rows)
+        console.say(table.note + "\n")
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise BadInput(f"cannot read {file}: {error.strerror}") from None
 
 
 def _given(key: str, value: object) -> list[str]:
@@ -305,7 +405,3 @@ def _given(key: str, value: object) -> list[str]:
 
 def main() -> None:
     app(prog_name="fairway")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -70,6 +70,7 @@ class Run:
         self.proof = self.path / "proof"
         self.proof_file = self.proof / "val.fwp"
         self.prove_checkpoint = self.path / "prove.partial"
+        self.baselines = self.path / "baselines.json"
         self.report = self.path / "report.html"
         self.data_root = self.path.parent / "data"
 

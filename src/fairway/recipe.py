@@ -235,6 +235,7 @@ def _override(tree: dict[str, Any], assignment: str) -> str | None:
 
 
 def _build(tree: dict[str, Any], where: str, problems: list[str]) -> Recipe:
+    problems = problems + _take_unknown(tree, Recipe, "")
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
@@ -244,15 +245,25 @@ def _build(tree: dict[str, Any], where: str, problems: list[str]) -> Recipe:
     return recipe
 
 
+def _take_unknown(tree: dict[str, Any], section: type[BaseModel], prefix: str) -> list[str]:
+    """Remove unknown keys, so that the rest can be checked too; one problem for each."""
+    problems = []
+    for key in list(tree):
+        field = section.model_fields.get(key)
+        kind = field.annotation if field else None
+        if field is None:
+            del tree[key]
+            near = difflib.get_close_matches(key, section.model_fields, n=1, cutoff=0.5)
+            hint = f", did you mean '{near[0]}'?" if near else ""
+            problems.append(f"unknown key {prefix}{key}{hint}")
+        elif isinstance(tree[key], dict) and isinstance(kind, type) and issubclass(kind, Section):
+            problems += _take_unknown(tree[key], kind, f"{prefix}{key}.")
+    return problems
+
+
 def _sentence(error: Any) -> str:
-    place = ".".join(str(p) for p in error["loc"])
-    if error["type"] != "extra_forbidden":
-        return f"{place + ': ' if place else ''}{error['msg'].removeprefix('Value error, ')}"
-    section: type[BaseModel] = Recipe
-    for part in error["loc"][:-1]:
-        section = section.model_fields[str(part)].annotation  # type: ignore[assignment]
-    near = difflib.get_close_matches(str(error["loc"][-1]), section.model_fields, n=1, cutoff=0.5)
-    return f"unknown key {place}" + (f", did you mean '{near[0]}'?" if near else "")
+    place = ".".join(str(part) for part in error["loc"])
+    return f"{place + ': ' if place else ''}{error['msg'].removeprefix('Value error, ')}"
 
 
 def dumps(recipe: Recipe) -> str:
@@ -261,10 +272,15 @@ def dumps(recipe: Recipe) -> str:
     sections: list[str] = []
     for key, value in recipe.model_dump().items():
         if isinstance(value, dict):
-            sections += [f"\n[{key}]", *(f"{k} = {json.dumps(v)}" for k, v in value.items())]
+            sections += [f"\n[{key}]", *(f"{k} = {_value(v)}" for k, v in value.items())]
         else:
-            lines.append(f"{key} = {json.dumps(value)}")
+            lines.append(f"{key} = {_value(value)}")
     return "\n".join(lines + sections) + "\n"
+
+
+def _value(value: object) -> str:
+    """A TOML value: JSON's, but without surrogate pairs and with DEL escaped."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def loads(text: str, where: str = "text") -> Recipe:

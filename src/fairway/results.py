@@ -123,6 +123,18 @@ class VerifyResult(Result):
         return "" if self.verified else f"the proof does not hold: {self.reason}"
 
 
+class FileResult(Result):
+    """Of compress and decompress."""
+
+    path: str
+    input_bytes: int
+    output_bytes: int
+
+
+class SampleResult(Result):
+    text: str  # the prompt and what the model added
+
+
 VERBS: dict[str, type[Result]] = {
     "data": DataResult,
     "train": TrainResult,

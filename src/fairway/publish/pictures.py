@@ -1,0 +1,66 @@
+"""Pictures of a run as inline SVG that takes its ink from the page, so light and dark both work."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+_INK = "#010203"  # stands for the page's text colour until the SVG is written
+_LINE = "#2f7de1"
+_STYLE = {
+    "svg.fonttype": "none",  # text stays text: it scales and can be selected
+    "svg.hashsalt": "fairway",
+    "font.size": 9,
+    "text.color": _INK,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+
+def training(lines: Sequence[Mapping[str, float]]) -> str:
+    """Loss (nats per token) above the learning rate, over steps; `lines` of metrics.jsonl."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(4.6, 3.4), layout="constrained")
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+        _curve(above, lines, "loss", "nats per token")
+        _curve(below, lines, "lr", "learning rate")
+        below.set_xlabel("step")
+        return _svg(figure)
+
+
+def _curve(axes: Axes, lines: Sequence[Mapping[str, float]], key: str, label: str) -> None:
+    points = [(line["step"], line[key]) for line in lines if key in line]
+    axes.plot([step for step, _ in points], [value for _, value in points], color=_LINE, lw=1.2)
+    axes.set_ylabel(label)
+
+
+def bars(values: Mapping[str, float], label: str, form: str) -> str:
+    """Horizontal bars from zero, the first on top, each with its value."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(4.6, 0.8 + 0.35 * len(values)), layout="constrained")
+        axes = figure.subplots()
+        drawn = axes.barh(list(values), list(values.values()), color=_LINE, height=0.6)
+        axes.bar_label(drawn, [form.format(value) for value in values.values()], padding=3)
+        axes.invert_yaxis()
+        axes.margins(x=0.2)
+        axes.set_xlabel(label)
+        return _svg(figure)
+
+
+def _svg(figure: Figure) -> str:
+    """The <svg> element: no XML prologue, no ids but those that are referred to, page ink."""
+    file = io.StringIO()
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    text = file.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r' id="[a-z0-9]+_\d+"', "", text)
+    return text.replace(_INK, "currentColor")

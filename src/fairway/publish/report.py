@@ -1,0 +1,274 @@
+"""The report: sentences, tables and one self-contained HTML page, from typed results only."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import TypeVar
+
+from fairway.course import Run, write_atomic
+from fairway.errors import BadInput
+from fairway.publish import compressors, pictures
+from fairway.results import (
+    VERBS,
+    DataResult,
+    PackResult,
+    ProveResult,
+    Result,
+    ScoreResult,
+    TrainResult,
+    VerifyResult,
+)
+
+R = TypeVar("R", bound=Result)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells are text, ready to print; the first column names the row."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    note: str
+
+
+def sentence(result: Result) -> str:
+    """One line about a verb's result."""
+    match result:
+        case DataResult() as r:
+            return (
+                f"{r.train_bytes:,} bytes to train on, {r.val_bytes:,} to score, "
+                f"{r.vocab_size} tokens in the vocabulary"
+            )
+        case TrainResult() as r:
+            return (
+                f"{r.parameters:,} parameters, {r.steps} steps in {r.train_s:.0f} s "
+                f"({r.tokens_per_s:,.0f} tokens/s), {r.val_bpb:.4f} bits per byte"
+            )
+        case PackResult() as r:
+            return (
+                f"{r.artifact_bytes:,} of {r.budget_bytes:,} bytes, "
+                f"{r.bits_per_weight:.2f} bits per weight, {r.val_bpb_after:.4f} bits per byte"
+            )
+        case ScoreResult() as r:
+            return f"{r.bpb:.4f} bits per byte ({r.protocol}, {r.seconds:.0f} s)"
+        case ProveResult() as r:
+            return (
+                f"{sum(r.files.values()):,} bytes for {r.text_bytes:,} bytes of text, "
+                f"{r.bpb:.4f} bits per byte ({r.encode_s:.0f} s)"
+            )
+        case VerifyResult() as r:
+            decoded = f"{r.decoded_bytes:,} bytes decoded in {r.decode_s:.0f} s"
+            return f"verified, {decoded}" if r.verified else f"NOT verified: {r.reason}"
+    raise TypeError(f"no sentence for {type(result).__name__}")
+
+
+class Results:
+    """The results that a run folder holds, each None when there is none."""
+
+    def __init__(self, run: Run) -> None:
+        def read(kind: type[R]) -> R | None:
+            verb = next(name for name, result in VERBS.items() if result is kind)
+            found = run.result(verb)
+            return found if isinstance(found, kind) else None
+
+        self.data = read(DataResult)
+        self.train = read(TrainResult)
+        self.pack = read(PackResult)
+        self.score = read(ScoreResult)
+        self.prove = read(ProveResult)
+        self.verify = read(VerifyResult)
+
+
+def tables(run: Run) -> list[Table]:
+    """All tables that the results in the run folder allow."""
+    found = Results(run)
+    made = [_course_table(found)]
+    if found.pack:
+        made.append(_parts_table(found.pack))
+    if found.prove and found.pack and (sizes := compressors.sizes_of_run(run)):
+        made.append(_compressors_table(found.prove, found.pack, sizes))
+    return made
+
+
+def _course_table(found: Results) -> Table:
+    rows = []
+    if found.data:
+        rows.append(["data", "", f"{found.data.val_bytes:,}", f"{found.data.data_s:.0f}"])
+    if found.train:
+        rows.append(["after training", _bpb(found.train.val_bpb), "", f"{found.train.train_s:.0f}"])
+    if found.pack:
+        size = f"{found.pack.artifact_bytes:,}"
+        rows.append(
+            ["after packing", _bpb(found.pack.val_bpb_after), size, f"{found.pack.pack_s:.0f}"]
+        )
+    if found.score:
+        name = f"scored ({found.score.protocol})"
+        rows.append([name, _bpb(found.score.bpb), "", f"{found.score.seconds:.0f}"])
+    if found.prove:
+        size = f"{sum(found.prove.files.values()):,}"
+        rows.append(["proved", _bpb(found.prove.bpb), size, f"{found.prove.encode_s:.0f}"])
+    if found.verify:
+        verdict = "verified" if found.verify.verified else "NOT VERIFIED"
+        size = f"{found.verify.decoded_bytes:,}"
+        rows.append(["decoded", verdict, size, f"{found.verify.decode_s:.0f}"])
+    return Table(
+        "The course",
+        ["stage", "bits per byte", "bytes", "seconds"],
+        rows,
+        "Bytes: of the validation text, the artifact, the proof, and the decoded text. After "
+        "training and packing the text is scored in separate windows, so those two are higher "
+        "than the scores with full context.",
+    )
+
+
+def _parts_table(pack: PackResult) -> Table:
+    rows = [[name, f"{size:,}"] for name, size in pack.parts.items()]
+    rows.append(["total", f"{pack.artifact_bytes:,}"])
+    budget = f"Budget: {pack.budget_bytes:,} bytes. The parts sum to the file's size."
+    return Table("Bytes of the artifact", ["part", "bytes"], rows, budget)
+
+
+def _compressors_table(prove: ProveResult, pack: PackResult, sizes: dict[str, int]) -> Table:
+    ours = sum(prove.files.values())
+    rows = [["Fairway, proved", f"{ours:,}", _bpb(prove.bpb), f"{ours + pack.artifact_bytes:,}"]]
+    for name, size in sizes.items():
+        rows.append([name, f"{size:,}", _bpb(8 * size / prove.text_bytes), f"{size:,}"])
+    return Table(
+        "The same text under general-purpose compressors",
+        ["compressor", "bytes", "bits per byte", "with the artifact"],
+        rows,
+        "The compressors' files include no model and need none. Fairway's file is decoded with the "
+        "artifact; the last column adds its bytes.",
+    )
+
+
+def _bpb(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def write(run: Run) -> Path:
+    """Write the run's report.html and return its path. Raises BadInput for an empty run."""
+    found = Results(run)
+    if found.train is None:
+        raise BadInput(f"{run.path} has no finished 'train' yet: there is nothing to report on")
+    shown = [_figure(*picture) for picture in _pictures(run, found)]
+    page = _PAGE.substitute(
+        title=escape(str(run.path.name)),
+        headline=escape(_headline(found)),
+        figures="\n".join(shown),
+        tables="\n".join(_table(table) for table in tables(run)),
+        details=_details("Recipe", run.recipe) + _details("Machine and versions", run.env),
+    )
+    write_atomic(run.report, page.encode())
+    return run.report
+
+
+def _headline(found: Results) -> str:
+    if found.prove is None:
+        return "Not proved yet: fairway prove"
+    bpb = f"{found.prove.bpb:.4f} bits per byte"
+    if found.verify is None:
+        return f"{bpb}, not verified yet: fairway verify"
+    if not found.verify.verified:
+        return f"NOT VERIFIED: {found.verify.reason}"
+    return f"{bpb}, proved: a separate process decoded all {found.verify.decoded_bytes:,} bytes"
+
+
+def _pictures(run: Run, found: Results) -> list[tuple[str, str]]:
+    """(caption, SVG) of every picture that the results allow."""
+    made = []
+    lines = _read_metrics(run.metrics)
+    if lines:
+        made.append(("Training loss and learning rate", pictures.training(lines)))
+    stages = {
+        "after training": found.train and found.train.val_bpb,
+        "after packing": found.pack and found.pack.val_bpb_after,
+        "scored": found.score and found.score.bpb,
+        "proved": found.prove and found.prove.bpb,
+    }
+    known = {name: value for name, value in stages.items() if value}
+    made.append(
+        ("Bits per byte through the stages", pictures.bars(known, "bits per byte", "{:.4f}"))
+    )
+    if found.pack:
+        parts = {name: float(size) for name, size in found.pack.parts.items()}
+        made.append(("Bytes of the artifact", pictures.bars(parts, "bytes", "{:,.0f}")))
+    if found.prove and (sizes := compressors.sizes_of_run(run)):
+        rivals = {"Fairway, proved": found.prove.bpb}
+        rivals |= {name: 8 * size / found.prove.text_bytes for name, size in sizes.items()}
+        caption = "Bits per byte on the same text (no model counted)"
+        made.append((caption, pictures.bars(rivals, "bits per byte", "{:.3f}")))
+    return made
+
+
+def _read_metrics(path: Path) -> list[dict[str, float]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line]
+
+
+def _figure(caption: str, svg: str) -> str:
+    label = escape(caption)
+    return f'<figure role="img" aria-label="{label}"><figcaption>{label}</figcaption>{svg}</figure>'
+
+
+def _table(table: Table) -> str:
+    def row(cells: list[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    body = "".join(row(cells, "td") for cells in table.rows)
+    return (
+        f"<section><h2>{escape(table.title)}</h2><div class='wide'><table><thead>"
+        f"{row(table.columns, 'th')}</thead><tbody>{body}</tbody></table></div>"
+        f"<p class='note'>{escape(table.note)}</p></section>"
+    )
+
+
+def _details(title: str, path: Path) -> str:
+    if not path.exists():
+        return ""
+    text = escape(path.read_text("utf-8"))
+    return f"<details><summary>{escape(title)}</summary><pre>{text}</pre></details>"
+
+
+_PAGE = Template("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Fairway: $title</title>
+<style>
+:root { color-scheme: light dark; --ink: #1d2733; --paper: #fff; --line: #8886; }
+@media (prefers-color-scheme: dark) { :root { --ink: #dde4ec; --paper: #14191f; } }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
+       max-width: 64rem; margin: 0 auto; padding: 1rem; }
+h1 { font-size: 1.4rem; margin-bottom: 0; }
+h2, figcaption { font-size: 1rem; font-weight: 600; }
+.headline { font-size: 1.1rem; }
+.figures { display: grid; gap: 1.5rem; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); }
+figure { margin: 0; } figure svg { width: 100%; height: auto; max-width: 30rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .8rem .3rem 0; text-align: right; border-bottom: 1px solid var(--line);
+         white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+.note { font-size: .9rem; opacity: .8; max-width: 44rem; }
+pre { overflow-x: auto; font-size: .85rem; }
+</style>
+</head>
+<body>
+<h1>$title</h1>
+<p class="headline">$headline</p>
+<div class="figures">
+$figures
+</div>
+$tables
+$details
+</body>
+</html>
+""")
