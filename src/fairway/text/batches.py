@@ -1,0 +1,107 @@
+"""Tokens → training batches: a pure function of (seed, step), the same for any number of ranks.
+
+Legend: B rows of the global batch, T tokens of a window. The shards form one sequence of tokens;
+a window may hold several documents, with BOS tokens between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fairway.errors import BadInput
+
+Shard = npt.NDArray[np.uint16]
+Rows = npt.NDArray[np.int64]
+Batch = tuple[Rows, Rows]
+
+_SPANS = 8  # consecutive stretches of a batch in the challenge's order: one per GPU of its machine
+
+
+class Batches:
+    """Inputs x and targets y (x one token later) of every step.
+
+    shuffled: an epoch cuts the tokens at stride T, from an offset of its own, and visits every
+    window once, in an order of its own. sequential: the challenge's strict order (REFERENCE A5);
+    a batch is 8 spans (1 where B is no multiple of 8) of B·T/8 + 1 consecutive tokens; the pair
+    from one span to the next is never trained; after the last token comes the first.
+    """
+
+    def __init__(
+        self,
+        tokens: Sequence[Shard],
+        window: int,
+        rows: int,
+        order: Literal["shuffled", "sequential"],
+        seed: int,
+    ) -> None:
+        """`tokens`: uint16[n] per shard. Raises BadInput when they do not fill two windows."""
+        self._shards = [shard for shard in tokens if shard.size]
+        self._starts = np.cumsum([0, *(shard.size for shard in self._shards)], dtype=np.int64)
+        self._total = int(self._starts[-1])
+        self._window, self._rows, self._order, self._seed = window, rows, order, seed
+        # The offset of an epoch takes up to T - 1 tokens, and the last target one more.
+        self.windows = (self._total - window) // window
+        if self.windows < 1:
+            raise BadInput(
+                f"the train split has {self._total} tokens and a window takes {window}: give it "
+                f"at least {2 * window} tokens, or make model.window smaller"
+            )
+        self._epoch = lru_cache(maxsize=2)(self._draw_epoch)
+
+    def batch(self, step: int, rank: int = 0, size: int = 1) -> Batch:
+        """(x, y), int64[B / size, T] each: rank's rows of the step's global batch.
+
+        `size` must divide B.
+        """
+        if self._rows % size:
+            raise BadInput(f"a batch of {self._rows} rows cannot be shared by {size} ranks")
+        share = self._rows // size
+        starts = self._starts_of(step)[rank * share : (rank + 1) * share]
+        rows = np.stack([self._take(int(start), self._window + 1) for start in starts])
+        return rows[:, :-1], rows[:, 1:]
+
+    def stream(self, state: int, rank: int = 0, size: int = 1) -> Iterator[tuple[Batch, int]]:
+        """Batches from step `state` on, each with the state that goes on after it."""
+        while True:
+            batch = self.batch(state, rank, size)
+            state += 1
+            yield batch, state
+
+    def _starts_of(self, step: int) -> Rows:
+        """int64[B]: where each row of the global batch begins in the sequence."""
+        rows = np.arange(self._rows, dtype=np.int64)
+        if self._order == "sequential":
+            spans = _SPANS if self._rows % _SPANS == 0 else 1
+            span, row = np.divmod(rows, self._rows // spans)
+            span_tokens = self._rows // spans * self._window + 1
+            return (step * spans + span) * span_tokens + row * self._window
+        epochs, places = np.divmod(step * self._rows + rows, self.windows)
+        return np.array(
+            [self._window_start(e, p) for e, p in zip(epochs.tolist(), places.tolist(), strict=True)]
+        )
+
+    def _window_start(self, epoch: int, place: int) -> int:
+        offset, order = self._epoch(epoch)
+        return offset + int(order[place]) * self._window
+
+    def _draw_epoch(self, epoch: int) -> tuple[int, Rows]:
+        generator = np.random.Generator(np.random.Philox([self._seed, epoch]))
+        return int(generator.integers(self._window)), generator.permutation(self.windows)
+
+    def _take(self, start: int, count: int) -> Rows:
+        """int64[count] consecutive tokens, over the ends of shards; the last precedes the first."""
+        parts = []
+        while count:
+            start %= self._total
+            shard = int(np.searchsorted(self._starts, start, side="right")) - 1
+            begin = start - int(self._starts[shard])
+            part = self._shards[shard][begin : begin + count]
+            parts.append(part.astype(np.int64))
+            start += part.size
+            count -= part.size
+        return np.concatenate(parts)

@@ -1,0 +1,457 @@
+"""Bytes ↔ tokens. Fairway's own tokenizer is lossless for any bytes; the challenge's is supported.
+
+Ids of Fairway's tokenizer: 0 is BOS, 1..256 are the bytes 0..255, 257.. are byte-pair pieces in the
+order in which they were merged. SentencePiece trains the pieces and does the encoding, without any
+normalisation. What it cannot write (its own mark for a space, the characters that stand for newline
+and tab, invalid UTF-8) is cut out first and written as byte tokens. Decoding is a table of bytes.
+
+An artifact stores only the pieces: the SentencePiece model is rebuilt from them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import brotli
+import numpy as np
+import numpy.typing as npt
+
+from fairway.errors import BadInput
+
+Tokens = npt.NDArray[np.uint16]
+
+BOS = 0
+FIRST_BYTE = 1  # id of byte 0
+FIRST_PIECE = 257
+MAX_VOCAB = 1 << 16
+
+_SPACE = "\u2581"  # SentencePiece's mark for a space
+_NEWLINE, _TAB = "\ue00a", "\ue009"  # private use: its trainer stops at the real ones
+_MARKS = {" ": _SPACE, "\n": _NEWLINE, "\t": _TAB}
+_TO_MARKS = str.maketrans(_MARKS)
+_FROM_MARKS = str.maketrans({mark: character for character, mark in _MARKS.items()})
+# Invalid bytes decode to the surrogates U+DC80..U+DCFF (Python's surrogateescape).
+_UNWRITABLE = re.compile(f"([{_SPACE}{_NEWLINE}{_TAB}\udc80-\udcff]+)")
+# The trainer skips every sentence that holds a NUL or U+2585, its mark for unknown characters.
+_UNTRAINABLE = f"{_SPACE}{_NEWLINE}{_TAB}\u2585\x7f" + "".join(
+    chr(i) for i in range(32) if chr(i) not in _MARKS
+)
+_TRAIN_CHARS = 1 << 12  # per sentence
+_ENCODE_CHARS = 1 << 16  # SentencePiece takes some 100 bytes of memory per character of a text
+_BATCH_BYTES = 1 << 23
+_THREADS = min(2, os.cpu_count() or 1)
+_MAX_STORED_BYTES = 1 << 25  # of an unpacked tokenizer; larger ones are refused
+
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)  # ModelProto.Type
+_BPE = 2  # TrainerSpec.ModelType
+
+
+class Tokenizer(ABC):
+    """Documents (bytes) ↔ tokens (uint16), with a BOS token before each document.
+
+    `rule` says what the text is: "bytes", the documents themselves; "challenge", what the tokens
+    decode to.
+    """
+
+    rule: ClassVar[Literal["bytes", "challenge"]]
+    vocab_size: int
+    bos_id: int
+    _table: list[bytes]  # what each form of a token writes
+
+    @abstractmethod
+    def _encode_batch(self, documents: Sequence[bytes]) -> list[Tokens]:
+        """Tokens of each document, without BOS."""
+
+    @abstractmethod
+    def _forms(self, tokens: Tokens) -> npt.NDArray[np.int64]:
+        """int64[N]: the index into `_table` of each token, given the token before it."""
+
+    @abstractmethod
+    def to_bytes(self) -> bytes:
+        """All that encoding and decoding need, compact (docs/formats.md)."""
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Tokenizer:
+        """Inverse of `to_bytes`. Raises BadInput on damage or a newer version."""
+        if data[:1] == _ByteTokenizer.KIND:
+            return _ByteTokenizer.parse(_unpack(data[1:]))
+        if data[:1] == _ChallengeTokenizer.KIND:
+            return _ChallengeTokenizer(_unpack(data[1:]), "the artifact")
+        raise BadInput("the tokenizer is damaged or was made by a newer Fairway")
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of `to_bytes()`."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    def encode(self, document: bytes) -> Tokens:
+        """uint16[n] tokens of one document, without BOS."""
+        return self._encode_batch([document])[0]
+
+    def encode_documents(self, documents: Iterable[bytes]) -> Tokens:
+        """uint16[N] tokens of all documents, each with BOS before it."""
+        bos = np.array([self.bos_id], np.uint16)
+        parts = []
+        for batch in _batches(documents):
+            for tokens in self._encode_batch(batch):
+                parts += [bos, tokens]
+        return _concatenate(parts)
+
+    def decode(self, tokens: npt.ArrayLike) -> list[bytes]:
+        """Documents of tokens[N], whose first is BOS. Raises BadInput."""
+        ids = self._checked(tokens)
+        starts = np.flatnonzero(ids == self.bos_id).tolist()
+        if ids.size and starts[:1] != [0]:
+            raise BadInput("the tokens do not begin with a document boundary (BOS)")
+        written = [self._table[form] for form in self._forms(ids).tolist()]
+        return [
+            b"".join(written[start:end])
+            for start, end in zip(starts, [*starts[1:], len(written)], strict=bool(starts))
+        ]
+
+    def byte_lengths(self, tokens: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """int64[N]: bytes that each of tokens[N] writes; 0 for BOS. They sum to the text's length.
+
+        The first token counts as the first of a document. Raises BadInput.
+        """
+        return self._lengths[self._forms(self._checked(tokens))]
+
+    @cached_property
+    def _lengths(self) -> npt.NDArray[np.int64]:
+        return np.array([len(piece) for piece in self._table], np.int64)
+
+    def _checked(self, tokens: npt.ArrayLike) -> Tokens:
+        ids = np.asarray(tokens)
+        if ids.size and (int(ids.max()) >= self.vocab_size or int(ids.min()) < 0):
+            raise BadInput(
+                f"the tokens hold ids outside 0..{self.vocab_size - 1}, the tokenizer's: "
+                "they are damaged or another tokenizer made them"
+            )
+        return ids.astype(np.uint16, copy=False)
+
+
+class _ByteTokenizer(Tokenizer):
+    """Fairway's own: any bytes in, the same bytes out."""
+
+    rule = "bytes"
+    bos_id = BOS
+    KIND = b"\x01"
+
+    def __init__(self, pieces: Sequence[str]) -> None:
+        """`pieces` in merge order, each of two bytes of UTF-8 or more."""
+        self._pieces = list(pieces)
+        single = [bytes([i]) for i in range(256)]
+        self._table = [b"", *single, *(piece.encode() for piece in self._pieces)]
+        self.vocab_size = len(self._table)
+
+    def to_bytes(self) -> bytes:
+        # UTF-8 never holds the byte 255.
+        return self.KIND + _pack(b"\xff".join(piece.encode() for piece in self._pieces))
+
+    @classmethod
+    def parse(cls, data: bytes) -> _ByteTokenizer:
+        try:
+            pieces = [piece.decode() for piece in data.split(b"\xff")] if data else []
+        except UnicodeDecodeError:
+            raise BadInput("the tokenizer is damaged: a piece is not UTF-8") from None
+        tokenizer = cls(pieces)
+        if len(set(tokenizer._table)) < tokenizer.vocab_size or tokenizer.vocab_size > MAX_VOCAB:
+            raise BadInput("the tokenizer is damaged: its pieces are too many or not distinct")
+        return tokenizer
+
+    def _forms(self, tokens: Tokens) -> npt.NDArray[np.int64]:
+        return tokens.astype(np.int64)
+
+    def _encode_batch(self, documents: Sequence[bytes]) -> list[Tokens]:
+        plans = [list(_segments(document)) for document in documents]
+        texts = [part for plan in plans for part in plan if isinstance(part, str)]
+        encoded = iter(self._processor.encode(texts, out_type=int, num_threads=_THREADS))
+        return [
+            _concatenate(
+                self._id_of_model_id[next(encoded)] if isinstance(part, str) else _byte_ids(part)
+                for part in plan
+            )
+            for plan in plans
+        ]
+
+    @cached_property
+    def _id_of_model_id(self) -> Tokens:
+        """uint16[V + 3]: the ids of the rebuilt model are ours, then the three marks."""
+        marks = [FIRST_BYTE + ord(character) for character in _MARKS]
+        return np.array([*range(self.vocab_size), *marks], np.uint16)
+
+    @cached_property
+    def _processor(self) -> Any:
+        """A SentencePiece byte-pair model that merges the pieces by rank."""
+        model = _new_model()
+        model.trainer_spec.model_type = _BPE
+        model.trainer_spec.byte_fallback = True
+        model.normalizer_spec.name = "identity"
+        model.normalizer_spec.add_dummy_prefix = False
+        model.normalizer_spec.remove_extra_whitespaces = False
+        model.pieces.add(piece="<unk>", score=0.0, type=_UNKNOWN)
+        for byte in range(256):
+            model.pieces.add(piece=f"<0x{byte:02X}>", score=0.0, type=_BYTE)
+        pieces = [piece.translate(_TO_MARKS) for piece in self._pieces]
+        for rank, piece in enumerate([*pieces, *_MARKS.values()]):
+            model.pieces.add(piece=piece, score=-float(rank), type=_NORMAL)
+        return _processor(model.SerializeToString(), "the artifact")
+
+
+class _ChallengeTokenizer(Tokenizer):
+    """A SentencePiece model as it is: it normalises, so its text is what its tokens decode to.
+
+    Bytes of a token (REFERENCE A8): 0 for control, unknown and unused pieces, the boundaries;
+    1 for byte pieces; else the length in UTF-8, with a leading U+2581 a space, or nothing right
+    after a boundary.
+    """
+
+    rule = "challenge"
+    KIND = b"\x02"
+
+    def __init__(self, model: bytes, where: str) -> None:
+        """`model`: serialised ModelProto. Raises BadInput."""
+        proto = _new_model()
+        try:
+            proto.ParseFromString(model)
+        except Exception as error:  # protobuf's DecodeError differs between its engines
+            raise BadInput(f"{where} holds no SentencePiece model: {error}") from None
+        self._proto, self._where = proto, where
+        self.vocab_size = len(proto.pieces)
+        self.bos_id = int(proto.trainer_spec.bos_id)
+        if not 0 <= self.bos_id < self.vocab_size <= MAX_VOCAB:
+            raise BadInput(
+                f"the SentencePiece model of {where} has {self.vocab_size} pieces and the BOS id "
+                f"{self.bos_id}: it needs a BOS piece and at most {MAX_VOCAB} pieces"
+            )
+        types = np.array([piece.type for piece in proto.pieces])
+        self._is_boundary = np.isin(types, (_CONTROL, _UNKNOWN, _UNUSED))
+        glued = [_piece_bytes(piece.piece, piece.type) for piece in proto.pieces]
+        self._is_spaced = np.isin(types, (_NORMAL, _USER_DEFINED)) & np.array(
+            [piece.piece.startswith(_SPACE) for piece in proto.pieces]
+        )
+        spaced = [b" " * s + p for p, s in zip(glued, self._is_spaced.tolist(), strict=True)]
+        self._table = glued + spaced
+
+    def to_bytes(self) -> bytes:
+        """The model without its training history."""
+        slim = _new_model()
+        slim.pieces.extend(self._proto.pieces)
+        slim.normalizer_spec.CopyFrom(self._proto.normalizer_spec)
+        for name in ("model_type", "byte_fallback", "unk_id", "bos_id", "eos_id", "pad_id"):
+            setattr(slim.trainer_spec, name, getattr(self._proto.trainer_spec, name))
+        return self.KIND + _pack(slim.SerializeToString(deterministic=True))
+
+    def _forms(self, tokens: Tokens) -> npt.NDArray[np.int64]:
+        after_boundary = np.empty(tokens.size, bool)
+        after_boundary[:1] = True
+        after_boundary[1:] = self._is_boundary[tokens[:-1]]
+        return tokens.astype(np.int64) + self.vocab_size * ~after_boundary
+
+    def _encode_batch(self, documents: Sequence[bytes]) -> list[Tokens]:
+        try:
+            texts = [document.decode() for document in documents]
+        except UnicodeDecodeError:
+            raise BadInput(
+                "a document is not valid UTF-8, which the challenge's tokenizer cannot write: "
+                "use a tokenizer of Fairway's own"
+            ) from None
+        encoded = self._processor.encode(texts, out_type=int, num_threads=_THREADS)
+        return [np.array(ids, np.uint16) for ids in encoded]
+
+    @cached_property
+    def _processor(self) -> Any:
+        return _processor(self._proto.SerializeToString(), self._where)
+
+
+def load_challenge(path: str | Path) -> Tokenizer:
+    """The challenge's tokenizer from its SentencePiece .model file. Raises BadInput."""
+    try:
+        return _ChallengeTokenizer(Path(path).read_bytes(), str(path))
+    except OSError as error:
+        raise BadInput(f"cannot read the tokenizer {path}: {error.strerror}") from None
+
+
+def train_tokenizer(documents: Iterable[bytes], vocab_size: int) -> Tokenizer:
+    """Fairway's tokenizer with `vocab_size` ids; the same documents always give the same one.
+
+    SentencePiece byte-pair training: pieces do not reach over a space, digits stand alone, runs of
+    spaces may be pieces. Raises BadInput when the documents allow fewer pieces.
+    """
+    texts = [document.decode("utf-8", "surrogateescape") for document in documents]
+    single, multiple = _alphabet(texts, vocab_size)
+    if not single:
+        raise BadInput("there is no train text: check data.source and data.path")
+    pieces = multiple + _merges(texts, single + multiple, vocab_size + len(single))
+    if FIRST_PIECE + len(pieces) < vocab_size:
+        raise BadInput(
+            f"data.vocab_size {vocab_size} is too large for this train text: it allows at most "
+            f"{FIRST_PIECE + len(pieces)}"
+        )
+    return _ByteTokenizer(pieces)
+
+
+def _alphabet(texts: Sequence[str], vocab_size: int) -> tuple[list[str], list[str]]:
+    """Characters that training sees: those of one byte, and the longer ones that earn a piece.
+
+    A longer character earns one when it saves more byte tokens than a usual piece saves tokens:
+    about one in 8 · vocab_size characters of the text. They get at most half of the pieces.
+    """
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(text)
+    for character in [c for c in counts if c in _UNTRAINABLE or "\udc80" <= c <= "\udcff"]:
+        del counts[character]
+    least = counts.total() / (8 * vocab_size)
+    saved = {c: n * (len(c.encode()) - 1) for c, n in counts.items() if ord(c) > 127}
+    ranked = sorted((-s, c) for c, s in saved.items() if s >= least)
+    longer = [c for _, c in ranked[: (vocab_size - FIRST_PIECE) // 2]]
+    return sorted(c for c in counts if ord(c) < 128), longer
+
+
+def _merges(texts: Sequence[str], alphabet: Sequence[str], model_size: int) -> list[str]:
+    """Pieces of two characters or more in merge order, from a model of at most `model_size`."""
+    import sentencepiece
+
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=_sentences(texts, alphabet),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=model_size,
+            hard_vocab_limit=False,
+            byte_fallback=True,
+            character_coverage=1.0,
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            allow_whitespace_only_pieces=True,
+            split_digits=True,
+            max_sentence_length=8 * _TRAIN_CHARS,
+            num_threads=_THREADS,
+            bos_id=-1,
+            eos_id=-1,
+            pad_id=-1,
+            unk_id=0,
+            minloglevel=2,
+        )
+    except RuntimeError:
+        return []  # fewer merges than the trainer's own minimum
+    proto = _new_model()
+    proto.ParseFromString(model.getvalue())
+    return [
+        piece.piece.translate(_FROM_MARKS)
+        for piece in proto.pieces
+        if piece.type == _NORMAL and len(piece.piece) > 1
+    ]
+
+
+def _sentences(texts: Iterable[str], alphabet: Sequence[str]) -> Iterator[str]:
+    """Stretches of `texts` that hold nothing but the alphabet, newlines and tabs marked."""
+    other = re.compile(f"[^{re.escape(''.join(alphabet))}]+")
+    for text in texts:
+        for stretch in other.split(text):
+            for piece in _cut(stretch.translate(_TO_MARKS_BUT_SPACE), _TRAIN_CHARS):
+                yield piece
+
+
+_TO_MARKS_BUT_SPACE = str.maketrans({"\n": _NEWLINE, "\t": _TAB})
+
+
+def _segments(document: bytes) -> Iterator[str | bytes]:
+    """The document in order: text for SentencePiece (str), and bytes that become byte tokens."""
+    text = document.decode("utf-8", "surrogateescape")
+    for i, part in enumerate(_UNWRITABLE.split(text)):
+        if i % 2:
+            yield part.encode("utf-8", "surrogateescape")
+        elif part:
+            yield from _cut(part.replace("\n", _NEWLINE).replace("\t", _TAB), _ENCODE_CHARS)
+
+
+def _cut(text: str, size: int) -> Iterator[str]:
+    """Cut at a space that follows another character, where no piece reaches over; 0 or more parts.
+
+    Parts are a little over `size` characters, the last one shorter.
+    """
+    start = 0
+    while len(text) - start > size:
+        end = text.find(" ", start + size)
+        while end > 0 and text[end - 1] == " ":
+            end = text.find(" ", end + 1)
+        if end < 0:
+            break
+        yield text[start:end]
+        start = end
+    if start < len(text):
+        yield text[start:]
+
+
+def _batches(documents: Iterable[bytes]) -> Iterator[list[bytes]]:
+    batch: list[bytes] = []
+    size = 0
+    for document in documents:
+        batch.append(document)
+        size += len(document)
+        if size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _byte_ids(data: bytes) -> Tokens:
+    return np.frombuffer(data, np.uint8).astype(np.uint16) + np.uint16(FIRST_BYTE)
+
+
+def _concatenate(parts: Iterable[Tokens]) -> Tokens:
+    return np.concatenate([np.empty(0, np.uint16), *parts])
+
+
+def _piece_bytes(piece: str, kind: int) -> bytes:
+    """What a piece of the challenge's writes right after a boundary."""
+    if kind == _BYTE:
+        return bytes([int(piece[3:5], 16)])  # <0x41>
+    if kind in (_NORMAL, _USER_DEFINED):
+        return piece.removeprefix(_SPACE).encode()
+    return b""
+
+
+def _new_model() -> Any:
+    from sentencepiece import sentencepiece_model_pb2
+
+    return sentencepiece_model_pb2.ModelProto()
+
+
+def _processor(model: bytes, where: str) -> Any:
+    import sentencepiece
+
+    try:
+        return sentencepiece.SentencePieceProcessor(model_proto=model)
+    except RuntimeError as error:
+        raise BadInput(f"SentencePiece refuses the tokenizer of {where}: {error}") from None
+
+
+def _pack(data: bytes) -> bytes:
+    return brotli.compress(data, mode=brotli.MODE_TEXT, quality=11)  # type: ignore[no-any-return]
+
+
+def _unpack(data: bytes) -> bytes:
+    """Raises BadInput on damage, before more than the limit is unpacked."""
+    decompressor = brotli.Decompressor()
+    try:
+        unpacked = decompressor.process(data, output_buffer_limit=_MAX_STORED_BYTES)
+    except brotli.error:
+        raise BadInput("the tokenizer is damaged: it does not unpack") from None
+    if not decompressor.is_finished():
+        raise BadInput("the tokenizer is damaged: it is cut short or too large")
+    return bytes(unpacked)
