@@ -363,9 +363,22 @@ def inspect(artifact: ArtifactFile) -> "Result":
     """What is in an artifact, byte by byte."""
     from fairway import console
     from fairway.pack.pack import inspect
-    from fairway.results import InspectResult
 
-    raise NotImplementedError
+    found = inspect(artifact)
+    console.table("Parts", ["part", "bytes"], found.parts.items())
+    console.table(
+        "Tensors",
+        ["tensor", "shape", "part", "bits of a code", "bits per weight"],
+        (
+            [t.name, " × ".join(map(str, t.shape)), t.part, t.code_bits, f"{t.bits_per_weight:.2f}"]
+            for t in found.tensors
+        ),
+    )
+    console.say(
+        f"{found.artifact_bytes:,} bytes, {found.weights:,} weights, "
+        f"{found.bits_per_weight:.2f} bits per coded weight; sha256 {found.sha256}"
+    )
+    return found
 
 
 @command

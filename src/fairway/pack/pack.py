@@ -6,20 +6,19 @@ import time
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel
 from torch import Tensor
 
 from fairway import console, course, world
 from fairway.pack import artifact, quantize
 from fairway.pack.artifact import Artifact, TensorRow
 from fairway.recipe import Pack, Recipe
-from fairway.results import PackResult, TrainResult
+from fairway.results import PackResult, Result, TrainResult
 from fairway.text.prepare import load_tokenizer, load_val
 from fairway.train import checkpoint
 from fairway.train.validate import validate
 
 
-class Inspection(BaseModel):
+class Inspection(Result):
     """What is in an artifact, byte by byte."""
 
     artifact_bytes: int
