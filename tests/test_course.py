@@ -168,13 +168,11 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("use", ["create", "lock"])
-def test_an_unwritable_folder_is_one_sentence(tmp_path, use):
+@pytest.mark.parametrize(
+    "enter", [lambda run: run.create(RECIPE), lambda run: run.lock().__enter__()]
+)
+def test_an_unwritable_folder_is_one_sentence(tmp_path, enter):
     (tmp_path / "file").write_text("")
     run = Run(tmp_path / "file" / "run")
     with pytest.raises(BadInput, match="cannot write to"):
-        if use == "create":
-            run.create(RECIPE)
-        else:
-            with run.lock():
-                pass
+        enter(run)

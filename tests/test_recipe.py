@@ -72,7 +72,7 @@ def test_a_problem_is_named(override, sentence):
 
 
 def test_shards_need_their_tokenizer():
-    with pytest.raises(BadInput, match="needs data.tokenizer"):
+    with pytest.raises(BadInput, match=r"needs data\.tokenizer"):
         load("tiny", ["data.source=shards", "data.path=somewhere"])
 
 

@@ -1,0 +1,74 @@
+"""Progress and metrics."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from fairway import console
+
+
+@pytest.fixture(autouse=True)
+def _loud(monkeypatch):
+    monkeypatch.setattr(console._console, "quiet", False)
+
+
+def test_words_in_brackets_are_not_markup(capsys):
+    console.say("[bold] stays")
+    console.warn("[red] stays")
+    console.error("[red] stays")
+    console.table("T", ["a", "b"], [["[x]", 1]])
+    shown = capsys.readouterr()
+    assert "[bold] stays" in shown.err
+    assert "warning: [red] stays" in shown.err
+    assert "error: [red] stays" in shown.err
+    assert "[x]" in shown.err
+    assert shown.out == ""
+
+
+def test_silence(capsys):
+    console.silence()
+    console.error("unheard")
+    assert capsys.readouterr().err == ""
+
+
+def test_progress_lines_where_there_is_no_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(console, "_LINE_EVERY_S", 0.0)
+    with console.track("reading", 100, "token") as task:
+        task.update(0)
+        task.update(50, loss="1.5")
+    err = capsys.readouterr().err
+    assert "reading: 50%" in err
+    assert "token/s" in err
+    assert "loss 1.5" in err
+
+
+def test_a_bar_on_a_terminal(monkeypatch):
+    shown = io.StringIO()
+    terminal = Console(file=shown, force_terminal=True, width=100, _environ={"TERM": "xterm"})
+    monkeypatch.setattr(console, "_console", terminal)
+    with console.track("reading", 10, "token") as task:
+        task.update(5, bpb="2.0")
+    assert "reading" in shown.getvalue()
+    assert "bpb 2.0" in shown.getvalue()
+
+
+def test_metrics_drop_what_a_killed_process_wrote_after_the_checkpoint(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    metrics = console.Metrics(path, tmp_path / "board")
+    for step in (1, 2, 3):
+        metrics.log(step, loss=float(step))
+    metrics.close()
+    with open(path, "a") as file:
+        file.write('{"step": 4, "lo')
+    metrics = console.Metrics(path, None, resume_step=2)
+    metrics.log(3, loss=9.0)
+    metrics.close()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert lines == [
+        {"step": 1, "loss": 1.0},
+        {"step": 2, "loss": 2.0},
+        {"step": 3, "loss": 9.0},
+    ]
+    assert list((tmp_path / "board").iterdir())
