@@ -77,18 +77,15 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, span: Span, layer: int) -> Tensor:
         """[B, S, d] → [B, S, d]."""
-        q, k, v = (self._heads(x, w) for w in (self.q, self.k, self.v))
+        weight = torch.cat([self.q, self.k, self.v]).to(x.dtype)  # one product instead of three
+        y = linear(x, weight).view(*x.shape[:2], -1, self.width).transpose(1, 2)
+        q, k, v = y.split([self.heads, self.kv_heads, self.kv_heads], 1)
         q = rotate(rms_norm(q), span.cos, span.sin) * self.q_gain.to(x.dtype)[:, None, None]
         k = rotate(rms_norm(k), span.cos, span.sin)
         if span.cache is not None:
             k, v = span.cache.extend(layer, k, v)
         y = attend(q, k, v, span.mask)
         return linear(y.transpose(1, 2).reshape(x.shape), self.o.to(x.dtype))
-
-    def _heads(self, x: Tensor, weight: Tensor) -> Tensor:
-        """[B, S, d] → [B, heads of this weight, S, h]."""
-        y = linear(x, weight.to(x.dtype))
-        return y.view(*x.shape[:2], -1, self.width).transpose(1, 2)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:

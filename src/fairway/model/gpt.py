@@ -34,9 +34,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, x0: Tensor, span: Span, layer: int) -> Tensor:
         mix = self.mix.to(x.dtype)
-        x = mix[0] * x + mix[1] * x0
-        x = x + self.attn_scale.to(x.dtype) * self.attn(rms_norm(x), span, layer)
-        return x + self.mlp_scale.to(x.dtype) * self.mlp(rms_norm(x))
+        x = torch.addcmul(mix[0] * x, mix[1], x0)
+        x = torch.addcmul(x, self.attn_scale.to(x.dtype), self.attn(rms_norm(x), span, layer))
+        return torch.addcmul(x, self.mlp_scale.to(x.dtype), self.mlp(rms_norm(x)))
 
 
 class GPT(nn.Module):
@@ -59,7 +59,7 @@ class GPT(nn.Module):
         stack: list[Tensor] = []
         for i, block in enumerate(self.blocks):
             if i >= self.encoders and stack:
-                x = x + self.skips[i - self.encoders].to(x.dtype) * stack.pop()
+                x = torch.addcmul(x, self.skips[i - self.encoders].to(x.dtype), stack.pop())
             x = block(x, x0, span, i)
             if i < self.encoders:
                 stack.append(x)

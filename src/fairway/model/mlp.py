@@ -1,10 +1,29 @@
 """MLP(u) = W_down · relu(W_up u)²."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from fairway.recipe import Model
+
+
+class _ReluSquared(torch.autograd.Function):
+    """z ↦ relu(z)²; keeps relu(z) alone, which is also half of its derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor) -> Tensor:
+        r = z.relu()
+        ctx.save_for_backward(r)
+        return r.square()
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Tensor:
+        (r,) = ctx.saved_tensors
+        return (upstream[0] * r).mul_(2)
 
 
 class MLP(nn.Module):
@@ -14,4 +33,5 @@ class MLP(nn.Module):
         self.down = nn.Parameter(torch.empty(shape.dim, shape.mlp_hidden))
 
     def forward(self, x: Tensor) -> Tensor:
-        return linear(linear(x, self.up.to(x.dtype)).relu().square(), self.down.to(x.dtype))
+        hidden: Tensor = _ReluSquared.apply(linear(x, self.up.to(x.dtype)))  # type: ignore[no-untyped-call]
+        return linear(hidden, self.down.to(x.dtype))

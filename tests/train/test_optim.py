@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from fairway.model.gpt import build
+from fairway.recipe import Model, Optim
+from fairway.train.optim import A, B, C, Muon, Optimizer, orthogonalize
+
+SMALL = Model(num_layers=2, dim=16, num_heads=2, num_kv_heads=1, window=8, bigram_rows=32)
+
+
+def plain_newton_schulz(g: torch.Tensor, steps: int) -> torch.Tensor:
+    """The iteration as the specification writes it, one matrix, float64 (REFERENCE A4)."""
+    x = g.double() / (g.double().norm() + 1e-7)
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    for _ in range(steps):
+        a = x @ x.T
+        x = A * x + (B * a + C * a @ a) @ x
+    return x.T if tall else x
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (8, 24), (30, 10), (4, 4)])
+@pytest.mark.parametrize("steps", [1, 5])
+def test_batched_iteration_equals_the_plain_one(shape: tuple[int, int], steps: int) -> None:
+    g = torch.randn(3, *shape, generator=torch.Generator().manual_seed(steps))
+    got = orthogonalize(g, steps)
+    for one, matrix in zip(got, g, strict=True):
+        want = plain_newton_schulz(matrix, steps)
+        assert (one.double() - want).norm() / want.norm() < 1e-4
+
+
+def test_singular_values_come_near_one() -> None:
+    g = torch.randn(2, 16, 48, generator=torch.Generator().manual_seed(1))
+    values = torch.linalg.svdvals(orthogonalize(g, 5))
+    assert 0.6 < values.min() < values.max() < 1.3
+
+
+def test_muon_follows_its_formula() -> None:
+    random = torch.Generator().manual_seed(2)
+    p = nn.Parameter(torch.randn(6, 3, generator=random))
+    start, muon = p.detach().clone(), Muon({"p": p}, 5, torch.float32)
+    m, want = torch.zeros(6, 3), start.clone()
+    for _ in range(3):
+        g = torch.randn(6, 3, generator=random)
+        p.grad = g.clone()
+        muon.step(lr=0.1, momentum=0.9, weight_decay=0.5)
+        m = 0.9 * m + g
+        update = plain_newton_schulz(g + 0.9 * m, 5).float() * 2**0.5
+        want = want * (1 - 0.1 * 0.5) - 0.1 * update
+    torch.testing.assert_close(p.detach(), want, rtol=1e-3, atol=1e-4)
+
+
+def test_every_parameter_has_exactly_one_owner() -> None:
+    model = build(SMALL, 40, 0, seed=0)
+    optimizer = Optimizer(model, Optim(), torch.float32)
+    owned = [id(p) for bank in optimizer.muon.banks for p in bank]
+    for adamw in (optimizer.embeddings, optimizer.scalars):
+        owned += [id(p) for p in adamw.param_groups[0]["params"]]
+    assert sorted(owned) == sorted(id(p) for p in model.parameters())
+    model.extra = nn.Parameter(torch.zeros(3, 3))
+    with pytest.raises(RuntimeError, match="extra"):
+        Optimizer(model, Optim(), torch.float32)
+
+
+def test_gains_are_not_decayed_unless_asked() -> None:
+    for asked in (False, True):
+        model = build(SMALL, 40, 0, seed=0)
+        optimizer = Optimizer(model, Optim(decay_gains=asked, weight_decay=0.5), torch.float32)
+        for p in model.parameters():
+            p.grad = torch.zeros_like(p)
+        optimizer.step(1.0, 0.9)
+        assert (model.blocks[0].attn_scale < 1).all() == asked
+        assert (model.blocks[0].attn.q.detach().norm() < 4).item()  # sqrt(16) at the start
+
+
+def test_clipping_bounds_the_gradient() -> None:
+    model = build(SMALL, 40, 0, seed=0)
+    optimizer = Optimizer(model, Optim(grad_clip=0.3), torch.float32)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    seen: list[float] = []
+    optimizer.muon.step = lambda *_: seen.append(  # type: ignore[method-assign,misc]
+        float(torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm())
+    )
+    norm = optimizer.step(1.0, 0.9)
+    assert norm > 10
+    assert seen[0] == pytest.approx(0.3, rel=1e-3)
