@@ -79,10 +79,13 @@ class Batches:
             spans = _SPANS if self._rows % _SPANS == 0 else 1
             span, row = np.divmod(rows, self._rows // spans)
             span_tokens = self._rows // spans * self._window + 1
-            return (step * spans + span) * span_tokens + row * self._window
+            return np.asarray((step * spans + span) * span_tokens + row * self._window)
         epochs, places = np.divmod(step * self._rows + rows, self.windows)
         return np.array(
-            [self._window_start(e, p) for e, p in zip(epochs.tolist(), places.tolist(), strict=True)]
+            [
+                self._window_start(e, p)
+                for e, p in zip(epochs.tolist(), places.tolist(), strict=True)
+            ]
         )
 
     def _window_start(self, epoch: int, place: int) -> int:

@@ -18,6 +18,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -113,10 +114,7 @@ class Tokenizer(ABC):
         if ids.size and starts[:1] != [0]:
             raise BadInput("the tokens do not begin with a document boundary (BOS)")
         written = [self._table[form] for form in self._forms(ids).tolist()]
-        return [
-            b"".join(written[start:end])
-            for start, end in zip(starts, [*starts[1:], len(written)], strict=bool(starts))
-        ]
+        return [b"".join(written[a:b]) for a, b in pairwise([*starts, len(written)])]
 
     def byte_lengths(self, tokens: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """int64[N]: bytes that each of tokens[N] writes; 0 for BOS. They sum to the text's length.
@@ -255,7 +253,7 @@ class _ChallengeTokenizer(Tokenizer):
         after_boundary = np.empty(tokens.size, bool)
         after_boundary[:1] = True
         after_boundary[1:] = self._is_boundary[tokens[:-1]]
-        return tokens.astype(np.int64) + self.vocab_size * ~after_boundary
+        return np.where(after_boundary, 0, self.vocab_size) + tokens.astype(np.int64)
 
     def _encode_batch(self, documents: Sequence[bytes]) -> list[Tokens]:
         try:
@@ -361,11 +359,7 @@ def _sentences(texts: Iterable[str], alphabet: Sequence[str]) -> Iterator[str]:
     other = re.compile(f"[^{re.escape(''.join(alphabet))}]+")
     for text in texts:
         for stretch in other.split(text):
-            for piece in _cut(stretch.translate(_TO_MARKS_BUT_SPACE), _TRAIN_CHARS):
-                yield piece
-
-
-_TO_MARKS_BUT_SPACE = str.maketrans({"\n": _NEWLINE, "\t": _TAB})
+            yield from _cut(_mark_lines(stretch), _TRAIN_CHARS)
 
 
 def _segments(document: bytes) -> Iterator[str | bytes]:
@@ -375,7 +369,11 @@ def _segments(document: bytes) -> Iterator[str | bytes]:
         if i % 2:
             yield part.encode("utf-8", "surrogateescape")
         elif part:
-            yield from _cut(part.replace("\n", _NEWLINE).replace("\t", _TAB), _ENCODE_CHARS)
+            yield from _cut(_mark_lines(part), _ENCODE_CHARS)
+
+
+def _mark_lines(text: str) -> str:
+    return text.replace("\n", _NEWLINE).replace("\t", _TAB)
 
 
 def _cut(text: str, size: int) -> Iterator[str]:

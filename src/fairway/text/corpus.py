@@ -1,0 +1,408 @@
+"""Where documents come from, which split they belong to, and which are left out.
+
+A document is bytes. Sources: `stdlib` and `stdlib-code` (what every Python ships), `files` (.txt,
+.md, .jsonl, each also .zst or .gz). The order is fixed: files by name, documents as they come.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import gzip
+import hashlib
+import importlib
+import json
+import platform
+import sys
+import sysconfig
+import zlib
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatch
+from functools import cache, cached_property
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import zstandard
+from numba import njit
+
+from fairway.course import sha256_file
+from fairway.errors import BadInput
+from fairway.recipe import Data
+
+SUFFIXES = (".txt", ".md", ".jsonl")
+PACKINGS = ("", ".zst", ".gz")
+_ZSTD_WINDOW_BYTES = 1 << 27
+_CHUNK_BYTES = 1 << 20
+_SKIPPED_FOLDERS = {
+    "site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"
+}  # fmt: skip
+
+Source = Iterator[tuple[bytes, float]]  # documents, each with the share of the source read so far
+Fingerprints = npt.NDArray[np.uint64]
+
+
+class Corpus:
+    """The documents of any source but `shards`: split, without duplicates, val kept out of train.
+
+    Files whose names match data.val_pattern are the validation split; where none does, documents
+    are: those with the lowest hashes, data.val_fraction of the range of the hash.
+    """
+
+    def __init__(self, data: Data) -> None:
+        """Raises BadInput when the source is missing or leaves nothing to train on."""
+        self._data = data
+        self._files = find_files(data.path) if data.source == "files" else []
+        self._val_files = [f for f in self._files if fnmatch(f.name, data.val_pattern)]
+        self._val_below = int(data.val_fraction * 2**64)
+        self.dropped = 0  # train documents left out by the last `train()`: too close to val
+        self.share = 0.0  # of the source that the last `train()` has read
+        if self._files and len(self._val_files) == len(self._files):
+            raise BadInput(
+                f"every file of {data.path} matches data.val_pattern '{data.val_pattern}': "
+                "nothing is left to train on; change the pattern"
+            )
+
+    def fingerprint(self) -> str:
+        """SHA-256 of what the source holds: contents of files, or the interpreter's modules."""
+        if self._data.source == "files":
+            root = Path(self._data.path)
+            listing = [(_name_below(root, file), sha256_file(file)) for file in self._files]
+        else:
+            root = _library()
+            listing = [(_name_below(root, f), str(f.stat().st_size)) for f in _modules()]
+            listing.append(("python", platform.python_version()))
+        return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+
+    @cached_property
+    def val(self) -> list[bytes]:
+        """Validation documents, without exact duplicates. Raises BadInput when there are none."""
+        documents = list(_unique(d for d, _ in self._read(want_val=True)))
+        if not documents and not self._val_files:
+            documents = self._least_hashed()
+        if not documents:
+            where = self._data.path or f"the source '{self._data.source}'"
+            raise BadInput(f"{where} has no validation documents: it needs some text in two files")
+        return documents
+
+    def train(self) -> Iterator[bytes]:
+        """Train documents up to data.train_bytes, without exact duplicates and what is in val."""
+        filter_ = NearDuplicates(self.val, self._data.overlap)
+        self.dropped, read_bytes = 0, 0
+        for document in _unique(self._track(self._read(want_val=False))):
+            if document in filter_:
+                self.dropped += 1
+                continue
+            yield document
+            read_bytes += len(document)
+            if self._data.train_bytes:
+                self.share = max(self.share, min(1.0, read_bytes / self._data.train_bytes))
+                if read_bytes >= self._data.train_bytes:
+                    return
+
+    def _track(self, source: Source) -> Iterator[bytes]:
+        for document, self.share in source:
+            yield document
+
+    def _read(self, want_val: bool) -> Source:
+        """The documents of one split, by file name or by hash."""
+        if self._val_files:
+            kept = [f for f in self._files if (f in self._val_files) == want_val]
+            yield from _read_files(kept, self._data.text_field)
+            return
+        for document, share in self._read_all():
+            if (_hash(document) < self._val_below) == want_val:
+                yield document, share
+
+    def _read_all(self) -> Source:
+        if self._data.source == "files":
+            return _read_files(self._files, self._data.text_field)
+        documents = _docstrings() if self._data.source == "stdlib" else _sources()
+        return ((d, (i + 1) / len(documents)) for i, d in enumerate(documents))
+
+    def _least_hashed(self) -> list[bytes]:
+        """The document that is closest to the validation split, for a corpus of a few documents."""
+        unique = {_hash(document): document for document, _ in self._read_all()}
+        if not unique:
+            return []
+        if len(unique) == 1:
+            raise BadInput(
+                f"{self._data.path} holds a single document, and a split needs two: "
+                "cut it into files, or give validation text in a file named "
+                f"'{self._data.val_pattern}'"
+            )
+        self._val_below = min(unique) + 1
+        return [unique[min(unique)]]
+
+
+def find_files(path: str | Path) -> list[Path]:
+    """The file, or all readable text files below the folder, sorted by path. Raises BadInput."""
+    root = Path(path)
+    known = tuple(suffix + packing for suffix in SUFFIXES for packing in PACKINGS)
+    kinds = ", ".join(SUFFIXES) + ", each also .zst or .gz"
+    if root.is_file():
+        if not root.name.lower().endswith(known):
+            raise BadInput(f"cannot tell what {root} is: the name of a text file ends in {kinds}")
+        return [root]
+    if not root.is_dir():
+        raise BadInput(f"there is no file or folder {root}: check data.path")
+    files = [f for f in root.rglob("*") if f.name.lower().endswith(known) and f.is_file()]
+    if not files:
+        raise BadInput(f"the folder {root} holds no text files ({kinds})")
+    return sorted(files, key=lambda f: f.relative_to(root).parts)
+
+
+def read_documents(path: str | Path, text_field: str = "text") -> list[bytes]:
+    """All documents of a file or folder: one per .txt and .md, one per line of .jsonl.
+
+    Empty ones are left out. Raises BadInput.
+    """
+    documents = [document for document, _ in _read_files(find_files(path), text_field)]
+    if not documents:
+        raise BadInput(f"{path} holds no text")
+    return documents
+
+
+def _read_files(files: list[Path], text_field: str) -> Source:
+    sizes = [max(1, file.stat().st_size) for file in files]
+    total, before = sum(sizes), 0
+    for file, size in zip(files, sizes, strict=True):
+        try:
+            with open(file, "rb") as raw:
+                is_lines = ".jsonl" in file.suffixes
+                for document in (
+                    _json_lines(file, raw, text_field) if is_lines else _whole(file, raw)
+                ):
+                    if document:
+                        yield document, (before + raw.tell()) / total
+        except (zstandard.ZstdError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+            raise BadInput(f"the packed file {file} is damaged: {error}") from None
+        except OSError as error:
+            raise BadInput(f"cannot read {file}: {error.strerror}") from None
+        before += size
+
+
+def _whole(file: Path, raw: BinaryIO) -> Iterator[bytes]:
+    yield b"".join(_unpacked(file, raw))
+
+
+def _json_lines(file: Path, raw: BinaryIO, text_field: str) -> Iterator[bytes]:
+    for number, line in enumerate(_lines(_unpacked(file, raw)), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise BadInput(f"{file}:{number} is not valid JSON: {error}") from None
+        text = record.get(text_field) if isinstance(record, dict) else None
+        if not isinstance(text, str):
+            raise BadInput(
+                f"{file}:{number} has no text in the field '{text_field}': set data.text_field"
+            )
+        yield text.encode("utf-8", "surrogatepass")  # JSON can hold half a surrogate pair
+
+
+def _unpacked(file: Path, raw: BinaryIO) -> Iterator[bytes]:
+    if file.name.endswith(".zst"):
+        yield from _zstd_frames(raw)
+        return
+    stream = gzip.GzipFile(fileobj=raw) if file.name.endswith(".gz") else raw
+    while chunk := stream.read(_CHUNK_BYTES):
+        yield chunk
+
+
+def _zstd_frames(raw: BinaryIO) -> Iterator[bytes]:
+    """Unpack one frame after another. The library's own reader does not notice a cut file."""
+    frame = None
+    data = raw.read(_CHUNK_BYTES)
+    while data:
+        if frame is None:
+            frame = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES).decompressobj()
+        yield frame.decompress(data)
+        data = b""
+        if frame.eof:
+            data, frame = frame.unused_data, None
+        data = data or raw.read(_CHUNK_BYTES)
+    if frame is not None:
+        raise EOFError("it is cut short")
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    rest: list[bytes] = []  # of a line that has not ended yet
+    for chunk in chunks:
+        first, *others = chunk.split(b"\n")
+        rest.append(first)
+        for line in others:
+            yield b"".join(rest)
+            rest = [line]
+    yield b"".join(rest)
+
+
+def _name_below(root: Path, file: Path) -> str:
+    return file.name if file == root else file.relative_to(root).as_posix()
+
+
+def _library() -> Path:
+    return Path(sysconfig.get_path("stdlib"))
+
+
+@cache
+def _modules() -> tuple[Path, ...]:
+    """Source files of the standard library, without tests, sorted."""
+    root = _library()
+    return tuple(
+        sorted(
+            (
+                file
+                for file in root.rglob("*.py")
+                if not _SKIPPED_FOLDERS.intersection(file.relative_to(root).parts)
+            ),
+            key=lambda file: file.relative_to(root).parts,
+        )
+    )
+
+
+def _sources() -> list[bytes]:
+    return [source for file in _modules() if (source := file.read_bytes())]
+
+
+@cache
+def _docstrings() -> list[bytes]:
+    """A document per module, per module built into the interpreter, and per topic of pydoc.
+
+    Each docstring once, under the name or signature of what it documents, as pydoc shows it.
+    """
+    seen: set[str] = set()
+    documents = [_document(_documented(ast.parse(source)), seen) for source in _sources()]
+    documents += [_document(_documented_names(name), seen) for name in sys.builtin_module_names]
+    from pydoc_data.topics import topics
+
+    documents += [topics[name].strip() + "\n" for name in sorted(topics)]
+    return [document.encode() for document in documents if document]
+
+
+def _document(documented: Iterable[tuple[str, str]], seen: set[str]) -> str:
+    parts = []
+    for heading, docstring in documented:
+        if docstring.strip() and docstring not in seen:
+            seen.add(docstring)
+            parts.append(f"{heading}\n\n{docstring.strip()}\n" if heading else f"{docstring}\n")
+    return "\n".join(parts)
+
+
+def _documented(node: ast.AST) -> Iterator[tuple[str, str]]:
+    """(heading, docstring) of a module, class or function and of all below, in source order."""
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        docstring = ast.get_docstring(node)
+        if docstring:
+            yield _heading(node), docstring
+    for child in ast.iter_child_nodes(node):
+        yield from _documented(child)
+
+
+def _heading(node: ast.AST) -> str:
+    if isinstance(node, ast.ClassDef):
+        return f"class {node.name}"
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return f"{node.name}({ast.unparse(node.args)})"
+    return ""
+
+
+def _documented_names(module: str) -> Iterator[tuple[str, str]]:
+    """(name, docstring) of a module written in C and of what it defines, two levels deep."""
+    try:
+        members = vars(builtins if module == "builtins" else importlib.import_module(module))
+    except ImportError:
+        return  # listed by the interpreter, but not for this platform
+    yield "", members.get("__doc__") or ""
+    for name, value in sorted(members.items()):
+        yield name, _own_docstring(value)
+        if isinstance(value, type):
+            for method, function in sorted(vars(value).items()):
+                yield f"{name}.{method}", _own_docstring(function)
+
+
+def _own_docstring(value: object) -> str:
+    docstring = getattr(value, "__doc__", None)
+    return docstring if isinstance(docstring, str) else ""
+
+
+def _hash(document: bytes) -> int:
+    """A number below 2^64 that decides a document's split, today and in every later version."""
+    return int.from_bytes(hashlib.blake2b(document, digest_size=8).digest(), "big")
+
+
+def _unique(documents: Iterable[bytes]) -> Iterator[bytes]:
+    seen: set[bytes] = set()
+    for document in documents:
+        digest = hashlib.blake2b(document, digest_size=16).digest()
+        if digest not in seen:
+            seen.add(digest)
+            yield document
+
+
+class NearDuplicates:
+    """Tells which documents share more than a given part of their fingerprints with `documents`.
+
+    A fingerprint is a rolling hash of 48 successive letters and digits (lower case, all else left
+    out; bytes of non-ASCII characters count as letters), kept when it is 0 modulo 64: the same
+    passage gives the same fingerprints wherever it stands (Manku, Jain and Das Sarma 2007 and
+    Schleimer, Wilkerson and Aiken 2003 have the idea).
+    """
+
+    def __init__(self, documents: Iterable[bytes], overlap: float) -> None:
+        documents = list(documents)
+        self._copies = {hashlib.blake2b(d, digest_size=16).digest() for d in documents}
+        prints = [fingerprints(np.frombuffer(d, np.uint8)) for d in documents]
+        self._known = np.unique(np.concatenate([np.empty(0, np.uint64), *prints]))
+        self._overlap = overlap
+
+    def __contains__(self, document: bytes) -> bool:
+        if hashlib.blake2b(document, digest_size=16).digest() in self._copies:
+            return True
+        return self.share(document) > self._overlap
+
+    def share(self, document: bytes) -> float:
+        """Part of the document's fingerprints that are known; 0 for one too short to have any."""
+        prints = fingerprints(np.frombuffer(document, np.uint8))
+        if not prints.size or not self._known.size:
+            return 0.0
+        places = np.searchsorted(self._known, prints)
+        return float(np.mean(self._known[np.minimum(places, self._known.size - 1)] == prints))
+
+
+_WINDOW = 48
+_KEPT = np.uint64(64)
+_BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no character is lost from the window
+_OUTGOING = np.uint64(pow(int(_BASE), _WINDOW, 1 << 64))
+_NORMAL = np.array(
+    [ord(chr(i).lower()) if i < 128 and chr(i).isalnum() else i * (i >= 128) for i in range(256)],
+    np.uint64,
+)
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def fingerprints(document: npt.NDArray[np.uint8]) -> Fingerprints:
+    """uint64[k] fingerprints of uint8[n] text, in order; about one per 64 letters or digits."""
+    found = np.empty(16, np.uint64)
+    count = 0
+    ring = np.zeros(_WINDOW, np.uint64)
+    seen = 0
+    rolling = np.uint64(0)
+    for byte in document:
+        letter = _NORMAL[byte]
+        if letter == 0:
+            continue
+        place = seen % _WINDOW
+        rolling = rolling * _BASE + letter - ring[place] * _OUTGOING
+        ring[place] = letter
+        seen += 1
+        mixed = (rolling ^ (rolling >> np.uint64(29))) * _BASE
+        mixed ^= mixed >> np.uint64(32)
+        if seen >= _WINDOW and mixed % _KEPT == 0:
+            if count == found.size:
+                found = np.concatenate((found, np.empty(count, np.uint64)))
+            found[count] = mixed
+            count += 1
+    return found[:count]

@@ -1,0 +1,318 @@
+"""The verb `data`: documents → tokenizer, token shards and a manifest in a folder of their own.
+
+Runs with the same [data] section and the same documents share the folder. Each product is written
+under a temporary name and renamed; what a killed process had finished is not made again, and the
+bytes are the same as without the kill. docs/formats.md describes the files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain, islice
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fairway import console
+from fairway.course import Run, lock_folder, short_hash, write_atomic
+from fairway.errors import BadInput
+from fairway.recipe import Data, Recipe
+from fairway.results import DataResult
+from fairway.text.corpus import Corpus
+from fairway.text.shards import read_shard, write_shard
+from fairway.text.tokenizer import Tokenizer, load_challenge, train_tokenizer
+
+Shard = npt.NDArray[np.uint16]
+
+_TOKENIZER = "tokenizer.fwt"
+_MANIFEST = "manifest.json"
+_SHARD_BYTES = 1 << 25  # of text; the last document of a shard may exceed it
+_SCAN_TOKENS = 1 << 22
+
+
+class ShardEntry(BaseModel):
+    """A shard, or its first `tokens` tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str  # relative to the manifest's folder
+    tokens: int
+
+
+class Manifest(BaseModel):
+    """What a data folder holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    result: DataResult  # its `folder` is empty: each run has its own path to here
+    train: list[ShardEntry]
+    val: list[ShardEntry]
+
+
+class _Maker(Protocol):
+    """One kind of source. `vocab_size` names the folder, `dropped` counts after `train`."""
+
+    vocab_size: int
+    dropped: int
+
+    def fingerprint(self) -> str: ...
+    def tokenizer(self, folder: Path) -> Tokenizer: ...
+    def val(self, folder: Path, tokenizer: Tokenizer) -> list[ShardEntry]: ...
+    def train(self, folder: Path, tokenizer: Tokenizer) -> tuple[list[ShardEntry], int, int]:
+        """Shards, documents and bytes of text."""
+
+
+def prepare(recipe: Recipe, run: Run) -> DataResult:
+    """Make the shards of `recipe.data`, or find them made. Raises BadInput."""
+    maker = _maker(recipe.data)
+    stamp = run.stamp("data", recipe, maker.fingerprint())
+    folder = run.data_root / f"{recipe.data.source}-{maker.vocab_size}-{short_hash(stamp)}"
+    with lock_folder(folder), _writing(folder):
+        manifest = _read_manifest(folder)
+        if manifest is None or manifest.result.stamp != stamp:
+            manifest = _make(maker, folder, stamp)
+    result = manifest.result.model_copy(update={"folder": os.path.relpath(folder, run.path)})
+    run.finish("data", result)
+    return result
+
+
+def fingerprint(data: Data) -> str:
+    """Hash of the documents that `data` names; the verb's stamp depends on it. Raises BadInput."""
+    return _maker(data).fingerprint()
+
+
+def _maker(data: Data) -> _Maker:
+    return _FromShards(data) if data.source == "shards" else _FromDocuments(data)
+
+
+def load_train(folder: Path) -> list[Shard]:
+    """uint16[n] tokens of each train shard, memory-mapped. Raises BadInput."""
+    return _open(folder, _need_manifest(folder).train)
+
+
+def load_val(folder: Path) -> Shard:
+    """uint16[N] tokens of the validation text. Raises BadInput."""
+    return _joined(_open(folder, _need_manifest(folder).val))
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """Raises BadInput."""
+    try:
+        return Tokenizer.from_bytes((folder / _TOKENIZER).read_bytes())
+    except OSError as error:
+        raise BadInput(
+            f"cannot read {folder / _TOKENIZER}: {error.strerror}; run fairway data again"
+        ) from None
+
+
+def _make(maker: _Maker, folder: Path, stamp: str) -> Manifest:
+    started = time.perf_counter()
+    for leftover in folder.glob(".*.tmp"):  # of a killed process
+        leftover.unlink()
+    tokenizer = maker.tokenizer(folder)
+    val = maker.val(folder, tokenizer)
+    text = tokenizer.decode(_joined(_open(folder, val)))
+    train, train_documents, train_bytes = maker.train(folder, tokenizer)
+    lengths = np.array([len(document) for document in text], "<u8")
+    result = DataResult(
+        stamp=stamp,
+        train_documents=train_documents,
+        val_documents=len(text),
+        dropped_documents=maker.dropped,
+        train_tokens=sum(shard.tokens for shard in train),
+        val_tokens=sum(shard.tokens for shard in val),
+        train_bytes=train_bytes,
+        val_bytes=int(lengths.sum()),
+        text_sha256=_sha256(text),
+        lengths_sha256=_sha256([lengths.tobytes()]),
+        train_sha256=_sha256(shard.data for shard in _open(folder, train)),
+        vocab_size=tokenizer.vocab_size,
+        text_rule=tokenizer.rule,
+        folder="",
+        data_s=time.perf_counter() - started,
+    )
+    manifest = Manifest(result=result, train=train, val=val)
+    write_atomic(folder / _MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
+    return manifest
+
+
+class _FromDocuments:
+    """Documents, a tokenizer trained on them, and shards of about 32 MB of text each."""
+
+    def __init__(self, data: Data) -> None:
+        self._data = data
+        self._corpus = Corpus(data)
+        self.vocab_size = data.vocab_size
+        self.dropped = 0
+
+    def fingerprint(self) -> str:
+        return self._corpus.fingerprint()
+
+    def tokenizer(self, folder: Path) -> Tokenizer:
+        path = folder / _TOKENIZER
+        if not path.exists():
+            console.say(f"training a tokenizer of {self.vocab_size} tokens")
+            sample = _first_bytes(self._corpus.train(), self._data.tokenizer_bytes)
+            write_atomic(path, train_tokenizer(sample, self.vocab_size).to_bytes())
+        return load_tokenizer(folder)
+
+    def val(self, folder: Path, tokenizer: Tokenizer) -> list[ShardEntry]:
+        return [_shard_of(self._corpus.val, folder / "val_000000.bin", tokenizer)]
+
+    def train(self, folder: Path, tokenizer: Tokenizer) -> tuple[list[ShardEntry], int, int]:
+        shards: list[ShardEntry] = []
+        documents = text_bytes = 0
+        with console.track("writing tokens", 100, "%") as progress:
+            for group in _groups(self._corpus.train(), _SHARD_BYTES):
+                path = folder / f"train_{len(shards):06d}.bin"
+                shards.append(_shard_of(group, path, tokenizer))
+                documents += len(group)
+                text_bytes += sum(map(len, group))
+                progress.update(100 * self._corpus.share, megabytes=f"{text_bytes / 1e6:.0f}")
+        if not shards:
+            raise BadInput("no train documents are left: check data.path and data.overlap")
+        self.dropped = self._corpus.dropped
+        return shards, documents, text_bytes
+
+
+class _FromShards:
+    """Token shards that exist, in the challenge's format: used where they lie."""
+
+    dropped = 0
+
+    def __init__(self, data: Data) -> None:
+        """Raises BadInput when a file is missing."""
+        self._data = data
+        self._train, self._val = (_named(data.path, split) for split in ("train", "val"))
+        self._tokenizer = load_challenge(data.tokenizer)
+        self.vocab_size = self._tokenizer.vocab_size
+
+    def fingerprint(self) -> str:
+        """Of names, sizes and the first and last tokens: shards may hold many gigabytes."""
+        digest = hashlib.sha256(self._tokenizer.to_bytes())
+        for path in [*self._train, *self._val]:
+            tokens = read_shard(path)
+            digest.update(f"{path.name} {tokens.size}".encode())
+            digest.update(tokens[:_SCAN_TOKENS].tobytes() + tokens[-_SCAN_TOKENS:].tobytes())
+        return digest.hexdigest()
+
+    def tokenizer(self, folder: Path) -> Tokenizer:
+        write_atomic(folder / _TOKENIZER, self._tokenizer.to_bytes())
+        return self._tokenizer
+
+    def val(self, folder: Path, tokenizer: Tokenizer) -> list[ShardEntry]:
+        return [_entry(folder, path, read_shard(path).size) for path in self._val]
+
+    def train(self, folder: Path, tokenizer: Tokenizer) -> tuple[list[ShardEntry], int, int]:
+        shards: list[ShardEntry] = []
+        documents = text_bytes = 0
+        left = self._data.train_bytes or 1 << 62
+        with console.track("reading shards", len(self._train), "shards") as progress:
+            for path in self._train:
+                tokens, count, size = _measure(read_shard(path), tokenizer, left)
+                shards.append(_entry(folder, path, tokens))
+                documents, text_bytes, left = documents + count, text_bytes + size, left - size
+                progress.update(len(shards))
+                if left <= 0:
+                    break
+        return shards, documents, text_bytes
+
+
+def _named(folder: str, split: str) -> list[Path]:
+    paths = sorted(Path(folder).glob(f"*_{split}_*.bin"))
+    if not paths:
+        raise BadInput(f"there are no shards *_{split}_*.bin in {folder}: check data.path")
+    return paths
+
+
+def _entry(folder: Path, path: Path, tokens: int) -> ShardEntry:
+    return ShardEntry(path=os.path.relpath(path, folder), tokens=tokens)
+
+
+def _measure(tokens: Shard, tokenizer: Tokenizer, most_bytes: int) -> tuple[int, int, int]:
+    """Tokens, documents and bytes of the longest start of a shard of at most `most_bytes`."""
+    documents = text_bytes = 0
+    for start in range(0, tokens.size, _SCAN_TOKENS):
+        before = min(start, 1)  # the bytes of a token depend on the one before it
+        part = tokens[start - before : start + _SCAN_TOKENS]
+        lengths = tokenizer.byte_lengths(part)[before:]
+        fits = int(np.searchsorted(np.cumsum(lengths), most_bytes - text_bytes, side="right"))
+        documents += int(np.count_nonzero(part[before : before + fits] == tokenizer.bos_id))
+        text_bytes += int(lengths[:fits].sum())
+        if fits < lengths.size:
+            return start + fits, documents, text_bytes
+    return tokens.size, documents, text_bytes
+
+
+def _shard_of(documents: Sequence[bytes], path: Path, tokenizer: Tokenizer) -> ShardEntry:
+    """Write the documents' tokens, unless an earlier process has."""
+    if not path.exists():
+        write_shard(path, tokenizer.encode_documents(documents))
+    return ShardEntry(path=path.name, tokens=read_shard(path).size)
+
+
+def _first_bytes(documents: Iterable[bytes], limit: int) -> Iterator[bytes]:
+    """Documents until they hold `limit` bytes."""
+    return chain.from_iterable(islice(_groups(documents, limit), 1))
+
+
+def _groups(documents: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
+    """Successive documents in groups that end once they hold `size` bytes."""
+    group: list[bytes] = []
+    held = 0
+    for document in documents:
+        group.append(document)
+        held += len(document)
+        if held >= size:
+            yield group
+            group, held = [], 0
+    if group:
+        yield group
+
+
+def _joined(shards: Sequence[Shard]) -> Shard:
+    return shards[0] if len(shards) == 1 else np.concatenate(shards)
+
+
+def _sha256(parts: Iterable[bytes | memoryview]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """A full disk and the like are bad input: the work so far is kept."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(
+            f"cannot write to {folder}: {error.strerror}; make room there or choose another "
+            "place with --out, and the same command goes on"
+        ) from None
+
+
+def _open(folder: Path, entries: Sequence[ShardEntry]) -> list[Shard]:
+    return [read_shard(folder / entry.path)[: entry.tokens] for entry in entries]
+
+
+def _read_manifest(folder: Path) -> Manifest | None:
+    try:
+        return Manifest.model_validate_json((folder / _MANIFEST).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def _need_manifest(folder: Path) -> Manifest:
+    manifest = _read_manifest(folder)
+    if manifest is None:
+        raise BadInput(f"{folder} holds no finished data: run fairway data first")
+    return manifest
