@@ -2,24 +2,27 @@
 
     python bench/cpu.py --peer peer.py [--json]
 
-Steps of both alternate; figures are medians. Each side may take the faster of eager and compiled.
+Each variant has a process of its own, as it would in use; steps alternate, one at a time, and the
+figures are medians. Each side may take the faster of eager and compiled.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import peer as peers
 import torch
 
-from fairway import console
+from fairway import console, world
 from fairway.model.gpt import build
 from fairway.recipe import Model, Optim
 from fairway.train.optim import Optimizer
@@ -74,17 +77,38 @@ def theirs(shape: Shape, compiled: bool, path: Path) -> Callable[[], None]:
     return step
 
 
-def measure(steps: dict[str, Callable[[], None]], count: int) -> dict[str, float]:
-    """Median seconds per step of each, taken in turns after two warm-up steps."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for step in steps.values():
+def serve(pipe: Connection, shape: Shape, compiled: bool, path: Path | None) -> None:
+    """A worker: build, warm up, then time one step per request until told to stop."""
+    if path is None:
+        world.start("cpu")
+        step = ours(shape, compiled)
+    else:
+        step = theirs(shape, compiled, path)
+    for _ in range(3):
         step()
+    pipe.send("ready")
+    while pipe.recv():
+        start = time.perf_counter()
         step()
-    for _ in range(count):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            times[name].append(time.perf_counter() - start)
+        pipe.send(time.perf_counter() - start)
+
+
+def measure(shape: Shape, variants: dict[str, tuple[bool, Path | None]]) -> dict[str, float]:
+    """Median seconds per step of each variant (compiled?, script), taken in turns."""
+    context = multiprocessing.get_context("spawn")
+    pipes: dict[str, Connection] = {}
+    for name, (compiled, path) in variants.items():
+        here, there = context.Pipe()
+        context.Process(target=serve, args=(there, shape, compiled, path), daemon=True).start()
+        assert here.recv() == "ready"
+        pipes[name] = here
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(shape.steps):
+        for name, pipe in pipes.items():
+            pipe.send(True)
+            times[name].append(pipe.recv())
+    for pipe in pipes.values():
+        pipe.send(False)
     return {name: statistics.median(t) for name, t in times.items()}
 
 
@@ -100,10 +124,9 @@ def main() -> None:
         if args.shape and args.shape not in shape.name:
             continue
         modes = {"eager": False} if args.eager else {"eager": False, "compiled": True}
-        steps = {f"ours {m}": ours(shape, c) for m, c in modes.items()}
-        if args.peer:
-            steps |= {f"peer {m}": theirs(shape, c, args.peer) for m, c in modes.items()}
-        seconds = measure(steps, shape.steps)
+        sides = {"ours": None, "peer": args.peer} if args.peer else {"ours": None}
+        variants = {f"{s} {m}": (c, path) for s, path in sides.items() for m, c in modes.items()}
+        seconds = measure(shape, variants)
         tokens = shape.rows * shape.model.window
         rates = {name: tokens / s for name, s in seconds.items()}
         best = max(r for n, r in rates.items() if n.startswith("ours"))

@@ -39,6 +39,12 @@ def tokenizer(vocab_size: int) -> Tokenizer:
     return train_tokenizer([w.encode() for w in words], vocab_size)
 
 
+def entropy_bits(codes: np.ndarray) -> float:
+    """Order-0 entropy per code."""
+    share = np.unique(codes, return_counts=True)[1] / codes.size
+    return float(-(share * np.log2(share)).sum())
+
+
 def main() -> int:
     shape = recipe.load("pr264")
     words = tokenizer(shape.data.vocab_size)
@@ -55,6 +61,11 @@ def main() -> int:
     for part, size in made.parts.items():
         print(f"{part:10} {size:12,}")
     print(f"{'total':10} {len(data):12,}  {pack.bits_per_weight(made):.4f} bits per weight")
+    for name in ("blocks.0.attn.q", "blocks.0.mlp.up", "blocks.0.mlp.down", "embed.tokens"):
+        row = next(row for row in made.tensors if row.name == name)
+        codes, _ = quantize.codes_from_weights(state[name].numpy(), row.code_bits)
+        spent = f"{row.bits_per_weight:.4f} bits per weight with its scales"
+        print(f"{name}: {spent}; entropy of its codes {entropy_bits(codes):.4f}")
     return 0 if len(data) < LIMIT_BYTES else 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 from dataclasses import dataclass
@@ -55,6 +56,23 @@ class World:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def keep_freed_memory() -> None:
+    """Let glibc reuse large blocks instead of returning each to the kernel.
+
+    Activations of megabytes are freed and taken anew thousands of times per second; as anonymous
+    mappings every one of them costs its page faults again (docs/LOG.md: 11 % of a training step).
+    Elsewhere than on glibc nothing happens.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # malloc.h
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 2**31 - 1)
+    mallopt(top_pad, 64 << 20)
+
+
 def start(device: str = "") -> World:
     """Join the world that torchrun describes in its variables, or make a world of one.
 
@@ -67,6 +85,7 @@ def start(device: str = "") -> World:
         torch.cuda.set_device(place)
     else:
         place = torch.device(kind)
+        keep_freed_memory()
     if size > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if kind == "cuda" else "gloo", rank=rank, world_size=size)
     return World(rank, size, place, torch.bfloat16 if kind == "cuda" else torch.float32)

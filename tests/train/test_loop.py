@@ -1,0 +1,173 @@
+"""Training as a user meets it: killed, stopped, repeated, spread over two processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fairway import course
+from fairway.model.gpt import build
+from fairway.recipe import Recipe, load
+from fairway.results import TrainResult
+from fairway.text.batches import Batches
+from fairway.train import checkpoint
+from fairway.train.loop import train
+from fairway.train.optim import Optimizer
+from fairway.train.schedule import learning_rate, momentum
+
+STEPS = ["train.steps=60", "train.checkpoint_every_s=0.05"]
+
+
+def start(run: course.Run, sets: list[str], *launcher: str) -> subprocess.Popen[str]:
+    launcher = launcher or (sys.executable,)
+    options = [o for s in sets for o in ("--set", s)]
+    return subprocess.Popen(
+        [*launcher, "-m", "fairway", "train", "tiny", "--out", str(run.path), *options],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def weights(run: course.Run) -> torch.Tensor:
+    tensors, _ = checkpoint.load(run.weights)
+    return torch.cat([tensors[name].flatten() for name in sorted(tensors)])
+
+
+def again(run: course.Run, name: str) -> course.Run:
+    """A run folder beside `run`, with the same data and nothing trained."""
+    other = course.Run(run.path.parent / name)
+    other.path.mkdir()
+    for file in ("data.json", "recipe.toml"):
+        (other.path / file).write_bytes((run.path / file).read_bytes())
+    return other
+
+
+def reference(run: course.Run, recipe: Recipe) -> torch.Tensor:
+    train(recipe, run)
+    return weights(run)
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_weights(tiny: course.Run) -> None:
+    killed = again(tiny, "killed")
+    expected = reference(again(tiny, "whole"), load("tiny", STEPS))
+    kills = 0
+    for seed in range(4):
+        process = start(killed, STEPS)
+        deadline = time.monotonic() + 60
+        while not killed.metrics.exists() and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(random.Random(seed).uniform(0.0, 0.8))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.communicate()
+    process = start(killed, STEPS)
+    assert "steps" in process.communicate()[1]
+    assert process.returncode == 0
+    assert kills
+    assert torch.equal(weights(killed), expected)
+    lines = [json.loads(line)["step"] for line in killed.metrics.read_text().splitlines()]
+    assert lines == list(range(1, 61))
+
+
+def test_ctrl_c_saves_and_exits_130(tiny: course.Run) -> None:
+    run = again(tiny, "stopped")
+    sets = ["train.steps=100000", "train.limit_s=1e6"]
+    process = start(run, sets)
+    while not (run.metrics.exists() and run.metrics.read_text().count("\n") > 3):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, errors
+    assert "the same command goes on" in errors
+    _, note = checkpoint.load(run.checkpoint)
+    assert note["step"] >= 3
+
+
+def test_a_checkpoint_of_another_recipe_is_not_continued(tiny: course.Run) -> None:
+    run = again(tiny, "changed")
+    checkpoint.save(run.checkpoint, {"readings": torch.zeros(0)}, {"stamp": "other", "step": 9})
+    result = train(load("tiny", ["train.steps=3"]), run)
+    assert result.steps == 3
+
+
+def test_two_processes_train_the_same_weights_as_one(tiny: course.Run) -> None:
+    sets = ["train.steps=20"]
+    one = reference(again(tiny, "one"), load("tiny", sets))
+    pair = again(tiny, "pair")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    process = start(pair, sets, *launcher)
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, errors
+    two = weights(pair)
+    assert (two - one).norm() / one.norm() < 1e-5
+    result = pair.need("train")
+    assert isinstance(result, TrainResult)
+    assert result.world_size == 2
+
+
+def test_replayed_clock_repeats_a_run_in_seconds(tiny: course.Run) -> None:
+    run = again(tiny, "seconds")
+    recipe = load("tiny", ["train.seconds=0.5"])
+    first = train(recipe, run)
+    expected = weights(run)
+    assert first.steps > 1
+    second = train(recipe, run, replay=True)
+    assert second.steps == first.steps
+    assert torch.equal(weights(run), expected)
+
+
+def test_accumulation_does_not_change_the_result(
+    tiny: course.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fairway.train import loop
+
+    recipe = load("tiny", ["train.steps=10"])
+    whole = reference(again(tiny, "whole"), recipe)
+    monkeypatch.setattr(loop, "_MICRO_TOKENS", {"cpu": 128, "cuda": 128})
+    pieces = reference(again(tiny, "pieces"), recipe)
+    assert (whole - pieces).norm() / whole.norm() < 1e-5
+
+
+def test_losses_follow_the_golden_curve() -> None:
+    """Losses on fixed batches: they change only on purpose, with a line in CHANGELOG.md."""
+    golden = Path(__file__).parents[1] / "golden" / "tiny-losses.json"
+    recipe = load("tiny")
+    model = build(recipe.model, 300, 0, seed=7)
+    optimizer = Optimizer(model, recipe.optim, torch.float32)
+    tokens = np.random.default_rng(7).geometric(0.05, 20_000).clip(1, 299).astype(np.uint16)
+    tokens[::97] = 0
+    batches = Batches([tokens], recipe.model.window, 16, "shuffled", 7)
+    losses = []
+    for step in range(30):
+        x, y = map(torch.from_numpy, batches.batch(step))
+        loss = model.loss(x, y)
+        loss.backward()
+        optimizer.step(learning_rate(step / 30, recipe.optim), momentum(step / 30, recipe.optim))
+        losses.append(round(loss.item(), 5))
+    if not golden.exists():
+        golden.write_text(json.dumps(losses) + "\n")
+        pytest.fail(f"wrote {golden.name}: commit it if the change is meant")
+    assert losses == pytest.approx(json.loads(golden.read_text()), rel=2e-3)
+
+
+def test_a_damaged_checkpoint_is_one_sentence(tiny: course.Run) -> None:
+    run = again(tiny, "damaged")
+    run.checkpoint.write_bytes(b"\x08\0\0\0\0\0\0\0nonsense")
+    process = start(run, ["train.steps=3"])
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 2
+    assert "remove it to start again" in errors
