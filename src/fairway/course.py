@@ -74,6 +74,10 @@ class Run:
         self.report = self.path / "report.html"
         self.data_root = self.path.parent / "data"
 
+    def about(self, text: Path) -> Run:
+        """Where results about another text than the validation split go: a folder inside."""
+        return Run(self.path / "texts" / text.stem)
+
     def data_folder(self, result: Result) -> Path:
         """Folder of the shards that `result`, a DataResult, names."""
         return self.path / str(result.folder)  # type: ignore[attr-defined]
@@ -98,11 +102,11 @@ class Run:
         stage = STAGES[verb]
         tree = recipe.model_dump(mode="json", include=set(stage.sections))
         parts = {"code": str(stage.version)}
-        parts |= {name: _short_hash(json.dumps(tree[name])) for name in stage.sections}
+        parts |= {name: short_hash(json.dumps(tree[name])) for name in stage.sections}
         if stage.after:
-            parts[stage.after] = _short_hash(self.need(stage.after).stamp)
+            parts[stage.after] = short_hash(self.need(stage.after).stamp)
         else:
-            parts["documents"] = _short_hash(source)
+            parts["documents"] = short_hash(source)
         return " ".join(f"{part}={value}" for part, value in parts.items())
 
     def result(self, verb: str) -> Result | None:
@@ -130,8 +134,13 @@ class Run:
         write_atomic(self.path / f"{verb}.json", (result.model_dump_json(indent=2) + "\n").encode())
 
     def forget(self, verb: str) -> None:
-        """Drop a finished result, so that the verb runs again."""
+        """Drop a finished result and what it was made of, so that the verb runs again."""
+        result = self.result(verb)
         (self.path / f"{verb}.json").unlink(missing_ok=True)
+        if verb == "data" and result is not None:
+            folder = self.data_folder(result).resolve()
+            if folder.parent == self.data_root.resolve():
+                shutil.rmtree(folder, ignore_errors=True)
         if verb == "train":
             self.checkpoint.unlink(missing_ok=True)
         if verb == "prove":
@@ -150,7 +159,8 @@ def stamp_changes(before: str, after: str) -> list[str]:
     return [part for part in new if new[part] != old.get(part)]
 
 
-def _short_hash(text: str) -> str:
+def short_hash(text: str) -> str:
+    """48 bits of SHA-256 in hexadecimal: for names and stamps."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -202,7 +212,3 @@ def replacing(path: Path) -> Iterator[Path]:
 def sha256_file(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def remove_tree(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)
