@@ -286,16 +286,33 @@ def train_tokenizer(documents: Iterable[bytes], vocab_size: int) -> Tokenizer:
     spaces may be pieces. Raises BadInput when the documents allow fewer pieces.
     """
     texts = [document.decode("utf-8", "surrogateescape") for document in documents]
-    single, multiple = _alphabet(texts, vocab_size)
-    if not single:
-        raise BadInput("there is no train text: check data.source and data.path")
-    pieces = multiple + _merges(texts, single + multiple, vocab_size + len(single))
-    if FIRST_PIECE + len(pieces) < vocab_size:
-        raise BadInput(
-            f"data.vocab_size {vocab_size} is too large for this train text: it allows at most "
-            f"{FIRST_PIECE + len(pieces)}"
-        )
-    return _ByteTokenizer(pieces)
+    pieces = _train_pieces(texts, vocab_size)
+    if FIRST_PIECE + len(pieces) == vocab_size:
+        return _ByteTokenizer(pieces)
+    largest = vocab_size
+    while FIRST_PIECE + len(pieces) < largest:  # a smaller vocabulary has a smaller alphabet
+        largest = FIRST_PIECE + len(pieces)
+        pieces = _train_pieces(texts, largest)
+    if not pieces:
+        raise BadInput("there is too little train text for a tokenizer: give it more documents")
+    raise BadInput(
+        f"data.vocab_size {vocab_size} is too large for this train text: "
+        f"it allows at most {largest}"
+    )
+
+
+def _train_pieces(texts: Sequence[str], vocab_size: int) -> list[str]:
+    """vocab_size - 257 pieces in merge order, or as many as the texts allow."""
+    single, longer = _alphabet(texts, vocab_size)
+    if not single + longer:
+        return []
+    model = _train_model(_sentences(texts, single + longer), vocab_size + len(single))
+    merged = [
+        piece.piece.translate(_FROM_MARKS)
+        for piece in model.pieces
+        if piece.type == _NORMAL and len(piece.piece) > 1
+    ]
+    return longer + merged
 
 
 def _alphabet(texts: Sequence[str], vocab_size: int) -> tuple[list[str], list[str]]:
@@ -316,42 +333,34 @@ def _alphabet(texts: Sequence[str], vocab_size: int) -> tuple[list[str], list[st
     return sorted(c for c in counts if ord(c) < 128), longer
 
 
-def _merges(texts: Sequence[str], alphabet: Sequence[str], model_size: int) -> list[str]:
-    """Pieces of two characters or more in merge order, from a model of at most `model_size`."""
+def _train_model(sentences: Iterator[str], size: int) -> Any:
+    """A ModelProto of at most `size` pieces: unknown, bytes, merges in order, single characters."""
     import sentencepiece
 
-    model = io.BytesIO()
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_sentences(texts, alphabet),
-            model_writer=model,
-            model_type="bpe",
-            vocab_size=model_size,
-            hard_vocab_limit=False,
-            byte_fallback=True,
-            character_coverage=1.0,
-            normalization_rule_name="identity",
-            add_dummy_prefix=False,
-            remove_extra_whitespaces=False,
-            allow_whitespace_only_pieces=True,
-            split_digits=True,
-            max_sentence_length=8 * _TRAIN_CHARS,
-            num_threads=_THREADS,
-            bos_id=-1,
-            eos_id=-1,
-            pad_id=-1,
-            unk_id=0,
-            minloglevel=2,
-        )
-    except RuntimeError:
-        return []  # fewer merges than the trainer's own minimum
-    proto = _new_model()
+    model, proto = io.BytesIO(), _new_model()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=sentences,
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=size,
+        hard_vocab_limit=False,
+        byte_fallback=True,
+        character_coverage=1.0,
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        allow_whitespace_only_pieces=True,
+        split_digits=True,
+        max_sentence_length=8 * _TRAIN_CHARS,
+        num_threads=_THREADS,
+        bos_id=-1,
+        eos_id=-1,
+        pad_id=-1,
+        unk_id=0,
+        minloglevel=2,
+    )
     proto.ParseFromString(model.getvalue())
-    return [
-        piece.piece.translate(_FROM_MARKS)
-        for piece in proto.pieces
-        if piece.type == _NORMAL and len(piece.piece) > 1
-    ]
+    return proto
 
 
 def _sentences(texts: Iterable[str], alphabet: Sequence[str]) -> Iterator[str]:
@@ -359,7 +368,10 @@ def _sentences(texts: Iterable[str], alphabet: Sequence[str]) -> Iterator[str]:
     other = re.compile(f"[^{re.escape(''.join(alphabet))}]+")
     for text in texts:
         for stretch in other.split(text):
-            yield from _cut(_mark_lines(stretch), _TRAIN_CHARS)
+            for part in _cut(_mark_lines(stretch), _TRAIN_CHARS):
+                yield from (
+                    part[i : i + 2 * _TRAIN_CHARS] for i in range(0, len(part), 2 * _TRAIN_CHARS)
+                )
 
 
 def _segments(document: bytes) -> Iterator[str | bytes]:
