@@ -115,6 +115,7 @@ class VerifyResult(Result):
     verified: bool
     decoded_bytes: int
     text_sha256: str
+    files_sha256: dict[str, str] = {}  # of the artifact and the proof that were decoded
     decode_s: float
     reason: str  # empty when verified
 

@@ -1,0 +1,104 @@
+"""Lanes: which token each lane codes at each step; pure functions, known to both sides.
+
+A text of N tokens is cut at `starts` into contiguous runs, one per lane. All lanes advance
+together, one token per step, so that the number of steps is the longest run. Every lane is fed a
+BOS first; one that starts at a document does not code that document's BOS, one that starts inside
+a document codes all of its tokens and has lost the context before it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+TOKENS_PER_LANE = 2048  # at least so many on average: a lane costs 2 bytes of header
+LONGEST_DOCUMENT = 8192  # tokens; a longer document may be cut, which costs context at the cut
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Where lanes start in a text, in its order; the first is 0, the text's own first BOS."""
+
+    positions: NDArray[np.int64]  # [L], rising from 0
+    inside: NDArray[np.bool_]  # [L], True where a lane starts inside a document
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+class Layout:
+    """Lane i codes tokens first[i] .. first[i] + length[i] - 1; lanes are sorted by length.
+
+    As the longest come first, the lanes that are active at a step are a prefix of them all.
+    `boundaries`: a lane codes the BOS that follows it too (score charges every token); without it
+    the starts in a file's header pay for those (prove).
+    """
+
+    def __init__(self, tokens: int, starts: Starts, boundaries: bool = False) -> None:
+        first = starts.positions + ~starts.inside
+        following = first if boundaries else starts.positions
+        length = np.append(following[1:], tokens) - first
+        order = np.argsort(-length, kind="stable")
+        self.first: NDArray[np.int64] = first[order]
+        self.length: NDArray[np.int64] = length[order]
+        self.lanes = len(order)
+        self.steps = int(self.length[0])
+        self._negated = (-self.length).tolist()
+
+    def active(self, step: int) -> int:
+        """How many lanes code a token at `step`: the first so many."""
+        return bisect_left(self._negated, -step)
+
+    def positions(self, step: int) -> NDArray[np.int64]:
+        """Which tokens are coded at `step`, one per active lane."""
+        return self.first[: self.active(step)] + step
+
+
+def plan(tokens: int, documents: NDArray[np.int64], lanes: int) -> Starts:
+    """At most `lanes` starts that make the longest run short.
+
+    documents: int64[D], positions of BOS tokens, documents[0] = 0. Runs start at documents; only a
+    document of more than LONGEST_DOCUMENT tokens may be cut, into equal parts of at most so many.
+    """
+    lanes = max(1, min(lanes, tokens // TOKENS_PER_LANE))
+    places, inside = _candidates(tokens, documents)
+    low, high = -(-tokens // lanes), tokens
+    while low < high:  # the smallest target that needs no more lanes than there are
+        middle = (low + high) // 2
+        if len(_greedy(places, tokens, middle)) <= lanes:
+            high = middle
+        else:
+            low = middle + 1
+    chosen = _greedy(places, tokens, high)
+    return Starts(places[chosen], inside[chosen])
+
+
+def _candidates(
+    tokens: int, documents: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Positions where a lane may start, and which of them are inside a document."""
+    ends = np.append(documents[1:], tokens)
+    cuts = [
+        np.arange(1, parts) * (end - start) // parts + start
+        for start, end in zip(documents, ends, strict=True)
+        if (parts := -(-(end - start) // LONGEST_DOCUMENT)) > 1
+    ]
+    inner = np.concatenate([np.zeros(0, np.int64), *cuts])
+    places = np.concatenate([documents, inner])
+    order = np.argsort(places)
+    return places[order], order >= len(documents)
+
+
+def _greedy(places: NDArray[np.int64], tokens: int, target: int) -> list[int]:
+    """Indices of starts such that runs are at most `target` long where the places allow it."""
+    chosen = [0]
+    while tokens - places[chosen[-1]] > target:
+        reach = int(np.searchsorted(places, places[chosen[-1]] + target, "right")) - 1
+        following = max(reach, chosen[-1] + 1)
+        if following == len(places):
+            break
+        chosen.append(following)
+    return chosen

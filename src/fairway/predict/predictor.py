@@ -1,0 +1,84 @@
+"""Integer frequencies for the next token of every lane, from tokens that were coded before.
+
+A `Predictor` is all that the coder knows of a model. This one computes in floating point: encoder
+and decoder must call it with the same lanes, on the same kind of machine, with the same threads.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from numba import njit
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fairway.errors import BadInput
+from fairway.model.cache import Cache
+from fairway.model.gpt import GPT
+from fairway.rangecoder import TOTAL
+
+
+class Predictor(Protocol):
+    """What codes a text: for `lanes` lanes in lockstep, one token per lane and step."""
+
+    def step(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Take the last token of each lane, int64[n]; return cumulative frequencies of the next.
+
+        int64[n, V+1], each row rising strictly from 0 to 2^30; valid until the next call. n never
+        rises: a lane that is left out has ended.
+        """
+        ...
+
+
+class FloatPredictor:
+    """The network one token at a time, with a rolling key/value cache of up to a window."""
+
+    def __init__(self, model: GPT, lanes: int) -> None:
+        self._model = model
+        self._device = model.embed.tokens.device
+        self._cache = Cache(model.shape, lanes, model.dtype, self._device)
+        self._lanes = lanes
+        self._table = np.empty((lanes, model.vocab_size + 1), np.int64)
+
+    @torch.inference_mode()
+    def logits(self, tokens: NDArray[np.int64]) -> Tensor:
+        """float32[n, V] on the model's device, after tokens int64[n]."""
+        if len(tokens) < self._lanes:
+            self._lanes = len(tokens)
+            self._cache.keep(self._lanes)
+        column = torch.from_numpy(tokens).to(self._device)[:, None]
+        return self._model.logits(column, self._cache)[:, 0]
+
+    def step(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+        probabilities = self.logits(tokens).softmax(-1).cpu().numpy()
+        table = self._table[: len(tokens)]
+        if not fill_cumulative(probabilities, table):
+            raise BadInput("the artifact's network gives no finite logits: it cannot code a text")
+        return table
+
+
+@njit(cache=True)
+def fill_cumulative(probabilities, table):  # type: ignore[no-untyped-def]
+    """table[i, s] = floor(P_s · (2^30 - V)) + s, P the running sum of row i over its total.
+
+    probabilities: float32[n, V], not negative; table: int64[n, V+1]. The sums are float64 in a
+    fixed order and cannot fall, so that every frequency is at least 1: no symbol is impossible.
+    Returns False when a row is not finite.
+    """
+    n, V = probabilities.shape
+    for i in range(n):
+        row, out = probabilities[i], table[i]
+        total = 0.0
+        for s in range(V):
+            total += row[s]
+        if not total > 0:
+            return False
+        scale = (TOTAL - V) / total
+        running = 0.0
+        for s in range(V):
+            out[s] = np.int64(running * scale) + s
+            running += row[s]
+        out[V] = TOTAL
+    return True

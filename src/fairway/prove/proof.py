@@ -1,0 +1,384 @@
+"""The verbs `prove` and `verify`: the text as a file that decodes from the artifact alone.
+
+`prove` writes proof/val.fwp; `verify` lets a fresh process, which gets copies of the artifact and
+of that file and nothing else, decode it, and compares what comes out. Layout in docs/formats.md.
+
+    python -m fairway.prove.proof ARTIFACT PROOF OUT      what that process runs
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fairway
+from fairway import console
+from fairway.course import Run, replacing, sha256_file, write_atomic
+from fairway.errors import BadInput, Interrupted
+from fairway.pack import artifact
+from fairway.predict.lanes import TOKENS_PER_LANE
+from fairway.prove.codec import Chunk, Codec, Reader, last_checksum, varint, with_checksum
+from fairway.prove.guard import computing
+from fairway.recipe import Recipe
+from fairway.results import DataResult, ProveResult, VerifyResult
+from fairway.score import texts
+
+MAGIC, VERSION = b"FWPF", 1
+CHUNK_TOKENS_PER_LANE = 2 * TOKENS_PER_LANE  # a kill loses at most a chunk; more are slower
+_FLOAT = 0  # arithmetic of the probabilities
+_HASH = 32  # bytes of a SHA-256
+_LOGITS_BYTES = 8
+_ENVIRONMENT_BYTES = 1000  # at most
+_FIXED = struct.Struct(f"<4sBB{_HASH}s{_HASH}s{_HASH}s{_LOGITS_BYTES}s")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a proof says about itself."""
+
+    text_sha256: str
+    lengths_sha256: str  # of the documents' lengths, little-endian u64 each
+    artifact_sha256: str
+    logits: bytes  # first bytes of the hash of probe logits
+    text_bytes: int
+    documents: int
+    chunks: int
+    place: int  # threads and kind of device
+    environment: str
+
+    def to_bytes(self) -> bytes:
+        hashes = (self.text_sha256, self.lengths_sha256, self.artifact_sha256)
+        fixed = _FIXED.pack(MAGIC, VERSION, _FLOAT, *map(bytes.fromhex, hashes), self.logits)
+        environment = self.environment.encode()
+        numbers = (self.text_bytes, self.documents, self.chunks, self.place, len(environment))
+        return with_checksum(fixed + b"".join(map(varint, numbers)) + environment, 0)
+
+    @staticmethod
+    def read(reader: Reader) -> Header:
+        """Raises BadInput."""
+        fixed = _FIXED.unpack(reader.take(_FIXED.size))
+        magic, version, arithmetic, text, lengths, made_by, logits = fixed
+        if magic != MAGIC:
+            raise BadInput("this is no proof file (it does not begin with FWPF)")
+        if version > VERSION or arithmetic != _FLOAT:
+            raise BadInput(
+                f"the proof has format version {version}, arithmetic {arithmetic}: it was made by "
+                f"a newer Fairway (this one reads up to {VERSION}), or it is damaged"
+            )
+        text_bytes, documents, chunks, place, length = (reader.varint() for _ in range(5))
+        if length > _ENVIRONMENT_BYTES:
+            raise reader.bad("is damaged")
+        environment = reader.take(length)
+        reader.check()
+        return Header(
+            text_sha256=text.hex(),
+            lengths_sha256=lengths.hex(),
+            artifact_sha256=made_by.hex(),
+            logits=logits,
+            text_bytes=text_bytes,
+            documents=documents,
+            chunks=chunks,
+            place=place,
+            environment=environment.decode(errors="replace"),
+        )
+
+
+# prove ------------------------------------------------------------------------------------------
+
+
+def prove(recipe: Recipe, run: Run, text: Path | None = None) -> ProveResult:
+    """Code the validation split, or the documents of a file, lane by lane with the artifact.
+
+    BPB counts every byte that a decoder opens besides the artifact. A killed run goes on after
+    its last finished chunk and ends with the same bytes. Results about a file stand in
+    run.about(file). Raises BadInput, Interrupted.
+    """
+    opened = artifact.read(run.artifact)
+    subject = texts.load(recipe, run, opened.tokenizer, text)
+    place = run if text is None else run.about(text)
+    stamp = run.stamp("prove", recipe)
+    finished = place.fresh("prove", stamp, ProveResult)
+    if finished and place.proof_file.exists():
+        coded = (finished.text_sha256, finished.artifact_sha256)
+        if coded == (subject.text_sha256, opened.sha256):
+            return finished
+    place.proof.mkdir(parents=True, exist_ok=True)
+    bos = np.flatnonzero(subject.tokens == opened.tokenizer.bos_id)
+    ends = chunk_ends(bos, len(subject.tokens), recipe.prove.lanes * CHUNK_TOKENS_PER_LANE)
+    with computing(opened) as (model, guard):
+        header = Header(
+            text_sha256=subject.text_sha256,
+            lengths_sha256=subject.lengths_sha256,
+            artifact_sha256=opened.sha256,
+            logits=guard.logits_sha256[:_LOGITS_BYTES],
+            text_bytes=subject.text_bytes,
+            documents=len(bos),
+            chunks=len(ends),
+            place=guard.place,
+            environment=guard.environment,
+        ).to_bytes()
+        codec = Codec(model, opened.tokenizer)
+        partial = _Partial(place.prove_checkpoint, header)
+        _encode(codec, partial, subject, ends, recipe.prove.lanes)
+    data = header + b"".join(chunk.data for chunk in partial.chunks)
+    write_atomic(place.proof_file, data)
+    result = ProveResult(
+        stamp=stamp,
+        bpb=8 * len(data) / subject.text_bytes,
+        stream_bytes=sum(chunk.stream_bytes for chunk in partial.chunks),
+        stream_ideal_bits=partial.ideal_bits,
+        text_bytes=subject.text_bytes,
+        text_sha256=subject.text_sha256,
+        lengths_sha256=subject.lengths_sha256,
+        artifact_sha256=opened.sha256,
+        files={place.proof_file.name: len(data)},
+        tokens=len(subject.tokens),
+        lanes=max(chunk.lanes for chunk in partial.chunks),
+        adaptation="none",
+        arithmetic="float",
+        order="left-to-right",  # nothing is learned, so lanes share nothing
+        grade="device",
+        encode_s=partial.seconds,
+        device="cuda" if guard.on_cuda else "cpu",
+    )
+    place.finish("prove", result)
+    place.prove_checkpoint.unlink(missing_ok=True)
+    return result
+
+
+def chunk_ends(documents: NDArray[np.int64], tokens: int, limit: int) -> list[int]:
+    """Where chunks end: at document starts, each at most `limit` tokens or one document long.
+
+    documents: int64[D], positions of the BOS tokens, the first 0.
+    """
+    cuts, start, before = [], 0, 0
+    for end in [*documents[1:].tolist(), tokens]:
+        if end - start > limit and before > start:
+            cuts.append(before)
+            start = before
+        before = end
+    return [*cuts, tokens]
+
+
+def _encode(
+    codec: Codec, partial: _Partial, subject: texts.Text, ends: list[int], lanes: int
+) -> None:
+    """Code the chunks that are missing. Raises Interrupted after Ctrl-C."""
+    chunks = list(zip([0, *ends[:-1]], ends, strict=True))
+    bytes_per_token = subject.text_bytes / len(subject.tokens)
+    with (
+        console.ctrl_c() as stop_asked,
+        console.track("prove", len(subject.tokens), "tokens") as task,
+    ):
+
+        def progress(done: int, bits: float) -> None:
+            if stop_asked():
+                raise Interrupted(
+                    f"stopped with {len(partial.chunks)} of {len(ends)} chunks done; "
+                    "the same command goes on from there"
+                )
+            seen = chunks[len(partial.chunks)][0] + done
+            bpb = (partial.ideal_bits + bits) / (seen * bytes_per_token)
+            task.update(seen, bpb=f"{bpb:.4f}")
+
+        for start, end in chunks[len(partial.chunks) :]:
+            began = time.perf_counter()
+            tokens = np.array(subject.tokens[start:end])
+            documents = codec.tokenizer.decode(tokens)
+            chunk = codec.encode(tokens, documents, lanes, partial.seed, progress)
+            partial.append(chunk, time.perf_counter() - began)
+
+
+class _Partial:
+    """The chunks that are finished, in a file of JSON lines that a kill cannot spoil.
+
+    The first line is the proof's header: another text, artifact or machine starts anew.
+    """
+
+    def __init__(self, path: Path, header: bytes) -> None:
+        self._path = path
+        self.chunks: list[Chunk] = []
+        self.seconds = self.ideal_bits = 0.0
+        self.seed = last_checksum(header)
+        lines = path.read_text("utf-8").splitlines() if path.exists() else []
+        kept = [json.dumps(_text(header))]
+        for line in lines[1:] if lines[:1] == kept else []:
+            try:
+                entry = json.loads(line)
+            except ValueError:  # a line cut by a kill
+                break
+            self._take(Chunk(base64.b64decode(entry.pop("data")), **entry.pop("chunk")), **entry)
+            kept.append(line)
+        write_atomic(path, "".join(line + "\n" for line in kept).encode())
+
+    def append(self, chunk: Chunk, seconds: float) -> None:
+        fields = asdict(chunk)
+        line = {"data": _text(fields.pop("data")), "chunk": fields, "seconds": seconds}
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._take(chunk, seconds)
+
+    def _take(self, chunk: Chunk, seconds: float) -> None:
+        self.chunks.append(chunk)
+        self.seconds += seconds
+        self.ideal_bits += chunk.ideal_bits
+        self.seed = last_checksum(chunk.data)
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+# verify -----------------------------------------------------------------------------------------
+
+
+def verify(recipe: Recipe, run: Run, text: Path | None = None) -> VerifyResult:
+    """Let a fresh process decode the proof, and compare what it writes with what was proved.
+
+    That process works in an empty folder with copies of the two files. Raises BadInput when there
+    is no proof; a proof that does not hold is a result.
+    """
+    place = run if text is None else run.about(text)
+    proved = place.need("prove")
+    assert isinstance(proved, ProveResult)
+    try:
+        hashes = {file: sha256_file(file) for file in (run.artifact, place.proof_file)}
+    except OSError as error:
+        raise BadInput(
+            f"cannot read {error.filename}: {error.strerror}; run fairway prove again"
+        ) from None
+    stamp = run.stamp("verify", recipe)
+    finished = place.fresh("verify", stamp, VerifyResult)
+    files_sha256 = {file.name: sha256 for file, sha256 in hashes.items()}
+    if finished and finished.verified and finished.files_sha256 == files_sha256:
+        return finished
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        copies = [Path(shutil.copy(file, folder)) for file in hashes]
+        out = Path(folder, "decoded")
+        reason, lengths_sha256 = _decode_apart(copies[0], copies[1], out)
+        sha256 = sha256_file(out) if out.exists() else ""
+        decoded_bytes = out.stat().st_size if out.exists() else 0
+    reason = reason or _difference(run, text, proved, sha256, lengths_sha256)
+    result = VerifyResult(
+        stamp=stamp,
+        verified=not reason,
+        decoded_bytes=decoded_bytes,
+        text_sha256=sha256,
+        files_sha256=files_sha256,
+        decode_s=time.perf_counter() - began,
+        reason=reason,
+    )
+    place.finish("verify", result)
+    return result
+
+
+def _difference(
+    run: Run, text: Path | None, proved: ProveResult, text_sha256: str, lengths_sha256: str
+) -> str:
+    """In what the decoded text is not the one that was proved; empty: it is the same."""
+    if text_sha256 != proved.text_sha256:
+        return f"the decoded text has SHA-256 {text_sha256}, the proved one {proved.text_sha256}"
+    if lengths_sha256 != proved.lengths_sha256:
+        return "the decoded documents have other lengths than the proved ones"
+    data = run.result("data")
+    if text is None and isinstance(data, DataResult) and data.text_sha256 != text_sha256:
+        return "the decoded text is not the validation text of this run: run fairway prove again"
+    return ""
+
+
+def _decode_apart(artifact_file: Path, proof: Path, out: Path) -> tuple[str, str]:
+    """Decode in a fresh process that works in the files' folder.
+
+    Returns (why it failed or "", SHA-256 of the decoded lengths).
+    """
+    home = str(Path(fairway.__file__).parents[1])
+    paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
+    done = subprocess.run(
+        [sys.executable, "-m", "fairway.prove.proof", artifact_file.name, proof.name, out.name],
+        cwd=out.parent,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    try:
+        said = json.loads(done.stdout)
+    except ValueError:
+        return f"the decoding process failed with exit code {done.returncode}", ""
+    return said.get("error", ""), said.get("lengths_sha256", "")
+
+
+def decode(artifact_file: Path, proof: Path, out: Path) -> texts.Digest:
+    """Write the text that a proof holds to `out`. Raises BadInput, and then `out` is not written.
+
+    Memory: one chunk at a time.
+    """
+    opened = artifact.read(artifact_file)
+    try:
+        data = proof.read_bytes()
+    except OSError as error:
+        raise BadInput(f"cannot read the proof {proof}: {error.strerror}") from None
+    reader = Reader(data, "the proof's header")
+    header = Header.read(reader)
+    if header.artifact_sha256 != opened.sha256:
+        raise BadInput(
+            f"the proof needs the artifact with SHA-256 {header.artifact_sha256}, and "
+            f"{artifact_file} has {opened.sha256}"
+        )
+    digest = texts.Digest()
+    with (
+        computing(opened, header.place) as (model, guard),
+        console.track("decode", len(data), "B") as task,
+        replacing(out) as temporary,
+        open(temporary, "wb") as file,
+    ):
+        guard.check_environment(header.environment)
+        guard.check_logits(header.logits)
+        codec = Codec(model, opened.tokenizer)
+        for i in range(header.chunks):
+            reader.enter(f"chunk {i + 1} of {header.chunks} of the proof")
+            start = reader.position
+
+            def progress(done: int, bits: float, start: int = start) -> None:
+                task.update(start + bits / 8)
+
+            for document in codec.decode(reader, progress):
+                digest.update(document)
+                file.write(document)
+        reader.check_end()
+        decoded = (digest.text_sha256, digest.lengths_sha256, digest.text_bytes, digest.documents)
+        if decoded != (
+            header.text_sha256, header.lengths_sha256, header.text_bytes, header.documents
+        ):  # fmt: skip
+            raise BadInput("the decoded text is not the one that the proof's header names")
+    return digest
+
+
+def main(arguments: list[str]) -> int:
+    """Decode a proof; one line of JSON on stdout says what came out, or why nothing did."""
+    try:
+        digest = decode(*(Path(argument) for argument in arguments))
+    except BadInput as error:
+        print(json.dumps({"error": str(error)}))
+        return 2
+    print(json.dumps({"text_sha256": digest.text_sha256, "lengths_sha256": digest.lengths_sha256}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

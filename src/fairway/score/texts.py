@@ -1,0 +1,80 @@
+"""The text that is scored or proved: the validation split, or a file."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairway.course import Run
+from fairway.errors import BadInput
+from fairway.recipe import Recipe
+from fairway.results import DataResult
+from fairway.text.corpus import read_documents
+from fairway.text.prepare import load_val
+from fairway.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Text:
+    """Tokens and what they decode to; the lengths' hash is over little-endian u64s."""
+
+    tokens: NDArray[np.uint16]  # [N], BOS before each document
+    text_bytes: int
+    text_sha256: str
+    lengths_sha256: str
+
+
+def load(recipe: Recipe, run: Run, tokenizer: Tokenizer, file: Path | None) -> Text:
+    """The validation split of the run, or the documents in `file`, as `tokenizer` writes them.
+
+    Raises BadInput when there is no text, or the split is not the one that `data` made.
+    """
+    if file is not None:
+        documents = read_documents(file, recipe.data.text_field)
+        if not any(documents):
+            raise BadInput(f"{file} holds no text: give another file")
+        return describe(tokenizer.encode_documents(documents), tokenizer)
+    data = run.need("data")
+    assert isinstance(data, DataResult)
+    text = describe(load_val(run.data_folder(data)), tokenizer)
+    if text.text_sha256 != data.text_sha256:
+        raise BadInput(
+            f"the validation tokens in {run.data_folder(data)} do not decode to the text that "
+            "'data' made: run fairway data on it again (--force data)"
+        )
+    return text
+
+
+def describe(tokens: NDArray[np.uint16], tokenizer: Tokenizer) -> Text:
+    """Hashes and length of what the tokens decode to."""
+    digest = Digest()
+    for document in tokenizer.decode(tokens):
+        digest.update(document)
+    return Text(tokens, digest.text_bytes, digest.text_sha256, digest.lengths_sha256)
+
+
+class Digest:
+    """SHA-256 of a text and of its documents' lengths, document by document."""
+
+    def __init__(self) -> None:
+        self._text, self._lengths = hashlib.sha256(), hashlib.sha256()
+        self.text_bytes = self.documents = 0
+
+    def update(self, document: bytes) -> None:
+        self._text.update(document)
+        self._lengths.update(struct.pack("<Q", len(document)))
+        self.text_bytes += len(document)
+        self.documents += 1
+
+    @property
+    def text_sha256(self) -> str:
+        return self._text.hexdigest()
+
+    @property
+    def lengths_sha256(self) -> str:
+        return self._lengths.hexdigest()
