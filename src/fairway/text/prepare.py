@@ -196,7 +196,7 @@ class _FromShards:
 
     def fingerprint(self) -> str:
         """Of names, sizes and the first and last tokens: shards may hold many gigabytes."""
-        digest = hashlib.sha256(self._tokenizer.to_bytes())
+        digest = hashlib.sha256(Path(self._data.tokenizer).read_bytes())
         for path in [*self._train, *self._val]:
             tokens = read_shard(path)
             digest.update(f"{path.name} {tokens.size}".encode())
