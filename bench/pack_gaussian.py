@@ -63,7 +63,9 @@ def main() -> int:
     print(f"{'total':10} {len(data):12,}  {pack.bits_per_weight(made):.4f} bits per weight")
     for name in ("blocks.0.attn.q", "blocks.0.mlp.up", "blocks.0.mlp.down", "embed.tokens"):
         row = next(row for row in made.tensors if row.name == name)
-        codes, _ = quantize.codes_from_weights(state[name].numpy(), row.code_bits)
+        codes, _ = quantize.codes_from_weights(
+            state[name].numpy(), row.code_bits, shape.pack.row_scale
+        )
         spent = f"{row.bits_per_weight:.4f} bits per weight with its scales"
         print(f"{name}: {spent}; entropy of its codes {entropy_bits(codes):.4f}")
     return 0 if len(data) < LIMIT_BYTES else 1

@@ -140,6 +140,7 @@ class Pack(Section):
     """Bits of the codes and the byte budget of the artifact."""
 
     quantizer: Literal["rtn"] = "rtn"
+    row_scale: Literal["std", "max"] = "std"  # a row's largest code: 4 standard deviations, or max
     mlp_bits: int = Field(5, ge=2, le=8)
     attention_bits: int = Field(6, ge=2, le=8)
     bigram_bits: int = Field(6, ge=2, le=8)

@@ -22,7 +22,7 @@ def rows(seed: int, shape: tuple[int, int], spread: float = 0.1) -> np.ndarray:
 def test_rtn_is_the_rule_of_the_reference(bits: int, c: int) -> None:
     weights = rows(0, (40, 96))
     weights[3] = 0
-    codes, scales = quantize.codes_from_weights(weights, bits)
+    codes, scales = quantize.codes_from_weights(weights, bits, "max")
     for row, found, scale in zip(weights, codes, scales, strict=True):
         s = np.float16(max(np.abs(row).max() / np.float32(c), 1e-12))
         s = max(s, np.finfo(np.float16).tiny)
@@ -38,7 +38,7 @@ def test_rtn_is_the_rule_of_the_reference(bits: int, c: int) -> None:
 def test_pairs_round_trip(seed: int, bits: int, height: int, width: int, power: float) -> None:
     """Off by at most half a step, and rounded weights are a fixed point."""
     weights = rows(seed, (height, width)) * np.float32(10.0**power)
-    codes, scales = quantize.codes_from_weights(weights, bits)
+    codes, scales = quantize.codes_from_weights(weights, bits, "max")
     assert codes.shape == weights.shape
     assert np.abs(codes.astype(int)).max(initial=0) <= 2 ** (bits - 1) - 1
     back = quantize.weights_from_codes(codes, scales)
@@ -46,11 +46,12 @@ def test_pairs_round_trip(seed: int, bits: int, height: int, width: int, power: 
     step = scales.astype(np.float32)[:, None]
     # at the row's largest weight the rounding of the scale to fp16 adds to it
     assert np.all(np.abs(back - weights) <= step * (0.5 + 2.0 ** (bits - 12)))
-    assert np.array_equal(quantize.rounded(back, bits), back)
+    assert np.array_equal(quantize.rounded(back, bits, "max"), back)
 
 
-def test_zero_rows_stay_zero() -> None:
-    codes, scales = quantize.codes_from_weights(np.zeros((3, 4), np.float32), 5)
+@pytest.mark.parametrize("row_scale", ["std", "max"])
+def test_zero_rows_stay_zero(row_scale: quantize.RowScale) -> None:
+    codes, scales = quantize.codes_from_weights(np.zeros((3, 4), np.float32), 5, row_scale)
     assert not codes.any()
     assert np.all(scales > 0)
 
@@ -60,9 +61,23 @@ def test_diverged_weights_are_refused(bad: float) -> None:
     weights = np.ones((2, 3), np.float32)
     weights[1, 2] = bad
     with pytest.raises(ValueError, match="not finite or too large"):
-        quantize.codes_from_weights(weights, 8)
+        quantize.codes_from_weights(weights, 8, "max")
     with pytest.raises(ValueError, match="not finite or too large"):
-        quantize.rounded(weights, quantize.FLOAT_BITS)
+        quantize.codes_from_weights(weights, 5, "std")
+    with pytest.raises(ValueError, match="not finite or too large"):
+        quantize.rounded(weights, quantize.FLOAT_BITS, "max")
+
+
+@pytest.mark.parametrize("bits", [5, 6])
+def test_a_row_scale_by_spread_ignores_one_outlier(bits: int) -> None:
+    weights = rows(2, (1, 4096))
+    _, quiet = quantize.codes_from_weights(weights, bits, "std")
+    weights[0, 7] = 12.0
+    codes, loud = quantize.codes_from_weights(weights, bits, "std")
+    top = 2 ** (bits - 1) - 1
+    assert codes[0, 7] == top  # clipped
+    assert loud[0] == pytest.approx(quiet[0], rel=0.03)
+    assert quiet[0] * top == pytest.approx(4 * weights[0, 8:].std(), rel=0.02)
 
 
 def test_every_matrix_of_the_network_is_quantized() -> None:

@@ -95,7 +95,7 @@ def write(
     bodies = [_write_recipe(model), tokenizer.to_bytes()]
     for part in MATRIX_PARTS:
         inside = {name: weights[name] for name in _inside(part, shapes)}
-        bodies.append(_write_matrices(inside, quantize.bits_of(part, pack)))
+        bodies.append(_write_matrices(inside, quantize.bits_of(part, pack), pack.row_scale))
     bodies.append(_write_small({name: weights[name] for name in _inside("small", shapes)}))
     header = _PREFIX.pack(MAGIC, VERSION)
     header += b"".join(_ENTRY.pack(len(body), zlib.crc32(body)) for body in bodies)
@@ -223,13 +223,15 @@ def _inside(part: quantize.Part, shapes: Shapes) -> Shapes:
     return {name: shape for name, shape in shapes.items() if quantize.part_of(name) == part}
 
 
-def _write_matrices(weights: dict[str, Weights], bits: int) -> bytes:
+def _write_matrices(
+    weights: dict[str, Weights], bits: int, row_scale: quantize.RowScale
+) -> bytes:
     """One byte, the bits of a code before entropy coding; then the stream."""
     coder = Coder()
     matrices = {}
     for name, w in weights.items():
         with _fitting(name):
-            matrices[name] = tensors.Matrix(*quantize.codes_from_weights(w, bits))
+            matrices[name] = tensors.Matrix(*quantize.codes_from_weights(w, bits, row_scale))
     tensors.code_matrices(coder, matrices, {name: w.shape for name, w in weights.items()}, bits)
     return bytes([bits]) + coder.finish()
 

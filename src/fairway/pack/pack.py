@@ -91,7 +91,8 @@ def check_equal(made: Artifact, weights: dict[str, Tensor], pack: Pack) -> None:
     """Raise RuntimeError unless the artifact holds exactly the weights rounded as it should."""
     for name, found in made.state.items():
         bits = quantize.bits_of(quantize.part_of(name), pack)
-        if not torch.equal(found, torch.from_numpy(quantize.rounded(weights[name].numpy(), bits))):
+        wanted = quantize.rounded(weights[name].numpy(), bits, pack.row_scale)
+        if not torch.equal(found, torch.from_numpy(wanted)):
             raise RuntimeError(f"the artifact does not read back: {name} differs")
 
 

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from fairway.recipe import Pack
 
 Part = Literal["embedding", "attention", "mlp", "bigram", "small"]
+RowScale = Literal["std", "max"]
 
 FLOAT_BITS = 16  # of tensors that are stored as they are, in fp16
+SPREADS = 4.0  # standard deviations under the largest code, for row_scale "std"
 _SMALLEST_SCALE = np.finfo(np.float16).smallest_normal
 
 _PARTS: dict[str, Part] = {
@@ -49,15 +51,21 @@ def bits_of(part: Part, pack: Pack) -> int:
 
 
 def codes_from_weights(
-    weights: NDArray[np.float32], bits: int
+    weights: NDArray[np.float32], bits: int, row_scale: RowScale
 ) -> tuple[NDArray[np.int8], NDArray[np.float16]]:
     """float32[rows, columns] → codes int8[rows, columns] and scales float16[rows].
 
-    With c = 2^(bits-1) - 1: s_r = max_j |w_rj| / c, code = clamp(round(w / s_r), -(c+1), c).
+    With c = 2^(bits-1) - 1: s_r = a_r / c, code = clamp(round(w / s_r), -(c+1), c), where a_r is
+    max_j |w_rj| ("max", the original's) or 4·std_j(w_rj) ("std"). The entropy of the codes then
+    does not depend on one outlier, and 8-bit codes keep "max": there outliers cost more than bytes.
     Raises ValueError when a weight is not finite or too large for an fp16 scale.
     """
     top = 2 ** (bits - 1) - 1
-    limit = np.max(np.abs(weights), axis=1, initial=0.0) / np.float32(top)
+    if row_scale == "max" or bits == 8:
+        reach = np.max(np.abs(weights), axis=1, initial=0.0)
+    else:
+        reach = SPREADS * np.sqrt(np.mean(np.square(weights, dtype=np.float64), axis=1))
+    limit = reach / np.float32(top)
     if not np.all(limit <= np.finfo(np.float16).max):
         raise ValueError("a weight is not finite or too large")
     scales = np.maximum(limit, _SMALLEST_SCALE).astype(np.float16)
@@ -79,8 +87,10 @@ def halves_from_weights(weights: NDArray[np.float32]) -> NDArray[np.float16]:
     return halves
 
 
-def rounded(weights: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
+def rounded(
+    weights: NDArray[np.float32], bits: int, row_scale: RowScale
+) -> NDArray[np.float32]:
     """The weights as a decoder gets them."""
     if bits == FLOAT_BITS:
         return halves_from_weights(weights).astype(np.float32)
-    return weights_from_codes(*codes_from_weights(weights, bits))
+    return weights_from_codes(*codes_from_weights(weights, bits, row_scale))
