@@ -298,7 +298,8 @@ def _documented(node: ast.AST) -> Iterator[tuple[str, str]]:
         if docstring:
             yield _heading(node), docstring
     for child in ast.iter_child_nodes(node):
-        yield from _documented(child)
+        if not isinstance(child, ast.expr):  # no definition is inside an expression
+            yield from _documented(child)
 
 
 def _heading(node: ast.AST) -> str:
