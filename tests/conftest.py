@@ -7,8 +7,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
+from fairway import cli, console
 from fairway.course import Run
+from fairway.model.gpt import build
+from fairway.recipe import Model
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +35,36 @@ def tiny(finished_tiny, tmp_path):
     """A copy of the finished run, with its data beside it, to change at will."""
     shutil.copytree(finished_tiny.parent, tmp_path / "runs")
     return Run(tmp_path / "runs" / "tiny")
+
+
+@pytest.fixture(scope="session")
+def lively_model():
+    """A small untrained network with 300 tokens, BOS 0, whose logits depend on all it can see.
+
+    Do not change it.
+    """
+    shape = Model(
+        num_layers=2, dim=32, num_heads=2, num_kv_heads=1, window=32, bigram_rows=64, bigram_dim=16
+    )
+    model = build(shape, vocab_size=300, bos_id=0, seed=1)
+    random = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.add_(torch.randn(parameter.shape, generator=random) * 0.05)
+    return model
+
+
+@pytest.fixture
+def fairway(capsys, monkeypatch):
+    """Give a command in this process; returns (exit code, stdout, stderr on one line)."""
+
+    def give(*arguments):
+        monkeypatch.setattr(console._console, "quiet", False)
+        monkeypatch.setattr(sys, "argv", ["fairway", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        shown = capsys.readouterr()
+        return ended.value.code, shown.out, " ".join(shown.err.split())
+
+    return give

@@ -50,6 +50,7 @@ InputFile = Annotated[Path, typer.Argument(metavar="FILE")]
 Out = Annotated[Path | None, typer.Option(help="Run folder; default runs/<recipe name>.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override.")]
+Text = Annotated[Path | None, typer.Option(metavar="FILE", help="Instead of the validation text.")]
 Force = Annotated[str, typer.Option(metavar="VERB", help="Redo it and all that depends on it.")]
 
 
@@ -170,12 +171,16 @@ def _opened(recipe: "Recipe", run: "Run") -> Iterator[None]:
         yield
 
 
-def _perform(verb: str, recipe: "Recipe", run: "Run", **options: Any) -> "Result":
+def _perform(
+    verb: str, recipe: "Recipe", run: "Run", text: Path | None = None, **options: Any
+) -> "Result":
     """Do the verb unless its result still holds, and say which of the two in one line."""
     from fairway import console
     from fairway.publish.report import sentence
 
-    before = run.result(verb)
+    before = (run.about(text) if text else run).result(verb)
+    if text:
+        options["text"] = text
     module, _, function = VERBS[verb].partition(":")
     result: Result = getattr(import_module(module), function)(recipe, run, **options)
     skipped = "finished before: " if result == before else ""
@@ -271,6 +276,7 @@ def score(
     run: RunFolder,
     protocol: Annotated[str | None, typer.Option(help="plain, sliding or rolling.")] = None,
     stride: Annotated[int | None, typer.Option(help="Of sliding windows, in tokens.")] = None,
+    text: Text = None,
     sets: Sets = None,
 ) -> "Result":
     """Bits per byte of the validation text under the artifact."""
@@ -281,27 +287,23 @@ def score(
     ]
     recipe, folder = _reload(run, "score", overrides)
     with _opened(recipe, folder):
-        return _perform("score", recipe, folder)
+        return _perform("score", recipe, folder, text)
 
 
 @command
-def prove(
-    run: RunFolder,
-    text: Annotated[Path | None, typer.Option(metavar="FILE", help="Another text.")] = None,
-    sets: Sets = None,
-) -> "Result":
+def prove(run: RunFolder, text: Text = None, sets: Sets = None) -> "Result":
     """Write the validation text as a file that decodes from the artifact alone."""
     recipe, folder = _reload(run, "prove", sets or [])
     with _opened(recipe, folder):
-        return _perform("prove", recipe, folder, **({"text": text} if text else {}))
+        return _perform("prove", recipe, folder, text)
 
 
 @command
-def verify(run: RunFolder) -> "Result":
+def verify(run: RunFolder, text: Text = None) -> "Result":
     """Decode the proof in a separate process and compare."""
     recipe, folder = _reload(run, "verify", [])
     with _opened(recipe, folder):
-        return _perform("verify", recipe, folder)
+        return _perform("verify", recipe, folder, text)
 
 
 @command

@@ -27,12 +27,12 @@ _STYLE = {
 
 
 def training(lines: Sequence[Mapping[str, float]]) -> str:
-    """Loss (nats per token) above the learning rate, over steps; `lines` of metrics.jsonl."""
+    """Loss (nats per token) above the rate (share of its peak), over steps of metrics.jsonl."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(4.6, 3.4), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
         _curve(above, lines, "loss", "nats per token")
-        _curve(below, lines, "lr", "learning rate")
+        _curve(below, lines, "lr", "share of\npeak rate")
         below.set_xlabel("step")
         return _svg(figure)
 

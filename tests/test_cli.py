@@ -1,0 +1,296 @@
+"""The command line: exit codes, sentences, and what is skipped."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from fairway import cli
+
+HEAVY = ("torch", "numpy", "pydantic", "rich", "matplotlib")
+
+
+def test_help_answers_at_once():
+    code = (
+        "import sys; sys.argv = ['fairway', '--help']\n"
+        "from fairway.cli import main\n"
+        "try: main()\n"
+        f"finally: assert not set({HEAVY}) & set(sys.modules)"
+    )
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        seconds.append(time.perf_counter() - start)
+        assert shown.returncode == 0, shown.stderr
+        assert "verify" in shown.stdout
+    assert min(seconds) < 0.3
+
+
+def test_every_command_has_help(fairway):
+    for command in cli.app.registered_commands:
+        code, out, _ = fairway(command.callback.__name__, "--help")
+        assert code == 0
+        assert "--json" in out
+
+
+# Bad input: one sentence and exit code 2.
+
+
+def refused(fairway, *arguments):
+    code, out, err = fairway(*arguments)
+    assert code == 2, err
+    assert out == ""
+    assert "Traceback" not in err
+    return err.rpartition("error: ")[2]
+
+
+def test_unknown_keys_and_verbs(fairway, tmp_path):
+    out = tmp_path / "run"
+    sentence = refused(fairway, "play", "tiny", "--out", out, "--set", "model.dims=3")
+    assert "unknown key model.dims, did you mean 'dim'?" in sentence
+    assert "no such verb" in refused(fairway, "play", "tiny", "--out", out, "--force", "packing")
+    assert not out.exists()
+
+
+def test_missing_files(fairway, tmp_path):
+    assert "no recipe 'nope'" in refused(fairway, "play", "nope")
+    assert "is no run folder" in refused(fairway, "verify", tmp_path / "nope")
+    missing = tmp_path / "nope.fairway"
+    assert str(missing) in refused(fairway, "inspect", missing)
+    assert str(missing) in refused(fairway, "sample", missing, "--prompt", "x")
+    assert "there is nothing to report on" in refused(fairway, "report", tmp_path)
+    source = ("--set", "data.source=files", "--set", f"data.path={tmp_path / 'nope'}")
+    assert "nope" in refused(fairway, "data", "tiny", "--out", tmp_path / "run", *source)
+
+
+def test_missing_input_of_compress(fairway, tiny, tmp_path):
+    missing = tmp_path / "nope.txt"
+    assert "cannot read" in refused(fairway, "compress", tiny.artifact, missing)
+    assert "-o FILE" in refused(fairway, "decompress", tiny.artifact, missing)
+
+
+def test_an_empty_corpus(fairway, tmp_path):
+    (tmp_path / "text").mkdir()
+    source = ("--set", "data.source=files", "--set", f"data.path={tmp_path / 'text'}")
+    assert str(tmp_path / "text") in refused(
+        fairway, "data", "tiny", "--out", tmp_path / "run", *source
+    )
+
+
+def test_a_vocabulary_larger_than_the_corpus_allows(fairway, tmp_path):
+    folder = tmp_path / "text"
+    folder.mkdir()
+    (folder / "train.txt").write_text("one two three " * 50)
+    (folder / "val.txt").write_text("four five six " * 50)
+    options = ["data.source=files", f"data.path={folder}", "data.vocab_size=5000"]
+    sets = [word for option in options for word in ("--set", option)]
+    sentence = refused(fairway, "data", "tiny", "--out", tmp_path / "run", *sets)
+    assert "vocab" in sentence
+
+
+def test_a_damaged_shard(fairway, tiny):
+    for shard in tiny.data_folder(tiny.need("data")).glob("*.bin"):
+        shard.write_bytes(shard.read_bytes()[:1100])
+    tiny.forget("train")
+    sentence = refused(fairway, "train", "tiny", "--out", tiny.path)
+    assert ".bin" in sentence
+
+
+def test_a_truncated_artifact(fairway, tiny):
+    tiny.artifact.write_bytes(tiny.artifact.read_bytes()[:-100])
+    assert "model.fairway" in refused(fairway, "inspect", tiny.artifact)
+
+
+def test_an_artifact_of_a_newer_version(fairway, tiny):
+    data = bytearray(tiny.artifact.read_bytes())
+    data[4] += 1
+    tiny.artifact.write_bytes(data)
+    assert "newer" in refused(fairway, "inspect", tiny.artifact)
+
+
+def test_an_unwritable_folder(fairway, tmp_path):
+    (tmp_path / "file").write_text("")
+    sentence = refused(fairway, "data", "tiny", "--out", tmp_path / "file" / "run")
+    assert "cannot write to" in sentence
+    assert "choose another with --out" in sentence
+
+
+def test_a_full_disk(tiny, tmp_path):
+    """On a real file system of 8 kB, in a mount namespace of its own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    letter = tmp_path / "letter"
+    letter.write_bytes(os.urandom(12_000))
+    script = (
+        f"mount -t tmpfs -o size=8k none {disk} && exec {sys.executable} -m fairway "
+        f"compress {tiny.artifact} {letter} -o {disk / 'out'}"
+    )
+    namespace = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    if not shutil.which("unshare") or subprocess.run([*namespace, "true"]).returncode:
+        pytest.skip("this machine does not allow mount namespaces")
+    done = subprocess.run([*namespace, script], capture_output=True, text=True)
+    if "mount:" in done.stderr:
+        pytest.skip("this machine does not allow mounts in a namespace")
+    assert done.returncode == 2, done.stderr
+    assert "the disk is full" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(errno.ENOSPC, "full", "x"), "the disk is full (x)"),
+        (OSError(errno.EACCES, "no", "x"), "no permission (x)"),
+        (MemoryError(), "out of memory"),
+        (RuntimeError("CUDA out of memory. Tried"), "out of memory"),
+        (ValueError("a bug"), ""),
+    ],
+)
+def test_sentences_of_errors(error, sentence):
+    assert cli._sentence(error).startswith(sentence)
+
+
+def test_debug_shows_the_traceback(monkeypatch):
+    from fairway.errors import BadInput
+
+    monkeypatch.setattr(sys, "argv", ["fairway", "play", "nope", "--debug"])
+    with pytest.raises(BadInput):
+        cli.main()
+
+
+def test_only_the_verbs_own_section_can_be_overridden(fairway, tiny):
+    sentence = refused(fairway, "pack", tiny.path, "--set", "model.dim=64")
+    assert "'pack' reads only ['pack']" in sentence
+
+
+def test_two_commands_on_one_folder(fairway, tiny):
+    with tiny.lock():
+        assert f"in use by process {os.getpid()}" in refused(fairway, "verify", tiny.path)
+
+
+# Verdicts: exit code 1.
+
+
+def test_over_budget(fairway, tiny):
+    code, out, err = fairway("pack", tiny.path, "--budget", 10, "--json")
+    assert code == 1
+    assert json.loads(out)["within_budget"] is False
+    assert "over pack.budget_bytes" in err
+
+
+def test_a_damaged_proof_is_not_verified(fairway, tiny):
+    data = bytearray(tiny.proof_file.read_bytes())
+    data[len(data) // 2] ^= 0x55
+    tiny.proof_file.write_bytes(data)
+    code, out, err = fairway("verify", tiny.path, "--json")
+    assert code == 1, err
+    assert json.loads(out)["verified"] is False
+    assert "the proof does not hold" in err
+
+
+# The course.
+
+
+def test_finished_work_is_skipped(fairway, tiny):
+    before = {path: path.read_bytes() for path in tiny.path.glob("*.json")}
+    code, out, err = fairway("play", "tiny", "--out", tiny.path, "--json")
+    assert code == 0, err
+    assert err.count("finished before") == 6
+    assert "verified" in err
+    results = json.loads(out)
+    assert list(results) == ["data", "train", "pack", "score", "prove", "verify"]
+    assert results["verify"]["verified"] is True
+    assert results["prove"]["text_bytes"] == results["data"]["val_bytes"]
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_force_redoes_a_verb_and_what_depends_on_it(fairway, tiny):
+    code, _, err = fairway("play", "tiny", "--out", tiny.path, "--force", "prove")
+    assert code == 0, err
+    assert err.count("finished before") == 4
+
+
+def test_dry_run_says_what_would_run_and_why(fairway, tiny):
+    code, _, err = fairway("play", "tiny", "--out", tiny.path, "--dry-run")
+    assert code == 0
+    assert err.count("│ finished") == 6
+    sets = ("--set", "pack.mlp_bits=4", "--set", "score.stride=8")
+    _, _, err = fairway("play", "tiny", "--out", tiny.path, "--dry-run", *sets)
+    assert err.count("│ finished") == 2
+    assert "changed: pack" in err
+    assert "after pack" in err
+    _, _, err = fairway("play", "tiny", "--out", tiny.path, "--dry-run", "--force", "score")
+    assert err.count("│ finished") == 5
+    assert "would run (--force score)" in err
+
+
+def test_dry_run_of_a_new_run_makes_nothing(fairway, tmp_path):
+    code, _, err = fairway("play", "tiny", "--out", tmp_path / "new", "--dry-run")
+    assert code == 0
+    assert err.count("would run") == 6
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_score_protocols(fairway, tiny):
+    scores = {}
+    for protocol in ("plain", "sliding"):
+        code, out, _ = fairway("score", tiny.path, "--protocol", protocol, "--json")
+        assert code == 0
+        scores[protocol] = json.loads(out)
+        assert scores[protocol]["protocol"] == protocol
+    assert scores["sliding"]["bpb"] < scores["plain"]["bpb"]
+
+
+def test_compress_and_decompress_any_bytes(fairway, tiny, tmp_path):
+    letter = tmp_path / "letter.txt"
+    letter.write_bytes("Grüße,\r\n\t▁ 🙂\xff".encode("latin-1", "ignore") + b"\xff\x00 end")
+    code, out, _ = fairway("compress", tiny.artifact, letter, "--json")
+    assert code == 0
+    assert json.loads(out)["input_bytes"] == letter.stat().st_size
+    before = letter.read_bytes()
+    letter.unlink()
+    assert fairway("decompress", tiny.artifact, tmp_path / "letter.txt.fwz")[0] == 0
+    assert letter.read_bytes() == before
+
+
+def test_sample_and_inspect(fairway, tiny):
+    options = ("--prompt", "The", "--tokens", "5", "--json")
+    code, out, err = fairway("sample", tiny.artifact, *options)
+    assert code == 0
+    assert json.loads(out)["text"].startswith("The")
+    assert "The" in err
+    code, out, err = fairway("inspect", tiny.artifact, "--json")
+    assert code == 0
+    assert sum(json.loads(out)["parts"].values()) == tiny.artifact.stat().st_size
+    assert "bits per weight" in err
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(tiny):
+    tiny.forget("train")
+    tiny.metrics.unlink()
+    command = [sys.executable, "-m", "fairway", "train", "tiny", "--out", str(tiny.path)]
+    command += ["--set", "train.steps=100000"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as training:
+        deadline = time.monotonic() + 60
+        while not (tiny.metrics.exists() and tiny.metrics.stat().st_size):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        training.send_signal(signal.SIGINT)
+        _, err = training.communicate(timeout=60)
+    assert training.returncode == 130, err
+    assert "the same command goes on from here" in err
+    assert "Traceback" not in err
+    assert tiny.checkpoint.exists()
+
+
+def test_other_ranks_are_silent(fairway, tiny, monkeypatch):
+    monkeypatch.setattr(cli, "_is_main_rank", lambda: False)
+    code, out, err = fairway("pack", tiny.path, "--json")
+    assert (code, out, err) == (0, "", "")

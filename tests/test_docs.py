@@ -1,0 +1,71 @@
+"""Every command in a console block of README.md and docs/ runs, with `tiny` in place of `demo`."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands(page: Path) -> list[str]:
+    blocks = re.findall(r"^```console\n(.*?)^```", page.read_text("utf-8"), re.M | re.S)
+    return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+
+
+WITH_COMMANDS = [page for page in PAGES if commands(page)]
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: page.name)
+def test_the_commands_of_a_page_run(page, finished_tiny, tmp_path, fairway, monkeypatch):
+    shutil.copytree(finished_tiny.parent / "data", tmp_path / "runs" / "data")
+    shutil.copytree(finished_tiny, tmp_path / "runs" / "demo")
+    (tmp_path / "letter.txt").write_text("Dear reader,\n\nthis is a letter.\n")
+    monkeypatch.chdir(tmp_path)
+    for command in commands(page):
+        words = [{"demo": "tiny"}.get(word, word) for word in shlex.split(command)]
+        if words[0] == "fairway":
+            code, _, err = fairway(*words[1:])
+        else:
+            assert words[0] == "torchrun"
+            command = [sys.executable, "-m", "torch.distributed.run", *words[1:]]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+            code, err = done.returncode, done.stderr
+        assert code == 0, f"{command}\n{err}"
+
+
+def test_some_pages_have_commands():
+    assert {"README.md", "commands.md"} <= {page.name for page in WITH_COMMANDS}
+
+
+def test_links_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_make_targets_of_the_readme_exist():
+    targets = re.findall(r"^ +make (\w+)", (ROOT / "README.md").read_text("utf-8"), re.M)
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    assert {"demo", "test"} <= set(targets)
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.M)
+
+
+def test_every_recipe_opens_with_its_command():
+    for recipe in (ROOT / "src/fairway/recipes").glob("*.toml"):
+        opening = recipe.read_text("utf-8").split("\n\n")[0]
+        assert re.search(rf"Command: .*\b{recipe.stem}\b", opening), recipe.name
+
+
+def test_the_house_is_as_drawn():
+    drawn = (ROOT / "docs/house.md").read_text("utf-8")
+    for path in (ROOT / "src/fairway").iterdir():
+        name = f"{path.name}/" if path.is_dir() else path.name
+        if not name.startswith("__"):
+            assert re.search(rf"^ +{re.escape(name)} ", drawn, re.M), name
