@@ -138,6 +138,15 @@ class TestDocuments:
         process.wait()
         assert products(run.data_folder(prepare(given, run))) == whole
 
+    def test_a_lost_shard_is_made_again(self, corpus, run):
+        folder = run.data_folder(made(corpus, run))
+        whole = products(folder)
+        (folder / "train_000000.bin").unlink()
+        with pytest.raises(BadInput, match="run fairway data first"):
+            load_train(folder)
+        made(corpus, run)
+        assert products(folder) == whole
+
     def test_leftovers_of_a_kill_are_removed(self, corpus, run):
         folder = run.data_folder(made(corpus, run))
         (folder / "manifest.json").unlink()

@@ -1,5 +1,7 @@
 """Lossless for any bytes; the same tokens as the trained model; the challenge's byte rule."""
 
+from itertools import pairwise
+
 import brotli
 import numpy as np
 import pytest
@@ -122,6 +124,32 @@ def test_rebuilt_model_encodes_like_the_trained_one(monkeypatch):
     ours = [tokenizer.decode([0, t])[0] for t in tokenizer.encode(TEXT.encode()).tolist()]
     marks = str.maketrans({"\u2581": " ", "\ue00a": "\n", "\ue009": "\t"})
     assert [b.decode() for b in ours] == [piece.translate(marks) for piece in pieces]
+
+
+def merge(text, pieces):
+    """docs/formats.md's encoding of text without reserved characters, one merge at a time."""
+    ranks = {piece: rank for rank, piece in enumerate(pieces)}
+    parts = list(text)
+    while True:
+        pairs = [(ranks[a + b], i) for i, (a, b) in enumerate(pairwise(parts)) if a + b in ranks]
+        if not pairs:
+            break
+        _, i = min(pairs)
+        parts[i : i + 2] = [parts[i] + parts[i + 1]]
+    ids = []
+    for part in parts:
+        ids += [257 + ranks[part]] if part in ranks else [1 + byte for byte in part.encode()]
+    return ids
+
+
+@settings(deadline=None)
+@given(
+    st.one_of(st.text("thecasonm ,“—1\n\t\r\0é", max_size=60), st.sampled_from(TEXT.split("\n\n")))
+)
+def test_encoding_is_what_the_format_says(tokenizer, text):
+    pieces = brotli.decompress(tokenizer.to_bytes()[1:]).decode("latin-1").split("\xff")
+    pieces = [piece.encode("latin-1").decode() for piece in pieces]
+    assert tokenizer.encode(text.encode()).tolist() == merge(text, pieces)
 
 
 def test_a_long_document_is_encoded_as_in_one_piece(tokenizer, monkeypatch):

@@ -305,10 +305,13 @@ def _open(folder: Path, entries: Sequence[ShardEntry]) -> list[Shard]:
 
 
 def _read_manifest(folder: Path) -> Manifest | None:
+    """None unless all of the data is there."""
     try:
-        return Manifest.model_validate_json((folder / _MANIFEST).read_bytes())
+        manifest = Manifest.model_validate_json((folder / _MANIFEST).read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
+    paths = [_TOKENIZER, *(shard.path for shard in manifest.train + manifest.val)]
+    return manifest if all((folder / path).exists() for path in paths) else None
 
 
 def _need_manifest(folder: Path) -> Manifest:
