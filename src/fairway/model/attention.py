@@ -92,10 +92,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """softmax(q·kᵀ/√h + mask)·v; q [B, H, S, h], k and v [B, G, n, h], H a multiple of G."""
     group = q.shape[1] // k.shape[1]
     if q.shape[2] == 1 and mask is not None:  # one token: the group's heads are the rows
-        B, G, n, h = k.shape
+        B, G, _, h = k.shape
         rows = q.reshape(B, G, group, h) * h**-0.5
         scores = (rows @ k.transpose(2, 3)).masked_fill(~mask, float("-inf"))
-        return (scores.softmax(-1) @ v).reshape(B, G * group, 1, h)
+        y: Tensor = scores.softmax(-1) @ v
+        return y.reshape(B, G * group, 1, h)
     if group > 1:
         k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
     return scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)

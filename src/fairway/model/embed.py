@@ -11,7 +11,7 @@ from fairway.recipe import Model
 
 
 class Embedding(nn.Module):
-    """e = tokens[t] + s · bigram_table[hash(t_i, t_{i-1})] · bigram_projᵀ, and the gate after it."""
+    """e = tokens[t] + s · bigram_table[hash(t_i, t_{i-1})] · bigram_projᵀ, and its gate."""
 
     def __init__(self, shape: Model, vocab_size: int, bos_id: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Embedding(nn.Module):
         if shape.smear:
             self.smear_gate = nn.Parameter(torch.zeros(shape.dim))
 
-    def forward(self, tokens: Tensor, dtype: torch.dtype, cache: Cache | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, dtype: torch.dtype, cache: Cache | None) -> Tensor:
         """int64[B, S] → [B, S, d]."""
         x = embedding(tokens, self.tokens).to(dtype)
         if not self.bigram_rows:
@@ -68,6 +68,6 @@ class Embedding(nn.Module):
 
 
 def previous(tokens: Tensor, last: Tensor | None) -> Tensor:
-    """The token before each one: int64[B, S], -1 where unknown. `last` int64[B] precedes the row."""
+    """The token before each one: int64[B, S], -1 if unknown; `last` int64[B] precedes the row."""
     first = torch.full_like(tokens[:, :1], -1) if last is None else last[:, None]
     return torch.cat([first, tokens[:, :-1]], 1)

@@ -23,7 +23,8 @@ class _ReluSquared(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Tensor:
         (r,) = ctx.saved_tensors
-        return (upstream[0] * r).mul_(2)
+        grad: Tensor = (upstream[0] * r).mul_(2)
+        return grad
 
 
 class MLP(nn.Module):

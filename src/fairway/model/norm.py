@@ -27,7 +27,8 @@ class _RMSNorm(torch.autograd.Function):
         y, scale = ctx.saved_tensors
         g = upstream[0]
         along = (g * y).mean(-1, keepdim=True, dtype=scale.dtype)
-        return torch.addcmul(g, y, along.to(y.dtype), value=-1) * scale.to(y.dtype)
+        grad: Tensor = torch.addcmul(g, y, along.to(y.dtype), value=-1) * scale.to(y.dtype)
+        return grad
 
 
 def rms_norm(x: Tensor) -> Tensor:

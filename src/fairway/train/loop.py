@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tempfile
 import time
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fairway import console, course, world
 from fairway.clock import Clock
 from fairway.errors import BadInput, Interrupted
-from fairway.model.gpt import GPT, build
+from fairway.model.gpt import build
 from fairway.recipe import Recipe
 from fairway.results import TrainResult
 from fairway.text.batches import Batches
@@ -31,7 +31,9 @@ _MICRO_TOKENS = {"cpu": 8192, "cuda": 98304}  # activations of so many tokens at
 _STARVED = 0.8  # warn when the process got less CPU than this share of wall time
 
 
-def train(recipe: Recipe, run: course.Run, *, device: str = "", replay: bool = False) -> TrainResult:
+def train(
+    recipe: Recipe, run: course.Run, *, device: str = "", replay: bool = False
+) -> TrainResult:
     """Train `recipe` in `run`, or go on where an earlier process stopped.
 
     With `replay`, a budget in seconds follows the clock readings of the finished run instead of
@@ -77,7 +79,7 @@ class Trainer:
         self.optimizer = Optimizer(self.model, recipe.optim, place.dtype)
         self.average = Average([p.data for p in self.parameters], recipe.train)
         self.clock = Clock()
-        self.step = 0
+        self.step, self.compiled = 0, False
         self.readings: list[float] = []  # of the train clock before each step
         self.recorded = self._recorded_readings() if replay else None
         if run.checkpoint.exists() and not replay:
@@ -152,6 +154,7 @@ class Trainer:
             loss.backward()
             total += loss.detach()
         for p in self.parameters:
+            assert p.grad is not None
             self.place.sum_(p.grad)
         self.place.sum_(total)
         multiplier = learning_rate(progress, self.recipe.optim)
@@ -171,16 +174,31 @@ class Trainer:
         """The model's loss, compiled on random tokens if the recipe says so, on its own clock."""
         if not self.recipe.train.compile:
             return self.model.loss
-        self.clock.start("compile")
-        compiled = torch.compile(self.model.loss, dynamic=False)
+        with self.clock.during("compile"):
+            for cache in (None, tempfile.mkdtemp(prefix="fairway-inductor-")):
+                if cache:  # a compiler that was killed leaves an empty file in the usual cache
+                    os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
+                    torch.compiler.reset()
+                try:
+                    compiled = self._warm_up(torch.compile(self.model.loss, dynamic=False))
+                except torch._dynamo.exc.TorchDynamoException as error:
+                    reason = str(error).strip().splitlines()[-1]
+                    continue
+                self.compiled = True
+                return compiled
+        console.warn(f"torch.compile failed, training goes on slower without it: {reason}")
+        return self.model.loss
+
+    def _warm_up(self, loss_of: Any) -> Any:
+        """Run it forward and backward on random tokens; no state changes."""
         random = torch.Generator().manual_seed(0)
         shape = (self.micro_rows, self.recipe.model.window)
         x = torch.randint(self.model.vocab_size, shape, generator=random).to(self.place.device)
-        compiled(x, x).backward()
+        loss_of(x, x).backward()
         for p in self.parameters:
             p.grad = None
         self.place.synchronize()
-        return compiled
+        return loss_of
 
     def _validate(self, limit: int = 0) -> tuple[float, float]:
         with self.clock.during("score"):
@@ -239,7 +257,7 @@ class Trainer:
     def _save(self) -> None:
         if not self.place.is_main:
             return
-        tensors = {f"model.{n}": p for n, p in self.model.named_parameters()}
+        tensors: dict[str, Tensor] = {f"model.{n}": p for n, p in self.model.named_parameters()}
         tensors |= {f"mean.{i}": m for i, m in enumerate(self.average.mean)}
         tensors |= {f"optim.{n}": t for n, t in self.optimizer.state().items()}
         tensors["readings"] = torch.tensor(self.readings[: self.step], dtype=torch.float64)
@@ -278,7 +296,7 @@ class Trainer:
     def _metrics(self) -> console.Metrics | None:
         if not self.place.is_main:
             return None
-        env = world.describe(self.place) | {"commit": commit(), "compile": self.recipe.train.compile}
+        env = world.describe(self.place) | {"commit": commit(), "compiled": self.compiled}
         course.write_atomic(self.run.env, (json.dumps(env, indent=2) + "\n").encode())
         return console.Metrics(self.run.metrics, self.run.tensorboard, self.step)
 

@@ -31,7 +31,8 @@ def orthogonalize(u: Tensor, steps: int) -> Tensor:
         for _ in range(steps):
             g = x @ x.mT
             x = torch.baddbmm(x, torch.baddbmm(g, g, g, beta=B, alpha=C), x, beta=A)
-    return x.mT if tall else x
+    result: Tensor = x.mT if tall else x
+    return result
 
 
 def _gram_product(g: Tensor, steps: int) -> Tensor:
@@ -59,7 +60,9 @@ class Muon:
         for p in named.values():
             shapes.setdefault(tuple(p.shape), []).append(p)
         self.banks = list(shapes.values())
-        self.momenta = [torch.stack([torch.zeros_like(p) for p in bank]) for bank in self.banks]
+        self.momenta = [
+            torch.zeros(len(bank), *shape, device=bank[0].device) for shape, bank in shapes.items()
+        ]
 
     @torch.no_grad()
     def step(self, lr: float, momentum: float, weight_decay: float) -> None:
@@ -68,8 +71,11 @@ class Muon:
             m.mul_(momentum).add_(g)
             u = orthogonalize(g.add_(m, alpha=momentum).to(self.dtype), self.steps).float()
             rows, columns = bank[0].shape
-            torch._foreach_mul_(bank, 1 - lr * weight_decay)
-            torch._foreach_add_(bank, list(u.unbind()), alpha=-lr * max(1, rows / columns) ** 0.5)
+            weights = [p.data for p in bank]
+            torch._foreach_mul_(weights, 1 - lr * weight_decay)
+            torch._foreach_add_(
+                weights, list(u.unbind()), alpha=-lr * max(1, rows / columns) ** 0.5
+            )
 
 
 class Optimizer:

@@ -25,9 +25,7 @@ def validate(
     ids = torch.from_numpy(tokens.astype(np.int64)).to(model.embed.tokens.device)
     window, charged = model.shape.window, len(ids) - 1
     whole = charged // window * window
-    rows = list(
-        zip(ids[:whole].view(-1, window), ids[1 : whole + 1].view(-1, window), strict=True)
-    )
+    rows = list(zip(ids[:whole].view(-1, window), ids[1 : whole + 1].view(-1, window), strict=True))
     size = max(1, _TOKENS_PER_BATCH // window)
     batches = [rows[i : i + size] for i in range(0, len(rows), size)]
     if whole < charged:
