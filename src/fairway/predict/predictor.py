@@ -59,7 +59,7 @@ class FloatPredictor:
         return table
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def fill_cumulative(probabilities, table):  # type: ignore[no-untyped-def]
     """table[i, s] = floor(P_s · (2^30 - V)) + s, P the running sum of row i over its total.
 

@@ -7,7 +7,7 @@ they are where coding does not pay. Layout byte by byte in docs/formats.md.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from fairway.errors import BadInput
 from fairway.model.gpt import GPT
 from fairway.predict.lanes import Layout, Starts, plan
 from fairway.predict.predictor import FloatPredictor, Predictor
+from fairway.prove.guard import Progress
 from fairway.rangecoder import Coder
 from fairway.text.tokenizer import Tokenizer
 
@@ -24,16 +25,16 @@ MAX_CHUNK_TOKENS = 1 << 26  # a file that claims more is refused before memory i
 MAX_LANES = 1 << 16
 _CODED = 0  # kind of a chunk; k > 0: stored, k documents
 _CRC_BYTES = 4
+_NO_LANES = Starts(np.zeros(0, np.int64), np.zeros(0, bool))
 
 Tokens = NDArray[np.uint16]
-Progress = Callable[[int, float], None]  # told tokens done and their bits, in this chunk; may raise
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """One chunk as it stands in a file."""
+    """One chunk as it stands in a file, without its checksum."""
 
-    data: bytes
+    body: bytes
     stream_bytes: int
     ideal_bits: float  # the sum of the integer code lengths; 8 per stored byte
     lanes: int  # 0: stored
@@ -48,14 +49,13 @@ def varint(value: int) -> bytes:
     return bytes([*out, value])
 
 
-def with_checksum(data: bytes, seed: int) -> bytes:
-    """data and its CRC-32, started from `seed`."""
-    return data + _checksum_bytes(zlib.crc32(data, seed))
-
-
-def last_checksum(data: bytes) -> int:
-    """What `with_checksum` appended: the seed of the next part."""
-    return int.from_bytes(data[-_CRC_BYTES:], "little")
+def join(parts: Iterable[bytes]) -> bytes:
+    """A file of a header and chunks, a CRC-32 after each, started from the one before it."""
+    out, checksum = [], 0
+    for part in parts:
+        checksum = zlib.crc32(part, checksum)
+        out += [part, _checksum_bytes(checksum)]
+    return b"".join(out)
 
 
 class Reader:
@@ -63,7 +63,7 @@ class Reader:
 
     def __init__(self, data: bytes, what: str) -> None:
         self._data, self.position = data, 0  # position: of the next byte to take
-        self.checksum = 0  # of the last part that was checked
+        self._checksum = 0  # of the last part that was checked
         self.enter(what)
 
     def enter(self, what: str) -> None:
@@ -91,9 +91,9 @@ class Reader:
 
         So a part that is lost, doubled or out of place is noticed too.
         """
-        expected = zlib.crc32(self._data[self._mark : self.position], self.checksum)
-        self.checksum = int.from_bytes(self.take(_CRC_BYTES), "little")
-        if self.checksum != expected:
+        expected = zlib.crc32(self._data[self._mark : self.position], self._checksum)
+        self._checksum = int.from_bytes(self.take(_CRC_BYTES), "little")
+        if self._checksum != expected:
             raise self.bad("is damaged")
 
     def check_end(self) -> None:
@@ -105,24 +105,63 @@ class Reader:
         return BadInput(f"{self.what} {problem}: restore the file from its source")
 
 
+@dataclass(frozen=True)
+class Written:
+    """A chunk of a file, yet to be decoded. Its checksum is right."""
+
+    name: str
+    tokens: int  # 0: stored
+    documents: list[bytes]  # when stored
+    starts: Starts
+    stream: bytes
+    text_checksum: bytes
+
+
+def read_chunks(reader: Reader, count: int) -> list[Written]:
+    """All chunks of a file after its header, up to its end. Raises BadInput naming the bad one."""
+    chunks = []
+    for i in range(count):
+        reader.enter(f"chunk {i + 1} of {count}")
+        chunks.append(_read_chunk(reader))
+    reader.check_end()
+    return chunks
+
+
+def _read_chunk(reader: Reader) -> Written:
+    kind = reader.varint()
+    if kind != _CODED:
+        lengths = [reader.varint() for _ in range(kind)]
+        documents = [reader.take(length) for length in lengths]
+        reader.check()
+        return Written(reader.what, 0, documents, _NO_LANES, b"", b"")
+    tokens = reader.varint()
+    if not 0 < tokens <= MAX_CHUNK_TOKENS:
+        raise reader.bad(f"claims {tokens} tokens")
+    starts = _read_starts(reader, tokens)
+    stream = reader.take(reader.varint())
+    text_checksum = reader.take(_CRC_BYTES)
+    reader.check()
+    return Written(reader.what, tokens, [], starts, stream, text_checksum)
+
+
 class Codec:
-    """Codes chunks with a network; the caller keeps threads and machine the same (guard.py)."""
+    """Codes chunks with a network, on a machine that guard.py watches; safe to share by threads."""
 
     def __init__(self, model: GPT, tokenizer: Tokenizer) -> None:
         self._model, self.tokenizer = model, tokenizer
 
     def encode(
-        self, tokens: Tokens, documents: Sequence[bytes], lanes: int, seed: int, progress: Progress
+        self, tokens: Tokens, documents: Sequence[bytes], lanes: int, progress: Progress
     ) -> Chunk:
         """One chunk of documents and their tokens, uint16[N], the first a BOS.
 
-        `seed` is the checksum of what precedes it in the file. The bytes are stored where that is
-        shorter, and where the tokens do not decode to them. Raises BadInput.
+        The bytes are stored where that is shorter, and where the tokens do not decode to them.
+        Raises BadInput.
         """
         text = b"".join(documents)
         numbers = [len(documents), *(len(document) for document in documents)]
         body = b"".join(varint(number) for number in numbers) + text
-        stored = Chunk(with_checksum(body, seed), len(text), 8.0 * len(text), 0)
+        stored = Chunk(body, len(text), 8.0 * len(text), 0)
         if self.tokenizer.decode(tokens) != list(documents):
             return stored
         if len(tokens) > MAX_CHUNK_TOKENS:
@@ -131,35 +170,24 @@ class Codec:
         coder = Coder()
         self._run(coder, Layout(len(tokens), starts), tokens, True, progress)
         stream = coder.finish()
-        body = bytes([_CODED]) + varint(len(tokens)) + write_starts(starts) + varint(len(stream))
+        body = bytes([_CODED]) + varint(len(tokens)) + _write_starts(starts) + varint(len(stream))
         body += stream + _checksum_bytes(zlib.crc32(text))
-        if len(body) >= len(stored.data) - _CRC_BYTES:
-            return stored
-        return Chunk(with_checksum(body, seed), len(stream), coder.ideal_bits, len(starts))
+        coded = Chunk(body, len(stream), coder.ideal_bits, len(starts))
+        return min(stored, coded, key=lambda chunk: len(chunk.body))
 
-    def decode(self, reader: Reader, progress: Progress) -> list[bytes]:
-        """The documents of the chunk that the reader has entered. Raises BadInput."""
-        documents = reader.varint()
-        if documents != _CODED:
-            lengths = [reader.varint() for _ in range(documents)]
-            text = [reader.take(length) for length in lengths]
-            reader.check()
-            return text
-        count = reader.varint()
-        if not 0 < count <= MAX_CHUNK_TOKENS:
-            raise reader.bad(f"claims {count} tokens")
-        starts = read_starts(reader, count)
-        stream = reader.take(reader.varint())
-        text_checksum = reader.take(_CRC_BYTES)
-        reader.check()
-        tokens = np.zeros(count, np.uint16)
-        tokens[starts.positions] = self.tokenizer.bos_id  # where a lane starts inside: overwritten
-        coder = Coder(stream)
-        self._run(coder, Layout(count, starts), tokens, False, progress)
+    def decode(self, chunk: Written, progress: Progress) -> list[bytes]:
+        """The documents of a chunk. Raises BadInput when they are not those that were encoded."""
+        if chunk.tokens == 0:
+            return chunk.documents
+        tokens = np.zeros(chunk.tokens, np.uint16)
+        tokens[chunk.starts.positions] = self.tokenizer.bos_id  # lanes inside write over it
+        coder = Coder(chunk.stream)
+        self._run(coder, Layout(chunk.tokens, chunk.starts), tokens, False, progress)
         text = self.tokenizer.decode(tokens)
-        if not _ends(coder) or _checksum_bytes(zlib.crc32(b"".join(text))) != text_checksum:
+        checksum = _checksum_bytes(zlib.crc32(b"".join(text)))
+        if not _ends(coder) or checksum != chunk.text_checksum:
             raise BadInput(
-                f"{reader.what} decodes to another text than was encoded: this machine computes "
+                f"{chunk.name} decodes to another text than was encoded: this machine computes "
                 "other probabilities; decode the file on a machine like the one that wrote it"
             )
         return text
@@ -188,14 +216,14 @@ def _ends(coder: Coder) -> bool:
     return True
 
 
-def write_starts(starts: Starts) -> bytes:
+def _write_starts(starts: Starts) -> bytes:
     """Number of lanes; for each after the first, its distance from the one before and `inside`."""
     steps = np.diff(starts.positions) << 1 | starts.inside[1:]
     return b"".join(varint(number) for number in [len(starts), *steps.tolist()])
 
 
-def read_starts(reader: Reader, tokens: int) -> Starts:
-    """Inverse of `write_starts`. Raises BadInput."""
+def _read_starts(reader: Reader, tokens: int) -> Starts:
+    """Inverse of `_write_starts`. Raises BadInput."""
     lanes = reader.varint()
     if not 0 < lanes <= MAX_LANES:
         raise reader.bad(f"claims {lanes} lanes")

@@ -12,8 +12,8 @@ import numpy as np
 from fairway import console
 from fairway.errors import BadInput
 from fairway.pack import artifact
-from fairway.prove.codec import Codec, Reader, Tokens, last_checksum, varint, with_checksum
-from fairway.prove.guard import Guard, computing
+from fairway.prove.codec import Codec, Reader, Tokens, join, read_chunks, varint
+from fairway.prove.guard import Guard, Progress, computing, in_order, side_by_side
 from fairway.text.tokenizer import Tokenizer
 
 MAGIC, VERSION = b"FWZ", 1
@@ -26,15 +26,21 @@ def compress(model: Path, data: bytes) -> bytes:
     """`data` as a .fwz file that needs the artifact `model`. Raises BadInput."""
     opened = artifact.read(model)
     pieces = [data[i : i + CHUNK_BYTES] for i in range(0, len(data), CHUNK_BYTES)]
-    with computing(opened) as (network, guard), console.track("compress", len(data), "B") as task:
+    tokens = [_tokens(opened.tokenizer, piece) for piece in pieces]
+    with (
+        computing(opened) as (network, guard),
+        console.track("compress", sum(map(len, tokens)), "tokens") as task,
+    ):
         codec = Codec(network, opened.tokenizer)
-        parts = [_header(opened.sha256, guard, len(pieces))]
-        for i, piece in enumerate(pieces):
-            tokens = _tokens(opened.tokenizer, piece)
-            progress = _Counter(task, i * CHUNK_BYTES, len(piece) / len(tokens))
-            seed = last_checksum(parts[-1])
-            parts.append(codec.encode(tokens, [piece], LANES, seed, progress.tokens).data)
-    return b"".join(parts)
+
+        def encode(i: int, progress: Progress) -> bytes:
+            return codec.encode(tokens[i], [pieces[i]], LANES, progress).body
+
+        def report(done: int, bits: float) -> None:
+            task.update(done)
+
+        bodies = side_by_side(encode, range(len(pieces)), guard.workers, report)
+        return join([_header(opened.sha256, guard, len(pieces)), *in_order(bodies)])
 
 
 def decompress(model: Path, data: bytes) -> bytes:
@@ -48,46 +54,37 @@ def decompress(model: Path, data: bytes) -> bytes:
             f"the compressed file has format version {version}: it was made by a newer Fairway "
             f"(this one reads up to {VERSION}), or it is damaged"
         )
+    on_cuda = bool(reader.take(1)[0])
     made_by, environment, logits = (reader.take(_HASH_BYTES) for _ in range(3))
-    place, chunks = reader.varint(), reader.varint()
+    count = reader.varint()
     reader.check()
     if not opened.sha256.startswith(made_by.hex()):
         raise BadInput(
             f"the file was compressed with the artifact {made_by.hex()}…, and {model} is "
             f"{opened.sha256[:8]}…: give the artifact that made it"
         )
-    pieces = []
+    chunks = read_chunks(reader, count)
     with (
-        computing(opened, place) as (network, guard),
-        console.track("decompress", len(data), "B") as task,
+        computing(opened, on_cuda) as (network, guard),
+        console.track("decompress", sum(chunk.tokens for chunk in chunks), "tokens") as task,
     ):
         guard.check_environment_hash(environment)
         guard.check_logits(logits)
         codec = Codec(network, opened.tokenizer)
-        for i in range(chunks):
-            reader.enter(f"chunk {i + 1} of {chunks}")
-            pieces += codec.decode(reader, _Counter(task, reader.position, 1 / 8).bits)
-    reader.check_end()
-    return b"".join(pieces)
 
+        def decode(i: int, progress: Progress) -> bytes:
+            return b"".join(codec.decode(chunks[i], progress))
 
-class _Counter:
-    """Turns a chunk's progress in tokens or bits into bytes of a whole file."""
+        def report(done: int, bits: float) -> None:
+            task.update(done)
 
-    def __init__(self, task: console.Task, start: int, scale: float) -> None:
-        self._task, self._start, self._scale = task, start, scale
-
-    def tokens(self, tokens: int, bits: float) -> None:
-        self._task.update(self._start + tokens * self._scale)
-
-    def bits(self, tokens: int, bits: float) -> None:
-        self._task.update(self._start + bits * self._scale)
+        return b"".join(in_order(side_by_side(decode, range(count), guard.workers, report)))
 
 
 def _header(sha256: str, guard: Guard, chunks: int) -> bytes:
     hashes = (bytes.fromhex(sha256), guard.environment_sha256, guard.logits_sha256)
-    body = MAGIC + bytes([VERSION]) + b"".join(h[:_HASH_BYTES] for h in hashes)
-    return with_checksum(body + varint(guard.place) + varint(chunks), 0)
+    body = MAGIC + bytes([VERSION, guard.on_cuda]) + b"".join(h[:_HASH_BYTES] for h in hashes)
+    return body + varint(chunks)
 
 
 def _tokens(tokenizer: Tokenizer, piece: bytes) -> Tokens:

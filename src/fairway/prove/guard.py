@@ -1,25 +1,33 @@
 """On which machine floating-point logits have the same bits: what a file needs, what is here.
 
-Encoder and decoder must agree in every bit of every probability. Threads and the kind of device
-are chosen by the encoder and set by the decoder; the rest must match, and a mismatch is refused
-with a sentence instead of decoded into garbage.
+Encoder and decoder must agree in every bit of every probability. A file names the kind of device;
+the rest of the environment must match, and a mismatch is refused with a sentence instead of
+decoded into garbage. On a CPU each chunk is computed by a single thread, as sums depend on their
+number; several chunks run side by side instead, which is also faster: a step is too short to be
+shared, and cores that wait for each other at every operation stand still when one is taken away.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from fairway import world
-from fairway.errors import BadInput
+from fairway.errors import BadInput, Interrupted
 from fairway.model.gpt import GPT
 from fairway.pack.artifact import Artifact
 from fairway.predict.predictor import FloatPredictor
+
+T = TypeVar("T")
+Progress = Callable[[int, float], None]  # told tokens that are done and their bits; may raise
 
 _MATTERS = ("torch", "machine", "device", "capability", "dtype")  # of world.describe
 _PROBE_LANES, _PROBE_STEPS = 32, 4
@@ -31,18 +39,13 @@ class Guard:
     """What the bits of a logit depend on, besides artifact and tokens."""
 
     on_cuda: bool
-    threads: int
+    workers: int  # chunks that are computed side by side; no bit depends on it
     environment: str  # readable, key=value|key=value
     logits_sha256: bytes  # of a few steps' logits for fixed tokens
 
     @property
     def environment_sha256(self) -> bytes:
         return hashlib.sha256(self.environment.encode()).digest()
-
-    @property
-    def place(self) -> int:
-        """Threads and kind of device in one number."""
-        return self.threads << 1 | self.on_cuda
 
     def check_environment(self, needed: str) -> None:
         """Raise BadInput that names what differs from the environment that a file needs."""
@@ -57,7 +60,7 @@ class Guard:
 
     def check_environment_hash(self, needed: bytes) -> None:
         """The same by the first bytes of its SHA-256, which cannot name what differs."""
-        if not hashlib.sha256(self.environment.encode()).digest().startswith(needed):
+        if not self.environment_sha256.startswith(needed):
             raise BadInput(
                 f"the file was made in another environment than this ({self.environment}): "
                 f"{_ADVICE}"
@@ -72,35 +75,62 @@ class Guard:
 
 
 @contextmanager
-def computing(artifact: Artifact, place: int | None = None) -> Iterator[tuple[GPT, Guard]]:
-    """The artifact's network and the guard of this machine; inside, torch's threads are fixed.
+def computing(artifact: Artifact, on_cuda: bool | None = None) -> Iterator[tuple[GPT, Guard]]:
+    """The artifact's network and the guard of this machine; inside, torch uses one thread.
 
-    `place` is what a file asks for (`Guard.place`); None: what this process has. Raises BadInput.
+    `on_cuda` is what a file asks for; None: a GPU if there is one. Raises BadInput.
     """
-    threads, wanted = torch.get_num_threads(), ""
-    if place is not None:
-        threads, wanted = place >> 1, "cuda" if place & 1 else "cpu"
-        if not 0 < threads <= 1024:
-            raise BadInput(f"the file asks for {threads} threads: it is damaged")
-        if wanted == "cuda" and not torch.cuda.is_available():
-            raise BadInput(f"the file was made on a GPU and there is none here: {_ADVICE}")
-    here = world.start(wanted)
-    with _threads(threads):
+    if on_cuda and not torch.cuda.is_available():
+        raise BadInput(f"the file was made on a GPU and there is none here: {_ADVICE}")
+    here = world.start("" if on_cuda is None else "cuda" if on_cuda else "cpu")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
         model = artifact.build_model(here.device)
         model.dtype = here.dtype
         found = world.describe(here)
         environment = "|".join(f"{key}={found[key]}" for key in _MATTERS)
-        yield model, Guard(here.device.type == "cuda", threads, environment, _probe(model))
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
+        cuda = here.device.type == "cuda"
+        yield model, Guard(cuda, 1 if cuda else threads, environment, _probe(model))
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
+
+
+def side_by_side(
+    work: Callable[[int, Progress], T], chunks: Sequence[int], workers: int, report: Progress
+) -> Iterator[tuple[int, T]]:
+    """(chunk, work(chunk, progress)) for all chunks, as they are finished.
+
+    `report` is told the sums of what all chunks have reported; what it raises ends all work.
+    """
+    stop = threading.Event()
+    reached: dict[int, tuple[int, float]] = {}
+
+    def one(chunk: int) -> tuple[int, T]:
+        def progress(tokens: int, bits: float) -> None:
+            if stop.is_set():
+                raise Interrupted("another chunk has failed")
+            reached[chunk] = tokens, bits
+            entries = list(reached.values())
+            report(sum(t for t, _ in entries), sum(b for _, b in entries))
+
+        torch.set_num_threads(1)  # the setting belongs to a thread
+        return chunk, work(chunk, progress)
+
+    with ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(one, chunk) for chunk in chunks]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            stop.set()
+            for future in futures:
+                future.cancel()
+
+
+def in_order(finished: Iterable[tuple[int, T]]) -> list[T]:
+    """The results of all chunks, by chunk."""
+    return [result for _, result in sorted(finished, key=lambda entry: entry[0])]
 
 
 def _probe(model: GPT) -> bytes:

@@ -17,7 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +31,8 @@ from fairway.course import Run, replacing, sha256_file, write_atomic
 from fairway.errors import BadInput, Interrupted
 from fairway.pack import artifact
 from fairway.predict.lanes import TOKENS_PER_LANE
-from fairway.prove.codec import Chunk, Codec, Reader, last_checksum, varint, with_checksum
-from fairway.prove.guard import computing
+from fairway.prove.codec import Chunk, Codec, Reader, Written, join, read_chunks, varint
+from fairway.prove.guard import Progress, computing, in_order, side_by_side
 from fairway.recipe import Recipe
 from fairway.results import DataResult, ProveResult, VerifyResult
 from fairway.score import texts
@@ -41,13 +43,14 @@ _FLOAT = 0  # arithmetic of the probabilities
 _HASH = 32  # bytes of a SHA-256
 _LOGITS_BYTES = 8
 _ENVIRONMENT_BYTES = 1000  # at most
-_FIXED = struct.Struct(f"<4sBB{_HASH}s{_HASH}s{_HASH}s{_LOGITS_BYTES}s")
+_FIXED = struct.Struct(f"<4sBBB{_HASH}s{_HASH}s{_HASH}s{_LOGITS_BYTES}s")
 
 
 @dataclass(frozen=True)
 class Header:
     """What a proof says about itself."""
 
+    on_cuda: bool
     text_sha256: str
     lengths_sha256: str  # of the documents' lengths, little-endian u64 each
     artifact_sha256: str
@@ -55,21 +58,22 @@ class Header:
     text_bytes: int
     documents: int
     chunks: int
-    place: int  # threads and kind of device
     environment: str
 
     def to_bytes(self) -> bytes:
         hashes = (self.text_sha256, self.lengths_sha256, self.artifact_sha256)
-        fixed = _FIXED.pack(MAGIC, VERSION, _FLOAT, *map(bytes.fromhex, hashes), self.logits)
+        fixed = _FIXED.pack(
+            MAGIC, VERSION, _FLOAT, self.on_cuda, *map(bytes.fromhex, hashes), self.logits
+        )
         environment = self.environment.encode()
-        numbers = (self.text_bytes, self.documents, self.chunks, self.place, len(environment))
-        return with_checksum(fixed + b"".join(map(varint, numbers)) + environment, 0)
+        numbers = (self.text_bytes, self.documents, self.chunks, len(environment))
+        return fixed + b"".join(map(varint, numbers)) + environment
 
     @staticmethod
     def read(reader: Reader) -> Header:
         """Raises BadInput."""
         fixed = _FIXED.unpack(reader.take(_FIXED.size))
-        magic, version, arithmetic, text, lengths, made_by, logits = fixed
+        magic, version, arithmetic, on_cuda, text, lengths, made_by, logits = fixed
         if magic != MAGIC:
             raise BadInput("this is no proof file (it does not begin with FWPF)")
         if version > VERSION or arithmetic != _FLOAT:
@@ -77,12 +81,13 @@ class Header:
                 f"the proof has format version {version}, arithmetic {arithmetic}: it was made by "
                 f"a newer Fairway (this one reads up to {VERSION}), or it is damaged"
             )
-        text_bytes, documents, chunks, place, length = (reader.varint() for _ in range(5))
+        text_bytes, documents, chunks, length = (reader.varint() for _ in range(4))
         if length > _ENVIRONMENT_BYTES:
             raise reader.bad("is damaged")
         environment = reader.take(length)
         reader.check()
         return Header(
+            on_cuda=bool(on_cuda),
             text_sha256=text.hex(),
             lengths_sha256=lengths.hex(),
             artifact_sha256=made_by.hex(),
@@ -90,7 +95,6 @@ class Header:
             text_bytes=text_bytes,
             documents=documents,
             chunks=chunks,
-            place=place,
             environment=environment.decode(errors="replace"),
         )
 
@@ -119,6 +123,7 @@ def prove(recipe: Recipe, run: Run, text: Path | None = None) -> ProveResult:
     ends = chunk_ends(bos, len(subject.tokens), recipe.prove.lanes * CHUNK_TOKENS_PER_LANE)
     with computing(opened) as (model, guard):
         header = Header(
+            on_cuda=guard.on_cuda,
             text_sha256=subject.text_sha256,
             lengths_sha256=subject.lengths_sha256,
             artifact_sha256=opened.sha256,
@@ -126,26 +131,26 @@ def prove(recipe: Recipe, run: Run, text: Path | None = None) -> ProveResult:
             text_bytes=subject.text_bytes,
             documents=len(bos),
             chunks=len(ends),
-            place=guard.place,
             environment=guard.environment,
         ).to_bytes()
         codec = Codec(model, opened.tokenizer)
         partial = _Partial(place.prove_checkpoint, header)
-        _encode(codec, partial, subject, ends, recipe.prove.lanes)
-    data = header + b"".join(chunk.data for chunk in partial.chunks)
+        _encode(codec, partial, subject, ends, recipe.prove.lanes, guard.workers)
+    chunks = in_order(partial.chunks.items())
+    data = join([header, *(chunk.body for chunk in chunks)])
     write_atomic(place.proof_file, data)
     result = ProveResult(
         stamp=stamp,
         bpb=8 * len(data) / subject.text_bytes,
-        stream_bytes=sum(chunk.stream_bytes for chunk in partial.chunks),
-        stream_ideal_bits=partial.ideal_bits,
+        stream_bytes=sum(chunk.stream_bytes for chunk in chunks),
+        stream_ideal_bits=sum(chunk.ideal_bits for chunk in chunks),
         text_bytes=subject.text_bytes,
         text_sha256=subject.text_sha256,
         lengths_sha256=subject.lengths_sha256,
         artifact_sha256=opened.sha256,
         files={place.proof_file.name: len(data)},
         tokens=len(subject.tokens),
-        lanes=max(chunk.lanes for chunk in partial.chunks),
+        lanes=max(chunk.lanes for chunk in chunks),
         adaptation="none",
         arithmetic="float",
         order="left-to-right",  # nothing is learned, so lanes share nothing
@@ -159,46 +164,46 @@ def prove(recipe: Recipe, run: Run, text: Path | None = None) -> ProveResult:
 
 
 def chunk_ends(documents: NDArray[np.int64], tokens: int, limit: int) -> list[int]:
-    """Where chunks end: at document starts, each at most `limit` tokens or one document long.
+    """Where chunks end: at document starts, of about equal length, about `limit` tokens at most.
 
     documents: int64[D], positions of the BOS tokens, the first 0.
     """
-    cuts, start, before = [], 0, 0
-    for end in [*documents[1:].tolist(), tokens]:
-        if end - start > limit and before > start:
-            cuts.append(before)
-            start = before
-        before = end
+    parts = -(-tokens // limit)
+    wanted = np.arange(1, parts) * tokens // parts
+    nearest = np.minimum(np.searchsorted(documents, wanted), len(documents) - 1)
+    cuts = sorted({int(cut) for cut in documents[nearest]} - {0})
     return [*cuts, tokens]
 
 
 def _encode(
-    codec: Codec, partial: _Partial, subject: texts.Text, ends: list[int], lanes: int
+    codec: Codec, partial: _Partial, subject: texts.Text, ends: list[int], lanes: int, workers: int
 ) -> None:
     """Code the chunks that are missing. Raises Interrupted after Ctrl-C."""
-    chunks = list(zip([0, *ends[:-1]], ends, strict=True))
+    starts = [0, *ends[:-1]]
+    missing = [i for i in range(len(ends)) if i not in partial.chunks]
+    tokens_before = sum(ends[i] - starts[i] for i in partial.chunks)
+    bits_before = sum(chunk.ideal_bits for chunk in partial.chunks.values())
     bytes_per_token = subject.text_bytes / len(subject.tokens)
+
+    def encode(i: int, progress: Progress) -> Chunk:
+        tokens = np.array(subject.tokens[starts[i] : ends[i]])
+        return codec.encode(tokens, codec.tokenizer.decode(tokens), lanes, progress)
+
+    def report(tokens: int, bits: float) -> None:
+        if stop_asked():
+            raise Interrupted(
+                f"stopped with {len(partial.chunks)} of {len(ends)} chunks done; "
+                "the same command goes on from there"
+            )
+        done = tokens_before + tokens
+        task.update(done, bpb=f"{(bits_before + bits) / (done * bytes_per_token):.4f}")
+
     with (
         console.ctrl_c() as stop_asked,
         console.track("prove", len(subject.tokens), "tokens") as task,
     ):
-
-        def progress(done: int, bits: float) -> None:
-            if stop_asked():
-                raise Interrupted(
-                    f"stopped with {len(partial.chunks)} of {len(ends)} chunks done; "
-                    "the same command goes on from there"
-                )
-            seen = chunks[len(partial.chunks)][0] + done
-            bpb = (partial.ideal_bits + bits) / (seen * bytes_per_token)
-            task.update(seen, bpb=f"{bpb:.4f}")
-
-        for start, end in chunks[len(partial.chunks) :]:
-            began = time.perf_counter()
-            tokens = np.array(subject.tokens[start:end])
-            documents = codec.tokenizer.decode(tokens)
-            chunk = codec.encode(tokens, documents, lanes, partial.seed, progress)
-            partial.append(chunk, time.perf_counter() - began)
+        for i, chunk in side_by_side(encode, missing, workers, report):
+            partial.add(i, chunk)
 
 
 class _Partial:
@@ -209,38 +214,39 @@ class _Partial:
 
     def __init__(self, path: Path, header: bytes) -> None:
         self._path = path
-        self.chunks: list[Chunk] = []
-        self.seconds = self.ideal_bits = 0.0
-        self.seed = last_checksum(header)
+        self._began = time.perf_counter()
+        self._seconds_before = 0.0
+        self.chunks: dict[int, Chunk] = {}
         lines = path.read_text("utf-8").splitlines() if path.exists() else []
-        kept = [json.dumps(_text(header))]
+        kept = [json.dumps(header.hex())]
         for line in lines[1:] if lines[:1] == kept else []:
             try:
                 entry = json.loads(line)
             except ValueError:  # a line cut by a kill
                 break
-            self._take(Chunk(base64.b64decode(entry.pop("data")), **entry.pop("chunk")), **entry)
+            body = base64.b85decode(entry["body"])
+            self.chunks[entry["chunk"]] = Chunk(body, *entry["figures"])
+            self._seconds_before = entry["seconds"]
             kept.append(line)
         write_atomic(path, "".join(line + "\n" for line in kept).encode())
 
-    def append(self, chunk: Chunk, seconds: float) -> None:
-        fields = asdict(chunk)
-        line = {"data": _text(fields.pop("data")), "chunk": fields, "seconds": seconds}
+    @property
+    def seconds(self) -> float:
+        """Spent on the finished chunks, by this process and those before it."""
+        return self._seconds_before + time.perf_counter() - self._began
+
+    def add(self, i: int, chunk: Chunk) -> None:
+        self.chunks[i] = chunk
+        line = {
+            "chunk": i,
+            "body": base64.b85encode(chunk.body).decode(),
+            "figures": (chunk.stream_bytes, chunk.ideal_bits, chunk.lanes),
+            "seconds": self.seconds,
+        }
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        self._take(chunk, seconds)
-
-    def _take(self, chunk: Chunk, seconds: float) -> None:
-        self.chunks.append(chunk)
-        self.seconds += seconds
-        self.ideal_bits += chunk.ideal_bits
-        self.seed = last_checksum(chunk.data)
-
-
-def _text(data: bytes) -> str:
-    return base64.b64encode(data).decode()
 
 
 # verify -----------------------------------------------------------------------------------------
@@ -324,49 +330,50 @@ def _decode_apart(artifact_file: Path, proof: Path, out: Path) -> tuple[str, str
 
 
 def decode(artifact_file: Path, proof: Path, out: Path) -> texts.Digest:
-    """Write the text that a proof holds to `out`. Raises BadInput, and then `out` is not written.
-
-    Memory: one chunk at a time.
-    """
+    """Write the text that a proof holds to `out`; only if all of it is right. Raises BadInput."""
     opened = artifact.read(artifact_file)
     try:
-        data = proof.read_bytes()
+        reader = Reader(proof.read_bytes(), "the proof's header")
     except OSError as error:
         raise BadInput(f"cannot read the proof {proof}: {error.strerror}") from None
-    reader = Reader(data, "the proof's header")
     header = Header.read(reader)
     if header.artifact_sha256 != opened.sha256:
         raise BadInput(
             f"the proof needs the artifact with SHA-256 {header.artifact_sha256}, and "
             f"{artifact_file} has {opened.sha256}"
         )
+    chunks = read_chunks(reader, header.chunks)
     digest = texts.Digest()
+    with replacing(out) as temporary, open(temporary, "wb") as file:
+        for document in _decode(opened, header, chunks):
+            digest.update(document)
+            file.write(document)
+        found = (digest.text_sha256, digest.lengths_sha256, digest.text_bytes, digest.documents)
+        named = (header.text_sha256, header.lengths_sha256, header.text_bytes, header.documents)
+        if found != named:
+            raise BadInput("the decoded text is not the one that the proof's header names")
+    return digest
+
+
+def _decode(opened: artifact.Artifact, header: Header, chunks: list[Written]) -> Iterator[bytes]:
+    """The documents of all chunks. Raises BadInput."""
+    tokens = sum(chunk.tokens for chunk in chunks)
     with (
-        computing(opened, header.place) as (model, guard),
-        console.track("decode", len(data), "B") as task,
-        replacing(out) as temporary,
-        open(temporary, "wb") as file,
+        computing(opened, header.on_cuda) as (model, guard),
+        console.track("decode", tokens, "tokens") as task,
     ):
         guard.check_environment(header.environment)
         guard.check_logits(header.logits)
         codec = Codec(model, opened.tokenizer)
-        for i in range(header.chunks):
-            reader.enter(f"chunk {i + 1} of {header.chunks} of the proof")
-            start = reader.position
 
-            def progress(done: int, bits: float, start: int = start) -> None:
-                task.update(start + bits / 8)
+        def decode_one(i: int, progress: Progress) -> list[bytes]:
+            return codec.decode(chunks[i], progress)
 
-            for document in codec.decode(reader, progress):
-                digest.update(document)
-                file.write(document)
-        reader.check_end()
-        decoded = (digest.text_sha256, digest.lengths_sha256, digest.text_bytes, digest.documents)
-        if decoded != (
-            header.text_sha256, header.lengths_sha256, header.text_bytes, header.documents
-        ):  # fmt: skip
-            raise BadInput("the decoded text is not the one that the proof's header names")
-    return digest
+        def report(done: int, bits: float) -> None:
+            task.update(done)
+
+        decoded = side_by_side(decode_one, range(len(chunks)), guard.workers, report)
+        yield from chain.from_iterable(in_order(decoded))
 
 
 def main(arguments: list[str]) -> int:
