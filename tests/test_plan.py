@@ -26,7 +26,7 @@ def test_entropy_of_gaussian_codes():
 
 def test_the_predicted_artifact_is_near_the_real_one(tiny):
     recipe = load("tiny")
-    predicted = plan.artifact_bytes(recipe, skeleton(recipe.model, 300, 0))
+    predicted = plan.artifact_bytes(recipe, skeleton(recipe.model, recipe.data.vocab_size, 0))
     assert predicted == pytest.approx(tiny.need("pack").artifact_bytes, rel=0.15)
 
 
@@ -39,8 +39,8 @@ def test_costs_grow_with_the_work(tmp_path):
 
 
 def test_a_budget_in_seconds_takes_its_seconds(tmp_path):
-    cost = plan.predict(load("tiny", ["train.seconds=7"]), Run(tmp_path))["train"]
+    recipe = load("tiny", ["train.seconds=7"])
+    tensors = skeleton(recipe.model, recipe.data.vocab_size, 0)
+    cost = plan.predict(recipe, Run(tmp_path))["train"]
     assert cost.seconds == 7.0
-    assert cost.output_bytes == 4 * sum(
-        math.prod(size) for size in skeleton(load("tiny").model, 300, 0).values()
-    )
+    assert cost.output_bytes == 4 * sum(math.prod(size) for size in tensors.values())

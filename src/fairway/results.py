@@ -76,7 +76,8 @@ class PackResult(Result):
     @property
     def complaint(self) -> str:
         over = self.artifact_bytes - self.budget_bytes
-        return "" if self.within_budget else f"the artifact is {over:,} bytes over pack.budget_bytes"
+        too_big = f"the artifact is {over:,} bytes over pack.budget_bytes"
+        return "" if self.within_budget else too_big
 
 
 class ScoreResult(Result):

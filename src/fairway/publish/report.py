@@ -116,14 +116,15 @@ def _course_table(found: Results) -> Table:
         verdict = "verified" if found.verify.verified else "NOT VERIFIED"
         size = f"{found.verify.decoded_bytes:,}"
         rows.append(["decoded", verdict, size, f"{found.verify.decode_s:.0f}"])
-    return Table(
-        "The course",
-        ["stage", "bits per byte", "bytes", "seconds"],
-        rows,
+    note = (
         "Bytes: of the validation text, the artifact, the proof, and the decoded text. After "
         "training and packing the text is scored in separate windows, so those two are higher "
-        "than the scores with full context.",
+        "than the scores with full context."
     )
+    if found.score and found.prove:
+        gap = found.prove.bpb - found.score.bpb
+        note += f" The proof, its header included, is {gap:+.4f} from the score; the proof counts."
+    return Table("The course", ["stage", "bits per byte", "bytes", "seconds"], rows, note)
 
 
 def _parts_table(pack: PackResult) -> Table:
@@ -250,7 +251,8 @@ body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
 h1 { font-size: 1.4rem; margin-bottom: 0; }
 h2, figcaption { font-size: 1rem; font-weight: 600; }
 .headline { font-size: 1.1rem; }
-.figures { display: grid; gap: 1.5rem; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); }
+.figures { display: grid; gap: 1.5rem;
+           grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); }
 figure { margin: 0; } figure svg { width: 100%; height: auto; max-width: 30rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
