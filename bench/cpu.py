@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import peer as peers
 import torch
 
+import peer as peers
 from fairway import console, world
 from fairway.model.gpt import build
 from fairway.recipe import Model, Optim

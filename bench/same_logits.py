@@ -1,6 +1,6 @@
 """Our network against the original's classes: the same weights, the same logits (fp32).
 
-    python bench/same_logits.py --peer peer.py
+python bench/same_logits.py --peer peer.py
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import peer as peers
 import torch
 
+import peer as peers
 from fairway import recipe
 from fairway.model.gpt import build
 

@@ -46,7 +46,9 @@ def overrides_of_the_start() -> list[str]:
     """pr264's own values for everything that is not `mini`'s shape, text or budget."""
     start, sets = recipe.load("pr264"), list(QUIRKS)
     sets += [f"optim.{k}={json.dumps(v)}" for k, v in start.optim if k != "decay_gains"]
-    sets += [f"pack.{k}={json.dumps(v)}" for k, v in start.pack if k not in ("budget_bytes", "row_scale")]
+    sets += [
+        f"pack.{k}={json.dumps(v)}" for k, v in start.pack if k not in ("budget_bytes", "row_scale")
+    ]
     kept = ("mlp_mult", "qk_gain", "softcap", "rope_base", "embed_std", "output_init")
     sets += [f"model.{k}={json.dumps(getattr(start.model, k))}" for k in kept]
     return [*sets, "model.bigram_rows=2048", "model.bigram_dim=64", "train.compile=false"]
@@ -107,7 +109,9 @@ def main() -> None:
             zip(
                 jobs,
                 pool.map(
-                    lambda job: play(*job, args.root, text + (start_sets if job[0] == "start" else [])),
+                    lambda job: play(
+                        *job, args.root, text + (start_sets if job[0] == "start" else [])
+                    ),
                     jobs,
                 ),
                 strict=True,

@@ -106,7 +106,10 @@ def main() -> None:
     console.table(
         f"{name} on {world.describe(world.start())['device']}",
         ["stage", *columns],
-        [[what, *(f"{row[c]:,.4g}" if c in row else "" for c in columns)] for what, row in rows.items()],
+        [
+            [what, *(f"{row[c]:,.4g}" if c in row else "" for c in columns)]
+            for what, row in rows.items()
+        ],
     )
     if args.json:
         sys.stdout.write(json.dumps(rows) + "\n")

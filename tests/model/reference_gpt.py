@@ -32,7 +32,9 @@ def attention(u: Array, w: dict[str, Array], heads: int, kv_heads: int, base: fl
     out = np.zeros((T, d))
     for head in range(heads):
         group = head // (heads // kv_heads)
-        qs = [rope(rms(q[t, head * h : head * h + h]), t, base) * w["q_gain"][head] for t in range(T)]
+        qs = [
+            rope(rms(q[t, head * h : head * h + h]), t, base) * w["q_gain"][head] for t in range(T)
+        ]
         ks = [rope(rms(k[t, group * h : group * h + h]), t, base) for t in range(T)]
         for t in range(T):
             scores = np.array([qs[t] @ ks[s] for s in range(t + 1)]) / np.sqrt(h)
@@ -57,7 +59,9 @@ def logits(tokens: Array, w: dict[str, Array], shape: dict[str, float]) -> Array
     for i in range(L):
         if i >= L // 2 and stack:
             x = x + w["skips"][i - L // 2] * stack.pop()
-        b = {n.removeprefix(f"blocks.{i}."): v for n, v in w.items() if n.startswith(f"blocks.{i}.")}
+        b = {
+            n.removeprefix(f"blocks.{i}."): v for n, v in w.items() if n.startswith(f"blocks.{i}.")
+        }
         x = b["mix"][0] * x + b["mix"][1] * x0
         attn = {n.removeprefix("attn."): v for n, v in b.items() if n.startswith("attn.")}
         x = x + b["attn_scale"] * attention(

@@ -15,7 +15,9 @@ from fairway.model.gpt import GPT, build, skeleton
 from fairway.model.loss import softcapped_cross_entropy
 from fairway.recipe import Model
 
-SMALL = Model(num_layers=3, dim=16, num_heads=4, num_kv_heads=2, window=8, bigram_rows=64, bigram_dim=8)
+SMALL = Model(
+    num_layers=3, dim=16, num_heads=4, num_kv_heads=2, window=8, bigram_rows=64, bigram_dim=8
+)
 VOCAB, BOS = 40, 0
 
 
@@ -117,7 +119,9 @@ def test_loss_and_gradients_equal_plain_cross_entropy() -> None:
     plain = torch.nn.functional.cross_entropy(z.flatten(0, 1), targets.flatten())
     torch.testing.assert_close(fused, plain)
     for got, want in zip(
-        torch.autograd.grad(fused * 2, [x, head]), torch.autograd.grad(plain * 2, [x, head]), strict=True
+        torch.autograd.grad(fused * 2, [x, head]),
+        torch.autograd.grad(plain * 2, [x, head]),
+        strict=True,
     ):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-7)
     with torch.no_grad():

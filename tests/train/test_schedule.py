@@ -24,7 +24,9 @@ def test_the_original_shape_of_the_schedule() -> None:
 
 def test_momentum_warms_up() -> None:
     recipe = Optim(momentum=0.99, momentum_start=0.92, momentum_warmup=0.5)
-    assert [momentum(p, recipe) for p in (0, 0.25, 0.5, 1)] == pytest.approx([0.92, 0.955, 0.99, 0.99])
+    assert [momentum(p, recipe) for p in (0, 0.25, 0.5, 1)] == pytest.approx(
+        [0.92, 0.955, 0.99, 0.99]
+    )
 
 
 def test_swa_is_the_mean_of_its_snapshots() -> None:

@@ -26,4 +26,6 @@ def test_bpb_counts_every_token_but_the_first_once(tiny: Run) -> None:
             total += float(model.loss(x[None], y[None])) * len(x)
     nats, bpb = validate(model, tokenizer, tokens)
     assert nats == pytest.approx(total / 999, rel=1e-5)
-    assert bpb == pytest.approx(total / math.log(2) / len(b"".join(tokenizer.decode(tokens))), rel=1e-5)
+    assert bpb == pytest.approx(
+        total / math.log(2) / len(b"".join(tokenizer.decode(tokens))), rel=1e-5
+    )

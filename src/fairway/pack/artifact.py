@@ -223,9 +223,7 @@ def _inside(part: quantize.Part, shapes: Shapes) -> Shapes:
     return {name: shape for name, shape in shapes.items() if quantize.part_of(name) == part}
 
 
-def _write_matrices(
-    weights: dict[str, Weights], bits: int, row_scale: quantize.RowScale
-) -> bytes:
+def _write_matrices(weights: dict[str, Weights], bits: int, row_scale: quantize.RowScale) -> bytes:
     """One byte, the bits of a code before entropy coding; then the stream."""
     coder = Coder()
     matrices = {}

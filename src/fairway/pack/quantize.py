@@ -87,9 +87,7 @@ def halves_from_weights(weights: NDArray[np.float32]) -> NDArray[np.float16]:
     return halves
 
 
-def rounded(
-    weights: NDArray[np.float32], bits: int, row_scale: RowScale
-) -> NDArray[np.float32]:
+def rounded(weights: NDArray[np.float32], bits: int, row_scale: RowScale) -> NDArray[np.float32]:
     """The weights as a decoder gets them."""
     if bits == FLOAT_BITS:
         return halves_from_weights(weights).astype(np.float32)
