@@ -27,7 +27,15 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
             f"line {j} of page {i} tells that {i * j} is {i} times {j}\n" for j in range(60)
         )
         (folder / f"page{i:02}.txt").write_text(lines)
-    return load("tiny", ["data.source=files", f"data.path={folder}", "data.val_fraction=0.2"])
+    return load(
+        "tiny",
+        [
+            "data.source=files",
+            f"data.path={folder}",
+            "data.val_fraction=0.2",
+            "data.vocab_size=300",
+        ],
+    )
 
 
 @pytest.fixture

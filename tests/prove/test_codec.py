@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fairway.errors import BadInput
+from fairway.pack import artifact
+from fairway.predict import lanes
+from fairway.prove.codec import Codec, Reader, join, read_chunks, varint
+
+
+@pytest.fixture(scope="module")
+def codec(artifact_file):
+    opened = artifact.read(artifact_file)
+    return Codec(opened.build_model(), opened.tokenizer)
+
+
+def nothing(tokens, bits):
+    pass
+
+
+def encode(codec, documents):
+    tokens = codec.tokenizer.encode_documents(documents)
+    return codec.encode(tokens, documents, 8, nothing)
+
+
+def read(bodies):
+    """Chunks of a file with an empty header."""
+    reader = Reader(join([b"", *bodies]), "the header")
+    reader.check()
+    return read_chunks(reader, len(bodies))
+
+
+def decode(codec, bodies):
+    return [codec.decode(chunk, nothing) for chunk in read(bodies)]
+
+
+words = st.lists(st.sampled_from([b"the cat ", b"sat ", b"dog", b"\xff\n", b""]), max_size=30)
+
+
+@given(st.lists(words.map(b"".join), min_size=1, max_size=8))
+@settings(max_examples=25, deadline=None)
+def test_documents_come_back(codec, documents):
+    assert decode(codec, [encode(codec, documents).body]) == [documents]
+
+
+@given(st.integers(0, 2**62))
+def test_varints_come_back(value):
+    reader = Reader(varint(value), "the number")
+    assert reader.varint() == value
+    reader.check_end()
+
+
+def test_a_text_of_several_lanes_comes_back(codec, monkeypatch):
+    """Lanes that start at documents, one that starts inside a giant one, an empty document."""
+    monkeypatch.setattr(lanes, "TOKENS_PER_LANE", 128)
+    monkeypatch.setattr(lanes, "LONGEST_DOCUMENT", 512)
+    documents = [b"the cat sat on a mat. " * n for n in (15, 0, 1, 30)]
+    documents.append(b"\x00" * 600)  # a token per byte
+    chunk = encode(codec, documents)
+    assert chunk.lanes >= 3
+    assert read([chunk.body])[0].starts.inside.any()
+    assert decode(codec, [chunk.body]) == [documents]
+
+
+def test_streams_are_as_long_as_the_code_lengths_say(codec):
+    documents = [b"the cat sat on a mat and the dog ran. " * 20] * 30
+    chunk = encode(codec, documents)
+    assert chunk.lanes == len(codec.tokenizer.encode_documents(documents)) // lanes.TOKENS_PER_LANE
+    assert chunk.ideal_bits <= 8 * chunk.stream_bytes < chunk.ideal_bits * 1.001
+
+
+def test_bytes_that_coding_would_lengthen_are_stored(codec):
+    noise = [np.random.default_rng(1).bytes(500), b"", b"x"]
+    chunk = encode(codec, noise)
+    assert chunk.lanes == 0
+    assert len(chunk.body) <= 501 + 6
+    assert decode(codec, [chunk.body]) == [noise]
+
+
+def test_documents_that_the_tokens_do_not_write_are_stored(codec):
+    tokens = codec.tokenizer.encode_documents([b"the cat " * 50])
+    documents = [b"the dog " * 50]
+    chunk = codec.encode(tokens, documents, 1, nothing)
+    assert decode(codec, [chunk.body]) == [documents]
+
+
+def test_a_chunk_from_another_model_is_refused(codec, lively_model):
+    other = Codec(lively_model, codec.tokenizer)  # not quantised: nearly the same
+    chunk = encode(codec, [b"the cat sat on a mat. " * 20])
+    with pytest.raises(BadInput, match="chunk 1 of 1 decodes to another text"):
+        decode(other, [chunk.body])
+
+
+def test_lost_doubled_and_swapped_chunks_are_noticed(codec):
+    bodies = [encode(codec, [text]).body for text in (b"the cat " * 9, b"the dog " * 9)]
+    for wrong in ([0, 0], [1, 0], [0], [0, 1, 1]):
+        right = join([b"", *bodies])
+        ends = [4, 4 + len(bodies[0]) + 4, len(right)]
+        parts = [right[ends[i] : ends[i + 1]] for i in wrong]
+        reader = Reader(right[:4] + b"".join(parts), "the header")
+        reader.check()
+        with pytest.raises(BadInput, match=r"chunk [12] of 2 is"):
+            read_chunks(reader, 2)
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (b"\0" + varint(0), "claims 0 tokens"),
+        (b"\0" + varint(1 << 40), "claims 1099511627776 tokens"),
+        (b"\0" + varint(9) + varint(0), "claims 0 lanes"),
+        (b"\0" + varint(9) + varint(1 << 20), "claims 1048576 lanes"),
+        (b"\0" + varint(9) + varint(2) + varint(0), "lanes out of order"),
+        (b"\0" + varint(9) + varint(2) + varint(9 << 1), "lanes out of order"),
+        (varint(1) + varint(1 << 50), "is truncated"),
+        (b"\xff" * 9, "is damaged"),
+    ],
+)
+def test_claims_of_a_stranger_are_checked_before_memory_is_taken(body, problem):
+    with pytest.raises(BadInput, match=problem):
+        read([body])

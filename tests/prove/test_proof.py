@@ -1,0 +1,222 @@
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fairway.errors import BadInput, Interrupted
+from fairway.prove import proof
+from fairway.prove.codec import Reader, join
+from fairway.prove.proof import Header, chunk_ends, decode, prove, verify
+from fairway.recipe import load, loads
+
+DOCUMENTS = ["Return the sum of the elements, as a float. " * 20, "", "é \r\n\tx = 1\n" * 60] * 3
+HEADER = Header(
+    on_cuda=False,
+    text_sha256="ab" * 32,
+    lengths_sha256="cd" * 32,
+    artifact_sha256="ef" * 32,
+    logits=b"12345678",
+    text_bytes=300,
+    documents=2,
+    chunks=1,
+    environment="torch=2|device=a CPU",
+)
+
+
+@pytest.fixture
+def recipe(tiny):
+    return loads(tiny.recipe.read_text())
+
+
+@pytest.fixture
+def text(tmp_path):
+    file = tmp_path / "other.jsonl"
+    file.write_text("".join(json.dumps({"text": document}) + "\n" for document in DOCUMENTS))
+    return file
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(proof, "CHUNK_TOKENS_PER_LANE", 16)
+
+
+def test_chunks_end_at_documents_and_are_even():
+    assert chunk_ends(np.array([0]), 100, 10) == [100]
+    assert chunk_ends(np.array([0, 50]), 100, 100) == [100]
+    assert chunk_ends(np.array([0, 40, 60, 80]), 100, 60) == [60, 100]
+    assert chunk_ends(np.arange(0, 1000, 10), 1000, 300) == [250, 500, 750, 1000]
+    assert chunk_ends(np.array([0, 1]), 1000, 100) == [1, 1000]
+
+
+def test_headers_come_back():
+    reader = Reader(join([HEADER.to_bytes()]), "the header")
+    assert Header.read(reader) == HEADER
+    reader.check_end()
+
+
+def test_headers_that_are_refused():
+    written = join([HEADER.to_bytes()])
+    for i in range(len(written)):
+        for wrong in (written[:i], written[:i] + bytes([written[i] ^ 1]) + written[i + 1 :]):
+            with pytest.raises(BadInput):
+                Header.read(Reader(wrong, "the header"))
+    long = dataclasses.replace(HEADER, environment="x" * 2000)
+    with pytest.raises(BadInput, match="damaged"):
+        Header.read(Reader(join([long.to_bytes()]), "the header"))
+
+
+def test_the_course_ends_with_a_proof_that_counts_every_byte(tiny):
+    data, proved, verified = (tiny.result(verb) for verb in ("data", "prove", "verify"))
+    assert proved.files == {"val.fwp": tiny.proof_file.stat().st_size}
+    assert proved.bpb == 8 * tiny.proof_file.stat().st_size / data.val_bytes
+    assert (proved.text_sha256, proved.lengths_sha256) == (data.text_sha256, data.lengths_sha256)
+    assert proved.stream_ideal_bits <= 8 * proved.stream_bytes < proved.stream_ideal_bits * 1.001
+    assert verified.verified
+    assert verified.text_sha256 == data.text_sha256
+    assert not tiny.prove_checkpoint.exists()
+
+
+def test_the_proof_agrees_with_the_score(tiny):
+    """Their difference is the header and the starts of lanes."""
+    stream_bpb = tiny.result("prove").stream_ideal_bits / tiny.result("data").val_bytes
+    assert abs(stream_bpb - tiny.result("score").bpb) < 0.01
+
+
+def test_finished_proofs_are_skipped(tiny, recipe):
+    before = tiny.proof_file.stat().st_mtime_ns
+    assert prove(recipe, tiny) == tiny.result("prove")
+    assert verify(recipe, tiny) == tiny.result("verify")
+    assert tiny.proof_file.stat().st_mtime_ns == before
+
+
+def test_another_text_is_proved_and_verified_in_a_folder_of_its_own(
+    tiny, recipe, text, small_chunks
+):
+    val = tiny.proof_file.read_bytes()
+    proved = prove(recipe, tiny, text)
+    assert proved.text_bytes == sum(len(document.encode()) for document in DOCUMENTS)
+    verified = verify(recipe, tiny, text)
+    assert verified.verified, verified.reason
+    place = tiny.about(text)
+    assert (place.result("prove"), place.result("verify")) == (proved, verified)
+    assert tiny.proof_file.read_bytes() == val
+
+
+def test_ctrl_c_keeps_the_finished_chunks(tiny, recipe, text, small_chunks, tmp_path):
+    whole = tmp_path / "whole"
+    prove(recipe, tiny, text)
+    place = tiny.about(text)
+    shutil.move(place.path, whole)
+
+    def interrupt():
+        while not place.prove_checkpoint.exists() or _lines(place.prove_checkpoint) < 2:
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(Interrupted, match="chunks done; the same command goes on"):
+        prove(recipe, tiny, text)
+    thread.join()
+    assert not place.proof_file.exists()
+    assert _lines(place.prove_checkpoint) >= 2
+    prove(recipe, tiny, text)
+    assert place.proof_file.read_bytes() == (whole / "proof" / "val.fwp").read_bytes()
+
+
+def test_a_killed_proof_goes_on_and_ends_with_the_same_bytes(tiny, recipe, text, small_chunks):
+    place = tiny.about(text)
+    program = (
+        "from fairway.course import Run; from fairway.prove import proof;"
+        "from fairway.recipe import loads; from pathlib import Path; import sys;"
+        "proof.CHUNK_TOKENS_PER_LANE = 16; run = Run(sys.argv[1]);"
+        "proof.prove(loads(run.recipe.read_text()), run, Path(sys.argv[2]))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, str(tiny.path), str(text)])
+    while process.poll() is None:
+        if place.prove_checkpoint.exists() and _lines(place.prove_checkpoint) >= 2:
+            process.kill()
+        time.sleep(0.005)
+    assert process.returncode == -signal.SIGKILL
+    with open(place.prove_checkpoint, "a") as file:
+        file.write('{"chunk": 9, "bo')  # as a kill within a write would leave it
+    began = _lines(place.prove_checkpoint)
+    resumed = prove(recipe, tiny, text)
+    first = place.proof_file.read_bytes()
+    place.forget("prove")
+    assert prove(recipe, tiny, text).stream_ideal_bits == pytest.approx(resumed.stream_ideal_bits)
+    assert place.proof_file.read_bytes() == first
+    assert began >= 2
+
+
+def test_a_checkpoint_of_another_proof_is_dropped(tiny, recipe, text, small_chunks):
+    place = tiny.about(text)
+    place.path.mkdir(parents=True)
+    place.prove_checkpoint.write_text('"00"\n{"chunk": 0, "body": "", "figures": [0, 0.0, 0]}\n')
+    prove(recipe, tiny, text)
+    assert verify(recipe, tiny, text).verified
+
+
+def test_a_damaged_proof_does_not_hold(tiny, recipe):
+    data = bytearray(tiny.proof_file.read_bytes())
+    data[len(data) // 2] ^= 1
+    tiny.proof_file.write_bytes(data)
+    result = verify(recipe, tiny)
+    assert not result.verified
+    assert result.reason.startswith("chunk 1 of 1 is damaged")
+    assert result.complaint
+    assert tiny.result("verify") == result
+
+
+def test_a_proof_of_another_text_does_not_hold(tiny, recipe, text, small_chunks):
+    prove(recipe, tiny, text)
+    shutil.copy(tiny.about(text).proof_file, tiny.proof_file)
+    result = verify(recipe, tiny)
+    assert not result.verified
+    assert "the proved one" in result.reason
+
+
+def test_a_proof_needs_its_artifact_and_its_machine(tiny, artifact_file, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(BadInput, match="needs the artifact with SHA-256"):
+        decode(artifact_file, tiny.proof_file, out)
+    reader = Reader(tiny.proof_file.read_bytes(), "the header")
+    header = Header.read(reader)
+    chunk = tiny.proof_file.read_bytes()[reader.position : -4]
+    elsewhere = dataclasses.replace(header, environment="torch=1.0|device=an abacus")
+    moved = tmp_path / "moved.fwp"
+    moved.write_bytes(join([elsewhere.to_bytes(), chunk]))
+    with pytest.raises(BadInput, match=r"another torch 1\.0 \(here .*device an abacus"):
+        decode(tiny.artifact, moved, out)
+    assert not out.exists()
+
+
+def test_what_cannot_be_decoded(tiny, tmp_path, recipe):
+    with pytest.raises(BadInput, match="cannot read the proof"):
+        decode(tiny.artifact, tmp_path / "missing.fwp", tmp_path / "out")
+    with pytest.raises(BadInput, match="no proof file"):
+        decode(tiny.artifact, tiny.artifact, tmp_path / "out")
+    tiny.proof_file.unlink()
+    with pytest.raises(BadInput, match="run fairway prove again"):
+        verify(recipe, tiny)
+    tiny.forget("prove")
+    with pytest.raises(BadInput, match="no finished 'prove'"):
+        verify(load("tiny"), tiny)
+
+
+def test_the_command_line_of_the_decoding_process(tiny, tmp_path, capsys):
+    assert proof.main([str(tiny.artifact), str(tmp_path / "missing"), str(tmp_path / "out")]) == 2
+    assert "cannot read the proof" in json.loads(capsys.readouterr().out)["error"]
+
+
+def _lines(file: Path) -> int:
+    return file.read_text().count("\n")

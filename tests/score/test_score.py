@@ -1,0 +1,149 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from fairway.errors import BadInput
+from fairway.predict.lanes import LONGEST_DOCUMENT, Layout, plan
+from fairway.predict.predictor import FloatPredictor
+from fairway.recipe import Score, load, loads
+from fairway.score.score import charges, score
+
+TOKENS = 4200  # two lanes
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    """Documents of very different lengths."""
+    random = np.random.default_rng(4)
+    drawn = random.integers(1, 300, TOKENS).astype(np.uint16)
+    drawn[random.random(TOKENS) < 0.02] = 0
+    drawn[0] = 0
+    return drawn
+
+
+def nats(model, tokens, protocol, stride=1):
+    """float64[N]: nats of each token, 0 for the first; checks that each is charged once."""
+    found = np.zeros(len(tokens))
+    times = np.zeros(len(tokens), int)
+    for positions, charged in charges(model, tokens, Score(protocol=protocol, stride=stride)):
+        found[positions] += charged
+        times[positions] += 1
+    assert times[0] == 0
+    assert (times[1:] == 1).all()
+    return found
+
+
+def one_by_one(model, tokens):
+    """float64[N]: nats of each token by the step predictor, in one lane."""
+    predictor = FloatPredictor(model, 1)
+    logits = torch.cat([predictor.logits(np.array([int(token)])) for token in tokens[:-1]])
+    target = torch.from_numpy(tokens[1:].astype(np.int64))
+    losses = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+    return np.append(0, losses.double().numpy())
+
+
+def test_rolling_is_what_the_step_predictor_computes(lively_model, tokens):
+    np.testing.assert_allclose(
+        nats(lively_model, tokens, "rolling"), one_by_one(lively_model, tokens), atol=1e-4
+    )
+
+
+def test_sliding_by_one_has_the_same_nats_where_documents_fit_the_window(lively_model):
+    random = np.random.default_rng(5)
+    tokens = random.integers(1, 300, 600).astype(np.uint16)
+    tokens[::20] = 0
+    sliding = nats(lively_model, tokens, "sliding", stride=1)
+    np.testing.assert_allclose(sliding, nats(lively_model, tokens, "rolling"), atol=1e-4)
+
+
+def test_plain_equals_rolling_where_each_window_is_a_document(lively_model):
+    window = lively_model.shape.window
+    tokens = np.random.default_rng(6).integers(1, 300, 20 * window).astype(np.uint16)
+    tokens[::window] = 0
+    plain, rolling = (nats(lively_model, tokens, p) for p in ("plain", "rolling"))
+    np.testing.assert_allclose(plain, rolling, atol=1e-4)
+
+
+@pytest.mark.parametrize("stride", [1, 5, 16, 32])
+def test_sliding_charges_each_token_once_and_more_overlap_changes_little(
+    lively_model, tokens, stride
+):
+    few = tokens[:500]
+    difference = nats(lively_model, few, "sliding", stride) - nats(lively_model, few, "rolling")
+    assert abs(difference.mean()) < 0.05
+
+
+def test_lanes_cut_only_what_is_too_long(lively_model):
+    """Of a document of three lanes, the tokens after the two cuts lack context, no others."""
+    tokens = np.random.default_rng(7).integers(1, 300, 3 * LONGEST_DOCUMENT).astype(np.uint16)
+    tokens[0] = 0
+    layout = Layout(len(tokens), plan(len(tokens), np.array([0]), 32), boundaries=True)
+    assert layout.lanes == 3
+    found, whole = nats(lively_model, tokens, "rolling"), nats(lively_model, tokens, "sliding", 16)
+    assert abs(found.mean() - whole.mean()) < 0.01
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("protocol", ["plain", "sliding", "rolling"])
+def test_tiny_texts(lively_model, protocol, count):
+    tokens = np.array([0, 5, 0], np.uint16)[:count]
+    nats(lively_model, tokens, protocol)
+
+
+def test_a_model_that_ignores_documents_scores_too(lively_model, tokens):
+    shape = lively_model.shape.model_copy(update={"document_aware": False})
+    blind = type(lively_model)(shape, 300, 0)
+    blind.load_state_dict(copy.deepcopy(lively_model.state_dict()))
+    np.testing.assert_allclose(
+        nats(blind, tokens[:700], "rolling"), one_by_one(blind, tokens[:700]), atol=1e-4
+    )
+
+
+def test_a_stride_beyond_the_window_is_refused(lively_model, tokens):
+    with pytest.raises(BadInput, match="larger than the window"):
+        charges(lively_model, tokens, Score(protocol="sliding", stride=33))
+
+
+def test_the_verb_saves_its_result_and_skips_finished_work(tiny):
+    recipe = loads(tiny.recipe.read_text())
+    before = tiny.result("score")
+    assert score(recipe, tiny) == before
+    tiny.forget("score")
+    again = score(recipe, tiny)
+    assert again.tokens == tiny.result("data").val_tokens - 1
+    assert again.text_bytes == tiny.result("data").val_bytes
+    assert (again.bpb, again.nats_per_token) == (before.bpb, before.nats_per_token)
+    assert tiny.result("score") == again
+
+
+def test_the_protocols_agree_on_a_trained_model(tiny):
+    recipe = loads(tiny.recipe.read_text())
+    found = [
+        score(recipe.model_copy(update={"score": Score(protocol=p, stride=4)}), tiny).bpb
+        for p in ("rolling", "sliding", "plain")
+    ]
+    assert max(found) - min(found) < 0.02
+
+
+def test_another_text_has_its_own_result(tiny, tmp_path):
+    file = tmp_path / "other.txt"
+    file.write_bytes(b"Some \xff other text.\r\n" * 20)
+    before = tiny.result("score")
+    result = score(loads(tiny.recipe.read_text()), tiny, file)
+    assert result.text_bytes == file.stat().st_size
+    assert tiny.result("score") == before
+    assert tiny.about(file).result("score") == result
+
+
+def test_texts_that_cannot_be_scored(tiny, tmp_path):
+    recipe = load("tiny")
+    with pytest.raises(BadInput, match="no file"):
+        score(recipe, tiny, tmp_path / "missing.txt")
+    shard = next(tiny.data_folder(tiny.result("data")).glob("val*.bin"))
+    changed = bytearray(shard.read_bytes())
+    changed[-2] ^= 1  # another token
+    shard.write_bytes(changed)
+    with pytest.raises(BadInput, match="do not decode to the text"):
+        score(recipe, tiny)
