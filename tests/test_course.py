@@ -46,11 +46,11 @@ def finished(tmp_path) -> Run:
 def _any_result(verb: str, stamp: str) -> str:
     from fairway.results import VERBS
 
-    samples = {"int": 1, "float": 1.0, "str": "x", "bool": True, "dict[str, int]": {}}
+    samples = {"int": 1, "float": 1.0, "str": "x", "bool": True}
     literals = {"text_rule": "bytes", "arithmetic": "float", "grade": "device"}
     kind = VERBS[verb]
     values = {
-        name: literals.get(name, samples.get(str(kind.__annotations__.get(name))))
+        name: literals.get(name, samples.get(str(kind.__annotations__.get(name)), {}))
         for name in kind.model_fields
     }
     return kind.model_construct(**{**values, "stamp": stamp}).model_dump_json()
