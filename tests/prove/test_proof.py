@@ -18,7 +18,7 @@ from fairway.prove.codec import Reader, join
 from fairway.prove.proof import Header, chunk_ends, decode, prove, verify
 from fairway.recipe import load, loads
 
-DOCUMENTS = ["Return the sum of the elements, as a float. " * 20, "", "é \r\n\tx = 1\n" * 60] * 3
+DOCUMENTS = ["Return the sum of the elements, as a float. " * 8, "", "é \r\n\tx = 1\n" * 24] * 3
 HEADER = Header(
     on_cuda=False,
     text_sha256="ab" * 32,
@@ -46,7 +46,7 @@ def text(tmp_path):
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(proof, "CHUNK_TOKENS_PER_LANE", 16)
+    monkeypatch.setattr(proof, "CHUNK_TOKENS_PER_LANE", 4)
 
 
 def test_chunks_end_at_documents_and_are_even():
@@ -138,7 +138,7 @@ def test_a_killed_proof_goes_on_and_ends_with_the_same_bytes(tiny, recipe, text,
     program = (
         "from fairway.course import Run; from fairway.prove import proof;"
         "from fairway.recipe import loads; from pathlib import Path; import sys;"
-        "proof.CHUNK_TOKENS_PER_LANE = 16; run = Run(sys.argv[1]);"
+        "proof.CHUNK_TOKENS_PER_LANE = 4; run = Run(sys.argv[1]);"
         "proof.prove(loads(run.recipe.read_text()), run, Path(sys.argv[2]))"
     )
     process = subprocess.Popen([sys.executable, "-c", program, str(tiny.path), str(text)])
