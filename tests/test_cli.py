@@ -194,9 +194,7 @@ def test_over_budget(fairway, tiny):
 
 
 def test_a_damaged_proof_is_not_verified(fairway, tiny):
-    data = bytearray(tiny.proof_file.read_bytes())
-    data[len(data) // 2] ^= 0x55
-    tiny.proof_file.write_bytes(data)
+    tiny.proof_file.write_bytes(tiny.proof_file.read_bytes()[:-10])
     code, out, err = fairway("verify", tiny.path, "--json")
     assert code == 1, err
     assert json.loads(out)["verified"] is False
@@ -220,9 +218,9 @@ def test_finished_work_is_skipped(fairway, tiny):
 
 
 def test_force_redoes_a_verb_and_what_depends_on_it(fairway, tiny):
-    code, _, err = fairway("play", "tiny", "--out", tiny.path, "--force", "prove")
+    code, _, err = fairway("play", "tiny", "--out", tiny.path, "--force", "score")
     assert code == 0, err
-    assert err.count("finished before") == 4
+    assert err.count("finished before") == 5
 
 
 def test_dry_run_says_what_would_run_and_why(fairway, tiny):

@@ -44,6 +44,13 @@ def test_progress_lines_where_there_is_no_terminal(capsys, monkeypatch):
     assert "loss 1.5" in err
 
 
+def test_no_speed_without_a_unit(capsys, monkeypatch):
+    monkeypatch.setattr(console, "_LINE_EVERY_S", 0.0)
+    with console.track("train", 1.0, "") as task:
+        task.update(0.5, step=3)
+    assert "/s" not in capsys.readouterr().err
+
+
 def test_a_bar_on_a_terminal(monkeypatch):
     shown = io.StringIO()
     terminal = Console(file=shown, force_terminal=True, width=100, _environ={"TERM": "xterm"})

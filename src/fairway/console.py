@@ -56,7 +56,10 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
 
 
 class Task:
-    """Progress of one piece of long work, in `unit`s; `update` may be called at any rate."""
+    """Progress of one piece of long work; `update` may be called at any rate.
+
+    The speed is shown in `unit`s per second, or not at all where the unit is empty.
+    """
 
     def __init__(self, progress: Progress | None, task: TaskID, what: str, total: float, unit: str):
         self._progress, self._task = progress, task
@@ -70,7 +73,8 @@ class Task:
             self._first = done  # work that an earlier process did
         now = time.perf_counter()
         rate = (done - self._first) / max(now - self._start, 1e-9)
-        note = "  ".join([f"{rate:,.0f} {self._unit}/s", *(f"{k} {v}" for k, v in values.items())])
+        speed = [f"{rate:,.0f} {self._unit}/s"] if self._unit else []
+        note = "  ".join([*speed, *(f"{k} {v}" for k, v in values.items())])
         if self._progress is not None:
             self._progress.update(self._task, completed=done, note=note)
         elif now - self._last >= _LINE_EVERY_S:

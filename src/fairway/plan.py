@@ -17,7 +17,7 @@ import torch
 from fairway import world
 from fairway.course import STAGES, Run, downstream, stamp_changes
 from fairway.model.gpt import skeleton
-from fairway.pack.quantize import FLOAT_BITS, bits_of, part_of
+from fairway.pack.quantize import FLOAT_BITS, SPREADS, bits_of, part_of
 from fairway.recipe import Recipe
 from fairway.results import DataResult
 from fairway.text.prepare import fingerprint
@@ -164,17 +164,22 @@ def artifact_bytes(recipe: Recipe, tensors: dict[str, tuple[int, ...]]) -> float
         if bits == FLOAT_BITS:
             total_bits += FLOAT_BITS * math.prod(size)
         elif size[0]:
-            total_bits += size[0] * (16 + size[1] * code_entropy_bits(bits, size[1]))
+            fixed = recipe.pack.row_scale == "std" and bits < 8
+            reach = SPREADS if fixed else expected_maximum(size[1])
+            total_bits += size[0] * (16 + size[1] * code_entropy_bits(bits, reach))
     tokenizer_bytes = 4 * recipe.data.vocab_size
     return total_bits / 8 + tokenizer_bytes
 
 
-def code_entropy_bits(bits: int, columns: int) -> float:
-    """Entropy of a Gaussian row's codes when its largest value gets the largest code.
+def expected_maximum(columns: int) -> float:
+    """Median of the largest of so many |Gaussian values|, in standard deviations."""
+    return NormalDist().inv_cdf((1 + 0.5 ** (1 / columns)) / 2)
 
-    The step is (expected maximum of |columns| values) / (2^(bits-1) - 1) standard deviations, and
-    a Gaussian quantised at a small step Δ has log2(√(2πe)/Δ) bits.
+
+def code_entropy_bits(bits: int, reach: float) -> float:
+    """Entropy of a Gaussian row's codes when `reach` standard deviations get the largest code.
+
+    A Gaussian quantised at a small step of Δ standard deviations has log2(√(2πe)/Δ) bits.
     """
-    maximum = NormalDist().inv_cdf((1 + 0.5 ** (1 / columns)) / 2)
-    step = maximum / (2 ** (bits - 1) - 1)
+    step = reach / (2 ** (bits - 1) - 1)
     return max(math.log2(math.sqrt(2 * math.pi * math.e) / step), 0.0)

@@ -114,7 +114,7 @@ class Trainer:
         self.clock.start("train")
         with (
             console.ctrl_c() as stop_asked,
-            console.track("train", 1.0, "of budget") as task,
+            console.track("train", 1.0, "") as task,
         ):
             while (progress := self.progress()) < 1:
                 loss, norm, multiplier = self._step(loss_of, progress)
