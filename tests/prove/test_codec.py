@@ -113,6 +113,7 @@ def test_lost_doubled_and_swapped_chunks_are_noticed(codec):
         (b"\0" + varint(9) + varint(1 << 20), "claims 1048576 lanes"),
         (b"\0" + varint(9) + varint(2) + varint(0), "lanes out of order"),
         (b"\0" + varint(9) + varint(2) + varint(9 << 1), "lanes out of order"),
+        (b"\0" + varint(9) + varint(5) + varint(1 << 62) * 4, "lanes out of order"),
         (varint(1) + varint(1 << 50), "is truncated"),
         (b"\xff" * 9, "is damaged"),
     ],

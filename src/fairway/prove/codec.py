@@ -228,8 +228,9 @@ def _read_starts(reader: Reader, tokens: int) -> Starts:
     if not 0 < lanes <= MAX_LANES:
         raise reader.bad(f"claims {lanes} lanes")
     steps = np.array([0] + [reader.varint() for _ in range(lanes - 1)], np.int64)
-    positions = np.cumsum(steps >> 1)
-    if (np.diff(positions) < 1).any() or positions[-1] >= tokens:
+    distances = steps >> 1
+    positions = np.cumsum(distances)
+    if (distances[1:] < 1).any() or (distances >= tokens).any() or positions[-1] >= tokens:
         raise reader.bad("has lanes out of order")
     return Starts(positions, (steps & 1).astype(bool))
 
