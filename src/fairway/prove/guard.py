@@ -40,7 +40,7 @@ class Guard:
 
     on_cuda: bool
     workers: int  # chunks that are computed side by side; no bit depends on it
-    environment: str  # readable, key=value|key=value
+    environment: str  # readable: the values of _MATTERS, joined by |
     logits_sha256: bytes  # of a few steps' logits for fixed tokens
 
     @property
@@ -49,12 +49,8 @@ class Guard:
 
     def check_environment(self, needed: str) -> None:
         """Raise BadInput that names what differs from the environment that a file needs."""
-        here = _entries(self.environment)
-        changes = [
-            f"{key} {value} (here {here.get(key)})"
-            for key, value in _entries(needed).items()
-            if value != here.get(key)
-        ]
+        entries = zip(_MATTERS, needed.split("|"), self.environment.split("|"), strict=False)
+        changes = [f"{key} {there} (here {here})" for key, there, here in entries if there != here]
         if changes:
             raise BadInput(f"the file was made with another {', '.join(changes)}: {_ADVICE}")
 
@@ -89,7 +85,7 @@ def computing(artifact: Artifact, on_cuda: bool | None = None) -> Iterator[tuple
         model = artifact.build_model(here.device)
         model.dtype = here.dtype
         found = world.describe(here)
-        environment = "|".join(f"{key}={found[key]}" for key in _MATTERS)
+        environment = "|".join(str(found[key]) for key in _MATTERS)
         cuda = here.device.type == "cuda"
         yield model, Guard(cuda, 1 if cuda else threads, environment, _probe(model))
     finally:
@@ -141,7 +137,3 @@ def _probe(model: GPT) -> bytes:
         tokens = (7919 * step + 104729 * np.arange(_PROBE_LANES)) % model.vocab_size
         digest.update(predictor.logits(tokens).cpu().numpy().tobytes())
     return digest.digest()
-
-
-def _entries(environment: str) -> dict[str, str]:
-    return dict(entry.partition("=")[::2] for entry in environment.split("|"))
