@@ -37,7 +37,7 @@ class Stage:
 
 STAGES: dict[str, Stage] = {
     "data": Stage(("data",), None, 1),
-    "train": Stage(("model", "optim", "train"), "data", 1),
+    "train": Stage(("model", "optim", "train"), "data", 2),
     "pack": Stage(("pack",), "train", 1),
     "score": Stage(("score",), "pack", 1),
     "prove": Stage(("prove",), "pack", 1),
@@ -66,6 +66,7 @@ class Run:
         self.clock = self.path / "clock.json"
         self.checkpoint = self.path / "checkpoint.safetensors"
         self.weights = self.path / "weights.safetensors"
+        self.calibration = self.path / "calibration.safetensors"
         self.artifact = self.path / "model.fairway"
         self.proof = self.path / "proof"
         self.proof_file = self.proof / "val.fwp"

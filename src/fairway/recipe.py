@@ -121,6 +121,8 @@ class Train(Section):
     ema_decay: float = Field(0.997, ge=0, lt=1)
     swa_every: int = Field(50, ge=1)  # steps between snapshots while the rate is under half
     compile: bool = False
+    calibration_tokens: int = Field(32768, ge=0)  # of the text that training ends on, for packing
+    reserve_s: float = Field(8.0, ge=0)  # for it, of a budget in seconds; at most a tenth of it
     checkpoint_every_s: float = Field(30.0, gt=0)
     validate_every: int = Field(0, ge=0)  # steps; 0: only at the end
     validate_tokens: int = Field(65536, ge=256)
@@ -134,6 +136,11 @@ class Train(Section):
                 f"(set: {', '.join(given) or 'none'})"
             )
         return self
+
+    @property
+    def stepping_s(self) -> float:
+        """Of a budget in seconds: how long steps are taken; calibration has the rest."""
+        return self.seconds - min(self.reserve_s, self.seconds / 10)
 
 
 class Pack(Section):

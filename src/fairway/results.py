@@ -42,7 +42,8 @@ class TrainResult(Result):
     parameters: int
     steps: int
     tokens: int
-    train_s: float
+    train_s: float  # calibration included
+    calibration_s: float
     compile_s: float
     score_s: float
     pause_s: float  # checkpoints

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 
 from fairway.model.cache import Cache, document_starts
 from fairway.model.norm import rms_norm
+from fairway.model.product import product
 from fairway.recipe import Model
 
 
@@ -77,15 +78,14 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, span: Span, layer: int) -> Tensor:
         """[B, S, d] → [B, S, d]."""
-        weight = torch.cat([self.q, self.k, self.v]).to(x.dtype)  # one product instead of three
-        y = linear(x, weight).view(*x.shape[:2], -1, self.width).transpose(1, 2)
+        y = product(x, self.q, self.k, self.v).view(*x.shape[:2], -1, self.width).transpose(1, 2)
         q, k, v = y.split([self.heads, self.kv_heads, self.kv_heads], 1)
         q = rotate(rms_norm(q), span.cos, span.sin) * self.q_gain.to(x.dtype)[:, None, None]
         k = rotate(rms_norm(k), span.cos, span.sin)
         if span.cache is not None:
             k, v = span.cache.extend(layer, k, v)
         y = attend(q, k, v, span.mask)
-        return linear(y.transpose(1, 2).reshape(x.shape), self.o.to(x.dtype))
+        return product(y.transpose(1, 2).reshape(x.shape), self.o)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, linear
 
 from fairway.model.cache import Cache
+from fairway.model.product import lookup, product
 from fairway.recipe import Model
 
 
@@ -28,11 +28,11 @@ class Embedding(nn.Module):
 
     def forward(self, tokens: Tensor, dtype: torch.dtype, cache: Cache | None) -> Tensor:
         """int64[B, S] → [B, S, d]."""
-        x = embedding(tokens, self.tokens).to(dtype)
+        x = lookup(tokens, self.tokens, dtype)
         if not self.bigram_rows:
             return x
         rows = self.bigram_hash(tokens, cache)
-        b = linear(embedding(rows, self.bigram_table).to(dtype), self.bigram_proj.to(dtype))
+        b = product(lookup(rows, self.bigram_table, dtype), self.bigram_proj)
         return x + self.bigram_scale.to(dtype) * b
 
     def bigram_hash(self, tokens: Tensor, cache: Cache | None) -> Tensor:

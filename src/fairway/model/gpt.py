@@ -18,6 +18,7 @@ from fairway.model.embed import Embedding
 from fairway.model.loss import softcapped_cross_entropy
 from fairway.model.mlp import MLP
 from fairway.model.norm import rms_norm
+from fairway.model.product import product
 from fairway.recipe import Model
 
 
@@ -69,7 +70,7 @@ class GPT(nn.Module):
 
     def head(self, x: Tensor) -> Tensor:
         """Activations [..., d] → logits float32[..., V]."""
-        z = torch.nn.functional.linear(x, self.embed.tokens.to(x.dtype)).float()
+        z = product(x, self.embed.tokens).float()
         return self.shape.softcap * torch.tanh(z / self.shape.softcap)
 
     def logits(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:

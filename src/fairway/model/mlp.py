@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
+from fairway.model.product import product
 from fairway.recipe import Model
 
 
@@ -34,5 +34,5 @@ class MLP(nn.Module):
         self.down = nn.Parameter(torch.empty(shape.dim, shape.mlp_hidden))
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden: Tensor = _ReluSquared.apply(linear(x, self.up.to(x.dtype)))  # type: ignore[no-untyped-call]
-        return linear(hidden, self.down.to(x.dtype))
+        hidden: Tensor = _ReluSquared.apply(product(x, self.up))  # type: ignore[no-untyped-call]
+        return product(hidden, self.down)

@@ -20,7 +20,7 @@ from fairway.recipe import Recipe
 from fairway.results import TrainResult
 from fairway.text.batches import Batches
 from fairway.text.prepare import load_tokenizer, load_train, load_val
-from fairway.train import checkpoint
+from fairway.train import calibrate, checkpoint
 from fairway.train.average import Average
 from fairway.train.optim import Optimizer
 from fairway.train.schedule import learning_rate, momentum
@@ -96,13 +96,14 @@ class Trainer:
             return self.step / t.steps
         if t.tokens:
             return self.step * t.batch_tokens / t.tokens
+        seconds = t.stepping_s
         if self.recorded is not None:
             done = self.step >= len(self.recorded)
-            reading = t.seconds if done else self.recorded[self.step]
+            reading = seconds if done else self.recorded[self.step]
         else:
             reading = self.place.agree(self.clock.read("train"))
         self.readings.append(reading)
-        return reading / t.seconds
+        return reading / seconds
 
     # The loop -------------------------------------------------------------------------------
 
@@ -207,8 +208,9 @@ class Trainer:
     # The end --------------------------------------------------------------------------------
 
     def finish(self, cpu_share: float) -> TrainResult:
-        """Average, score, write weights and result."""
+        """Average, calibrate, score, write weights and result."""
         self.average.apply()
+        calibration_s = self._calibrate()
         nats, bpb = self._validate()
         recipe, spent = self.recipe, self.clock.spent
         tokens = self.step * recipe.train.batch_tokens
@@ -224,6 +226,7 @@ class Trainer:
             steps=self.step,
             tokens=tokens,
             train_s=spent["train"],
+            calibration_s=calibration_s,
             compile_s=spent["compile"],
             score_s=spent["score"],
             pause_s=spent["pause"],
@@ -251,6 +254,39 @@ class Trainer:
                     f"over train.limit_s = {recipe.train.limit_s:.0f}"
                 )
         return result
+
+    def _calibrate(self) -> float:
+        """Write what packing needs to know of the training text; the seconds it took.
+
+        It reads training text, so the train clock runs. Every rank takes its rows of the batches
+        that the next steps would have trained on; the sums are added up over ranks.
+        """
+        wanted = self.recipe.train.calibration_tokens
+        if not wanted:
+            return 0.0
+        before = self.clock.read("train")
+        with self.clock.during("train"):
+            collector = calibrate.Collector(self.model)
+            ahead = 0
+            while collector.tokens * self.place.size < wanted and not (ahead and self._late()):
+                x, y = self._batch(self.step + ahead)
+                room = wanted // self.place.size - collector.tokens
+                rows = max(1, min(len(x), -(-room // x.shape[1])))
+                for xs, ys in zip(
+                    x[:rows].split(self.micro_rows), y[:rows].split(self.micro_rows), strict=True
+                ):
+                    collector.add(xs, ys)
+                ahead += 1
+            found = collector.curvatures(self.place)
+            self.place.synchronize()
+        if self.place.is_main:
+            calibrate.save(self.run.calibration, found, {})
+        return self.clock.read("train") - before
+
+    def _late(self) -> bool:
+        """Whether a budget in seconds is spent, the same on every rank."""
+        seconds = self.recipe.train.seconds
+        return bool(self.place.agree(float(0 < seconds <= self.clock.read("train"))))
 
     # Saving and resuming --------------------------------------------------------------------
 
