@@ -370,12 +370,15 @@ def inspect(artifact: ArtifactFile) -> "Result":
     console.table("Parts", ["part", "bytes"], found.parts.items())
     console.table(
         "Tensors",
-        ["tensor", "shape", "part", "bits of a code", "bits per weight"],
+        ["tensor", "shape", "part", "bits per weight", "largest code", "steps"],
         (
-            [t.name, " × ".join(map(str, t.shape)), t.part, t.code_bits, f"{t.bits_per_weight:.2f}"]
+            [
+                t.name, " × ".join(map(str, t.shape)), t.part, f"{t.bits_per_weight:.2f}",
+                t.largest_code, f"{t.smallest_step:.2g} to {t.largest_step:.2g}",
+            ]
             for t in found.tensors
         ),
-    )
+    )  # fmt: skip
     console.say(
         f"{found.artifact_bytes:,} bytes, {found.weights:,} weights, "
         f"{found.bits_per_weight:.2f} bits per coded weight; sha256 {found.sha256}"

@@ -38,7 +38,7 @@ class Stage:
 STAGES: dict[str, Stage] = {
     "data": Stage(("data",), None, 1),
     "train": Stage(("model", "optim", "train"), "data", 2),
-    "pack": Stage(("pack",), "train", 1),
+    "pack": Stage(("pack",), "train", 2),
     "score": Stage(("score",), "pack", 1),
     "prove": Stage(("prove",), "pack", 1),
     "verify": Stage((), "prove", 1),

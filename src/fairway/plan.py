@@ -10,14 +10,13 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import torch
 
 from fairway import world
 from fairway.course import STAGES, Run, downstream, stamp_changes
 from fairway.model.gpt import skeleton
-from fairway.pack.quantize import FLOAT_BITS, SPREADS, bits_of, part_of
+from fairway.pack.fit import predicted_bytes
 from fairway.recipe import Recipe
 from fairway.results import DataResult
 from fairway.text.prepare import fingerprint
@@ -117,7 +116,7 @@ def predict(recipe: Recipe, run: Run) -> dict[str, Cost]:
             5 * weights_bytes + activations_bytes,  # weights, gradients, two moments, average
             weights_bytes,
         ),
-        "pack": Cost(None, 3 * weights_bytes, artifact_bytes(recipe, tensors)),
+        "pack": Cost(None, 3 * weights_bytes, predicted_bytes(recipe)),
         "score": Cost(
             seconds(text * again, _SCORE_SHARE) / 3 if text else None,
             weights_bytes + activations_bytes / 2,
@@ -154,32 +153,3 @@ def matmul_rate(dim: int, hidden: int) -> float:
         place.synchronize()
         best = min(best, time.perf_counter() - start)
     return 2 * 4096 * dim * hidden / best
-
-
-def artifact_bytes(recipe: Recipe, tensors: dict[str, tuple[int, ...]]) -> float:
-    """Size if every matrix is Gaussian: entropy of the codes, fp16 for scales and for the rest."""
-    total_bits = 0.0
-    for name, size in tensors.items():
-        bits = bits_of(part_of(name), recipe.pack)
-        if bits == FLOAT_BITS:
-            total_bits += FLOAT_BITS * math.prod(size)
-        elif size[0]:
-            fixed = recipe.pack.row_scale == "std" and bits < 8
-            reach = SPREADS if fixed else expected_maximum(size[1])
-            total_bits += size[0] * (16 + size[1] * code_entropy_bits(bits, reach))
-    tokenizer_bytes = 4 * recipe.data.vocab_size
-    return total_bits / 8 + tokenizer_bytes
-
-
-def expected_maximum(columns: int) -> float:
-    """Median of the largest of so many |Gaussian values|, in standard deviations."""
-    return NormalDist().inv_cdf((1 + 0.5 ** (1 / columns)) / 2)
-
-
-def code_entropy_bits(bits: int, reach: float) -> float:
-    """Entropy of a Gaussian row's codes when `reach` standard deviations get the largest code.
-
-    A Gaussian quantised at a small step of Δ standard deviations has log2(√(2πe)/Δ) bits.
-    """
-    step = reach / (2 ** (bits - 1) - 1)
-    return max(math.log2(math.sqrt(2 * math.pi * math.e) / step), 0.0)

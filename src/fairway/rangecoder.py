@@ -8,7 +8,10 @@ division into 2^30 parts loses less than 2^-25 bits per symbol.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import accumulate
 from math import log2
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -23,7 +26,8 @@ _TOP = 1 << 56
 _BYTES_PER_SYMBOL = 4  # at most: a frequency of 1 takes 30 bits
 
 # The kernel's constants are uint64: numba turns a mixture of int64 and uint64 into float64.
-_U8, _U30, _U56 = np.uint64(8), np.uint64(TOTAL_BITS), np.uint64(56)
+_U0, _U8, _U16, _U56 = np.uint64(0), np.uint64(8), np.uint64(16), np.uint64(56)
+_U30 = np.uint64(TOTAL_BITS)
 _UTOP, _UTOTAL = np.uint64(_TOP), np.uint64(TOTAL)
 
 
@@ -36,14 +40,14 @@ class Coder:
     """
 
     def __init__(self, data: bytes | None = None) -> None:
-        self._decoding = data is not None
+        self.decoding = data is not None
         stream = data or b""
         self._size = len(stream)  # of what a decoder reads
         self._buffer = np.frombuffer(stream or bytes(64), np.uint8).copy()
         # low (in a decoder: stream - low), span, position in the buffer
         self._state = np.array([0, _WORD - 1, 0], np.uint64)
         self._bits = np.zeros(1)
-        if self._decoding:
+        if self.decoding:
             self._state[0] = int.from_bytes(stream[:8].ljust(8, b"\0"), "big")
             self._state[2] = 8
 
@@ -68,6 +72,16 @@ class Coder:
     ) -> NDArray[np.int64]:
         """Code `count` symbols under one table, int64[V+1]. Otherwise as `code`."""
         return self._run(cumulative[None], 0, symbols, count)
+
+    def run_kernel(self, kernel: Callable[..., int], symbols: int, *arguments: Any) -> int:
+        """Let a compiled function code at most `symbols` symbols or bits with this coder.
+
+        It is called as kernel(state, bits, buffer, size, decoding, *arguments) and uses `narrow`
+        or `code_bit`; `bits` is where it adds up -log2 of the probabilities.
+        """
+        if not self.decoding:
+            self._reserve(symbols * _BYTES_PER_SYMBOL)
+        return kernel(self._state, self._bits, self._buffer, self._size, self.decoding, *arguments)
 
     def finish(self) -> bytes:
         """The encoder's stream: the fewest bytes that, padded with zeros, decode to the symbols."""
@@ -98,7 +112,7 @@ class Coder:
         symbols: NDArray[np.int64] | None,
         count: int,
     ) -> NDArray[np.int64]:
-        if (symbols is None) != self._decoding or (symbols is not None and len(symbols) != count):
+        if (symbols is None) != self.decoding or (symbols is not None and len(symbols) != count):
             raise ValueError("an encoder takes one symbol per row, a decoder takes None")
         if symbols is None:
             symbols = np.empty(count, np.int64)
@@ -106,7 +120,7 @@ class Coder:
             self._reserve(count * _BYTES_PER_SYMBOL)
         rows = np.ascontiguousarray(tables, np.int64).view(np.uint64)
         state, buffer = self._state, self._buffer
-        bad = _code(state, self._bits, buffer, self._size, rows, stride, symbols, self._decoding)
+        bad = _code(state, self._bits, buffer, self._size, rows, stride, symbols, self.decoding)
         if bad >= 0:
             raise ValueError(f"row {bad}: symbol or cumulative frequencies out of range")
         return symbols
@@ -120,6 +134,18 @@ class Coder:
             self._buffer = grown
 
 
+def cumulative(weights: list[int]) -> NDArray[np.int64]:
+    """int64[V+1] for the coder: c_i = floor(W_i · (2^30 - V) / W_V) + i, W_i = Σ_{j<i} weights_j.
+
+    Every frequency is at least 1. In Python's integers: no file makes this overflow.
+    """
+    room, total = TOTAL - len(weights), max(sum(weights), 1)
+    sums = accumulate(weights, initial=0)
+    table = np.array([w * room // total + i for i, w in enumerate(sums)], np.int64)
+    table[-1] = TOTAL  # also where all weights are 0
+    return table
+
+
 def _shortest(low: int, span: int) -> int:
     """The number in [low, low + span) whose low bytes are zero for as long as possible.
 
@@ -128,7 +154,7 @@ def _shortest(low: int, span: int) -> int:
     return next(v for unit in (_WORD, _TOP) if (v := -(-low // unit) * unit) < low + span)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _carry(buffer, position):  # type: ignore[no-untyped-def]
     """Add 1 to the number that ends before `position`."""
     position -= 1
@@ -138,7 +164,7 @@ def _carry(buffer, position):  # type: ignore[no-untyped-def]
     buffer[position] += 1
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _find(row, value):  # type: ignore[no-untyped-def]
     """The symbol s with row[s] <= value < row[s + 1]."""
     first, last = 0, len(row) - 1
@@ -151,19 +177,52 @@ def _find(row, value):  # type: ignore[no-untyped-def]
     return first
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
+def narrow(state, buffer, size, start, width, decoding):  # type: ignore[no-untyped-def]
+    """Keep [start, start + width) of the interval, uint64 in units of 2^-64; move whole bytes."""
+    low, span, position = state[0], width, np.int64(state[2])
+    if decoding:
+        low -= start
+    else:
+        low += start
+        if low < start:
+            _carry(buffer, position)
+    while span < _UTOP:
+        if not decoding:
+            buffer[position] = low >> _U56
+        low <<= _U8
+        span <<= _U8
+        if decoding and position < size:
+            low |= np.uint64(buffer[position])
+        position += 1
+    state[0], state[1], state[2] = low, span, position
+
+
+@njit(cache=True, nogil=True)
+def code_bit(state, buffer, size, p, bit, decoding):  # type: ignore[no-untyped-def]
+    """Code one bit, 1 with probability p / 2^16, 0 < p < 2^16; the interval of 1 is the lower."""
+    bound = (state[1] >> _U16) * np.uint64(p)
+    if decoding:
+        bit = np.int64(state[0] < bound)
+    if bit == 1:
+        narrow(state, buffer, size, _U0, bound, decoding)
+    else:
+        narrow(state, buffer, size, bound, state[1] - bound, decoding)
+    return bit
+
+
+@njit(cache=True, nogil=True)
 def _code(state, bits, buffer, size, tables, stride, symbols, decoding):  # type: ignore[no-untyped-def]
     """Code symbols[i] under tables[i * stride]; the first bad row's index, or -1.
 
     state: uint64[3], bits: float64[1], buffer: uint8, tables: uint64[rows, V+1], symbols: int64[n].
     """
-    low, span, position = state[0], state[1], np.int64(state[2])
     alphabet = tables.shape[1] - 1
     for i in range(len(symbols)):
         row = tables[i * stride]
-        unit = span >> _U30
+        unit = state[1] >> _U30
         if decoding:
-            symbols[i] = _find(row, min(low // unit, _UTOTAL - np.uint64(1)))
+            symbols[i] = _find(row, min(state[0] // unit, _UTOTAL - np.uint64(1)))
         symbol = symbols[i]
         if symbol < 0 or symbol >= alphabet:
             return i
@@ -171,20 +230,5 @@ def _code(state, bits, buffer, size, tables, stride, symbols, decoding):  # type
         if start >= stop or stop > _UTOTAL:
             return i
         bits[0] += TOTAL_BITS - log2(stop - start)
-        span = unit * (stop - start)
-        if decoding:
-            low -= unit * start
-        else:
-            low += unit * start
-            if low < unit * start:
-                _carry(buffer, position)
-        while span < _UTOP:
-            if not decoding:
-                buffer[position] = low >> _U56
-            low <<= _U8
-            span <<= _U8
-            if decoding and position < size:
-                low |= np.uint64(buffer[position])
-            position += 1
-    state[0], state[1], state[2] = low, span, position
+        narrow(state, buffer, size, unit * start, unit * (stop - start), decoding)
     return -1

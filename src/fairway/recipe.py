@@ -144,15 +144,26 @@ class Train(Section):
 
 
 class Pack(Section):
-    """Bits of the codes and the byte budget of the artifact."""
+    """How weights become codes, and the byte budget of the artifact.
 
-    quantizer: Literal["rtn"] = "rtn"
-    row_scale: Literal["std", "max"] = "std"  # a row's largest code: 4 standard deviations, or max
+    gptq and uniform choose the steps that fill the budget, unless `step` fixes those of uniform.
+    rtn has the bits and the row scales below instead, and whatever size comes of it.
+    """
+
+    quantizer: Literal["gptq", "uniform", "rtn"] = "gptq"
+    budget_bytes: int = Field(16_000_000, gt=0)
+    step: float = Field(0.0, ge=0, le=10)  # uniform: in standard deviations; 0: fill the budget
+    row_scale: Literal["std", "max"] = "std"  # rtn: a row's largest code: 4 std, or its maximum
     mlp_bits: int = Field(5, ge=2, le=8)
     attention_bits: int = Field(6, ge=2, le=8)
     bigram_bits: int = Field(6, ge=2, le=8)
     embed_bits: int = Field(8, ge=2, le=8)
-    budget_bytes: int = Field(16_000_000, gt=0)
+
+    @model_validator(mode="after")
+    def _step(self) -> Self:
+        if self.step and self.quantizer != "uniform":
+            raise ValueError(f"pack.step belongs to the quantizer 'uniform', not {self.quantizer}")
+        return self
 
 
 class Score(Section):

@@ -64,11 +64,15 @@ class TrainResult(Result):
 
 
 class PackResult(Result):
+    quantizer: str
     artifact_bytes: int
     parts: dict[str, int]  # sums to artifact_bytes
     bits_per_weight: float  # of the coded matrices
     val_bpb_before: float
     val_bpb_after: float
+    nats_lost: float  # per token of the validation text
+    predicted_nats_lost: float  # from the curvature on training text; 0: not known
+    calibration_s: float  # of the training clock, for what packing knows of the training text
     budget_bytes: int
     within_budget: bool
     artifact_sha256: str

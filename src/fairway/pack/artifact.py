@@ -13,40 +13,41 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from fairway.errors import BadInput
 from fairway.model.gpt import GPT, skeleton
-from fairway.pack import quantize, tensors
-from fairway.pack.tensors import Shapes
+from fairway.pack import quantize, tensors, version1
+from fairway.pack.quantize import Grid, Matrix, Part, Weights
+from fairway.pack.tensors import Shapes, Vector
 from fairway.rangecoder import Coder
-from fairway.recipe import Model, Pack
+from fairway.recipe import Model
 from fairway.text.tokenizer import Tokenizer
 
-Weights = NDArray[np.float32]
-
 MAGIC = b"FWAY"
-VERSION = 1
-MATRIX_PARTS: tuple[quantize.Part, ...] = ("embedding", "attention", "mlp", "bigram")
+VERSION = 2
+MATRIX_PARTS: tuple[Part, ...] = ("embedding", "attention", "mlp", "bigram")
 PARTS = ("recipe", "tokenizer", *MATRIX_PARTS, "small")
 _PREFIX = struct.Struct("<4sH")
 _ENTRY = struct.Struct("<II")  # length and CRC-32 of one part
 _CRC = struct.Struct("<I")  # of the header up to here
+_LENGTH = struct.Struct("<I")  # of a stream, before all but the last
 HEADER_BYTES = _PREFIX.size + len(PARTS) * _ENTRY.size + _CRC.size
 
 _RECIPE_BYTES = 4096  # at most
 _INITIAL = {"embed_std", "output_init", "qk_gain"}  # of the model section; only training needs it
-# A stranger's file may claim no more weights than its size makes plausible: half a bit for each.
+# A stranger's file may claim no more weights than its size makes plausible: a quarter bit for each.
 _MAX_WEIGHTS = 1_000_000_000
-_FREE_WEIGHTS, _WEIGHTS_PER_BYTE = 1_000_000, 16
-_NO_SCALES = np.empty(0, np.float16)
+_FREE_WEIGHTS, _WEIGHTS_PER_BYTE = 1_000_000, 32
+_GRIDS: tuple[Grid, ...] = get_args(Grid)
 
 
 class TensorRow(BaseModel):
@@ -54,12 +55,25 @@ class TensorRow(BaseModel):
 
     name: str
     shape: tuple[int, ...]
-    part: quantize.Part
-    code_bits: int  # of one code before entropy coding; 16: stored as fp16
-    coded_bits: float  # histogram, codes and scales
+    part: Part
+    coded_bits: float  # codes and steps
     bits_per_weight: float
-    smallest_scale: float | None  # None: stored as fp16
-    largest_scale: float | None
+    largest_code: int
+    smallest_step: float
+    largest_step: float
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """All tensors of a network as integers."""
+
+    matrices: Mapping[str, Matrix]
+    vectors: Mapping[str, Vector]
+
+    def weights(self) -> dict[str, Weights]:
+        """float32, as a decoder gets them."""
+        found = {n: quantize.weights_from_codes(m) for n, m in self.matrices.items()}
+        return found | {n: quantize.values_from_vector(*v) for n, v in self.vectors.items()}
 
 
 @dataclass(frozen=True)
@@ -69,6 +83,7 @@ class Artifact:
     model: Model
     tokenizer: Tokenizer
     state: dict[str, torch.Tensor]  # float32, in the order of the network's parameters
+    matrices: dict[str, Matrix]  # the same, as integers
     parts: dict[str, int]  # bytes; they sum to the file's size
     tensors: list[TensorRow]
     sha256: str
@@ -82,21 +97,22 @@ class Artifact:
         return model
 
 
-def write(
-    model: Model, tokenizer: Tokenizer, state: Mapping[str, torch.Tensor], pack: Pack
-) -> bytes:
+def write(model: Model, tokenizer: Tokenizer, quantized: Quantized) -> bytes:
     """The artifact's bytes; the same for the same arguments, on every machine.
 
-    Raises BadInput when `state` is not the state of this network, or holds a value that is not
-    finite or does not fit.
+    Raises BadInput when the tensors are not those of this network.
     """
     shapes = skeleton(model, tokenizer.vocab_size, tokenizer.bos_id)
-    weights = _checked(state, shapes)
+    found = {name: m.codes.shape for name, m in quantized.matrices.items()}
+    found |= {name: codes.shape for name, (codes, _) in quantized.vectors.items()}
+    check_shapes(found, shapes)
     bodies = [_write_recipe(model), tokenizer.to_bytes()]
-    for part in MATRIX_PARTS:
-        inside = {name: weights[name] for name in _inside(part, shapes)}
-        bodies.append(_write_matrices(inside, quantize.bits_of(part, pack), pack.row_scale))
-    bodies.append(_write_small({name: weights[name] for name in _inside("small", shapes)}))
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for part in MATRIX_PARTS:
+            bodies.append(_write_matrices(quantized.matrices, _inside(part, shapes), pool))
+    coder = Coder()
+    tensors.code_vectors(coder, quantized.vectors, _inside("small", shapes))
+    bodies.append(coder.finish())
     header = _PREFIX.pack(MAGIC, VERSION)
     header += b"".join(_ENTRY.pack(len(body), zlib.crc32(body)) for body in bodies)
     return header + _CRC.pack(zlib.crc32(header)) + b"".join(bodies)
@@ -116,25 +132,41 @@ def read(source: Path | str | bytes) -> Artifact:
 
 
 def _read(data: bytes) -> Artifact:
-    bodies = _split(data)
+    version, bodies = _split(data)
     with _naming("recipe"):
         model = _read_recipe(bodies["recipe"])
     with _naming("tokenizer"):
         tokenizer = Tokenizer.from_bytes(bodies["tokenizer"])
     shapes = skeleton(model, tokenizer.vocab_size, tokenizer.bos_id)
     _check_size(shapes, len(data))
-    found: dict[str, tuple[Weights, TensorRow]] = {}
-    for part in MATRIX_PARTS:
-        with _naming(part):
-            found |= _read_matrices(bodies[part], part, _inside(part, shapes))
+    matrices: dict[str, Matrix] = {}
+    spent: dict[str, float] = {}
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for part in MATRIX_PARTS:
+            with _naming(part):
+                inside = _inside(part, shapes)
+                if version == 1:
+                    found, bits = version1.read_matrices(bodies[part], inside)
+                else:
+                    found, bits = _read_matrices(bodies[part], inside, pool)
+                matrices |= found
+                spent |= bits
     with _naming("small"):
-        found |= _read_small(bodies["small"], _inside("small", shapes))
+        values, bits = _read_small(version, bodies["small"], _inside("small", shapes))
+        spent |= bits
+    state, rows = {}, []
+    for name in shapes:
+        with _naming(quantize.part_of(name)):
+            weights = _finite(name, values, matrices)
+        state[name] = torch.from_numpy(weights)
+        rows.append(_row(name, weights, spent[name], matrices.get(name)))
     return Artifact(
         model=model,
         tokenizer=tokenizer,
-        state={name: torch.from_numpy(found[name][0]) for name in shapes},
+        state=state,
+        matrices=matrices,
         parts={"header": HEADER_BYTES} | {name: len(body) for name, body in bodies.items()},
-        tensors=[found[name][1] for name in shapes],
+        tensors=rows,
         sha256=hashlib.sha256(data).hexdigest(),
     )
 
@@ -151,8 +183,8 @@ def _naming(part: str) -> Iterator[None]:
 # The frame ------------------------------------------------------------------------------------
 
 
-def _split(data: bytes) -> dict[str, bytes]:
-    """Bodies of the parts, with right lengths and checksums."""
+def _split(data: bytes) -> tuple[int, dict[str, bytes]]:
+    """Format version and bodies of the parts, with right lengths and checksums."""
     if len(data) < _PREFIX.size or not data.startswith(MAGIC):
         raise BadInput("the header is not that of a Fairway artifact; is it another kind of file?")
     version = _PREFIX.unpack_from(data)[1]
@@ -177,7 +209,7 @@ def _split(data: bytes) -> dict[str, bytes]:
         bodies[part], start = body, start + length
     if start != len(data):
         raise BadInput(f"{len(data) - start} bytes follow part {PARTS[-1]}, the last one")
-    return bodies
+    return version, bodies
 
 
 # Recipe ---------------------------------------------------------------------------------------
@@ -201,16 +233,14 @@ def _read_recipe(body: bytes) -> Model:
 # Tensors --------------------------------------------------------------------------------------
 
 
-def _checked(state: Mapping[str, torch.Tensor], shapes: Shapes) -> dict[str, Weights]:
-    """The weights as arrays. Raises BadInput at the first that does not fit the network."""
-    for name in [*shapes, *state]:
-        expected, found = shapes.get(name), tuple(state[name].shape) if name in state else None
-        if expected != found:
+def check_shapes(found: Mapping[str, tuple[int, ...]], shapes: Shapes) -> None:
+    """Raise BadInput at the first tensor that does not fit the network."""
+    for name in [*shapes, *found]:
+        if shapes.get(name) != found.get(name):
             raise BadInput(
-                f"the weights do not fit the network: {name} should be {expected} and is {found}; "
-                "train the recipe that is to be packed"
+                f"the weights do not fit the network: {name} should be {shapes.get(name)} and is "
+                f"{found.get(name)}; train the recipe that is to be packed"
             )
-    return {name: state[name].detach().cpu().float().numpy() for name in shapes}
 
 
 def _check_size(shapes: Shapes, file_bytes: int) -> None:
@@ -219,90 +249,89 @@ def _check_size(shapes: Shapes, file_bytes: int) -> None:
         raise BadInput(f"part recipe: {weights} weights are too many for {file_bytes} bytes")
 
 
-def _inside(part: quantize.Part, shapes: Shapes) -> Shapes:
+def _inside(part: Part, shapes: Shapes) -> Shapes:
     return {name: shape for name, shape in shapes.items() if quantize.part_of(name) == part}
 
 
-def _write_matrices(weights: dict[str, Weights], bits: int, row_scale: quantize.RowScale) -> bytes:
-    """One byte, the bits of a code before entropy coding; then the stream."""
-    coder = Coder()
-    matrices = {}
-    for name, w in weights.items():
-        with _fitting(name):
-            matrices[name] = tensors.Matrix(*quantize.codes_from_weights(w, bits, row_scale))
-    tensors.code_matrices(coder, matrices, {name: w.shape for name, w in weights.items()}, bits)
-    return bytes([bits]) + coder.finish()
+def _write_matrices(
+    matrices: Mapping[str, Matrix], shapes: Shapes, pool: ThreadPoolExecutor
+) -> bytes:
+    """One byte, the grid of the steps; then streams, the length before each but the last."""
+    grid = matrices[next(iter(shapes))].grid if shapes else _GRIDS[0]
+
+    def stream(group: Shapes) -> bytes:
+        coder = Coder()
+        tensors.code_matrices(coder, matrices, group, grid)
+        return coder.finish()
+
+    *others, last = pool.map(stream, tensors.streams(shapes))
+    framed = b"".join(_LENGTH.pack(len(other)) + other for other in others)
+    return bytes([_GRIDS.index(grid)]) + framed + last
 
 
 def _read_matrices(
-    body: bytes, part: quantize.Part, shapes: Shapes
-) -> dict[str, tuple[Weights, TensorRow]]:
-    bits, coder = body[0] if body else 0, Coder(body[1:])
-    if not 2 <= bits <= 8:
-        raise BadInput(f"its codes cannot have {bits} bits")
-    matrices, spent = tensors.code_matrices(coder, None, shapes, bits)
-    coder.check_end()
-    found = {}
-    for name, matrix in matrices.items():
-        weights = quantize.weights_from_codes(matrix.codes, matrix.scales)
-        row = _row(name, part, weights, bits, spent[name], matrix.scales)
-        found[name] = _finite(name, weights), row
-    return found
+    body: bytes, shapes: Shapes, pool: ThreadPoolExecutor
+) -> tuple[dict[str, Matrix], dict[str, float]]:
+    if not body or body[0] >= len(_GRIDS):
+        raise BadInput("it does not say how its steps are stored")
+    grid, groups, at = _GRIDS[body[0]], tensors.streams(shapes), 1
+    bodies = []
+    for i in range(len(groups)):
+        end = len(body)
+        if i + 1 < len(groups):
+            if len(body) < at + _LENGTH.size:
+                raise BadInput(f"its stream {i + 1} is missing")
+            (length,) = _LENGTH.unpack_from(body, at)
+            at += _LENGTH.size
+            end = at + length
+        if end > len(body):
+            raise BadInput(f"its stream {i + 1} is truncated")
+        bodies.append(body[at:end])
+        at = end
+
+    def stream(stream: bytes, group: Shapes) -> tuple[dict[str, Matrix], dict[str, float]]:
+        coder = Coder(stream)
+        found = tensors.code_matrices(coder, None, group, grid)
+        coder.check_end()
+        return found
+
+    matrices: dict[str, Matrix] = {}
+    spent: dict[str, float] = {}
+    for found, bits in pool.map(stream, bodies, groups):
+        matrices |= found
+        spent |= bits
+    return matrices, spent
 
 
-def _write_small(weights: dict[str, Weights]) -> bytes:
-    coder = Coder()
-    halves = {}
-    for name, w in weights.items():
-        with _fitting(name):
-            halves[name] = quantize.halves_from_weights(w)
-    tensors.code_small(coder, halves, {name: w.shape for name, w in weights.items()})
-    return coder.finish()
-
-
-def _read_small(body: bytes, shapes: Shapes) -> dict[str, tuple[Weights, TensorRow]]:
+def _read_small(
+    version: int, body: bytes, shapes: Shapes
+) -> tuple[dict[str, Weights], dict[str, float]]:
+    if version == 1:
+        return version1.read_small(body, shapes)
     coder = Coder(body)
-    halves = tensors.code_small(coder, None, shapes)
+    vectors, spent = tensors.code_vectors(coder, None, shapes)
     coder.check_end()
-    bits_each = coder.ideal_bits / max(sum(h.size for h in halves.values()), 1)
-    found = {}
-    for name, half in halves.items():
-        weights = half.astype(np.float32)
-        row = _row(name, "small", weights, quantize.FLOAT_BITS, bits_each * half.size)
-        found[name] = _finite(name, weights), row
-    return found
+    return {name: quantize.values_from_vector(*v) for name, v in vectors.items()}, spent
 
 
-def _row(
-    name: str,
-    part: quantize.Part,
-    weights: Weights,
-    code_bits: int,
-    coded_bits: float,
-    scales: NDArray[np.float16] = _NO_SCALES,
-) -> TensorRow:
-    return TensorRow(
-        name=name,
-        shape=weights.shape,
-        part=part,
-        code_bits=code_bits,
-        coded_bits=coded_bits,
-        bits_per_weight=coded_bits / max(weights.size, 1),
-        smallest_scale=float(scales.min()) if scales.size else None,
-        largest_scale=float(scales.max()) if scales.size else None,
-    )
-
-
-def _finite(name: str, weights: Weights) -> Weights:
+def _finite(name: str, values: Mapping[str, Weights], matrices: Mapping[str, Matrix]) -> Weights:
+    with np.errstate(over="ignore", invalid="ignore"):
+        matrix = matrices.get(name)
+        weights = values[name] if matrix is None else quantize.weights_from_codes(matrix)
     if not np.all(np.isfinite(weights)):
         raise BadInput(f"{name} holds a value that is no finite number")
     return weights
 
 
-@contextmanager
-def _fitting(name: str) -> Iterator[None]:
-    """Say which tensor cannot be stored."""
-    try:
-        yield
-    except ValueError as error:
-        raise BadInput(f"{name} cannot be packed, {error}: the training diverged") from None
+def _row(name: str, weights: Weights, coded_bits: float, matrix: Matrix | None) -> TensorRow:
+    smallest, largest = quantize.step_range(matrix) if matrix else (0.0, 0.0)
+    return TensorRow(
+        name=name,
+        shape=weights.shape,
+        part=quantize.part_of(name),
+        coded_bits=coded_bits,
+        bits_per_weight=coded_bits / max(weights.size, 1),
+        largest_code=int(np.abs(matrix.codes).max(initial=0)) if matrix else 0,
+        smallest_step=smallest,
+        largest_step=largest,
+    )

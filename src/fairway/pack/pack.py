@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from fairway import console, course, world
-from fairway.pack import artifact, quantize
-from fairway.pack.artifact import Artifact, TensorRow
-from fairway.recipe import Pack, Recipe
+from fairway.model.gpt import skeleton
+from fairway.pack import allocate, artifact, gptq, quantize
+from fairway.pack.artifact import Artifact, Quantized, TensorRow
+from fairway.pack.quantize import Weights
+from fairway.recipe import Model, Pack, Recipe
 from fairway.results import PackResult, Result, TrainResult
 from fairway.text.prepare import load_tokenizer, load_val
-from fairway.train import checkpoint
+from fairway.text.tokenizer import Tokenizer
+from fairway.train import calibrate, checkpoint
+from fairway.train.calibrate import Curvature
 from fairway.train.validate import validate
 
 
@@ -29,6 +34,15 @@ class Inspection(Result):
     tensors: list[TensorRow]
 
 
+@dataclass(frozen=True)
+class Packed:
+    """An artifact's bytes, what they were read back as, and what the rounding should cost."""
+
+    data: bytes
+    artifact: Artifact
+    predicted_nats: float  # per token; 0 where nothing is known of the curvature
+
+
 def pack(recipe: Recipe, run: course.Run) -> PackResult:
     """Write run.artifact from run.weights. Raises BadInput; the file is written whole or not."""
     stamp = run.stamp("pack", recipe)
@@ -40,30 +54,77 @@ def pack(recipe: Recipe, run: course.Run) -> PackResult:
     assert isinstance(trained, TrainResult)
     folder = run.data_folder(run.need("data"))
     tokenizer = load_tokenizer(folder)
-    weights, _ = checkpoint.load(run.weights)
-    data = artifact.write(recipe.model, tokenizer, weights, recipe.pack)
-    made = artifact.read(data)
-    check_equal(made, weights, recipe.pack)
-    course.write_atomic(run.artifact, data)
+    tensors, _ = checkpoint.load(run.weights)
+    weights = {name: t.float().numpy() for name, t in tensors.items()}
+    curvatures: dict[str, Curvature] = {}
+    if recipe.pack.quantizer == "gptq":
+        curvatures, _ = calibrate.load(run.calibration)
+    packed = pack_weights(recipe.model, tokenizer, weights, curvatures, recipe.pack)
+    course.write_atomic(run.artifact, packed.data)
     pack_s = time.perf_counter() - start
-    console.say(f"packed {len(data):,} bytes in {pack_s:.1f} s; measuring them")
-    model = made.build_model(place.device)
+    size = len(packed.data)
+    console.say(f"packed {size:,} bytes in {pack_s:.1f} s; measuring them")
+    model = packed.artifact.build_model(place.device)
     model.dtype = place.dtype
-    _, after = validate(model, tokenizer, load_val(folder))
+    nats, after = validate(model, tokenizer, load_val(folder))
     result = PackResult(
         stamp=stamp,
-        artifact_bytes=len(data),
-        parts=made.parts,
-        bits_per_weight=bits_per_weight(made),
+        quantizer=recipe.pack.quantizer,
+        artifact_bytes=size,
+        parts=packed.artifact.parts,
+        bits_per_weight=bits_per_weight(packed.artifact),
         val_bpb_before=trained.val_bpb,
         val_bpb_after=after,
+        nats_lost=nats - trained.val_nats_per_token,
+        predicted_nats_lost=packed.predicted_nats,
+        calibration_s=trained.calibration_s if curvatures else 0.0,
         budget_bytes=recipe.pack.budget_bytes,
-        within_budget=len(data) <= recipe.pack.budget_bytes,
-        artifact_sha256=made.sha256,
+        within_budget=size <= recipe.pack.budget_bytes,
+        artifact_sha256=packed.artifact.sha256,
         pack_s=pack_s,
     )
     run.finish("pack", result)
     return result
+
+
+def pack_weights(
+    model: Model,
+    tokenizer: Tokenizer,
+    weights: Mapping[str, Weights],
+    curvatures: Mapping[str, Curvature],
+    recipe: Pack,
+) -> Packed:
+    """Quantize, fill the budget, write, read back and compare. Raises BadInput.
+
+    weights: float32, by parameter; curvatures: of every matrix, for the quantizer `gptq`.
+    """
+    shapes = skeleton(model, tokenizer.vocab_size, tokenizer.bos_id)
+    artifact.check_shapes({name: w.shape for name, w in weights.items()}, shapes)
+    forms = {n: gptq.Form.of(c, quantize.part_of(n)) for n, c in curvatures.items()}
+    quantizer = allocate.Quantizer(weights, forms, recipe)
+
+    def write(quantized: Quantized) -> bytes:
+        return artifact.write(model, tokenizer, quantized)
+
+    if quantizer.fills:
+        fixed_bytes = (
+            len(tokenizer.to_bytes()) + 300 + sum(c.size for c, _ in quantizer.vectors.values())
+        )
+        with console.track("pack", recipe.budget_bytes, "") as task:
+            quantized, data = allocate.fill(
+                quantizer, recipe.budget_bytes, fixed_bytes, write,
+                lambda tries, size: task.update(size, tries=tries),
+            )  # fmt: skip
+    else:
+        quantized = quantizer.at(0.0)
+        data = write(quantized)
+    made = artifact.read(data)
+    check_equal(made, quantized)
+    cost = sum(
+        gptq.predicted_nats(weights[name], made.state[name].numpy(), curvature)
+        for name, curvature in curvatures.items()
+    )
+    return Packed(data, made, cost)
 
 
 def inspect(path: Path | str) -> Inspection:
@@ -80,19 +141,15 @@ def inspect(path: Path | str) -> Inspection:
 
 
 def bits_per_weight(opened: Artifact) -> float:
-    """Coded bits of codes and scales per weight, over the quantized matrices."""
-    weights = sum(
-        t.numel() for name, t in opened.state.items() if quantize.part_of(name) != "small"
-    )
+    """Coded bits of codes and steps per weight, over the quantized matrices."""
+    weights = sum(m.codes.size for m in opened.matrices.values())
     return 8 * sum(opened.parts[part] for part in artifact.MATRIX_PARTS) / weights
 
 
-def check_equal(made: Artifact, weights: dict[str, Tensor], pack: Pack) -> None:
-    """Raise RuntimeError unless the artifact holds exactly the weights rounded as it should."""
-    for name, found in made.state.items():
-        bits = quantize.bits_of(quantize.part_of(name), pack)
-        wanted = quantize.rounded(weights[name].numpy(), bits, pack.row_scale)
-        if not torch.equal(found, torch.from_numpy(wanted)):
+def check_equal(made: Artifact, quantized: Quantized) -> None:
+    """Raise RuntimeError unless the artifact holds exactly these tensors."""
+    for name, wanted in quantized.weights().items():
+        if not np.array_equal(made.state[name].numpy(), wanted):
             raise RuntimeError(f"the artifact does not read back: {name} differs")
 
 

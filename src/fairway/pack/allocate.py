@@ -1,0 +1,143 @@
+"""How coarse the steps must be: one number for the whole network, that fills the byte budget.
+
+The number is θ of gptq.py, or the step of `uniform`; both as logarithms, `level` here. Coarser
+steps make smaller files: per weight half a bit for an octave of θ, one bit for an octave of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import numpy as np
+
+from fairway.errors import BadInput
+from fairway.pack import gptq, quantize
+from fairway.pack.artifact import Quantized
+from fairway.pack.gptq import Form
+from fairway.pack.quantize import Matrix, Weights
+from fairway.recipe import Pack
+
+_FILLED = 0.9985  # of the budget is filled well enough
+_TRIES = 14
+_FINEST, _COARSEST = -60.0, 20.0  # levels
+_RESOLUTION = 1e-4
+
+T = TypeVar("T")
+
+
+class Quantizer:
+    """`at(level)` gives every tensor's codes; what does not depend on the level is kept."""
+
+    def __init__(
+        self, weights: Mapping[str, Weights], forms: Mapping[str, Form], pack: Pack
+    ) -> None:
+        self._matrices = {n: w for n, w in weights.items() if quantize.part_of(n) != "small"}
+        self._forms, self._pack = forms, pack
+        self.fills = pack.quantizer != "rtn" and not pack.step
+        self.vectors = {
+            name: _fitting(name, quantize.vector, w)
+            for name, w in weights.items()
+            if name not in self._matrices
+        }
+
+    def at(self, level: float) -> Quantized:
+        """Raises BadInput when a weight is not finite."""
+        return Quantized(
+            {name: _fitting(name, self._matrix, name, level) for name in self._matrices},
+            self.vectors,
+        )
+
+    def _matrix(self, name: str, level: float) -> Matrix:
+        weights, pack = self._matrices[name], self._pack
+        if pack.quantizer == "rtn":
+            bits = quantize.bits_of(quantize.part_of(name), pack)
+            return quantize.rtn(weights, bits, pack.row_scale)
+        if pack.quantizer == "uniform":
+            return quantize.uniform(weights, pack.step or 2.0**level)
+        return gptq.gptq(weights, self._forms[name], level)
+
+    def bytes_per_level(self) -> float:
+        """By how much the file grows per level while every weight takes bits: a negative number."""
+        weights = sum(w.size for w in self._matrices.values())
+        return -weights / (16 if self._pack.quantizer == "gptq" else 8)
+
+    def guess(self, matrix_bits: float) -> float:
+        """The level at which Gaussian weights take so many bits together (docs/pack.md)."""
+        finest, coarsest = _FINEST, _COARSEST
+        for _ in range(40):
+            middle = (finest + coarsest) / 2
+            if sum(self._bits(name, middle) for name in self._matrices) > matrix_bits:
+                finest = middle
+            else:
+                coarsest = middle
+        return coarsest
+
+    def _bits(self, name: str, level: float) -> float:
+        """Bits of a matrix if its rows are Gaussian: ½·log2(1 + 2πe·σ²/Δ²) each, roughly."""
+        w = self._matrices[name]
+        spread = np.sqrt(np.mean(np.square(w, dtype=np.float64), axis=1, keepdims=True))
+        if self._pack.quantizer == "uniform":
+            steps = np.maximum(spread, 1e-30) * 2.0**level
+        else:
+            rows, columns = self._forms[name].steps(level)
+            steps = np.exp2((rows[:, None] + columns) / 4)
+        share = np.square(spread / np.maximum(steps, 1e-30))
+        bits = 0.5 * np.log2(1 + 2 * np.pi * np.e * share)
+        return float(np.broadcast_to(bits, w.shape).sum())
+
+
+def fill(
+    quantizer: Quantizer,
+    budget_bytes: int,
+    fixed_bytes: int,
+    write: Callable[[Quantized], bytes],
+    note: Callable[[int, int], None],
+) -> tuple[Quantized, bytes]:
+    """The largest file of at most `budget_bytes` that was found, and its tensors.
+
+    fixed_bytes: about what the file takes besides matrices. `note` is told number and bytes of
+    every try. When even the coarsest steps take too much, the result is over the budget.
+    """
+    target = budget_bytes * (1 + _FILLED) / 2
+    level = quantizer.guess(8 * max(target - fixed_bytes, 1))
+    fine, coarse = _FINEST, _COARSEST  # what is too large, and what fits
+    best: tuple[Quantized, bytes] | None = None
+    before: tuple[float, int] | None = None
+    for tries in range(1, _TRIES + 1):
+        quantized = quantizer.at(level)
+        data = write(quantized)
+        size = len(data)
+        note(tries, size)
+        if best is None or _better(size, len(best[1]), budget_bytes):
+            best = quantized, data
+        if size > budget_bytes:
+            fine = max(fine, level)
+        else:
+            coarse = min(coarse, level)
+        if _FILLED * budget_bytes <= size <= budget_bytes or coarse - fine < _RESOLUTION:
+            break
+        slope = quantizer.bytes_per_level()
+        if before and before[1] != size:
+            slope = (size - before[1]) / (level - before[0])
+        before = level, size
+        level += (target - size) / min(slope, -1.0)
+        if not fine < level < coarse:
+            level = (fine + coarse) / 2
+    assert best is not None
+    return best
+
+
+def _better(size: int, than: int, budget: int) -> bool:
+    """Fitting beats not fitting; then larger beats smaller where both fit, else smaller."""
+    if (size <= budget) != (than <= budget):
+        return size <= budget
+    return size > than if size <= budget else size < than
+
+
+def _fitting(name: str, make: Callable[..., T], *arguments: object) -> T:
+    """Say which tensor cannot be stored."""
+    try:
+        return make(*arguments)
+    except ValueError as error:
+        raise BadInput(f"{name} cannot be packed, {error}: the training diverged") from None
