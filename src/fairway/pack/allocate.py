@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fairway.errors import BadInput
 from fairway.pack import gptq, quantize
@@ -20,7 +21,8 @@ from fairway.recipe import Pack
 
 _FILLED = 0.9985  # of the budget is filled well enough
 _TRIES = 14
-_FINEST, _COARSEST = -60.0, 20.0  # levels
+_FINEST, _COARSEST = -120.0, 40.0  # levels
+_USEFUL_CODE = 8191  # steps so fine that codes grow beyond change nothing any more
 _RESOLUTION = 1e-4
 
 T = TypeVar("T")
@@ -62,6 +64,17 @@ class Quantizer:
         weights = sum(w.size for w in self._matrices.values())
         return -weights / (16 if self._pack.quantizer == "gptq" else 8)
 
+    def finest(self) -> float:
+        """The level below which finer steps are of no use."""
+        largest = max(self._largest_code(name) for name in self._matrices)
+        octaves = np.log2(max(largest, 1e-30) / _USEFUL_CODE)
+        return float(octaves * (2 if self._pack.quantizer == "gptq" else 1))
+
+    def _largest_code(self, name: str) -> float:
+        """About, at level 0."""
+        w = np.abs(self._matrices[name])
+        return float((w / self._steps(name, 0.0)).max(initial=0.0))
+
     def guess(self, matrix_bits: float) -> float:
         """The level at which Gaussian weights take so many bits together (docs/pack.md)."""
         finest, coarsest = _FINEST, _COARSEST
@@ -76,15 +89,25 @@ class Quantizer:
     def _bits(self, name: str, level: float) -> float:
         """Bits of a matrix if its rows are Gaussian: ½·log2(1 + 2πe·σ²/Δ²) each, roughly."""
         w = self._matrices[name]
-        spread = np.sqrt(np.mean(np.square(w, dtype=np.float64), axis=1, keepdims=True))
+        share = np.square(_spread(w) / self._steps(name, level))
+        bits = 0.5 * np.log2(1 + 2 * np.pi * np.e * share)
+        return float(np.broadcast_to(bits, w.shape).sum())
+
+    def _steps(self, name: str, level: float) -> NDArray[np.float64]:
+        """About the steps of a matrix: [m, 1] or [m, n]."""
         if self._pack.quantizer == "uniform":
-            steps = np.maximum(spread, 1e-30) * 2.0**level
+            steps: NDArray[np.float64] = _spread(self._matrices[name]) * 2.0**level
         else:
             rows, columns = self._forms[name].steps(level)
             steps = np.exp2((rows[:, None] + columns) / 4)
-        share = np.square(spread / np.maximum(steps, 1e-30))
-        bits = 0.5 * np.log2(1 + 2 * np.pi * np.e * share)
-        return float(np.broadcast_to(bits, w.shape).sum())
+        return steps
+
+
+def _spread(weights: Weights) -> NDArray[np.float64]:
+    """Root mean square of each row, [m, 1], and a little where it is 0."""
+    squares = np.square(weights, dtype=np.float64).mean(axis=1, keepdims=True)
+    spread: NDArray[np.float64] = np.maximum(np.sqrt(squares), 1e-30)
+    return spread
 
 
 def fill(
@@ -100,8 +123,9 @@ def fill(
     every try. When even the coarsest steps take too much, the result is over the budget.
     """
     target = budget_bytes * (1 + _FILLED) / 2
-    level = quantizer.guess(8 * max(target - fixed_bytes, 1))
-    fine, coarse = _FINEST, _COARSEST  # what is too large, and what fits
+    finest = quantizer.finest()
+    level = max(quantizer.guess(8 * max(target - fixed_bytes, 1)), finest)
+    fine, coarse = finest - _RESOLUTION, _COARSEST  # what is too large, and what fits
     best: tuple[Quantized, bytes] | None = None
     before: tuple[float, int] | None = None
     for tries in range(1, _TRIES + 1):

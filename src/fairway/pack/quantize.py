@@ -99,7 +99,7 @@ def rtn(weights: Weights, bits: int, row_scale: RowScale) -> Matrix:
     """REFERENCE A7: s_r = fp16(a_r / c), code = clamp(round(w / s_r), -(c+1), c).
 
     c = 2^(bits-1) - 1; a_r is max_j |w_rj| ("max", the original's) or 4·std_j(w_rj) ("std"; 8 bits
-    keep "max"). Unlike the original's, scales have no floor of 1/127, and 8-bit rows are not clipped at a quantile.
+    keep "max"). Unlike the original's, scales have no floor of 1/127 and 8-bit rows no clipping.
     Raises ValueError when a weight is not finite or too large for an fp16 scale.
     """
     top = 2 ** (bits - 1) - 1
