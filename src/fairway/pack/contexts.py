@@ -27,7 +27,8 @@ KINDS = 16  # of matrices and vectors, each with statistics of its own where tha
 CLASSES = 40
 LARGEST = (3 << 16) - 1  # magnitude
 _SINGLE = 12  # classes of one magnitude
-_LEVELS = 64  # of an expected magnitude, four per octave
+_LEVELS = 64  # of an expected magnitude, four per octave; up to _TOP_LEVEL are reached
+_TOP_LEVEL = 48
 _PAIRS = 32 * 32  # of two coarse levels
 _INPUTS = 5  # of a mixture
 _KIND_AT = 2 * _LEVELS + 256 + _PAIRS
@@ -247,7 +248,9 @@ def _class_chances(level: int) -> list[int]:
 
 @cache
 def _first_slots() -> NDArray[np.int64]:
-    even, chances = [1 << 21] * CLASSES, [_class_chances(level) for level in range(_LEVELS)]
+    chances = [_class_chances(level) for level in range(_TOP_LEVEL + 1)]
+    chances += chances[-1:] * (_LEVELS - len(chances))
+    even = [1 << 21] * CLASSES
     slots = [[p << 10 | _PRIOR for p in row] for _ in range(2) for row in chances]
     slots += [
         [p << 10 | _PRIOR // 4 for p in chances[_level(8 * (i % 16 + i // 16) + 4)]]
@@ -261,7 +264,8 @@ def _first_slots() -> NDArray[np.int64]:
 @cache
 def _tables() -> tuple[NDArray[np.int64] | NDArray[np.float64], ...]:
     # 2^16 / (1 + exp(-s / 256)) for s >= 0, and the rest by symmetry; exp(-s / 256) by its ratio.
-    powers = accumulate(range(2048), lambda x, _: x * _exponential(1, 256) >> 60, initial=_ONE)
+    ratio = _exponential(1, 256)
+    powers = accumulate(range(2048), lambda x, _: x * ratio >> 60, initial=_ONE)
     upper = [min((65536 << 60) // (_ONE + x), 65536 - _CERTAIN) for x in powers]
     squash = [65536 - p for p in reversed(upper[1:])] + upper[:2048]
     logistic, s = [], 0
