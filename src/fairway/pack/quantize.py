@@ -22,6 +22,7 @@ Grid = Literal["quarters", "halves"]
 RowScale = Literal["std", "max"]
 Weights = NDArray[np.float32]
 Integers = NDArray[np.int64]
+Codes = NDArray[np.int16]
 
 LARGEST_CODE = 32767
 NARROW_CODE = 127  # of a matrix that is not marked wide
@@ -49,7 +50,7 @@ class Matrix:
     """A quantized matrix. `rows`: per row, an exponent ("quarters") or the bits of an fp16 scale
     ("halves"); `columns`: an exponent per column, all 0 with halves."""
 
-    codes: Integers  # [m, n]
+    codes: Codes  # [m, n]
     rows: Integers  # [m]
     columns: Integers  # [n]
     grid: Grid = "quarters"
@@ -112,7 +113,7 @@ def rtn(weights: Weights, bits: int, row_scale: RowScale) -> Matrix:
         raise ValueError("a weight is not finite or too large")
     scales = np.maximum(limit, _SMALLEST_SCALE).astype(np.float16)
     codes = np.rint(weights / scales.astype(np.float32)[:, None])
-    codes = np.clip(codes, -top - 1, top).astype(np.int64)
+    codes = np.clip(codes, -top - 1, top).astype(np.int16)
     columns = np.zeros(weights.shape[1], np.int64)
     return Matrix(codes, scales.view(np.uint16).astype(np.int64), columns, "halves")
 
@@ -130,14 +131,14 @@ def exponents(log2_steps: NDArray[np.float64]) -> Integers:
     return np.clip(np.rint(4 * log2_steps), -LARGEST_EXPONENT, LARGEST_EXPONENT).astype(np.int64)
 
 
-def clamped(codes: Weights) -> Integers:
+def clamped(codes: Weights) -> Codes:
     """Rounded codes as integers. Raises ValueError when one is not finite."""
     if not np.all(np.isfinite(codes)):
         raise ValueError("a weight is not finite or too large")
-    return np.clip(codes, -LARGEST_CODE, LARGEST_CODE).astype(np.int64)
+    return np.clip(codes, -LARGEST_CODE, LARGEST_CODE).astype(np.int16)
 
 
-def vector(values: Weights) -> tuple[Integers, int]:
+def vector(values: Weights) -> tuple[Codes, int]:
     """A gain, mix, gate or skip as codes of its shape and the exponent of their one step.
 
     The step is at most 1/128 of the root mean square: about 7 bits, far finer than the matrices.
@@ -150,6 +151,6 @@ def vector(values: Weights) -> tuple[Integers, int]:
     return clamped(np.rint(values / step_sizes(np.array(exponent)))), exponent
 
 
-def values_from_vector(codes: Integers, exponent: int) -> Weights:
+def values_from_vector(codes: Codes, exponent: int) -> Weights:
     """float32, of the codes' shape."""
     return np.asarray(codes.astype(np.float32) * step_sizes(np.array(exponent)))

@@ -17,6 +17,7 @@ from fairway.pack.quantize import (
     LARGEST_CODE,
     LARGEST_EXPONENT,
     NARROW_CODE,
+    Codes,
     Grid,
     Integers,
     Matrix,
@@ -24,7 +25,7 @@ from fairway.pack.quantize import (
 from fairway.rangecoder import Coder
 
 Shapes = Mapping[str, tuple[int, ...]]
-Vector = tuple[Integers, int]  # codes of any shape, and the exponent of their step
+Vector = tuple[Codes, int]  # codes of any shape, and the exponent of their step
 
 STREAM_WEIGHTS = 1 << 22  # streams of about so many weights can be decoded side by side
 _MATRIX_KINDS = {
@@ -94,10 +95,10 @@ def _code_matrix(
         columns = _code_columns(contexts, coder, columns, n, columns_before)
         _check(columns, low, high, name)
     kind = _MATRIX_KINDS[name.rsplit(".", 1)[-1]]
-    codes = contexts.code(coder, codes, shape, kind)
+    wider = contexts.code(coder, None if codes is None else codes.astype(np.int64), shape, kind)
     largest = LARGEST_CODE if wide else NARROW_CODE
-    _check(codes, -largest, largest, name)
-    return Matrix(codes, rows, columns, grid)
+    _check(wider, -largest, largest, name)
+    return Matrix(wider.astype(np.int16), rows, columns, grid)
 
 
 def _code_columns(
@@ -122,12 +123,11 @@ def code_vectors(
         bits = coder.ideal_bits
         codes, exponent = (None, None) if vectors is None else vectors[name]
         biased = code_raw(coder, None if exponent is None else exponent + 512, 10)
-        flat = _code_vector(
-            contexts, coder, None if codes is None else codes.ravel(), math.prod(shape), _VECTOR
-        )
+        flat = None if codes is None else codes.ravel().astype(np.int64)
+        flat = _code_vector(contexts, coder, flat, math.prod(shape), _VECTOR)
         _check(np.array([biased - 512]), -LARGEST_EXPONENT, LARGEST_EXPONENT, name)
         _check(flat, -LARGEST_CODE, LARGEST_CODE, name)
-        found[name] = flat.reshape(shape), biased - 512
+        found[name] = flat.reshape(shape).astype(np.int16), biased - 512
         spent[name] = coder.ideal_bits - bits
     return found, spent
 

@@ -36,7 +36,7 @@ def read_matrices(body: bytes, shapes: Shapes) -> tuple[dict[str, Matrix], dict[
     for (name, shape), own in zip(shapes.items(), _split(scales, rows), strict=True):
         before = coder.ideal_bits
         symbols = _read_symbols(coder, math.prod(shape), 1 << bits).astype(np.int64)
-        codes = (symbols - (1 << (bits - 1))).reshape(shape)
+        codes = (symbols - (1 << (bits - 1))).reshape(shape).astype(np.int16)
         found[name] = Matrix(codes, own, np.zeros(shape[1], np.int64), "halves")
         spent[name] = coder.ideal_bits - before + bits_per_scale * shape[0]
     coder.check_end()
