@@ -119,8 +119,13 @@ def rtn(weights: Weights, bits: int, row_scale: RowScale) -> Matrix:
 
 
 def uniform(weights: Weights, step: float) -> Matrix:
-    """Round each row to multiples of about step · std(row), without clipping."""
+    """Round each row to multiples of about step · std(row), without clipping.
+
+    Raises ValueError when a weight is not finite.
+    """
     spread = np.sqrt(np.mean(np.square(weights, dtype=np.float64), axis=1))
+    if not np.all(np.isfinite(spread)):
+        raise ValueError("a weight is not finite or too large")
     rows = exponents(np.log2(np.maximum(spread, 1e-30) * step))
     columns = np.zeros(weights.shape[1], np.int64)
     return Matrix(clamped(np.rint(weights / step_sizes(rows)[:, None])), rows, columns)
