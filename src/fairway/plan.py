@@ -15,7 +15,7 @@ import torch
 
 from fairway import world
 from fairway.course import STAGES, Run, downstream, stamp_changes
-from fairway.model.gpt import skeleton
+from fairway.model.gpt import flops_per_token, skeleton
 from fairway.pack.fit import predicted_bytes
 from fairway.recipe import Recipe
 from fairway.results import DataResult
@@ -98,7 +98,7 @@ def predict(recipe: Recipe, run: Run) -> dict[str, Cost]:
     tensors = skeleton(shape, recipe.data.vocab_size, bos_id=0)
     weights_bytes = 4 * sum(math.prod(size) for size in tensors.values())
     activations_bytes = 4 * _MICRO_TOKENS * _activations(recipe)
-    flops = _flops_per_token(tensors, recipe)
+    flops = flops_per_token(shape, recipe.data.vocab_size)
     rate = matmul_rate(shape.dim, shape.mlp_hidden)
 
     def seconds(tokens: float, share: float) -> float:
@@ -124,14 +124,6 @@ def predict(recipe: Recipe, run: Run) -> dict[str, Cost]:
         "prove": coding,
         "verify": coding,
     }
-
-
-def _flops_per_token(tensors: dict[str, tuple[int, ...]], recipe: Recipe) -> float:
-    """F = 6·N + 6·L·T·d, forward and backward (REFERENCE C): N parameters in matrix products."""
-    shape = recipe.model
-    tables = shape.bigram_rows * shape.bigram_dim
-    products = sum(math.prod(size) for size in tensors.values() if len(size) == 2) - tables
-    return 6 * products + 6 * shape.num_layers * shape.window * shape.dim
 
 
 def _activations(recipe: Recipe) -> int:

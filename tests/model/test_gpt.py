@@ -11,7 +11,7 @@ from reference_gpt import logits as reference_logits
 
 from fairway import recipe
 from fairway.model.cache import Cache
-from fairway.model.gpt import GPT, build, skeleton
+from fairway.model.gpt import GPT, build, flops_per_token, skeleton
 from fairway.model.loss import softcapped_cross_entropy
 from fairway.recipe import Model
 
@@ -156,3 +156,8 @@ def test_same_seed_same_weights() -> None:
     a, b, c = (build(SMALL, VOCAB, BOS, seed) for seed in (1, 1, 2))
     assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
     assert not torch.equal(a.embed.tokens, c.embed.tokens)
+
+
+def test_flops_per_token_of_the_starting_system() -> None:
+    """228.3 million, as REFERENCE C counts them."""
+    assert flops_per_token(recipe.load("pr264").model, 1024) == pytest.approx(228.3e6, rel=5e-4)

@@ -121,3 +121,14 @@ def skeleton(shape: Model, vocab_size: int, bos_id: int) -> dict[str, tuple[int,
     with torch.device("meta"):
         model = GPT(shape, vocab_size, bos_id)
     return {name: tuple(p.shape) for name, p in model.named_parameters()}
+
+
+def flops_per_token(shape: Model, vocab_size: int) -> float:
+    """F = 6·N + 6·L·W·d, forward and backward (REFERENCE C): N parameters in matrix products."""
+    elsewhere = SET_BY_CONSTRUCTOR | {"bigram_table"}
+    products = sum(
+        math.prod(size)
+        for name, size in skeleton(shape, vocab_size, bos_id=0).items()
+        if name.rsplit(".", 1)[-1] not in elsewhere
+    )
+    return 6 * products + 6 * shape.num_layers * shape.window * shape.dim
