@@ -276,6 +276,24 @@ def test_sample_and_inspect(fairway, tiny):
     assert code == 0
     assert sum(json.loads(out)["parts"].values()) == tiny.artifact.stat().st_size
     assert "bits per weight" in err
+    assert "of the challenge's 16,000,000 bytes" in err
+
+
+def test_fit_says_which_shapes_fit(fairway, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = fairway("fit", "tiny", "--budget", 20_000, "--set", "model.dim=48", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["budget_bytes"] == 20_000
+    assert found["shapes"][0]["dim"] == 48
+    assert "of the challenge's 16,000,000 bytes" in err
+    assert "yes" in err
+    code, _, err = fairway("fit", "tiny", "--budget", 100)
+    assert code == 1
+    assert "over pack.budget_bytes" in err
+    assert "pack.budget_bytes" in refused(fairway, "fit", "tiny", "--budget", 0)
+    assert "no recipe 'nope'" in refused(fairway, "fit", "nope")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(tiny):

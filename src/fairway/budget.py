@@ -1,12 +1,37 @@
-"""What counts against the challenge's limits, and where each rule is written."""
+"""What counts against the challenge's 16,000,000 bytes; beside it, all that a decoder opens."""
 
 from __future__ import annotations
 
-ARTIFACT_BYTES = 16_000_000  # decimal; code + model. Challenge README, "size"
-TRAIN_S = 600.0  # anything that reads training data counts. README; pull requests 1234, 1868
-SCORE_S = 600.0  # everything that produces the number. README; pull request 1557
+import io
+import zipfile
+from functools import cache
+from pathlib import Path
+
+from fairway.results import PackResult, ProveResult
+
+CHALLENGE_BYTES = 16_000_000  # decimal; model and code. Challenge README, "size" (REFERENCE D)
 
 
-def counted(artifact_bytes: int, code_bytes: int = 0) -> int:
-    """Bytes under the challenge's rule: the model file and the code that reads it."""
-    return artifact_bytes + code_bytes
+def sentence(artifact_bytes: int) -> str:
+    """An artifact under the challenge's rule: its bytes and those of the code that reads it."""
+    counted = artifact_bytes + code_bytes()
+    return (
+        f"of the challenge's {CHALLENGE_BYTES:,} bytes: {artifact_bytes:,} (artifact) + "
+        f"{code_bytes():,} (Fairway's code, zipped) = {counted:,}, {counted / CHALLENGE_BYTES:.1%}"
+    )
+
+
+def opened_bytes(pack: PackResult, prove: ProveResult) -> int:
+    """All that a decoder of the text opens: the artifact and the proof's files."""
+    return pack.artifact_bytes + sum(prove.files.values())
+
+
+@cache
+def code_bytes() -> int:
+    """Of a zip file with every source file of this package."""
+    root, buffer = Path(__file__).parent, io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for path in sorted(root.rglob("*.py")):
+            entry = zipfile.ZipInfo(path.relative_to(root.parent).as_posix())
+            archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED, 9)
+    return len(buffer.getvalue())

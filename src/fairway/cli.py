@@ -363,7 +363,7 @@ def sample(
 @command
 def inspect(artifact: ArtifactFile) -> "Result":
     """What is in an artifact, byte by byte."""
-    from fairway import console
+    from fairway import budget, console
     from fairway.pack.pack import inspect
 
     found = inspect(artifact)
@@ -383,6 +383,45 @@ def inspect(artifact: ArtifactFile) -> "Result":
         f"{found.artifact_bytes:,} bytes, {found.weights:,} weights, "
         f"{found.bits_per_weight:.2f} bits per coded weight; sha256 {found.sha256}"
     )
+    console.say(budget.sentence(found.artifact_bytes))
+    return found
+
+
+@command
+def fit(
+    recipe: RecipeName,
+    budget: Annotated[int | None, typer.Option(metavar="BYTES", help="The byte budget.")] = None,
+    sets: Sets = None,
+) -> "Result":
+    """Which shapes fit the byte budget, before training one."""
+    from fairway import budget as challenge
+    from fairway import console
+    from fairway.pack.fit import GOOD_BITS_PER_WEIGHT, fit
+    from fairway.recipe import load
+
+    found = fit(load(recipe, [*(sets or []), *_given("pack.budget_bytes", budget)]))
+    console.table(
+        f"Parts, predicted for the quantizer {found.quantizer}",
+        ["part", "bytes"],
+        [*found.parts.items(), ("total", found.artifact_bytes)],
+    )
+    console.table(
+        f"Shapes at {found.budget_bytes:,} bytes, the recipe's first",
+        ["layers", "width", "tokens", "bigrams", "weights", "bits", "FLOPs", "fits"],
+        (
+            [
+                s.num_layers, s.dim, s.vocab_size, s.bigram_rows, f"{s.weights:,}",
+                f"{s.bits_per_weight:.2f}", f"{s.relative_flops:.2f}", "yes" if s.fits else "",
+            ]
+            for s in found.shapes
+        ),
+    )  # fmt: skip
+    console.say(
+        "bits: per weight of the matrices, when the artifact fills the budget; a shape fits with "
+        f"{GOOD_BITS_PER_WEIGHT} or more. FLOPs: per token of training, the recipe's "
+        f"{found.flops_per_token:.3g} are 1"
+    )
+    console.say(challenge.sentence(found.artifact_bytes))
     return found
 
 

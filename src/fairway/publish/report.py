@@ -9,6 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import TypeVar
 
+from fairway import budget
 from fairway.course import Run, write_atomic
 from fairway.errors import BadInput
 from fairway.publish import compressors, pictures
@@ -89,7 +90,7 @@ def tables(run: Run) -> list[Table]:
     found = Results(run)
     made = [_course_table(found)]
     if found.pack:
-        made.append(_parts_table(found.pack))
+        made.append(_parts_table(found.pack, found.prove))
     if found.prove and found.pack and (sizes := compressors.sizes_of_run(run)):
         made.append(_compressors_table(found.prove, found.pack, sizes))
     return made
@@ -127,16 +128,22 @@ def _course_table(found: Results) -> Table:
     return Table("The course", ["stage", "bits per byte", "bytes", "seconds"], rows, note)
 
 
-def _parts_table(pack: PackResult) -> Table:
+def _parts_table(pack: PackResult, prove: ProveResult | None) -> Table:
     rows = [[name, f"{size:,}"] for name, size in pack.parts.items()]
     rows.append(["total", f"{pack.artifact_bytes:,}"])
-    budget = f"Budget: {pack.budget_bytes:,} bytes. The parts sum to the file's size."
-    return Table("Bytes of the artifact", ["part", "bytes"], rows, budget)
+    note = (
+        f"Budget: {pack.budget_bytes:,} bytes. The parts sum to the file's size; "
+        f"{budget.sentence(pack.artifact_bytes)}."
+    )
+    if prove:
+        note += f" A decoder of the text opens {budget.opened_bytes(pack, prove):,} bytes."
+    return Table("Bytes of the artifact", ["part", "bytes"], rows, note)
 
 
 def _compressors_table(prove: ProveResult, pack: PackResult, sizes: dict[str, int]) -> Table:
     ours = sum(prove.files.values())
-    rows = [["Fairway, proved", f"{ours:,}", _bpb(prove.bpb), f"{ours + pack.artifact_bytes:,}"]]
+    opened = budget.opened_bytes(pack, prove)
+    rows = [["Fairway, proved", f"{ours:,}", _bpb(prove.bpb), f"{opened:,}"]]
     for name, size in sizes.items():
         rows.append([name, f"{size:,}", _bpb(8 * size / prove.text_bytes), f"{size:,}"])
     return Table(
