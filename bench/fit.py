@@ -92,13 +92,13 @@ def main() -> int:
                     "parts": ratios,
                 }
             )
-    shown = ("tokenizer", "embedding", "attention", "mlp", "bigram", "small")
+    shown = ("embedding", "attention", "mlp")
     console.table(
         "predicted bytes over real ones",
-        ["shape", "quantizer", "predicted", "real", "ratio", *shown],
+        ["run", "predicted", "real", "ratio", *shown],
         [
             [
-                r["shape"], r["quantizer"], f"{r['predicted']:,}", f"{r['real']:,}",
+                f"{r['shape']} {r['quantizer']}", f"{r['predicted']:,}", f"{r['real']:,}",
                 f"{r['ratio']:.4f}", *(f"{r['parts'][part]:.3f}" for part in shown),
             ]
             for r in rows
