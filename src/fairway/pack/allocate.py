@@ -29,12 +29,17 @@ T = TypeVar("T")
 
 
 class Quantizer:
-    """`at(level)` gives every tensor's codes; what does not depend on the level is kept."""
+    """`at(level)` gives every tensor's codes; what does not depend on the level is kept.
+
+    Raises BadInput when a weight is not finite.
+    """
 
     def __init__(
         self, weights: Mapping[str, Weights], forms: Mapping[str, Form], pack: Pack
     ) -> None:
         self._matrices = {n: w for n, w in weights.items() if quantize.part_of(n) != "small"}
+        for name, w in self._matrices.items():
+            _fitting(name, quantize.check_finite, w)
         self._forms, self._pack = forms, pack
         self.fills = pack.quantizer != "rtn" and not pack.step
         self.vectors = {
@@ -44,7 +49,7 @@ class Quantizer:
         }
 
     def at(self, level: float) -> Quantized:
-        """Raises BadInput when a weight is not finite."""
+        """Raises BadInput when a weight is too large."""
         return Quantized(
             {name: _fitting(name, self._matrix, name, level) for name in self._matrices},
             self.vectors,

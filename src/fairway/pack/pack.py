@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from fairway import console, course, world
+from fairway.errors import BadInput
 from fairway.model.gpt import skeleton
 from fairway.pack import allocate, artifact, gptq, quantize
 from fairway.pack.artifact import Artifact, Quantized, TensorRow
 from fairway.pack.quantize import Weights
+from fairway.pack.tensors import Shapes
 from fairway.recipe import Model, Pack, Recipe
 from fairway.results import PackResult, Result, TrainResult
 from fairway.text.prepare import load_tokenizer, load_val
@@ -100,6 +102,8 @@ def pack_weights(
     """
     shapes = skeleton(model, tokenizer.vocab_size, tokenizer.bos_id)
     artifact.check_shapes({name: w.shape for name, w in weights.items()}, shapes)
+    if recipe.quantizer == "gptq":
+        _check_curvatures(curvatures, shapes)
     forms = {n: gptq.Form.of(c, quantize.part_of(n)) for n, c in curvatures.items()}
     quantizer = allocate.Quantizer(weights, forms, recipe)
 
@@ -144,6 +148,20 @@ def bits_per_weight(opened: Artifact) -> float:
     """Coded bits of codes and steps per weight, over the quantized matrices."""
     weights = sum(m.codes.size for m in opened.matrices.values())
     return 8 * sum(opened.parts[part] for part in artifact.MATRIX_PARTS) / weights
+
+
+def _check_curvatures(curvatures: Mapping[str, Curvature], shapes: Shapes) -> None:
+    for name, shape in shapes.items():
+        if quantize.part_of(name) == "small":
+            continue
+        known = curvatures.get(name)
+        if known is None or (len(known.outputs), len(known.inputs)) != shape:
+            raise BadInput(
+                f"the calibration does not fit the network, {name} differs: train the recipe again "
+                "with train.calibration_tokens above 0, or pack with another quantizer"
+            )
+        if not (known.inputs.isfinite().all() and known.outputs.isfinite().all()):
+            raise BadInput(f"the calibration of {name} is not finite: the training diverged")
 
 
 def check_equal(made: Artifact, quantized: Quantized) -> None:

@@ -123,9 +123,8 @@ def uniform(weights: Weights, step: float) -> Matrix:
 
     Raises ValueError when a weight is not finite.
     """
+    check_finite(weights)
     spread = np.sqrt(np.mean(np.square(weights, dtype=np.float64), axis=1))
-    if not np.all(np.isfinite(spread)):
-        raise ValueError("a weight is not finite or too large")
     rows = exponents(np.log2(np.maximum(spread, 1e-30) * step))
     columns = np.zeros(weights.shape[1], np.int64)
     return Matrix(clamped(np.rint(weights / step_sizes(rows)[:, None])), rows, columns)
@@ -136,10 +135,15 @@ def exponents(log2_steps: NDArray[np.float64]) -> Integers:
     return np.clip(np.rint(4 * log2_steps), -LARGEST_EXPONENT, LARGEST_EXPONENT).astype(np.int64)
 
 
+def check_finite(weights: Weights) -> None:
+    """Raise ValueError when a weight is not finite."""
+    if not np.all(np.isfinite(weights)):
+        raise ValueError("a weight is not finite or too large")
+
+
 def clamped(codes: Weights) -> Codes:
     """Rounded codes as integers. Raises ValueError when one is not finite."""
-    if not np.all(np.isfinite(codes)):
-        raise ValueError("a weight is not finite or too large")
+    check_finite(codes)
     return np.clip(codes, -LARGEST_CODE, LARGEST_CODE).astype(np.int16)
 
 

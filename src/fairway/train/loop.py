@@ -263,6 +263,8 @@ class Trainer:
         """
         wanted = self.recipe.train.calibration_tokens
         if not wanted:
+            if self.place.is_main:
+                self.run.calibration.unlink(missing_ok=True)  # of other weights
             return 0.0
         before = self.clock.read("train")
         with self.clock.during("train"):
