@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from fairway.errors import BadInput
 from fairway.pack import artifact
+from fairway.pack.pack import pack_weights
 from fairway.prove import compress as module
 from fairway.prove.compress import compress, decompress
 from fairway.recipe import Pack
@@ -74,7 +75,8 @@ def test_what_is_no_compressed_file(artifact_file):
 def test_another_artifact_is_refused(artifact_file, lively_model, tmp_path):
     opened = artifact.read(artifact_file)
     other = tmp_path / "other.fairway"
-    state = {name: -tensor for name, tensor in lively_model.state_dict().items()}
-    other.write_bytes(artifact.write(opened.model, opened.tokenizer, state, Pack()))
+    weights = {name: -t.numpy() for name, t in lively_model.state_dict().items()}
+    recipe = Pack(quantizer="uniform", step=0.1)
+    other.write_bytes(pack_weights(opened.model, opened.tokenizer, weights, {}, recipe).data)
     with pytest.raises(BadInput, match="give the artifact that made it"):
         decompress(other, compress(artifact_file, TEXT))
