@@ -231,7 +231,7 @@ def test_mutations_are_refused_by_name_or_open_to_valid_weights(data: bytes) -> 
     counts, slowest = mutations.run(data, 1500, seed=0)
     assert set(counts) <= {"refused", "opened", "unchanged"}
     assert counts["refused"] > 1000
-    assert counts["opened"] > 20  # right checksums around other weights
+    assert counts["opened"] >= 10  # right checksums around other weights
     assert slowest < 20
 
 

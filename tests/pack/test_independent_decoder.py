@@ -63,7 +63,7 @@ def chances(level: int) -> list[int]:
         g, t, j, k, sums = f * f >> 60, ONE, 0, 0, [0] * 40
         while t > 0 and j <= 196607:
             k += k < 39 and j >= CLASSES[k + 1][0]
-            sums[k] += t
+            sums[k] += t if j == 0 else 2 * t
             t, f, j = t * f >> 60, f * g >> 60, j + 1
         tails = [sum(sums[k:]) for k in range(41)]
         found = [2**22 * tails[k + 1] // tails[k] if tails[k] else 0 for k in range(40)]

@@ -33,7 +33,7 @@ _PAIRS = 32 * 32  # of two coarse levels
 _INPUTS = 5  # of a mixture
 _KIND_AT = 2 * _LEVELS + 256 + _PAIRS
 _EXTRA_AT = (_KIND_AT + KINDS) * CLASSES
-_BITS_PER_INTEGER = 500  # at most: 38 decisions of 12 bits, a sign, 16 bits inside a class
+_BITS_PER_INTEGER = 512  # at most: 39 decisions of 12 bits, a sign, 12 and 15 bits inside
 _BLOCK = 1 << 14  # integers that are coded in one call
 _HALF, _CERTAIN = 1 << 15, 16  # sixteen-bit probabilities: of a sign, and the least of a decision
 _LIMIT = 1000  # how much a slot's past counts at most
@@ -239,7 +239,7 @@ def _class_chances(level: int) -> list[int]:
     ratio = _exponential(1_000_000 << 24, denominator)
     factor, term, sums, k = ratio * ratio >> 60, _ONE, [0] * CLASSES, 0
     while term and k <= LARGEST:
-        sums[class_of.py_func(k)] += term
+        sums[class_of.py_func(k)] += term if k == 0 else 2 * term  # k and -k
         term, ratio, k = term * ratio >> 60, ratio * factor >> 60, k + 1
     tails = list(accumulate(reversed(sums)))[::-1]
     chances = [(tails[i + 1] << 22) // tails[i] if tails[i] else 0 for i in range(CLASSES - 1)]
