@@ -114,11 +114,12 @@ def pack_weights(
         fixed_bytes = (
             len(tokenizer.to_bytes()) + 300 + sum(c.size for c, _ in quantizer.vectors.values())
         )
-        with console.track("pack", recipe.budget_bytes, "") as task:
-            quantized, data = allocate.fill(
-                quantizer, recipe.budget_bytes, fixed_bytes, write,
-                lambda tries, size: task.update(size, tries=tries),
-            )  # fmt: skip
+        quantized, data = allocate.fill(
+            quantizer, recipe.budget_bytes, fixed_bytes, write,
+            lambda tries, size: console.say(
+                f"pack: try {tries} takes {size:,} of {recipe.budget_bytes:,} bytes"
+            ),
+        )  # fmt: skip
     else:
         quantized = quantizer.at(0.0)
         data = write(quantized)
