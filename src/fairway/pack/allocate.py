@@ -20,10 +20,10 @@ from fairway.pack.quantize import Matrix, Weights
 from fairway.recipe import Pack
 
 _FILLED = 0.9985  # of the budget is filled well enough
-_TRIES = 14
+_TRIES, _MORE_TRIES = 9, 7  # for the level; then for the share of rows
 _FINEST, _COARSEST = -120.0, 40.0  # levels
 _USEFUL_CODE = 8191  # steps so fine that codes grow beyond change nothing any more
-_RESOLUTION = 1e-4
+_RESOLUTION = 0.01  # of levels
 
 T = TypeVar("T")
 
@@ -48,20 +48,28 @@ class Quantizer:
             if name not in self._matrices
         }
 
-    def at(self, level: float) -> Quantized:
-        """Raises BadInput when a weight is too large."""
-        return Quantized(
-            {name: _fitting(name, self._matrix, name, level) for name in self._matrices},
-            self.vectors,
-        )
+    def at(self, level: float, finer: float = 0.0, share: float = 0.0) -> Quantized:
+        """All rows at `level`, but the first `share` of them at `finer`.
 
-    def _matrix(self, name: str, level: float) -> Matrix:
+        Raises BadInput when a weight is too large.
+        """
+        left = round(share * sum(len(w) for w in self._matrices.values()))
+        matrices = {}
+        for name, w in self._matrices.items():
+            levels = np.full(len(w), level)
+            levels[:left] = finer
+            matrices[name] = _fitting(name, self._matrix, name, levels)
+            left = max(left - len(w), 0)
+        return Quantized(matrices, self.vectors)
+
+    def _matrix(self, name: str, level: NDArray[np.float64]) -> Matrix:
+        """level: of each row."""
         weights, pack = self._matrices[name], self._pack
         if pack.quantizer == "rtn":
             bits = quantize.bits_of(quantize.part_of(name), pack)
             return quantize.rtn(weights, bits, pack.row_scale)
         if pack.quantizer == "uniform":
-            return quantize.uniform(weights, pack.step or 2.0**level)
+            return quantize.uniform(weights, pack.step or np.exp2(level))
         return gptq.gptq(weights, self._forms[name], level)
 
     def bytes_per_level(self) -> float:
@@ -124,28 +132,38 @@ def fill(
 ) -> tuple[Quantized, bytes]:
     """The largest file of at most `budget_bytes` that was found, and its tensors.
 
-    fixed_bytes: about what the file takes besides matrices. `note` is told number and bytes of
-    every try. When even the coarsest steps take too much, the result is over the budget.
+    Two searches: for the level; then, where sizes jump because many rows change their exponents
+    at once, for the share of the rows that are at the level before the jump. fixed_bytes: about
+    what the file takes besides matrices. `note` is told number and bytes of every try. When even
+    the coarsest steps take too much, the result is over the budget.
     """
     target = budget_bytes * (1 + _FILLED) / 2
+    best: tuple[Quantized, bytes] | None = None
+    tries = 0
+
+    def attempt(quantized: Quantized) -> int:
+        nonlocal best, tries
+        data, tries = write(quantized), tries + 1
+        note(tries, len(data))
+        if best is None or _better(len(data), len(best[1]), budget_bytes):
+            best = quantized, data
+        return len(data)
+
+    def good(size: int) -> bool:
+        return _FILLED * budget_bytes <= size <= budget_bytes
+
     finest = quantizer.finest()
     level = max(quantizer.guess(8 * max(target - fixed_bytes, 1)), finest)
     fine, coarse = finest - _RESOLUTION, _COARSEST  # what is too large, and what fits
-    best: tuple[Quantized, bytes] | None = None
     before: tuple[float, int] | None = None
-    for tries in range(1, _TRIES + 1):
-        quantized = quantizer.at(level)
-        data = write(quantized)
-        size = len(data)
-        note(tries, size)
-        if best is None or _better(size, len(best[1]), budget_bytes):
-            best = quantized, data
+    while tries < _TRIES and coarse - fine > _RESOLUTION:
+        size = attempt(quantizer.at(level))
+        if good(size):
+            break
         if size > budget_bytes:
             fine = max(fine, level)
         else:
             coarse = min(coarse, level)
-        if _FILLED * budget_bytes <= size <= budget_bytes or coarse - fine < _RESOLUTION:
-            break
         slope = quantizer.bytes_per_level()
         if before and before[1] != size:
             slope = (size - before[1]) / (level - before[0])
@@ -153,6 +171,16 @@ def fill(
         level += (target - size) / min(slope, -1.0)
         if not fine < level < coarse:
             level = (fine + coarse) / 2
+    least, most = 0.0, 1.0  # shares at the finer level: what fits, and what is too large
+    while tries < _TRIES + _MORE_TRIES and finest <= fine and coarse < _COARSEST:
+        assert best is not None
+        if good(len(best[1])):
+            break
+        share = (least + most) / 2
+        if attempt(quantizer.at(coarse, fine, share)) > budget_bytes:
+            most = share
+        else:
+            least = share
     assert best is not None
     return best
 

@@ -52,12 +52,12 @@ class Form:
         g = np.maximum((g + share * g.mean()) / (1 + share), 1e-30)
         return Form((lower / diagonal).float(), 2 * np.log2(diagonal.numpy()), np.log2(g))
 
-    def steps(self, log2_theta: float) -> tuple[Integers, Integers]:
-        """Exponents of rows [m] and columns [n]."""
+    def steps(self, log2_theta: float | NDArray[np.float64]) -> tuple[Integers, Integers]:
+        """Exponents of rows [m] and columns [n]; log2 θ of all rows, or of each [m]."""
         return exponents((log2_theta - self.log2_rows) / 2), exponents(-self.log2_columns / 2)
 
 
-def gptq(weights: Weights, form: Form, log2_theta: float) -> Matrix:
+def gptq(weights: Weights, form: Form, log2_theta: float | NDArray[np.float64]) -> Matrix:
     """The codes of weights float32[m, n] at θ. Raises ValueError when one is not finite."""
     rows, columns = form.steps(log2_theta)
     codes = feedback(weights, form.unit, step_sizes(rows[:, None] + columns))

@@ -118,8 +118,8 @@ def rtn(weights: Weights, bits: int, row_scale: RowScale) -> Matrix:
     return Matrix(codes, scales.view(np.uint16).astype(np.int64), columns, "halves")
 
 
-def uniform(weights: Weights, step: float) -> Matrix:
-    """Round each row to multiples of about step · std(row), without clipping.
+def uniform(weights: Weights, step: float | NDArray[np.float64]) -> Matrix:
+    """Round each row to multiples of about step · std(row), step [m] or one, without clipping.
 
     Raises ValueError when a weight is not finite.
     """
