@@ -12,7 +12,9 @@ import torch
 from fairway import cli, console
 from fairway.course import Run
 from fairway.model.gpt import build
-from fairway.recipe import Model
+from fairway.pack.pack import pack_weights
+from fairway.recipe import Model, Pack
+from fairway.text.tokenizer import train_tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +55,24 @@ def lively_model():
             if parameter.ndim == 2:
                 parameter.add_(torch.randn(parameter.shape, generator=random) * 0.05)
     return model
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """300 tokens, BOS 0."""
+    words = ["the", "cat", "sat", "on", "a", "mat", "and", "dog", "ran", "after", "some", "bird"]
+    text = " ".join(words[i * i % 12] + words[i * 7 % 11] for i in range(2000))
+    return train_tokenizer([text.encode()], 300)
+
+
+@pytest.fixture(scope="session")
+def artifact_file(lively_model, tokenizer, tmp_path_factory):
+    """An artifact of a small network. Do not change it."""
+    file = tmp_path_factory.mktemp("artifact") / "model.fairway"
+    weights = {name: t.numpy() for name, t in lively_model.state_dict().items()}
+    recipe = Pack(quantizer="uniform", step=0.1)
+    file.write_bytes(pack_weights(lively_model.shape, tokenizer, weights, {}, recipe).data)
+    return file
 
 
 @pytest.fixture

@@ -46,7 +46,15 @@ VERBS = {  # verb(recipe, run) -> Result
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped name or a TOML file.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 ArtifactFile = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="A model.fairway file.")]
-InputFile = Annotated[Path, typer.Argument(metavar="FILE")]
+Files = Annotated[list[Path], typer.Argument(metavar="[ARTIFACT] FILE...", help="- is a pipe.")]
+ModelFile = Annotated[
+    Path | None, typer.Option("--model", "-m", envvar="FAIRWAY_MODEL", help="The artifact.")
+]
+ToStdout = Annotated[bool, typer.Option("--stdout", "-c", help="Write to standard output.")]
+Overwrite = Annotated[bool, typer.Option("--force", "-f", help="Overwrite what is there.")]
+Arithmetic = Annotated[
+    str | None, typer.Option(help="exact (every machine decodes it) or float (this kind only).")
+]
 Out = Annotated[Path | None, typer.Option(help="Run folder; default runs/<recipe name>.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override.")]
@@ -68,6 +76,10 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
         except (Interrupted, KeyboardInterrupt):
             _error("stopped; the same command goes on from here")
             raise typer.Exit(130) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads what is left to flush
+            _error("whoever read standard output has closed it")
+            raise typer.Exit(2) from None
         except Exception as error:
             sentence = _sentence(error)
             if debug or not sentence:
@@ -276,12 +288,14 @@ def score(
     run: RunFolder,
     protocol: Annotated[str | None, typer.Option(help="plain, sliding or rolling.")] = None,
     stride: Annotated[int | None, typer.Option(help="Of sliding windows, in tokens.")] = None,
+    arithmetic: Arithmetic = None,
     text: Text = None,
     sets: Sets = None,
 ) -> "Result":
     """Bits per byte of the validation text under the artifact."""
     overrides = [
         *(sets or []),
+        *_given("score.arithmetic", arithmetic),
         *_given("score.protocol", protocol),
         *_given("score.stride", stride),
     ]
@@ -291,9 +305,12 @@ def score(
 
 
 @command
-def prove(run: RunFolder, text: Text = None, sets: Sets = None) -> "Result":
+def prove(
+    run: RunFolder, arithmetic: Arithmetic = None, text: Text = None, sets: Sets = None
+) -> "Result":
     """Write the validation text as a file that decodes from the artifact alone."""
-    recipe, folder = _reload(run, "prove", sets or [])
+    overrides = [*(sets or []), *_given("prove.arithmetic", arithmetic)]
+    recipe, folder = _reload(run, "prove", overrides)
     with _opened(recipe, folder):
         return _perform("prove", recipe, folder, text)
 
@@ -307,39 +324,63 @@ def verify(run: RunFolder, text: Text = None) -> "Result":
 
 
 @command
-def compress(artifact: ArtifactFile, file: InputFile, output: Output = None) -> "Result":
+def compress(
+    files: Files,
+    output: Output = None,
+    stdout: ToStdout = False,
+    force: Overwrite = False,
+    model: ModelFile = None,
+    arithmetic: Arithmetic = None,
+) -> "Result | dict[str, Result]":
     """Compress any file, without loss, with an artifact's model (to FILE.fwz)."""
-    from fairway.course import write_atomic
     from fairway.prove.compress import compress
 
-    data = _read(file)
-    packed = compress(artifact, data)
-    target = output or file.with_name(file.name + ".fwz")
-    write_atomic(target, packed)
-    return _sizes(target, len(data), len(packed))
+    kind: Any = arithmetic or "exact"
+    if kind not in ("exact", "float"):
+        raise BadInput(f"--arithmetic {kind}: choose exact or float")
+
+    def work(artifact: Path, source: Any, target: Any, report: Any) -> None:
+        compress(artifact, source, target, kind, report)
+
+    return _files(work, "compress", files, output, stdout, force, model)
 
 
 @command
-def decompress(artifact: ArtifactFile, file: InputFile, output: Output = None) -> "Result":
-    """Restore the file that `compress` made, to the byte."""
-    from fairway.course import write_atomic
+def decompress(
+    files: Files,
+    output: Output = None,
+    stdout: ToStdout = False,
+    force: Overwrite = False,
+    model: ModelFile = None,
+    test: Annotated[bool, typer.Option("--test", "-t", help="Decode, and write nothing.")] = False,
+) -> "Result | dict[str, Result]":
+    """Restore files that `compress` made, to the byte."""
     from fairway.prove.compress import decompress
 
-    if output is None and file.suffix != ".fwz":
-        raise BadInput(f"{file} does not end in .fwz: say where to write with -o FILE")
-    data = _read(file)
-    restored = decompress(artifact, data)
-    target = output or file.with_suffix("")
-    write_atomic(target, restored)
-    return _sizes(target, len(data), len(restored))
+    target = Path(os.devnull) if test else output
+    return _files(decompress, "decompress", files, target, stdout, force, model, test)
 
 
-def _sizes(target: Path, input_bytes: int, output_bytes: int) -> "Result":
-    from fairway import console
-    from fairway.results import FileResult
+def _files(
+    work: Callable[..., None],
+    verb: str,
+    names: list[Path],
+    output: Path | None,
+    stdout: bool,
+    force: bool,
+    model: Path | None,
+    test: bool = False,
+) -> "Result | dict[str, Result]":
+    """`work` on every file. The first argument is the artifact, unless `model` names one."""
+    from fairway.prove import files
 
-    console.say(f"{target}: {output_bytes:,} bytes, from {input_bytes:,}")
-    return FileResult(path=str(target), input_bytes=input_bytes, output_bytes=output_bytes)
+    artifact, sources = files.artifact_of(names, model)
+    if test:
+        jobs = [files.plan([source], output, False, True, True)[0] for source in sources]
+    else:
+        jobs = files.plan(sources, output, stdout, force, verb == "decompress")
+    results = {str(job.source): files.run(job, artifact, work, verb) for job in jobs}
+    return next(iter(results.values())) if len(results) == 1 else dict(results)
 
 
 @command
@@ -447,13 +488,6 @@ def _show_tables(run: "Run") -> None:
     for table in report.tables(run):
         console.table(table.title, table.columns, table.rows)
         console.say(table.note + "\n")
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise BadInput(f"cannot read {file}: {error.strerror}") from None
 
 
 def _given(key: str, value: object) -> list[str]:

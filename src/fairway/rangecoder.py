@@ -73,6 +73,17 @@ class Coder:
         """Code `count` symbols under one table, int64[V+1]. Otherwise as `code`."""
         return self._run(cumulative[None], 0, symbols, count)
 
+    def code_intervals(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> None:
+        """Encode symbols of which only their entries of the tables are at hand, in order.
+
+        int64[n] each, 0 <= start < stop <= 2^30. Raises ValueError when one breaks this rule.
+        """
+        if self.decoding:
+            raise ValueError("only an encoder knows its symbols")
+        self._reserve(len(starts) * _BYTES_PER_SYMBOL)
+        if _code_intervals(self._state, self._bits, self._buffer, starts, stops):
+            raise ValueError("an interval is out of range")
+
     def run_kernel(self, kernel: Callable[..., int], symbols: int, *arguments: Any) -> int:
         """Let a compiled function code at most `symbols` symbols or bits with this coder.
 
@@ -209,6 +220,19 @@ def code_bit(state, buffer, size, p, bit, decoding):  # type: ignore[no-untyped-
     else:
         narrow(state, buffer, size, bound, state[1] - bound, decoding)
     return bit
+
+
+@njit(cache=True, nogil=True)
+def _code_intervals(state, bits, buffer, starts, stops):  # type: ignore[no-untyped-def]
+    """Encode intervals int64[n]; whether one was out of range."""
+    for i in range(len(starts)):
+        start, stop = starts[i], stops[i]
+        if start < 0 or start >= stop or stop > TOTAL:
+            return True
+        unit = state[1] >> _U30
+        bits[0] += TOTAL_BITS - log2(stop - start)
+        narrow(state, buffer, 0, unit * np.uint64(start), unit * np.uint64(stop - start), False)
+    return False
 
 
 @njit(cache=True, nogil=True)

@@ -18,6 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from fairway.errors import BadInput
 
+Arithmetic = Literal["exact", "float"]
+"""exact: the same bits on every machine; float: what the machine's library computes."""
+
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -169,9 +172,11 @@ class Pack(Section):
 class Score(Section):
     protocol: Literal["plain", "sliding", "rolling"] = "rolling"
     stride: int = Field(64, ge=1)
+    arithmetic: Arithmetic = "exact"
 
 
 class Prove(Section):
+    arithmetic: Arithmetic = "exact"
     lanes: int = Field(128, ge=1, le=65536)  # at most so many; fewer where the text is short
 
 

@@ -9,6 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from fairway.recipe import Arithmetic
+
 
 class Result(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -88,7 +90,7 @@ class PackResult(Result):
 class ScoreResult(Result):
     protocol: str
     adaptation: str
-    arithmetic: Literal["float", "exact"]
+    arithmetic: Arithmetic
     order: str
     bpb: float
     nats_per_token: float
@@ -110,7 +112,7 @@ class ProveResult(Result):
     tokens: int
     lanes: int
     adaptation: str
-    arithmetic: Literal["float", "exact"]
+    arithmetic: Arithmetic
     order: str
     grade: Literal["device", "portable"]
     encode_s: float

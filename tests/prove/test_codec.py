@@ -4,15 +4,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairway.errors import BadInput
+from fairway.exact.operands import prepare
 from fairway.pack import artifact
 from fairway.predict import lanes
+from fairway.predict.exact import ExactEngine
+from fairway.predict.predictor import FloatEngine
 from fairway.prove.codec import Codec, Reader, join, read_chunks, varint
 
 
-@pytest.fixture(scope="module")
-def codec(artifact_file):
+@pytest.fixture(scope="module", params=["exact", "float"])
+def codec(request, artifact_file):
     opened = artifact.read(artifact_file)
-    return Codec(opened.build_model(), opened.tokenizer)
+    if request.param == "float":
+        return Codec(FloatEngine(opened.build_model()), opened.tokenizer)
+    return Codec(ExactEngine(prepare(opened), workers=2), opened.tokenizer)
 
 
 def nothing(tokens, bits):
@@ -85,8 +90,23 @@ def test_documents_that_the_tokens_do_not_write_are_stored(codec):
     assert decode(codec, [chunk.body]) == [documents]
 
 
+def test_lockstep_gives_the_bytes_of_the_parallel_pass(artifact_file):
+    class Lockstep(ExactEngine):
+        def intervals(self, tokens, layout):
+            return None
+
+    opened = artifact.read(artifact_file)
+    operands = prepare(opened)
+    documents = [b"the cat sat on a mat. " * n for n in (700, 3, 900, 0, 40)]
+    bodies = [
+        encode(Codec(engine, opened.tokenizer), documents).body
+        for engine in (ExactEngine(operands, 1), ExactEngine(operands, 2), Lockstep(operands, 2))
+    ]
+    assert bodies[0] == bodies[1] == bodies[2]
+
+
 def test_a_chunk_from_another_model_is_refused(codec, lively_model):
-    other = Codec(lively_model, codec.tokenizer)  # not quantised: nearly the same
+    other = Codec(FloatEngine(lively_model), codec.tokenizer)  # not quantised: nearly the same
     chunk = encode(codec, [b"the cat sat on a mat. " * 20])
     with pytest.raises(BadInput, match="chunk 1 of 1 decodes to another text"):
         decode(other, [chunk.body])

@@ -1,18 +1,38 @@
 import hashlib
+import io
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from fairway import world
 from fairway.errors import BadInput
 from fairway.pack import artifact
 from fairway.pack.pack import pack_weights
 from fairway.prove import compress as module
-from fairway.prove.compress import compress, decompress
+from fairway.prove.compress import compress as write
+from fairway.prove.compress import decompress as read
 from fairway.recipe import Pack
 
+DESCRIBED = ("torch", "machine", "device", "capability", "dtype")
 TEXT = b"the cat sat on a mat and the dog ran after some bird. " * 12
+
+
+def nothing(done):
+    pass
+
+
+def compress(model, data, arithmetic="exact"):
+    target = io.BytesIO()
+    write(model, io.BytesIO(data), target, arithmetic, nothing)
+    return target.getvalue()
+
+
+def decompress(model, data):
+    target = io.BytesIO()
+    read(model, io.BytesIO(data), target, nothing)
+    return target.getvalue()
 
 
 @given(st.binary(max_size=200))
@@ -59,16 +79,27 @@ def test_damage_names_its_chunk(artifact_file, monkeypatch):
     monkeypatch.setattr(module, "CHUNK_BYTES", 100)
     packed = bytearray(compress(artifact_file, np.random.default_rng(1).bytes(250)))
     packed[-70] ^= 1
-    with pytest.raises(BadInput, match="chunk 2 of 3 is damaged"):
-        decompress(artifact_file, bytes(packed))
+    target = io.BytesIO()
+    with pytest.raises(BadInput, match="chunk 2 of the compressed file is damaged"):
+        read(artifact_file, io.BytesIO(bytes(packed)), target, nothing)
+    assert target.getvalue() == np.random.default_rng(1).bytes(250)[:100]  # what came before it
+
+
+def test_floating_point_names_its_machine(artifact_file, monkeypatch):
+    packed = compress(artifact_file, TEXT, "float")
+    assert decompress(artifact_file, packed) == TEXT
+    monkeypatch.setattr(world, "describe", lambda here: dict.fromkeys(DESCRIBED, "another"))
+    with pytest.raises(BadInput, match="another environment"):
+        decompress(artifact_file, packed)
+    assert decompress(artifact_file, compress(artifact_file, TEXT)) == TEXT
 
 
 def test_what_is_no_compressed_file(artifact_file):
     with pytest.raises(BadInput, match="no file that fairway compress made"):
         decompress(artifact_file, b"PK\3\4")
     newer = bytearray(compress(artifact_file, b"x"))
-    newer[3] = 2
-    with pytest.raises(BadInput, match="newer Fairway"):
+    newer[3] = 3
+    with pytest.raises(BadInput, match="format version 3"):
         decompress(artifact_file, bytes(newer))
 
 

@@ -14,7 +14,10 @@ def opened(artifact_file):
 
 
 def test_the_same_machine_is_let_in(opened):
-    with computing(opened) as (_, first), computing(opened, on_cuda=False) as (_, second):
+    with (
+        computing(opened, "float") as (_, first),
+        computing(opened, "float", on_cuda=False) as (_, second),
+    ):
         assert first.logits_sha256 == second.logits_sha256
         second.check_environment(first.environment)
         second.check_environment_hash(first.environment_sha256[:4])
@@ -22,7 +25,7 @@ def test_the_same_machine_is_let_in(opened):
 
 
 def test_another_environment_is_named(opened):
-    with computing(opened, on_cuda=False) as (_, guard):
+    with computing(opened, "float", on_cuda=False) as (_, guard):
         elsewhere = guard.environment.replace(torch.__version__, "1.0")
         with pytest.raises(BadInput, match=r"another torch 1\.0 \(here 2"):
             guard.check_environment(elsewhere)
@@ -31,7 +34,7 @@ def test_another_environment_is_named(opened):
 
 
 def test_other_logits_are_refused(opened):
-    with computing(opened, on_cuda=False) as (_, guard):
+    with computing(opened, "float", on_cuda=False) as (_, guard):
         other = bytes(255 - byte for byte in guard.logits_sha256)
         with pytest.raises(BadInput, match="other logits"):
             guard.check_logits(other)
@@ -39,14 +42,20 @@ def test_other_logits_are_refused(opened):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the sentence is for machines without a GPU")
 def test_a_file_from_a_gpu_says_so(opened):
-    with pytest.raises(BadInput, match="made on a GPU"), computing(opened, on_cuda=True):
+    with pytest.raises(BadInput, match="made on a GPU"), computing(opened, "float", on_cuda=True):
         pass
+
+
+def test_exact_arithmetic_needs_no_guard(opened):
+    with computing(opened, "exact") as (_, guard):
+        assert guard is None
 
 
 def test_one_thread_inside_and_as_before_after(opened):
     before = torch.get_num_threads()
-    with computing(opened):
-        assert torch.get_num_threads() == 1
+    for arithmetic in ("exact", "float"):
+        with computing(opened, arithmetic):
+            assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == before
 
 

@@ -15,21 +15,21 @@ import pytest
 from fairway.errors import BadInput, Interrupted
 from fairway.prove import proof
 from fairway.prove.codec import Reader, join
-from fairway.prove.proof import Header, chunk_ends, decode, prove, verify
-from fairway.recipe import load, loads
+from fairway.prove.proof import Header, Machine, chunk_ends, decode, prove, verify
+from fairway.recipe import Prove, load, loads
 
 DOCUMENTS = ["Return the sum of the elements, as a float. " * 8, "", "é \r\n\tx = 1\n" * 24] * 3
-HEADER = Header(
-    on_cuda=False,
+EXACT = Header(
+    machine=None,
     text_sha256="ab" * 32,
     lengths_sha256="cd" * 32,
     artifact_sha256="ef" * 32,
-    logits=b"12345678",
     text_bytes=300,
     documents=2,
     chunks=1,
-    environment="2|a CPU",
 )
+FLOAT = dataclasses.replace(EXACT, machine=Machine(False, b"12345678", "2|a CPU"))
+headers = pytest.mark.parametrize("header", [EXACT, FLOAT])
 
 
 @pytest.fixture
@@ -57,19 +57,24 @@ def test_chunks_end_at_documents_and_are_even():
     assert chunk_ends(np.array([0, 1]), 1000, 100) == [1, 1000]
 
 
-def test_headers_come_back():
-    reader = Reader(join([HEADER.to_bytes()]), "the header")
-    assert Header.read(reader) == HEADER
+@headers
+def test_headers_come_back(header):
+    reader = Reader(join([header.to_bytes()]), "the header")
+    assert Header.read(reader) == header
     reader.check_end()
 
 
-def test_headers_that_are_refused():
-    written = join([HEADER.to_bytes()])
+@headers
+def test_headers_that_are_refused(header):
+    written = join([header.to_bytes()])
     for i in range(len(written)):
         for wrong in (written[:i], written[:i] + bytes([written[i] ^ 1]) + written[i + 1 :]):
             with pytest.raises(BadInput):
                 Header.read(Reader(wrong, "the header"))
-    long = dataclasses.replace(HEADER, environment="x" * 2000)
+
+
+def test_a_long_environment_is_refused():
+    long = dataclasses.replace(EXACT, machine=Machine(False, b"12345678", "x" * 2000))
     with pytest.raises(BadInput, match="damaged"):
         Header.read(Reader(join([long.to_bytes()]), "the header"))
 
@@ -88,9 +93,11 @@ def test_the_course_ends_with_a_proof_that_counts_every_byte(tiny):
 
 
 def test_the_proof_agrees_with_the_score(tiny):
-    """Their difference is the header and the starts of lanes."""
-    stream_bpb = tiny.result("prove").stream_ideal_bits / tiny.result("data").val_bytes
-    assert abs(stream_bpb - tiny.result("score").bpb) < 0.01
+    """They are the same integers; a score charges the documents that lanes start at, too."""
+    proved, scored = tiny.result("prove"), tiny.result("score")
+    assert (proved.arithmetic, proved.grade) == ("exact", "portable")
+    more = scored.bpb * tiny.result("data").val_bytes - proved.stream_ideal_bits
+    assert -1e-3 < more < 30 * (proved.lanes - 1) + 1e-3
 
 
 def test_finished_proofs_are_skipped(tiny, recipe):
@@ -187,16 +194,25 @@ def test_a_proof_of_another_text_does_not_hold(tiny, recipe, text, small_chunks)
     assert "the proved one" in result.reason
 
 
-def test_a_proof_needs_its_artifact_and_its_machine(tiny, artifact_file, tmp_path):
+def test_a_proof_needs_its_artifact(tiny, artifact_file, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(BadInput, match="needs the artifact with SHA-256"):
         decode(artifact_file, tiny.proof_file, out)
-    reader = Reader(tiny.proof_file.read_bytes(), "the header")
+    assert not out.exists()
+
+
+def test_a_proof_in_floating_point_needs_its_machine(tiny, recipe, text, tmp_path):
+    floating = recipe.model_copy(update={"prove": Prove(arithmetic="float")})
+    proved = prove(floating, tiny, text)
+    assert (proved.arithmetic, proved.grade) == ("float", "device")
+    assert verify(floating, tiny, text).verified
+    file = tiny.about(text).proof_file
+    reader = Reader(file.read_bytes(), "the header")
     header = Header.read(reader)
-    chunk = tiny.proof_file.read_bytes()[reader.position : -4]
-    elsewhere = dataclasses.replace(header, environment="1.0|wood|an abacus|none|int1")
-    moved = tmp_path / "moved.fwp"
-    moved.write_bytes(join([elsewhere.to_bytes(), chunk]))
+    chunk = file.read_bytes()[reader.position : -4]
+    elsewhere = dataclasses.replace(header.machine, environment="1.0|wood|an abacus|none|int1")
+    moved, out = tmp_path / "moved.fwp", tmp_path / "out"
+    moved.write_bytes(join([dataclasses.replace(header, machine=elsewhere).to_bytes(), chunk]))
     with pytest.raises(BadInput, match=r"another torch 1\.0 \(here 2.*device an abacus"):
         decode(tiny.artifact, moved, out)
     assert not out.exists()

@@ -56,6 +56,13 @@ class Layout:
         """Which tokens are coded at `step`, one per active lane."""
         return self.first[: self.active(step)] + step
 
+    def order(self) -> NDArray[np.int64]:
+        """All tokens that are coded, in the order in which they are."""
+        lane = np.repeat(np.arange(self.lanes), self.length)
+        step = np.arange(len(lane)) - np.repeat(np.cumsum(self.length) - self.length, self.length)
+        by_step: NDArray[np.int64] = (self.first[lane] + step)[np.argsort(step, kind="stable")]
+        return by_step
+
 
 def plan(tokens: int, documents: NDArray[np.int64], lanes: int) -> Starts:
     """At most `lanes` starts that make the longest run short.

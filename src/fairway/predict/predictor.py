@@ -1,12 +1,14 @@
 """Integer frequencies for the next token of every lane, from tokens that were coded before.
 
-A `Predictor` is all that the coder knows of a model. This one computes in floating point: encoder
-and decoder must call it with the same lanes, on the same kind of machine, with the same threads.
+A `Predictor` is all that the coder knows of a model. Those here compute in floating point: encoder
+and decoder must call them with the same lanes, on the same kind of machine, with the same threads.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -17,7 +19,10 @@ from torch import Tensor
 from fairway.errors import BadInput
 from fairway.model.cache import Cache
 from fairway.model.gpt import GPT
-from fairway.rangecoder import TOTAL
+from fairway.predict.lanes import Layout
+from fairway.rangecoder import TOTAL, TOTAL_BITS
+
+Longs = NDArray[np.int64]
 
 
 class Predictor(Protocol):
@@ -30,6 +35,45 @@ class Predictor(Protocol):
         rises: a lane that is left out has ended.
         """
         ...
+
+
+class Intervals(NamedTuple):
+    """Where the coder's tables begin and end some of a text's tokens."""
+
+    positions: Longs  # [k], which tokens
+    starts: Longs  # [k]
+    stops: Longs  # [k]
+
+    @property
+    def lengths(self) -> NDArray[np.float64]:
+        """Bits of each token's code, log2(2^30 / (stop - start))."""
+        found: NDArray[np.float64] = TOTAL_BITS - np.log2(self.stops - self.starts)
+        return found
+
+
+class Engine(Protocol):
+    """A network that codes texts, in one kind of arithmetic."""
+
+    def predictor(self, lanes: int) -> Predictor:
+        """For lockstep: what a decoder does, and an encoder who has no other way."""
+        ...
+
+    def intervals(self, tokens: NDArray[np.uint16], layout: Layout) -> Iterator[Intervals] | None:
+        """Of all that is coded of tokens uint16[N], in any order; None: only lockstep gives it."""
+        ...
+
+
+@dataclass(frozen=True)
+class FloatEngine:
+    """Floating point: the bits depend on how many lanes advance together, and on the machine."""
+
+    model: GPT
+
+    def predictor(self, lanes: int) -> Predictor:
+        return FloatPredictor(self.model, lanes)
+
+    def intervals(self, tokens: NDArray[np.uint16], layout: Layout) -> None:
+        return None
 
 
 class FloatPredictor:

@@ -6,17 +6,18 @@ they are where coding does not pay. Layout byte by byte in docs/formats.md.
 
 from __future__ import annotations
 
+import io
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fairway.errors import BadInput
-from fairway.model.gpt import GPT
 from fairway.predict.lanes import Layout, Starts, plan
-from fairway.predict.predictor import FloatPredictor, Predictor
+from fairway.predict.predictor import Engine
 from fairway.prove.guard import Progress
 from fairway.rangecoder import Coder
 from fairway.text.tokenizer import Tokenizer
@@ -25,6 +26,7 @@ MAX_CHUNK_TOKENS = 1 << 26  # a file that claims more is refused before memory i
 MAX_LANES = 1 << 16
 _CODED = 0  # kind of a chunk; k > 0: stored, k documents
 _CRC_BYTES = 4
+_PIECE_BYTES = 1 << 20  # read at a time
 _NO_LANES = Starts(np.zeros(0, np.int64), np.zeros(0, bool))
 
 Tokens = NDArray[np.uint16]
@@ -49,32 +51,42 @@ def varint(value: int) -> bytes:
     return bytes([*out, value])
 
 
-def join(parts: Iterable[bytes]) -> bytes:
-    """A file of a header and chunks, a CRC-32 after each, started from the one before it."""
-    out, checksum = [], 0
+def framed(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """A file's header and chunks, a CRC-32 after each, started from the one before it."""
+    checksum = 0
     for part in parts:
         checksum = zlib.crc32(part, checksum)
-        out += [part, _checksum_bytes(checksum)]
-    return b"".join(out)
+        yield part + _checksum_bytes(checksum)
+
+
+def join(parts: Iterable[bytes]) -> bytes:
+    return b"".join(framed(parts))
 
 
 class Reader:
-    """Takes fields from bytes. Raises BadInput that says which part is truncated or damaged."""
+    """Takes fields from a file. Raises BadInput that says which part is truncated or damaged."""
 
-    def __init__(self, data: bytes, what: str) -> None:
-        self._data, self.position = data, 0  # position: of the next byte to take
-        self._checksum = 0  # of the last part that was checked
+    def __init__(self, source: bytes | BinaryIO, what: str) -> None:
+        self._source = io.BytesIO(source) if isinstance(source, bytes) else source
+        self._checksum = 0  # of this part's bytes so far, started from the part's before
+        self.position = 0  # of the next byte to take
         self.enter(what)
 
     def enter(self, what: str) -> None:
         """From here on the bytes belong to `what`."""
-        self.what, self._mark = what, self.position
+        self.what = what
 
     def take(self, count: int) -> bytes:
-        taken = self._data[self.position : self.position + count]
-        if len(taken) < count:
+        """Exactly so many bytes; a claim takes no more memory than there are bytes."""
+        pieces = []
+        while count and (piece := self._source.read(min(count, _PIECE_BYTES))):
+            pieces.append(piece)
+            count -= len(piece)
+        if count:
             raise self.bad("is truncated")
-        self.position += count
+        taken = b"".join(pieces)
+        self._checksum = zlib.crc32(taken, self._checksum)
+        self.position += len(taken)
         return taken
 
     def varint(self) -> int:
@@ -91,14 +103,17 @@ class Reader:
 
         So a part that is lost, doubled or out of place is noticed too.
         """
-        expected = zlib.crc32(self._data[self._mark : self.position], self._checksum)
-        self._checksum = int.from_bytes(self.take(_CRC_BYTES), "little")
-        if self._checksum != expected:
+        expected = self._checksum
+        stored = int.from_bytes(self.take(_CRC_BYTES), "little")
+        self._checksum = stored
+        if stored != expected:
             raise self.bad("is damaged")
 
     def check_end(self) -> None:
-        if self.position < len(self._data):
-            extra = len(self._data) - self.position
+        extra = 0
+        while piece := self._source.read(_PIECE_BYTES):
+            extra += len(piece)
+        if extra:
             raise self.bad(f"is followed by {extra} bytes that do not belong there")
 
     def bad(self, problem: str) -> BadInput:
@@ -122,12 +137,16 @@ def read_chunks(reader: Reader, count: int) -> list[Written]:
     chunks = []
     for i in range(count):
         reader.enter(f"chunk {i + 1} of {count}")
-        chunks.append(_read_chunk(reader))
+        chunk = read_chunk(reader)
+        if chunk is None:
+            raise reader.bad("claims 0 tokens")
+        chunks.append(chunk)
     reader.check_end()
     return chunks
 
 
-def _read_chunk(reader: Reader) -> Written:
+def read_chunk(reader: Reader) -> Written | None:
+    """The next chunk; None for the mark of an end, a chunk of no tokens. Raises BadInput."""
     kind = reader.varint()
     if kind != _CODED:
         lengths = [reader.varint() for _ in range(kind)]
@@ -135,7 +154,10 @@ def _read_chunk(reader: Reader) -> Written:
         reader.check()
         return Written(reader.what, 0, documents, _NO_LANES, b"", b"")
     tokens = reader.varint()
-    if not 0 < tokens <= MAX_CHUNK_TOKENS:
+    if tokens == 0:
+        reader.check()
+        return None
+    if tokens > MAX_CHUNK_TOKENS:
         raise reader.bad(f"claims {tokens} tokens")
     starts = _read_starts(reader, tokens)
     stream = reader.take(reader.varint())
@@ -145,10 +167,10 @@ def _read_chunk(reader: Reader) -> Written:
 
 
 class Codec:
-    """Codes chunks with a network, on a machine that guard.py watches; safe to share by threads."""
+    """Codes chunks with a network; safe to share by threads."""
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer) -> None:
-        self._model, self.tokenizer = model, tokenizer
+    def __init__(self, engine: Engine, tokenizer: Tokenizer) -> None:
+        self._engine, self.tokenizer = engine, tokenizer
 
     def encode(
         self, tokens: Tokens, documents: Sequence[bytes], lanes: int, progress: Progress
@@ -168,7 +190,7 @@ class Codec:
             raise BadInput(f"a document of {len(text):,} bytes is too long: cut it into parts")
         starts = plan(len(tokens), np.flatnonzero(tokens == self.tokenizer.bos_id), lanes)
         coder = Coder()
-        self._run(coder, Layout(len(tokens), starts), tokens, True, progress)
+        self._encode(coder, Layout(len(tokens), starts), tokens, progress)
         stream = coder.finish()
         body = bytes([_CODED]) + varint(len(tokens)) + _write_starts(starts) + varint(len(stream))
         body += stream + _checksum_bytes(zlib.crc32(text))
@@ -182,21 +204,35 @@ class Codec:
         tokens = np.zeros(chunk.tokens, np.uint16)
         tokens[chunk.starts.positions] = self.tokenizer.bos_id  # lanes inside write over it
         coder = Coder(chunk.stream)
-        self._run(coder, Layout(chunk.tokens, chunk.starts), tokens, False, progress)
+        self._in_lockstep(coder, Layout(chunk.tokens, chunk.starts), tokens, False, progress)
         text = self.tokenizer.decode(tokens)
         checksum = _checksum_bytes(zlib.crc32(b"".join(text)))
         if not _ends(coder) or checksum != chunk.text_checksum:
             raise BadInput(
-                f"{chunk.name} decodes to another text than was encoded: this machine computes "
-                "other probabilities; decode the file on a machine like the one that wrote it"
+                f"{chunk.name} decodes to another text than was encoded: it is damaged, or it was "
+                "made in floating point and this machine computes other probabilities than that one"
             )
         return text
 
-    def _run(
+    def _encode(self, coder: Coder, layout: Layout, tokens: Tokens, progress: Progress) -> None:
+        found = self._engine.intervals(tokens, layout)
+        if found is None:
+            self._in_lockstep(coder, layout, tokens, True, progress)
+            return
+        starts, stops = np.zeros((2, len(tokens)), np.int64)
+        done, bits = 0, 0.0
+        for part in found:
+            starts[part.positions], stops[part.positions] = part.starts, part.stops
+            done, bits = done + len(part.positions), bits + float(part.lengths.sum())
+            progress(done, bits)
+        order = layout.order()
+        coder.code_intervals(starts[order], stops[order])
+
+    def _in_lockstep(
         self, coder: Coder, layout: Layout, tokens: Tokens, encode: bool, progress: Progress
     ) -> None:
         """Code the tokens of all lanes in lockstep: read them to encode, fill them in to decode."""
-        predictor: Predictor = FloatPredictor(self._model, layout.lanes)
+        predictor = self._engine.predictor(layout.lanes)
         fed = np.full(layout.lanes, self.tokenizer.bos_id, np.int64)
         done = 0
         for step in range(layout.steps):

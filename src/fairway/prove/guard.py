@@ -1,6 +1,7 @@
-"""On which machine floating-point logits have the same bits: what a file needs, what is here.
+"""The engine that codes a file, and, in floating point, the machine that it needs.
 
-Encoder and decoder must agree in every bit of every probability. A file names the kind of device;
+Encoder and decoder must agree in every bit of every probability. In exact arithmetic they do, on
+any machine. In floating point a file names the kind of device;
 the rest of the environment must match, and a mismatch is refused with a sentence instead of
 decoded into garbage. On a CPU each chunk is computed by a single thread, as sums depend on their
 number; several chunks run side by side instead, which is also faster: a step is too short to be
@@ -22,9 +23,12 @@ import torch
 
 from fairway import world
 from fairway.errors import BadInput, Interrupted
+from fairway.exact.operands import prepare
 from fairway.model.gpt import GPT
 from fairway.pack.artifact import Artifact
-from fairway.predict.predictor import FloatPredictor
+from fairway.predict.exact import ExactEngine
+from fairway.predict.predictor import Engine, FloatEngine, FloatPredictor
+from fairway.recipe import Arithmetic
 
 T = TypeVar("T")
 Progress = Callable[[int, float], None]  # told tokens that are done and their bits; may raise
@@ -71,23 +75,30 @@ class Guard:
 
 
 @contextmanager
-def computing(artifact: Artifact, on_cuda: bool | None = None) -> Iterator[tuple[GPT, Guard]]:
-    """The artifact's network and the guard of this machine; inside, torch uses one thread.
+def computing(
+    artifact: Artifact, arithmetic: Arithmetic, on_cuda: bool | None = None
+) -> Iterator[tuple[Engine, Guard | None]]:
+    """The artifact's engine and, in floating point, the guard of this machine.
 
-    `on_cuda` is what a file asks for; None: a GPU if there is one. Raises BadInput.
+    Inside, torch uses one thread. `on_cuda` is what a file in floating point asks for; None: a GPU
+    if there is one. Raises BadInput.
     """
-    if on_cuda and not torch.cuda.is_available():
+    if arithmetic == "float" and on_cuda and not torch.cuda.is_available():
         raise BadInput(f"the file was made on a GPU and there is none here: {_ADVICE}")
     here = world.start("" if on_cuda is None else "cuda" if on_cuda else "cpu")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
+        if arithmetic == "exact":
+            yield ExactEngine(prepare(artifact), threads), None
+            return
         model = artifact.build_model(here.device)
         model.dtype = here.dtype
         found = world.describe(here)
         environment = "|".join(str(found[key]) for key in _MATTERS)
         cuda = here.device.type == "cuda"
-        yield model, Guard(cuda, 1 if cuda else threads, environment, _probe(model))
+        guard = Guard(cuda, 1 if cuda else threads, environment, _probe(model))
+        yield FloatEngine(model), guard
     finally:
         torch.set_num_threads(threads)
 

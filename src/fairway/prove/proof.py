@@ -12,7 +12,6 @@ import base64
 import json
 import os
 import shutil
-import struct
 import subprocess
 import sys
 import tempfile
@@ -32,70 +31,93 @@ from fairway.errors import BadInput, Interrupted
 from fairway.pack import artifact
 from fairway.predict.lanes import TOKENS_PER_LANE
 from fairway.prove.codec import Chunk, Codec, Reader, Written, join, read_chunks, varint
-from fairway.prove.guard import Progress, computing, in_order, side_by_side
-from fairway.recipe import Recipe
+from fairway.prove.guard import Guard, Progress, computing, in_order, side_by_side
+from fairway.recipe import Arithmetic, Recipe
 from fairway.results import DataResult, ProveResult, VerifyResult
 from fairway.score import texts
 
 MAGIC, VERSION = b"FWPF", 1
 CHUNK_TOKENS_PER_LANE = 2 * TOKENS_PER_LANE  # a kill loses at most a chunk; more are slower
-_FLOAT = 0  # arithmetic of the probabilities
+_ARITHMETICS: tuple[Arithmetic, ...] = ("float", "exact")
 _HASH = 32  # bytes of a SHA-256
 _LOGITS_BYTES = 8
 _ENVIRONMENT_BYTES = 1000  # at most
-_FIXED = struct.Struct(f"<4sBBB{_HASH}s{_HASH}s{_HASH}s{_LOGITS_BYTES}s")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a proof in floating point needs to be decoded."""
+
+    on_cuda: bool
+    logits: bytes  # first bytes of the hash of probe logits
+    environment: str
+
+    @staticmethod
+    def of(guard: Guard) -> Machine:
+        return Machine(guard.on_cuda, guard.logits_sha256[:_LOGITS_BYTES], guard.environment)
 
 
 @dataclass(frozen=True)
 class Header:
     """What a proof says about itself."""
 
-    on_cuda: bool
+    machine: Machine | None  # None: exact arithmetic, every machine decodes it
     text_sha256: str
     lengths_sha256: str  # of the documents' lengths, little-endian u64 each
     artifact_sha256: str
-    logits: bytes  # first bytes of the hash of probe logits
     text_bytes: int
     documents: int
     chunks: int
-    environment: str
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        return "float" if self.machine else "exact"
 
     def to_bytes(self) -> bytes:
-        hashes = (self.text_sha256, self.lengths_sha256, self.artifact_sha256)
-        fixed = _FIXED.pack(
-            MAGIC, VERSION, _FLOAT, self.on_cuda, *map(bytes.fromhex, hashes), self.logits
-        )
-        environment = self.environment.encode()
-        numbers = (self.text_bytes, self.documents, self.chunks, len(environment))
-        return fixed + b"".join(map(varint, numbers)) + environment
+        m = self.machine
+        out = [MAGIC, bytes([VERSION, _ARITHMETICS.index(self.arithmetic)])]
+        if m:
+            out.append(bytes([m.on_cuda]))
+        out += map(bytes.fromhex, (self.text_sha256, self.lengths_sha256, self.artifact_sha256))
+        if m:
+            out.append(m.logits)
+        out += map(varint, (self.text_bytes, self.documents, self.chunks))
+        if m:
+            environment = m.environment.encode()
+            out += [varint(len(environment)), environment]
+        return b"".join(out)
 
     @staticmethod
     def read(reader: Reader) -> Header:
         """Raises BadInput."""
-        fixed = _FIXED.unpack(reader.take(_FIXED.size))
-        magic, version, arithmetic, on_cuda, text, lengths, made_by, logits = fixed
-        if magic != MAGIC:
+        if reader.take(len(MAGIC)) != MAGIC:
             raise BadInput("this is no proof file (it does not begin with FWPF)")
-        if version > VERSION or arithmetic != _FLOAT:
+        version, arithmetic = reader.take(2)
+        if version > VERSION or arithmetic >= len(_ARITHMETICS):
             raise BadInput(
                 f"the proof has format version {version}, arithmetic {arithmetic}: it was made by "
                 f"a newer Fairway (this one reads up to {VERSION}), or it is damaged"
             )
-        text_bytes, documents, chunks, length = (reader.varint() for _ in range(4))
-        if length > _ENVIRONMENT_BYTES:
-            raise reader.bad("is damaged")
-        environment = reader.take(length)
+        needs_machine = _ARITHMETICS[arithmetic] == "float"
+        on_cuda = needs_machine and bool(reader.take(1)[0])
+        text, lengths, made_by = (reader.take(_HASH).hex() for _ in range(3))
+        logits = reader.take(_LOGITS_BYTES) if needs_machine else b""
+        text_bytes, documents, chunks = (reader.varint() for _ in range(3))
+        environment = ""
+        if needs_machine:
+            length = reader.varint()
+            if length > _ENVIRONMENT_BYTES:
+                raise reader.bad("is damaged")
+            environment = reader.take(length).decode(errors="replace")
         reader.check()
         return Header(
-            on_cuda=bool(on_cuda),
-            text_sha256=text.hex(),
-            lengths_sha256=lengths.hex(),
-            artifact_sha256=made_by.hex(),
-            logits=logits,
+            machine=Machine(on_cuda, logits, environment) if needs_machine else None,
+            text_sha256=text,
+            lengths_sha256=lengths,
+            artifact_sha256=made_by,
             text_bytes=text_bytes,
             documents=documents,
             chunks=chunks,
-            environment=environment.decode(errors="replace"),
         )
 
 
@@ -121,21 +143,21 @@ def prove(recipe: Recipe, run: Run, text: Path | None = None) -> ProveResult:
     place.proof.mkdir(parents=True, exist_ok=True)
     bos = np.flatnonzero(subject.tokens == opened.tokenizer.bos_id)
     ends = chunk_ends(bos, len(subject.tokens), recipe.prove.lanes * CHUNK_TOKENS_PER_LANE)
-    with computing(opened) as (model, guard):
+    arithmetic = recipe.prove.arithmetic
+    with computing(opened, arithmetic) as (engine, guard):
         header = Header(
-            on_cuda=guard.on_cuda,
+            machine=Machine.of(guard) if guard else None,
             text_sha256=subject.text_sha256,
             lengths_sha256=subject.lengths_sha256,
             artifact_sha256=opened.sha256,
-            logits=guard.logits_sha256[:_LOGITS_BYTES],
             text_bytes=subject.text_bytes,
             documents=len(bos),
             chunks=len(ends),
-            environment=guard.environment,
         ).to_bytes()
-        codec = Codec(model, opened.tokenizer)
+        codec = Codec(engine, opened.tokenizer)
         partial = _Partial(place.prove_checkpoint, header)
-        _encode(codec, partial, subject, ends, recipe.prove.lanes, guard.workers)
+        workers = guard.workers if guard else 1
+        _encode(codec, partial, subject, ends, recipe.prove.lanes, workers)
     chunks = in_order(partial.chunks.items())
     data = join([header, *(chunk.body for chunk in chunks)])
     write_atomic(place.proof_file, data)
@@ -152,11 +174,11 @@ def prove(recipe: Recipe, run: Run, text: Path | None = None) -> ProveResult:
         tokens=len(subject.tokens),
         lanes=max(chunk.lanes for chunk in chunks),
         adaptation="none",
-        arithmetic="float",
+        arithmetic=arithmetic,
         order="left-to-right",  # nothing is learned, so lanes share nothing
-        grade="device",
+        grade="device" if guard else "portable",
         encode_s=partial.seconds,
-        device="cuda" if guard.on_cuda else "cpu",
+        device="cuda" if guard and guard.on_cuda else "cpu",
     )
     place.finish("prove", result)
     place.prove_checkpoint.unlink(missing_ok=True)
@@ -357,14 +379,15 @@ def decode(artifact_file: Path, proof: Path, out: Path) -> texts.Digest:
 
 def _decode(opened: artifact.Artifact, header: Header, chunks: list[Written]) -> Iterator[bytes]:
     """The documents of all chunks. Raises BadInput."""
-    tokens = sum(chunk.tokens for chunk in chunks)
+    tokens, machine = sum(chunk.tokens for chunk in chunks), header.machine
     with (
-        computing(opened, header.on_cuda) as (model, guard),
+        computing(opened, header.arithmetic, bool(machine and machine.on_cuda)) as (engine, guard),
         console.track("decode", tokens, "tokens") as task,
     ):
-        guard.check_environment(header.environment)
-        guard.check_logits(header.logits)
-        codec = Codec(model, opened.tokenizer)
+        if machine and guard:
+            guard.check_environment(machine.environment)
+            guard.check_logits(machine.logits)
+        codec = Codec(engine, opened.tokenizer)
 
         def decode_one(i: int, progress: Progress) -> list[bytes]:
             return codec.decode(chunks[i], progress)
@@ -372,7 +395,8 @@ def _decode(opened: artifact.Artifact, header: Header, chunks: list[Written]) ->
         def report(done: int, bits: float) -> None:
             task.update(done)
 
-        decoded = side_by_side(decode_one, range(len(chunks)), guard.workers, report)
+        workers = guard.workers if guard else 1
+        decoded = side_by_side(decode_one, range(len(chunks)), workers, report)
         yield from chain.from_iterable(in_order(decoded))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from itertools import groupby, islice
+from math import log
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,11 @@ from torch.nn.functional import cross_entropy
 from fairway import console, world
 from fairway.course import Run
 from fairway.errors import BadInput, Interrupted
+from fairway.exact.operands import Operands, prepare
 from fairway.model.cache import Cache
 from fairway.model.gpt import GPT
 from fairway.pack import artifact
+from fairway.predict.exact import lane_intervals, window_intervals
 from fairway.predict.lanes import Layout, plan
 from fairway.recipe import Recipe, Score
 from fairway.results import ScoreResult
@@ -52,21 +55,25 @@ def score(recipe: Recipe, run: Run, text: Path | None = None) -> ScoreResult:
     finished = place.fresh("score", stamp, ScoreResult)
     if finished and finished.text_sha256 == subject.text_sha256:
         return finished
-    here = world.start()
-    model = opened.build_model(here.device)
-    model.dtype = here.dtype
     began = time.perf_counter()
-    nats = _total(charges(model, subject.tokens, recipe.score), subject)
-    charged = len(subject.tokens) - 1
+    if recipe.score.arithmetic == "exact":
+        charged = exact_charges(prepare(opened), subject.tokens, recipe.score)
+    else:
+        here = world.start()
+        model = opened.build_model(here.device)
+        model.dtype = here.dtype
+        charged = charges(model, subject.tokens, recipe.score)
+    nats = _total(charged, subject)
+    count = len(subject.tokens) - 1
     result = ScoreResult(
         stamp=stamp,
         protocol=recipe.score.protocol,
         adaptation="none",
-        arithmetic="float",
+        arithmetic=recipe.score.arithmetic,
         order="left-to-right",  # nothing is learned, so nothing is shared
         bpb=bits_per_byte(nats, subject.text_bytes),
-        nats_per_token=nats / max(charged, 1),
-        tokens=charged,
+        nats_per_token=nats / max(count, 1),
+        tokens=count,
         text_bytes=subject.text_bytes,
         text_sha256=subject.text_sha256,
         seconds=time.perf_counter() - began,
@@ -92,20 +99,40 @@ def _total(charged: Charges, subject: texts.Text) -> float:
     return nats
 
 
-def charges(model: GPT, tokens: NDArray[np.uint16], protocol: Score) -> Charges:
-    """What each of tokens uint16[N] costs under `protocol`, in batches and in any order.
+def charges(model: GPT, tokens: NDArray[np.uint16], how: Score) -> Charges:
+    """What each of tokens uint16[N] costs in floating point, in batches and in any order.
 
-    Token p is charged given earlier tokens only; token 0, the first BOS, is free.
+    Token p is charged given earlier tokens only; token 0, the first BOS, is free. Raises BadInput.
     """
     ids = torch.from_numpy(tokens.astype(np.int64)).to(model.embed.tokens.device)
-    window = model.shape.window
-    if protocol.protocol == "rolling":
+    if how.protocol == "rolling":
         return _rolling(model, ids, tokens)
-    if protocol.protocol == "plain":
-        return _windowed(model, ids, windows.plain(len(tokens), window))
-    if protocol.stride > window:
-        raise BadInput(f"score.stride {protocol.stride} is larger than the window, {window}")
-    return _windowed(model, ids, windows.sliding(len(tokens), window, protocol.stride))
+    return _windowed(model, ids, _planned(len(tokens), model.shape.window, how))
+
+
+def exact_charges(operands: Operands, tokens: NDArray[np.uint16], how: Score) -> Charges:
+    """The same in exact arithmetic: the lengths of the codes that `prove` writes."""
+    workers = torch.get_num_threads()
+    if how.protocol == "rolling":
+        layout = _layout(tokens, operands.bos_id)
+        found = lane_intervals(operands, tokens, layout, workers)
+    else:
+        planned = _planned(len(tokens), operands.shape.window, how)
+        found = window_intervals(operands, tokens, planned, workers)
+    return ((part.positions, part.lengths * log(2)) for part in found)
+
+
+def _planned(tokens: int, window: int, how: Score) -> Iterator[Window]:
+    if how.protocol == "plain":
+        return windows.plain(tokens, window)
+    if how.stride > window:
+        raise BadInput(f"score.stride {how.stride} is larger than the window, {window}")
+    return windows.sliding(tokens, window, how.stride)
+
+
+def _layout(tokens: NDArray[np.uint16], bos_id: int) -> Layout:
+    documents = np.flatnonzero(tokens == bos_id)
+    return Layout(len(tokens), plan(len(tokens), documents, _LANES), boundaries=True)
 
 
 @torch.inference_mode()
@@ -123,8 +150,7 @@ def _windowed(model: GPT, ids: Tensor, planned: Iterator[Window]) -> Charges:
 @torch.inference_mode()
 def _rolling(model: GPT, ids: Tensor, tokens: NDArray[np.uint16]) -> Charges:
     """All lanes advance by a block per forward pass; the cache carries a window of context."""
-    documents = np.flatnonzero(tokens == model.bos_id)
-    layout = Layout(len(tokens), plan(len(tokens), documents, _LANES), boundaries=True)
+    layout = _layout(tokens, model.bos_id)
     first, length = (torch.from_numpy(a).to(ids.device) for a in (layout.first, layout.length))
     cache = Cache(model.shape, layout.lanes, model.dtype, ids.device)
     block = min(_BLOCK, model.shape.window)

@@ -1,0 +1,1 @@
+"""Artifact → integer frequencies, the same bits on every machine. docs/exact.md is its contract."""

@@ -1,0 +1,404 @@
+"""Every exact operation, compiled for the CPU. docs/exact.md says what each computes and its range.
+
+Two rules make the results the same on every machine: whatever is summed is an integer, and every
+floating-point operation is one IEEE product (or a rounding, or a conversion) of float32 numbers,
+whose result is never added to anything before it has become an integer. So neither the order of
+sums nor fused multiply-add can matter. `_dot` may be reordered: its sums are exact in any order.
+
+Legend: N rows (tokens), d width, h head width, C slots of a ring of keys.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from fairway.exact.operands import CAP_REACH, CAP_STEP_BITS, EXPONENT_BITS, WEIGHT_BITS
+from fairway.rangecoder import TOTAL
+
+LARGEST = 1 << 29  # magnitude of a residual; beyond, it saturates
+HEAD_INPUT = (1 << 14) - 1
+POWERS = np.ldexp(np.float32(1), np.arange(-127, 128)).astype(np.float32)  # [e + 127] = 2^e
+HEAD_SCALES = (HEAD_INPUT * 8 / np.arange(9, 17)).astype(np.float32)
+SINK = np.float32(2.0**-100)  # what is smaller counts as zero
+LOG2 = (45313, 15110, 2565)  # 2^-x = 1 - x·(a - x·(b - x·c)), 16 bits, within 1.6e-4
+_CAP_END = (CAP_REACH << 16) - 1
+_SMALLEST_BITS = 27 << 23  # of a float32 of 2^-100
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _exponent(largest):  # type: ignore[no-untyped-def]
+    """(e + 127, t) with 2^e·(8+t)/8 ≤ x < 2^e·(9+t)/8, from the bits of x > 0."""
+    return largest >> 23, largest >> 20 & 7
+
+
+@njit(cache=True, nogil=True)
+def _quantize(a, bits, scales, inverses, powers, codes):  # type: ignore[no-untyped-def]
+    """codes = rint(a · s) with the s of a's largest magnitude; returns 1 / s, or 0 for zeros.
+
+    `bits` is the same memory as a, as int32: magnitudes compare like their bits.
+    """
+    n = a.shape[0]
+    largest = np.int32(0)
+    for j in range(n):
+        largest = max(largest, np.int32(bits[j] & 0x7FFFFFFF))
+    if largest < _SMALLEST_BITS:
+        codes[:] = np.float32(0)
+        return np.float32(0)
+    e, t = _exponent(largest)
+    s = scales[t] * powers[254 - e]
+    for j in range(n):
+        codes[j] = np.rint(a[j] * s)
+    return inverses[t] * powers[e]
+
+
+@njit(cache=True, nogil=True)
+def _inverse_root(total, count, powers):  # type: ignore[no-untyped-def]
+    """1 / sqrt(total / count) as a float32 with 24 bits, by integers; total < 2^62."""
+    mean = max(total // count, np.int64(1))
+    bits = np.int64(0)
+    while mean >> bits:
+        bits += 1
+    t = np.int64(0)  # mean · 4^t gets 51 or 52 bits
+    if bits < 51:
+        t = (52 - bits) >> 1
+        v = mean << (t << 1)
+    elif bits > 52:
+        t = -((bits - 51) >> 1)
+        v = mean >> -(t << 1)
+    else:
+        v = mean
+    root = np.int64(np.sqrt(np.float64(v)))
+    while root * root > v:
+        root -= 1
+    while (root + 1) * (root + 1) <= v:
+        root += 1
+    return np.float32((np.int64(1) << 50) // root) * powers[127 + t - 50]
+
+
+@njit(cache=True, nogil=True)
+def _inverse_rms(row, powers):  # type: ignore[no-untyped-def]
+    """1 / sqrt(mean(x²)) of int32 x, |x| ≤ 2^30."""
+    largest = np.int32(0)
+    for j in range(row.shape[0]):
+        largest = max(largest, np.int32(abs(row[j])))
+    shift = np.int32(0)
+    while largest >> shift >> 24:
+        shift += 1
+    total = np.int64(0)
+    for j in range(row.shape[0]):
+        y = np.int64(row[j] >> shift)
+        total += y * y
+    return _inverse_root(total, np.int64(row.shape[0]), powers) * powers[127 - shift]
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _fixed(t):  # type: ignore[no-untyped-def]
+    """float32 → int32 by rint, saturated."""
+    low, high = np.float32(-LARGEST), np.float32(LARGEST)
+    return np.int32(np.rint(min(max(t, low), high)))
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _saturated(x):  # type: ignore[no-untyped-def]
+    return np.int32(min(max(np.int32(x), np.int32(-LARGEST)), np.int32(LARGEST)))
+
+
+@njit(cache=True, nogil=True)
+def bigram_input(rows, codes, row_scales, columns, scales, inverses, powers, a, out, tok):  # type: ignore[no-untyped-def]
+    """A bigram's row of codes as the input of its projection."""
+    bits = a.view(np.int32)
+    for r in range(rows.shape[0]):
+        row = codes[rows[r]]
+        for j in range(a.shape[0]):
+            a[j] = row[j] * columns[j]
+        inverse = _quantize(a, bits, scales, inverses, powers, out[r])
+        tok[r] = inverse * row_scales[rows[r]]
+
+
+@njit(cache=True, nogil=True)
+def add_scaled(x, acc, rows, tok):  # type: ignore[no-untyped-def]
+    """x += rint(acc · rows · tok): what a product adds to the residual stream."""
+    for r in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            x[r, i] = _saturated(x[r, i] + _fixed(acc[r, i] * rows[i] * tok[r]))
+
+
+@njit(cache=True, nogil=True)
+def normalize(x, bits_of_one, powers):  # type: ignore[no-untyped-def]
+    """x ← rint(x / rms(x) · 2^bits_of_one), row by row."""
+    for r in range(x.shape[0]):
+        n = _inverse_rms(x[r], powers) * powers[127 + bits_of_one]
+        for i in range(x.shape[1]):
+            x[r, i] = _fixed(np.float32(x[r, i]) * n)
+
+
+@njit(cache=True, nogil=True)
+def smear(x, before, alone, gate, out):  # type: ignore[no-untyped-def]
+    """out = x + rint(gate · (before - x)); x itself where there is nothing before."""
+    for r in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            move = np.int32(0) if alone[r] else np.int32(before[r, i] - x[r, i])
+            out[r, i] = _saturated(x[r, i] + _fixed(np.float32(move) * gate[i]))
+
+
+@njit(cache=True, nogil=True)
+def mix(x, x0, factors, skip, skipped):  # type: ignore[no-untyped-def]
+    """x ← m₀·(x + w·skipped) + m₁·x0, each product rounded; no skip where `skip` is empty."""
+    with_skip = skip.shape[0] > 0
+    for r in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            y = x[r, i]
+            if with_skip:
+                y = _saturated(y + _fixed(np.float32(skipped[r, i]) * skip[i]))
+            kept = _fixed(np.float32(y) * factors[0, i])
+            x[r, i] = _saturated(kept + _fixed(np.float32(x0[r, i]) * factors[1, i]))
+
+
+@njit(cache=True, nogil=True)
+def norm_input(x, columns, scales, inverses, powers, a, codes, tok):  # type: ignore[no-untyped-def]
+    """x / rms(x) as the input of a product: codes [N, d] and per row the scale of its result."""
+    bits = a.view(np.int32)
+    for r in range(x.shape[0]):
+        n = _inverse_rms(x[r], powers)
+        for j in range(x.shape[1]):
+            a[j] = np.float32(x[r, j]) * columns[j]
+        inverse = _quantize(a, bits, scales, inverses, powers, codes[r])
+        tok[r] = inverse * n
+
+
+@njit(cache=True, nogil=True)
+def input_of(y, columns, scales, inverses, powers, codes, tok):  # type: ignore[no-untyped-def]
+    """y [N, n] as the input of a product; y is overwritten."""
+    for r in range(y.shape[0]):
+        a = y[r]
+        for j in range(a.shape[0]):
+            a[j] = a[j] * columns[j]
+        tok[r] = _quantize(a, a.view(np.int32), scales, inverses, powers, codes[r])
+
+
+@njit(cache=True, nogil=True)
+def relu_squared(acc, rows, tok):  # type: ignore[no-untyped-def]
+    """acc ← relu(acc · rows · tok)²."""
+    for r in range(acc.shape[0]):
+        for i in range(acc.shape[1]):
+            t = max(acc[r, i] * rows[i] * tok[r], np.float32(0))
+            acc[r, i] = t * t
+
+
+@njit(cache=True, nogil=True)
+def angles(positions, turns, cosines, sines, shift, cos, sin):  # type: ignore[no-untyped-def]
+    """Cosines and sines of positions [N] for every pair of a head, [N, h/2]."""
+    half = np.uint64(1) << np.uint64(shift - 1)
+    for r in range(positions.shape[0]):
+        for j in range(turns.shape[0]):
+            turn = np.uint64(positions[r]) * turns[j] + half
+            k = np.int64(turn >> np.uint64(shift))
+            cos[r, j], sin[r, j] = cosines[k], sines[k]
+
+
+@njit(cache=True, nogil=True)
+def _rotated_head(acc, rows, u, cos, sin, bits, head_scales, powers, out):  # type: ignore[no-untyped-def]
+    """A head's query or key: normalised, rotated, with `bits` fraction bits."""
+    h = acc.shape[0]
+    largest = np.float32(0)
+    for i in range(h):
+        largest = max(largest, abs(acc[i] * rows[i]))
+    if largest < SINK:
+        out[:] = 0
+        return
+    mantissa, e = math.frexp(largest)  # largest = mantissa · 2^e, mantissa in [1/2, 1)
+    s = head_scales[np.int64(mantissa * 16) - 8] * powers[128 - e]
+    total = np.int64(0)
+    for i in range(h):
+        u[i] = np.int32(np.rint(acc[i] * rows[i] * s))
+        total += np.int64(u[i]) * np.int64(u[i])
+    n = _inverse_root(total, np.int64(h), powers) * np.float32(4096)
+    for i in range(h):
+        u[i] = np.int32(np.rint(np.float32(u[i]) * n))
+    shift = 26 - bits
+    half = np.int32(1 << shift - 1)
+    for j in range(h // 2):
+        a, b, c, s1 = u[j], u[j + h // 2], cos[j], sin[j]
+        out[j] = np.float32((a * c + b * s1 + half) >> shift)
+        out[j + h // 2] = np.float32((b * c - a * s1 + half) >> shift)
+
+
+@njit(cache=True, nogil=True)
+def heads(  # type: ignore[no-untyped-def]
+    acc, rows, tok, H, G, lanes, first, cos, sin, bits, largest_value, head_scales, powers,
+    queries, keys, values, exponents,
+):  # fmt: skip
+    """Split acc [N, (H+2G)·h] into queries [N, H, h] and the rings' new keys and values.
+
+    Row r belongs to lane r // S at the position first + r % S, in the slot of that modulo C.
+    """
+    N, h, C = acc.shape[0], queries.shape[2], keys.shape[2]
+    S = N // lanes
+    u = np.empty(h, np.int32)
+    for r in range(N):
+        b, slot = r // S, (first + r % S) % C
+        for k in range(H + G):
+            at = k * h
+            out = queries[r, k] if k < H else keys[b, k - H, slot]
+            _rotated_head(
+                acc[r, at : at + h], rows[at : at + h], u, cos[r], sin[r], bits, head_scales,
+                powers, out,
+            )  # fmt: skip
+        for k in range(G):
+            at = (H + G + k) * h
+            out = values[b, k, slot]
+            largest = np.float32(0)
+            for i in range(h):
+                out[i] = acc[r, at + i] * rows[at + i] * tok[r]
+                largest = max(largest, abs(out[i]))
+            if largest < SINK:
+                out[:] = 0
+                exponents[b, k, slot] = -100
+                continue
+            _, e = math.frexp(largest)
+            e -= 8  # codes up to 256
+            if largest * powers[127 - e] > largest_value:
+                e += 1
+            for i in range(h):
+                out[i] = np.rint(out[i] * powers[127 - e])
+            exponents[b, k, slot] = e
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _dot(a, b):  # type: ignore[no-untyped-def]
+    """Integers in float32, with sums under 2^24: exact in any order."""
+    total = np.float32(0)
+    for i in range(a.shape[0]):
+        total += a[i] * b[i]
+    return total
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _accumulate(y, weight, value):  # type: ignore[no-untyped-def]
+    for i in range(y.shape[0]):
+        y[i] += weight * value[i]
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _power(d):  # type: ignore[no-untyped-def]
+    """2^-d · 2^16 for d ≥ 0 with EXPONENT_BITS."""
+    f = np.int32(d & 4095)
+    x = np.int32(15110 - np.int32(np.int32(f * np.int32(2565)) >> 12))
+    x = np.int32(45313 - np.int32(np.int32(f * x) >> 12))
+    return np.int32(65536 - np.int32(np.int32(f * x) >> 12))
+
+
+@njit(cache=True, nogil=True)
+def attend(  # type: ignore[no-untyped-def]
+    queries, keys, values, exponents, starts, lanes, first, window, score_scales, powers, y
+):
+    """y [N, H·h], real numbers in float32, from rings [lanes, G, C, ·]; starts int64[N].
+
+    A query at position p looks at max(start, p - window + 1) .. p.
+    """
+    N, H, h = queries.shape
+    G, C = keys.shape[1], keys.shape[2]
+    S, group = N // lanes, H // G
+    scores = np.empty(window, np.int32)
+    total = np.empty(h, np.float32)
+    for r in range(N):
+        b, p = r // S, first + r % S
+        low = max(starts[r], p - window + 1)
+        n = p - low + 1
+        head_slot = low % C
+        until = min(n, C - head_slot)  # then the ring goes on at slot 0
+        for g in range(G):
+            key, value, exponent = keys[b, g], values[b, g], exponents[b, g]
+            top_exponent = np.int32(-128)
+            for k in range(n):
+                slot = head_slot + k if k < until else k - until
+                top_exponent = max(top_exponent, exponent[slot])
+            for head in range(g * group, (g + 1) * group):
+                query, scale = queries[r, head], score_scales[head]
+                top = np.int32(-(1 << 30))
+                for k in range(n):
+                    slot = head_slot + k if k < until else k - until
+                    scores[k] = np.int32(np.rint(_dot(query, key[slot]) * scale))
+                    top = max(top, scores[k])
+                mass = np.int64(0)
+                for k in range(n):
+                    d = np.int32(top - scores[k])
+                    scores[k] = np.int32(_power(d) >> min(np.int32(d >> 12), np.int32(31)))
+                    mass += scores[k]
+                share = np.float32((np.int64(1) << 46) // mass) * powers[97]  # 2^16 / mass
+                total[:] = 0
+                for k in range(n):
+                    slot = head_slot + k if k < until else k - until
+                    gap = max(np.int32(exponent[slot] - top_exponent), np.int32(-100))
+                    weight = np.rint(np.float32(scores[k]) * share * powers[127 + gap])
+                    if weight > 0:
+                        _accumulate(total, weight, value[slot])
+                unit = powers[127 + top_exponent - WEIGHT_BITS]
+                for i in range(h):
+                    y[r, head * h + i] = total[i] * unit
+
+
+@njit(cache=True, nogil=True)
+def logits(acc, rows, tok, table, out):  # type: ignore[no-untyped-def]
+    """Softcapped logits to base 2, EXPONENT_BITS, int32[N, V]; the largest of each row is 0."""
+    fraction = (1 << CAP_STEP_BITS) - 1
+    for r in range(acc.shape[0]):
+        top = np.int32(-(1 << 31))
+        for i in range(acc.shape[1]):
+            t = acc[r, i] * rows[i] * tok[r]
+            u = np.int32(np.rint(min(max(t, np.float32(-_CAP_END)), np.float32(_CAP_END))))
+            size = abs(u)
+            entry = table[size >> CAP_STEP_BITS]
+            step = entry & 0xFFFFFFFF
+            c = (entry >> 32) + ((step * (size & fraction) + (fraction + 1 >> 1)) >> CAP_STEP_BITS)
+            out[r, i] = np.int32(c if u >= 0 else -c)
+            top = max(top, out[r, i])
+        for i in range(acc.shape[1]):
+            out[r, i] -= top
+
+
+@njit(cache=True, nogil=True)
+def _masses(row):  # type: ignore[no-untyped-def]
+    """row ← 2^logit · 2^30 as integers; their sum."""
+    total = np.int64(0)
+    for i in range(row.shape[0]):
+        d = np.int32(-row[i])
+        row[i] = np.int32(
+            np.int32(_power(d) << 14) >> min(np.int32(d >> EXPONENT_BITS), np.int32(31))
+        )
+        total += row[i]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def cumulative(rows, out):  # type: ignore[no-untyped-def]
+    """Tables for the coder, int64[N, V+1], from `logits` int32[N, V], which are overwritten.
+
+    c_i = floor(C_i · R / 2^32) + i with C_i the mass before i and R = floor((2^30 - V)·2^32 / C).
+    """
+    V = rows.shape[1]
+    for r in range(rows.shape[0]):
+        factor = (np.int64(TOTAL - V) << 32) // _masses(rows[r])
+        before = np.int64(0)
+        for i in range(V):
+            out[r, i] = ((before * factor) >> 32) + i
+            before += rows[r, i]
+        out[r, V] = TOTAL
+
+
+@njit(cache=True, nogil=True)
+def intervals(rows, symbols, starts, stops):  # type: ignore[no-untyped-def]
+    """The two entries of `cumulative` that bound each row's symbol."""
+    V = rows.shape[1]
+    for r in range(rows.shape[0]):
+        row, symbol = rows[r], symbols[r]
+        factor = (np.int64(TOTAL - V) << 32) // _masses(row)
+        before = np.int64(0)
+        for i in range(symbol):
+            before += row[i]
+        starts[r] = ((before * factor) >> 32) + symbol
+        after = before + row[symbol]
+        stops[r] = ((after * factor) >> 32) + symbol + 1 if symbol + 1 < V else TOTAL

@@ -1,0 +1,256 @@
+"""The network in exact arithmetic once more, in numpy: slow, short; what the fast one must equal.
+
+Written from docs/exact.md, whose section numbers stand beside each function. It shares operands.py
+with network.py and nothing else; products are int64, one token per lane at a time.
+
+Legend: n lanes, V vocabulary, d width, H heads, G key/value heads, h head width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairway.exact.operands import (
+    CAP_REACH,
+    CAP_STEP_BITS,
+    EXPONENT_BITS,
+    HEAD_INPUT_BITS,
+    NORMED_BITS,
+    RESIDUAL_BITS,
+    ROTARY_BITS,
+    TURN_BITS,
+    WEIGHT_BITS,
+    Operands,
+    Product,
+)
+
+Array = NDArray[Any]
+F = np.float32
+TOTAL_BITS = 30
+SATURATION = 1 << 29
+ZERO = F(2.0**-100)
+
+
+class Reference:
+    """A Predictor (predict/predictor.py): tokens in, cumulative frequencies out."""
+
+    def __init__(self, operands: Operands, lanes: int) -> None:
+        self.p = operands
+        self.tokens = np.zeros((lanes, 0), np.int64)  # all that were seen, per lane
+        self.embedding = np.zeros((lanes, operands.shape.dim), np.int64)  # the last, normed
+        # per layer: keys, values and exponents of all positions, [lanes, G, positions, ...]
+        self.memory: list[list[tuple[Array, Array, Array]]] = [[] for _ in operands.layers]
+
+    def step(self, tokens: Array) -> Array:
+        """int64[n] → int64[n, V+1]; n never rises."""
+        p, n = self.p, len(tokens)
+        self.tokens = np.concatenate([self.tokens[:n], tokens[:, None]], 1)
+        self.embedding = self.embedding[:n]
+        position = self.tokens.shape[1] - 1
+        starts = np.zeros(n, np.int64)
+        if p.shape.document_aware:
+            for lane, seen in enumerate(self.tokens):
+                starts[lane] = max(np.flatnonzero(seen == p.bos_id), default=0)
+        alone = np.full(n, position == 0)
+        if p.shape.document_aware:
+            alone |= tokens == p.bos_id
+        before = self.tokens[:, -2] if position else np.zeros(n, np.int64)
+        x = x0 = self._smear(self._embed(tokens, before, alone), alone)
+        stack: list[Array] = []
+        encoders = p.shape.num_layers // 2
+        for i, layer in enumerate(p.layers):
+            if layer.skip is not None:
+                x = saturate(x + fixed(F(stack.pop()) * layer.skip))
+            x = saturate(fixed(F(x) * layer.mix[0]) + fixed(F(x0) * layer.mix[1]))
+            y = self._attention(i, x, position, starts)
+            x = self._add(x, layer.o, *product_input(layer.o, y))
+            codes, scale = product_input(layer.up, F(x))
+            hidden = product(layer.up, codes) * layer.up.rows * (scale * inverse_rms(x))[:, None]
+            hidden = np.maximum(hidden, F(0))
+            x = self._add(x, layer.down, *product_input(layer.down, hidden * hidden))
+            if i < encoders:
+                stack.append(x)
+        return self._frequencies(x)
+
+    def _embed(self, tokens: Array, before: Array, alone: Array) -> Array:
+        """2 and 3: embedding and bigram, normalised."""
+        p = self.p
+        x = p.embedding[tokens].astype(np.int64)
+        if p.bigram is not None and p.bigram_codes is not None and p.bigram_scales is not None:
+            last = len(p.bigram_codes) - 1
+            rows = np.zeros_like(tokens)
+            if last:
+                rows = np.where(alone, last, ((36313 * tokens) ^ (27191 * before)) % last)
+            codes, scale = product_input(p.bigram, p.bigram_codes[rows])
+            x = self._add(x, p.bigram, codes, scale * p.bigram_scales[rows])
+        return fixed(F(x) * (inverse_rms(x) * F(1 << RESIDUAL_BITS))[:, None])
+
+    def _smear(self, x: Array, alone: Array) -> Array:
+        if self.p.smear_gate is None:
+            return x
+        still = alone & self.p.shape.document_aware
+        move = np.where(still[:, None], 0, self.embedding - x)
+        self.embedding = x
+        return saturate(x + fixed(F(move) * self.p.smear_gate))
+
+    def _add(self, x: Array, by: Product, codes: Array, scale: Array) -> Array:
+        return saturate(x + fixed(product(by, codes) * by.rows * scale[:, None]))
+
+    def _attention(self, i: int, x: Array, position: int, starts: Array) -> Array:
+        """5: float32[n, H·h]."""
+        p, shape = self.p, self.p.shape
+        H, G, h = shape.num_heads, shape.num_kv_heads, shape.head_dim
+        codes, scale = product_input(p.layers[i].qkv, F(x))
+        y = product(p.layers[i].qkv, codes) * p.layers[i].qkv.rows
+        y = y.reshape(len(x), H + 2 * G, h)
+        place = position - starts
+        q = [[self._head(v, t) for v in row[:H]] for row, t in zip(y, place, strict=True)]
+        k = [[self._head(v, t) for v in row[H : H + G]] for row, t in zip(y, place, strict=True)]
+        values = y[:, H + G :] * (scale * inverse_rms(x))[:, None, None]
+        coded = [[value_codes(v, p.largest_value) for v in row] for row in values]
+        v = np.array([[c for c, _ in row] for row in coded])
+        e = np.array([[e for _, e in row] for row in coded])
+        self.memory[i].append((np.array(k), v, e))
+        out = np.zeros((len(x), H, h), np.float32)
+        for lane in range(len(x)):
+            first = max(int(starts[lane]), position - shape.window + 1)
+            seen = self.memory[i][first:]
+            for head in range(H):
+                g = head // (H // G)
+                keys = np.array([k[lane, g] for k, _, _ in seen])
+                dots = keys @ np.array(q[lane][head])
+                scores = np.rint(F(dots) * p.layers[i].score_scales[head]).astype(np.int64)
+                d = scores.max() - scores
+                weight = power(d) >> np.minimum(d >> EXPONENT_BITS, 31)
+                share = F((1 << 46) // int(weight.sum())) * F(2.0**-30)
+                exponents = np.array([e[lane, g] for _, _, e in seen])
+                top = exponents.max()
+                gap = np.maximum(exponents - top, -100)
+                weight = np.rint(F(weight) * share * np.ldexp(F(1), gap)).astype(np.int64)
+                total = weight @ np.array([v[lane, g] for _, v, _ in seen])
+                out[lane, head] = F(total) * np.ldexp(F(1), top - WEIGHT_BITS)
+        return out.reshape(len(x), H * h)
+
+    def _head(self, y: Array, place: int) -> Array:
+        """5.1: a query or key, normalised and rotated; int64[h]."""
+        t = self.p.tables
+        largest = np.abs(y).max()
+        if largest < ZERO:
+            return np.zeros(len(y), np.int64)
+        e, eighth = exponent_of(largest)
+        limit = (1 << HEAD_INPUT_BITS) - 1
+        u = np.rint(y * (F(limit * 8 / (9 + eighth)) * np.ldexp(F(1), -e))).astype(np.int64)
+        n = inverse_root(int((u * u).sum()), len(u)) * F(1 << NORMED_BITS)
+        a, b = np.rint(F(u) * n).astype(np.int64).reshape(2, -1)
+        turn = [(int(place) * int(turn) + (1 << 63 - TURN_BITS)) % 2**64 for turn in t.turns]
+        at = np.array([x >> 64 - TURN_BITS for x in turn])
+        c, s = t.cosines[at].astype(np.int64), t.sines[at].astype(np.int64)
+        both = np.concatenate([a * c + b * s, b * c - a * s])
+        return half_up(both, NORMED_BITS + ROTARY_BITS - self.p.normed_bits)
+
+    def _frequencies(self, x: Array) -> Array:
+        """7: the head, softcap, masses, cumulative frequencies."""
+        p, V = self.p, self.p.vocab_size
+        codes, scale = product_input(p.head, F(x))
+        t = product(p.head, codes) * p.head.rows * (scale * inverse_rms(x))[:, None]
+        end = (CAP_REACH << 16) - 1
+        u = np.rint(np.clip(t, F(-end), F(end))).astype(np.int64)
+        entry = p.tables.softcap[np.abs(u) >> CAP_STEP_BITS]
+        fraction = np.abs(u) % (1 << CAP_STEP_BITS)
+        z = (entry >> 32) + half_up((entry & 0xFFFFFFFF) * fraction, CAP_STEP_BITS)
+        z = np.where(u < 0, -z, z)
+        d = z.max(1, keepdims=True) - z
+        mass = (power(d) << 14) >> np.minimum(d >> EXPONENT_BITS, 31)
+        out = np.zeros((len(x), V + 1), np.int64)
+        for lane, row in enumerate(mass):
+            sums = np.cumsum(row)
+            factor = ((1 << TOTAL_BITS) - V << 32) // int(sums[-1])
+            out[lane, 1:] = (sums * factor >> 32) + np.arange(1, V + 1)
+            out[lane, V] = 1 << TOTAL_BITS
+        return out
+
+
+def fixed(t: Array) -> Array:
+    """1.2: float32 → integers, saturated."""
+    found: Array = np.rint(np.clip(t, F(-SATURATION), F(SATURATION))).astype(np.int64)
+    return found
+
+
+def saturate(x: Array) -> Array:
+    return np.clip(x, -SATURATION, SATURATION)
+
+
+def half_up(x: Array, bits: int) -> Array:
+    shifted: Array = (x + (1 << bits - 1)) >> bits
+    return shifted
+
+
+def exponent_of(x: np.float32) -> tuple[int, int]:
+    """1.3: (e, t) with 2^e·(8+t)/8 ≤ x < 2^e·(9+t)/8."""
+    mantissa, e = np.frexp(x)
+    return int(e) - 1, int(mantissa * 16) - 8
+
+
+def product_input(by: Product, x: Any) -> tuple[Array, Array]:
+    """1.3: x [n, m] → codes int64[n, m], and what one unit of theirs is worth, float32[n]."""
+    a = F(x) * by.columns
+    codes, unit = np.zeros(a.shape, np.int64), np.zeros(len(a), np.float32)
+    for r, row in enumerate(a):
+        largest = np.abs(row).max()
+        if largest >= ZERO:
+            e, t = exponent_of(largest)
+            codes[r] = np.rint(row * (by.scales[t] * np.ldexp(F(1), -e)))
+            unit[r] = by.inverses[t] * np.ldexp(F(1), e)
+    return codes, unit
+
+
+def product(by: Product, codes: Array) -> Array:
+    """1.4: Σ codes · codes in integers, then float32."""
+    weights = np.concatenate(by.pieces, 1).astype(np.int64)
+    found: Array = (codes @ weights.T).astype(np.float32)
+    return found
+
+
+def inverse_rms(x: Array) -> Array:
+    """1.5: 1 / sqrt(mean(x²)) of integers [n, d]: float32[n]."""
+    found = []
+    for row in x:
+        shift = max(0, int(np.abs(row).max()).bit_length() - 24)
+        y = row >> shift
+        found.append(inverse_root(int((y * y).sum()), len(y)) * np.ldexp(F(1), -shift))
+    return np.array(found, np.float32)
+
+
+def inverse_root(total: int, count: int) -> np.float32:
+    """1.5: 1 / sqrt(total / count)."""
+    mean = max(total // count, 1)
+    bits = mean.bit_length()
+    t = (52 - bits) >> 1 if bits < 51 else -((bits - 51) >> 1) if bits > 52 else 0
+    v = mean << 2 * t if t >= 0 else mean >> -2 * t
+    root = int(np.sqrt(np.float64(v)))
+    while root * root > v:
+        root -= 1
+    while (root + 1) ** 2 <= v:
+        root += 1
+    return F(F((1 << 50) // root) * np.ldexp(F(1), t - 50))
+
+
+def power(d: Array) -> Array:
+    """1.6: 2^-x · 2^16, x the fraction of d ≥ 0."""
+    f = d & (1 << EXPONENT_BITS) - 1
+    found: Array = 65536 - (f * (45313 - (f * (15110 - (f * 2565 >> 12)) >> 12)) >> 12)
+    return found
+
+
+def value_codes(v: Array, largest_code: int) -> tuple[Array, int]:
+    """5.2: a value as int64[h] · 2^e."""
+    largest = np.abs(v).max()
+    if largest < ZERO:
+        return np.zeros(len(v), np.int64), -100
+    e = int(np.frexp(largest)[1]) - 8
+    if largest * np.ldexp(F(1), -e) > largest_code:
+        e += 1
+    return np.rint(v * np.ldexp(F(1), -e)).astype(np.int64), e

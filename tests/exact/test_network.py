@@ -1,0 +1,127 @@
+"""The fast network equals the reference bit for bit, however its work is cut."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fairway.exact.network import Network
+from fairway.exact.operands import prepare
+from fairway.exact.reference import Reference
+from fairway.recipe import Pack
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def stepped(predictor, tokens):
+    return np.stack([predictor.step(column).copy() for column in tokens.T], 1)
+
+
+def blocked(operands, tokens, cuts):
+    """int64[L, S, V+1] from blocks that end at `cuts`."""
+    edges = sorted({0, tokens.shape[1], *(c % tokens.shape[1] for c in cuts)})
+    network = Network(operands, len(tokens), max(np.diff(edges)))
+    found = []
+    for first, last in pairwise(edges):
+        table = np.empty((len(tokens) * (last - first), operands.vocab_size + 1), np.int64)
+        network.forward(tokens[:, first:last]).cumulative(table)
+        found.append(table.reshape(len(tokens), last - first, -1))
+    return np.concatenate(found, 1)
+
+
+@given(seeds, st.integers(1, 3), st.lists(st.integers(0, 99), max_size=5))
+@settings(max_examples=6, deadline=None)
+def test_blocks_of_any_size_equal_the_reference(draw, operands, seed, lanes, cuts):
+    tokens = draw(np.random.default_rng(seed), lanes, 30, operands.vocab_size)
+    expected = stepped(Reference(operands, lanes), tokens)
+    assert np.array_equal(blocked(operands, tokens, cuts), expected)
+    assert np.array_equal(blocked(operands, tokens, range(99)), expected)
+
+
+@given(seeds)
+@settings(max_examples=10, deadline=None)
+def test_intervals_are_those_of_the_tables(draw, operands, seed):
+    tokens = draw(np.random.default_rng(seed), 1, 50, operands.vocab_size)
+    tables = blocked(operands, tokens, [])[0]
+    symbols = np.random.default_rng(seed).integers(0, operands.vocab_size, 50)
+    head = Network(operands, 1, 50).forward(tokens)
+    starts, stops = head.intervals(symbols)
+    at = np.arange(50)
+    assert np.array_equal(starts, tables[at, symbols])
+    assert np.array_equal(stops, tables[at, symbols + 1])
+    later = Network(operands, 1, 50).forward(tokens).intervals(symbols[40:], 40)
+    assert np.array_equal(later[0], starts[40:])
+    assert np.array_equal(later[1], stops[40:])
+
+
+def test_every_frequency_is_at_least_one(draw, operands):
+    tokens = draw(np.random.default_rng(1), 2, 40, operands.vocab_size)
+    tables = blocked(operands, tokens, [])
+    assert (tables[..., 0] == 0).all()
+    assert (tables[..., -1] == 1 << 30).all()
+    assert np.diff(tables, axis=-1).min() >= 1
+
+
+def test_it_is_the_floating_point_network_to_within_its_rounding(opened, operands):
+    """Of a document no longer than the window, as there they see the same."""
+    tokens = np.random.default_rng(2).integers(1, 300, (20, opened.model.window))
+    tokens[:, 0] = 0
+    tables = blocked(operands, tokens, [])
+    exact = np.log2(np.diff(tables, axis=-1) / 2**30)
+    with torch.inference_mode():
+        logits = opened.build_model().logits(torch.from_numpy(tokens)).double()
+    real = logits.log_softmax(-1).numpy() / np.log(2)
+    kl = (2**real * (real - exact)).sum(-1)
+    assert kl.max() < 1e-4  # bits per token
+    assert abs(kl.mean()) < 1e-5
+
+
+def test_lanes_that_end_leave_the_others_alone(draw, operands):
+    tokens = draw(np.random.default_rng(3), 3, 12, operands.vocab_size)
+    expected = blocked(operands, tokens[:1], [])
+    network = Network(operands, 3, 1)
+    for step in range(12):
+        left = 3 - step // 5
+        network.keep(left)
+        table = np.empty((left, operands.vocab_size + 1), np.int64)
+        network.forward(tokens[:left, step : step + 1]).cumulative(table)
+        assert np.array_equal(table[0], expected[0, step])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_change_nothing(draw, operands, threads):
+    tokens = draw(np.random.default_rng(5), 4, 64, operands.vocab_size)
+    expected = blocked(operands, tokens, range(0, 64, 8))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert np.array_equal(blocked(operands, tokens, []), expected)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [
+        Pack(quantizer="rtn", row_scale="max"),
+        Pack(quantizer="rtn", row_scale="std"),
+        Pack(quantizer="uniform", step=0.01),
+        Pack(quantizer="uniform", step=1.0),
+    ],
+)
+def test_coarse_fine_and_wide_codes(draw, make_artifact, pack):
+    operands = prepare(make_artifact(pack=pack))
+    tokens = draw(np.random.default_rng(6), 2, 20, operands.vocab_size)
+    expected = stepped(Reference(operands, 2), tokens)
+    assert np.array_equal(blocked(operands, tokens, [7]), expected)
+
+
+@pytest.mark.parametrize("factor", [1e-3, 10.0, 100.0])
+def test_tiny_and_huge_weights_saturate_alike(draw, make_artifact, factor):
+    operands = prepare(make_artifact(factor=factor))
+    tokens = draw(np.random.default_rng(7), 2, 20, operands.vocab_size)
+    expected = stepped(Reference(operands, 2), tokens)
+    assert np.array_equal(blocked(operands, tokens, [3]), expected)

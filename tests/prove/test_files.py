@@ -1,0 +1,102 @@
+"""The command line of compress and decompress, as people know it from zstd and xz."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+TEXT = b"The quick brown fox jumps over the lazy dog.\r\n" * 30
+
+
+@pytest.fixture
+def letter(tmp_path):
+    file = tmp_path / "letter.txt"
+    file.write_bytes(TEXT)
+    return file
+
+
+def piped(arguments, data, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "fairway", *map(str, arguments)],
+        input=data,
+        capture_output=True,
+        env=os.environ | environment,
+        check=False,
+    )
+
+
+def test_pipes_and_a_default_artifact(artifact_file):
+    setting = {"FAIRWAY_MODEL": str(artifact_file)}
+    packed = piped(["compress", "-"], TEXT, **setting)
+    assert packed.returncode == 0, packed.stderr
+    assert len(packed.stdout) < len(TEXT)
+    restored = piped(["decompress", artifact_file, "-"], packed.stdout)
+    assert restored.stdout == TEXT
+    damaged = piped(["decompress", "-"], packed.stdout[:-8], **setting)
+    assert damaged.returncode == 2
+    assert b"truncated" in damaged.stderr
+
+
+def test_several_files(fairway, artifact_file, letter, tmp_path):
+    other = tmp_path / "empty"
+    other.write_bytes(b"")
+    assert fairway("compress", artifact_file, letter, other)[0] == 0
+    packed = [tmp_path / "letter.txt.fwz", tmp_path / "empty.fwz"]
+    assert packed[1].stat().st_size <= 24
+    letter.unlink()
+    other.unlink()
+    assert fairway("decompress", "-m", artifact_file, *packed)[0] == 0
+    assert (letter.read_bytes(), other.read_bytes()) == (TEXT, b"")
+
+
+def test_nothing_is_overwritten_without_force(fairway, artifact_file, letter, tmp_path):
+    there = tmp_path / "letter.txt.fwz"
+    there.write_text("mine")
+    code, _, err = fairway("compress", artifact_file, letter)
+    assert code == 2
+    assert "-f overwrites it" in err
+    assert there.read_text() == "mine"
+    assert fairway("compress", artifact_file, letter, "-f")[0] == 0
+    assert fairway("decompress", artifact_file, there)[0] == 2
+    assert letter.read_bytes() == TEXT
+
+
+def test_testing_writes_nothing(fairway, artifact_file, letter, tmp_path):
+    fairway("compress", artifact_file, letter)
+    packed = tmp_path / "letter.txt.fwz"
+    letter.unlink()
+    assert fairway("decompress", "-t", artifact_file, packed)[0] == 0
+    data = bytearray(packed.read_bytes())
+    data[40] ^= 1
+    packed.write_bytes(data)
+    code, _, err = fairway("decompress", "-t", artifact_file, packed)
+    assert code == 2
+    assert "chunk 1 of the compressed file is damaged" in err
+    assert sorted(tmp_path.glob("letter*")) == [packed]
+
+
+def test_a_damaged_file_leaves_nothing_half_written(fairway, artifact_file, letter, tmp_path):
+    fairway("compress", artifact_file, letter)
+    packed = tmp_path / "letter.txt.fwz"
+    packed.write_bytes(packed.read_bytes()[:-3])
+    letter.unlink()
+    assert fairway("decompress", artifact_file, packed)[0] == 2
+    assert [file.name for file in tmp_path.iterdir() if "letter" in file.name] == [packed.name]
+
+
+def test_what_is_refused(fairway, artifact_file, letter, tmp_path, monkeypatch):
+    monkeypatch.delenv("FAIRWAY_MODEL", raising=False)
+
+    def refused(*arguments):
+        code, _, err = fairway(*arguments)
+        assert code == 2
+        return err
+
+    assert "no artifact: name it first" in refused("compress", letter)
+    assert "there is no such file" in refused("compress", artifact_file, tmp_path / "nope")
+    assert "-o FILE" in refused("decompress", artifact_file, letter)
+    assert "is one file" in refused("compress", artifact_file, letter, letter, "-o", "x")
+    assert "choose exact or float" in refused(
+        "compress", artifact_file, letter, "--arithmetic", "decimal"
+    )
