@@ -179,6 +179,8 @@ class Head:
 
     def intervals(self, symbols: Longs, row: int = 0) -> tuple[Longs, Longs]:
         """Where the tables from `row` on begin and end the symbols int64[k]: two of int64[k]."""
+        if len(symbols) and not 0 <= symbols.min() <= symbols.max() < self._vocab_size:
+            raise IndexError("a symbol is not in the vocabulary")  # compiled code would not notice
         starts, stops = np.empty(len(symbols), np.int64), np.empty(len(symbols), np.int64)
         for first in range(0, len(symbols), HEAD_ROWS):
             last = min(first + HEAD_ROWS, len(symbols))

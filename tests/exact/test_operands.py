@@ -1,0 +1,116 @@
+"""Constants from integers against those of the library, and what is refused."""
+
+import dataclasses
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fairway.errors import BadInput
+from fairway.exact.operands import (
+    SUM_LIMIT,
+    exponential,
+    prepare,
+    sigmoid,
+    softcap_table,
+)
+from fairway.exact.reference import power
+from fairway.pack.quantize import Matrix
+
+
+@given(st.floats(-60, 0))
+def test_exponentials(x):
+    assert exponential(Fraction(x)) / 2**120 == pytest.approx(math.exp(x), rel=1e-12)
+
+
+@given(st.floats(-50, 50))
+def test_sigmoids_are_multiples_of_2_to_the_minus_24(x):
+    assert sigmoid(x) == pytest.approx(1 / (1 + math.exp(-x)), abs=2**-23)
+    assert (sigmoid(x) * 2**24).is_integer()
+
+
+@pytest.mark.parametrize("softcap", [1.5, 15.0, 30.0])
+def test_the_softcaps_table(softcap):
+    table = softcap_table(softcap)
+    u = np.arange(len(table)) / 512
+    exact = softcap * np.tanh(u) * np.log2(np.e) * 4096
+    values, steps = table >> 32, table & 0xFFFFFFFF
+    assert np.abs(values - exact).max() < 0.51
+    assert np.array_equal(steps[:-1], np.diff(values))
+
+
+def test_powers_of_two():
+    d = np.arange(4096)
+    assert np.abs(power(d) / 65536 / 2 ** (-d / 4096) - 1).max() < 1.6e-4
+    assert (np.diff(power(d)) < 0).all()
+
+
+def test_angles_are_those_of_the_floating_point_network(operands):
+    shape, t = operands.shape, operands.tables
+    j = np.arange(shape.head_dim // 2)
+    angle = shape.rope_base ** (-2 * j / shape.head_dim)
+    assert t.turns / 2.0**64 * 2 * np.pi == pytest.approx(angle, rel=1e-12)
+    circle = 2 * np.pi * np.arange(len(t.cosines)) / len(t.cosines)
+    assert np.abs(t.cosines - np.cos(circle) * 2**14).max() < 0.51
+    assert np.abs(t.sines - np.sin(circle) * 2**14).max() < 0.51
+
+
+def test_no_sum_of_a_product_can_leave_the_exact_integers(operands):
+    products = [operands.head, *(p for layer in operands.layers for p in vars(layer).values())]
+    for product in filter(lambda p: hasattr(p, "pieces"), products):
+        for piece in product.pieces:
+            sums = np.abs(piece.astype(np.int64)).sum(1)
+            assert sums.max() * product.largest_input <= SUM_LIMIT
+        assert product.largest_input >= 1023
+        assert product.columns.max() == 1
+
+
+def changed(artifact, **changes):
+    return dataclasses.replace(artifact, **changes)
+
+
+def with_matrix(artifact, name, **changes):
+    matrix = dataclasses.replace(artifact.matrices[name], **changes)
+    return changed(artifact, matrices=artifact.matrices | {name: matrix})
+
+
+def test_what_could_overflow_is_refused(make_artifact):
+    good = make_artifact()
+    q = good.matrices["blocks.0.attn.q"]
+    gain = torch.full_like(good.state["blocks.0.attn.q_gain"], 1e5)
+    cases = {
+        "differ in the steps of their columns": with_matrix(
+            good, "blocks.0.attn.q", columns=q.columns + 1
+        ),
+        "steps out of range": with_matrix(good, "blocks.1.attn.o", rows=q.rows + 200),
+        "q_gain is too large": changed(good, state=good.state | {"blocks.0.attn.q_gain": gain}),
+        "skips is too large": changed(
+            good, state=good.state | {"skips": good.state["skips"] * 1e7}
+        ),
+        "embed.tokens is too large": changed(
+            good, state=good.state | {"embed.tokens": good.state["embed.tokens"] + 200}
+        ),
+        "its window is 65536": changed(good, model=good.model.model_copy(update={"window": 65536})),
+        "its softcap": changed(good, model=good.model.model_copy(update={"softcap": 1e9})),
+        "its heads are 512 wide": changed(
+            good, model=good.model.model_copy(update={"dim": 1024, "num_heads": 2})
+        ),
+    }
+    for problem, artifact in cases.items():
+        with pytest.raises(BadInput, match=problem) as refusal:
+            prepare(artifact)
+        assert "--arithmetic float" in str(refusal.value)
+
+
+def test_the_widest_codes_still_have_inputs(make_artifact):
+    good = make_artifact()
+    up = good.matrices["blocks.0.mlp.up"]
+    wide = Matrix(np.full_like(up.codes, 32767), up.rows, up.columns)
+    operands = prepare(with_matrix(good, "blocks.0.mlp.up", codes=wide.codes))
+    product = operands.layers[0].up
+    assert len(product.pieces) == up.codes.shape[1]
+    assert product.largest_input == SUM_LIMIT // 32767
