@@ -1,0 +1,74 @@
+"""Decode a proof with the numpy reference of exact arithmetic alone: slow, on any machine.
+
+    python bench/reference_decode.py ARTIFACT PROOF OUT
+
+Prints the machine and the SHA-256 of what was decoded, and ends with code 1 if it is not the one
+that the proof names. A second of this is about a hundred tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from fairway.exact.operands import Operands, prepare
+from fairway.exact.reference import Reference
+from fairway.pack import artifact
+from fairway.predict.lanes import Layout
+from fairway.predict.predictor import Predictor
+from fairway.prove.codec import Codec, Reader, read_chunks
+from fairway.prove.proof import Header
+
+
+class ReferenceEngine:
+    def __init__(self, operands: Operands) -> None:
+        self._operands = operands
+
+    def predictor(self, lanes: int) -> Predictor:
+        return Reference(self._operands, lanes)
+
+    def intervals(self, tokens: object, layout: Layout) -> None:
+        return None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("artifact", type=Path)
+    parser.add_argument("proof", type=Path)
+    parser.add_argument("out", type=Path)
+    args = parser.parse_args()
+    opened = artifact.read(args.artifact)
+    reader = Reader(args.proof.read_bytes(), "the proof's header")
+    header = Header.read(reader)
+    codec = Codec(ReferenceEngine(prepare(opened)), opened.tokenizer)
+    began = time.perf_counter()
+    documents = [
+        document
+        for chunk in read_chunks(reader, header.chunks)
+        for document in codec.decode(chunk, lambda tokens, bits: None)
+    ]
+    text = b"".join(documents)
+    args.out.write_bytes(text)
+    found = hashlib.sha256(text).hexdigest()
+    figures = {
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "bytes": len(text),
+        "sha256": found,
+        "seconds": round(time.perf_counter() - began, 1),
+        "right": found == header.text_sha256,
+    }
+    print(json.dumps(figures))
+    return 0 if figures["right"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
