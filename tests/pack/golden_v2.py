@@ -2,7 +2,8 @@
 
 The integers come from SHAKE-256, so they are the same everywhere and whatever the coder does.
 Every feature of the format is in it: exponents of rows and columns, columns that are those of the
-matrix before and others, fp16 scales, a wide matrix, empty rows, large codes.
+matrix before and others, fp16 scales, a wide matrix, empty rows, rows like the one above, large
+codes.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ def matrix(name: str, shape: tuple[int, int]) -> Matrix:
     m, n = shape
     leaf = name.rsplit(".", 1)[-1]
     codes = bell(name, shape) // (20 if leaf == "tokens" else 120)  # spreads of 10 and 2
+    if leaf == "tokens":
+        codes[5:8] = codes[4] + bell(f"{name} apart", (3, n)) // 120  # nearly the row above
     if leaf == "o":
         codes[1] = 0
     if leaf == "up":

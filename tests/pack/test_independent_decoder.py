@@ -93,6 +93,7 @@ class Stream:
         first += [(chances(level(8 * (i % 16 + i // 16) + 4)), 5) for i in range(256)]
         first += [(chances(2 * (i % 32)), 10) for i in range(1024)] + [([2**21] * 40, 0)] * 17
         self.slots = [[[q, count] for q in qs] for qs, count in first]
+        self.slots[1424][0] = [2**16, 20]
         self.weights = [[[29491, 9830, 9830, 13107, 3277] for _ in range(40)] for _ in range(16)]
 
     def bit(self, p: int) -> int:
@@ -139,23 +140,36 @@ class Stream:
     def rows(self, m: int, n: int, kind: int) -> np.ndarray:
         found = np.zeros((m + 2, n + 2), np.int64)  # two rows and columns of 0 before
         mean = mean_of(self.raw(6))
-        columns = [mean] * n
+        columns, apart = [mean] * n, mean
         for r in range(m):
-            row = mean
+            copied = False
+            if r and n:  # is it coded as differences to the row above?
+                slot = self.slots[1424][0]
+                copied = bool(self.bit(min(max(slot[0] >> 6, 16), 65520)))
+                self.learn(slot, copied)
+            row = apart if copied else mean
             above2, above, own = np.abs(found[r : r + 3]).tolist()
+            if copied:
+                above2 = above = [0] * (n + 2)
             for c in range(n):
                 left, left2, up, up2 = own[c + 1], own[c], above[c + 2], above2[c + 2]
                 x = (columns[c] >> 8) * (row >> 8) // max(mean >> 8, 1)
+                z = row >> 8 if copied else columns[c] >> 8
+                x = row >> 8 if copied else x
                 x, y = level(min(x, 4095)), level(min(3 * (2 * (left + up) + left2 + up2), 4095))
-                z = level(min(columns[c] >> 8, 4095))
+                z = level(min(z, 4095))
                 near = 128 + 16 * min(left, 15) + min(up, 15)
-                contexts = [x, 64 + z, near, 384 + 32 * (y // 2) + x // 2, 1408 + kind]
-                value = self.integer(contexts, kind)
-                found[r + 2, c + 2], own[c + 2] = value, abs(value)
+                under = 15 if copied else kind
+                contexts = [x, 64 + z, near, 384 + 32 * (y // 2) + x // 2, 1408 + under]
+                value = self.integer(contexts, under)
+                own[c + 2] = abs(value)
+                found[r + 2, c + 2] = value + (found[r + 1, c + 2] if copied else 0)
                 a = abs(value) << 12
-                columns[c] += ((a - columns[c]) * (65536 // (min(r, 200) + 10))) >> 16
-                mean += ((a - mean) * (65536 // (min(r * n + c, 4000) + 60))) >> 16
                 row += ((a - row) * (65536 // (min(c, 4000) + 24))) >> 16
+                if not copied:
+                    columns[c] += ((a - columns[c]) * (65536 // (min(r, 200) + 10))) >> 16
+                    mean += ((a - mean) * (65536 // (min(r * n + c, 4000) + 60))) >> 16
+            apart = row if copied else apart
         return found[2:, 2:]
 
     def list(self, count: int, kind: int) -> np.ndarray:

@@ -5,6 +5,8 @@ the bits that place it inside the class. Classes 0 to 11 hold one magnitude; abo
 per octave. Each decision's probability is a mixture, in the logistic domain, of what several
 contexts have seen (Mahoney's PAQ): the magnitude that row and column lead to expect, what the
 neighbours are, the kind of the matrix. Tables start as Gaussian, so that little has to be learned.
+A row that is nearly the row above it (embeddings of tokens that never occur are) has one bit that
+says so, and differences for integers.
 
 Integers only, sums in a fixed order: the same bits on every machine. docs/formats.md has every
 constant. Legend: probabilities have 16 bits where they are used and 22 where they are learned; s
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 from fairway.rangecoder import Coder, code_bit
 
 KINDS = 16  # of matrices and vectors, each with statistics of its own where that helps
+_DIFFERENCES = 15  # the kind of rows that are coded as differences to the row above
 CLASSES = 40
 LARGEST = (3 << 16) - 1  # magnitude
 _SINGLE = 12  # classes of one magnitude
@@ -62,8 +65,8 @@ class Contexts:
             mean = int(np.abs(values).sum(dtype=np.int64)) * 16 // max(values.size, 1)
             level = min(_level(mean), _LEVELS - 1)
         level = code_raw(coder, level, 6)
-        # Running means of magnitudes: of every column, of the whole, of the row that is coded.
-        state = np.full(columns + 2, _mean_of(level), np.int64)
+        # Running means of magnitudes: of every column, of the whole, of the row, of differences.
+        state = np.full(columns + 3, _mean_of(level), np.int64)
         size = max(1, _BLOCK // max(columns, 1))
         for first in range(0, rows if columns else 0, size):
             last = min(first + size, rows)
@@ -98,22 +101,38 @@ def _code_rows(  # type: ignore[no-untyped-def]
     n = values.shape[1]
     slot = np.empty(_INPUTS, np.int64)
     stretched = np.empty(_INPUTS, np.int64)
+    kind_of_matrix = kind
     for r in range(first, last):
-        means[n + 1] = means[n]
+        copied = r > 0 and n > 0
+        if copied:  # is it the row above, nearly?
+            place = _EXTRA_AT
+            p = min(max(slots[place] >> 16, _CERTAIN), 65536 - _CERTAIN)
+            alike = np.int64(0) if decoding else np.int64(_alike(values[r], values[r - 1]))
+            alike = code_bit(state, buffer, size, p, alike, decoding)
+            spent[0] += costs[(p if alike else 65536 - p) >> 4]
+            _learn(slots, place, alike, shares)
+            copied = alike == 1
+        kind = _DIFFERENCES if copied else kind_of_matrix
+        means[n + 1] = means[n + 2] if copied else means[n]
+        left, left2 = np.int64(0), np.int64(0)
         for c in range(n):
-            left = abs(values[r, c - 1]) if c > 0 else np.int64(0)
-            left2 = abs(values[r, c - 2]) if c > 1 else np.int64(0)
-            up = abs(values[r - 1, c]) if r > 0 else np.int64(0)
-            up2 = abs(values[r - 2, c]) if r > 1 else np.int64(0)
+            if copied:
+                base, up, up2 = values[r - 1, c], np.int64(0), np.int64(0)
+                expected = column = means[n + 1] >> 8
+            else:
+                base = np.int64(0)
+                up = abs(values[r - 1, c]) if r > 0 else np.int64(0)
+                up2 = abs(values[r - 2, c]) if r > 1 else np.int64(0)
+                column = means[c] >> 8
+                expected = column * (means[n + 1] >> 8) // max(means[n] >> 8, 1)
             near = min(3 * (2 * left + left2 + 2 * up + up2), 4095)
-            expected = (means[c] >> 8) * (means[n + 1] >> 8) // max(means[n] >> 8, 1)
             level = levels[min(expected, 4095)]
             slot[0] = level
-            slot[1] = _LEVELS + levels[min(means[c] >> 8, 4095)]
+            slot[1] = _LEVELS + levels[min(column, 4095)]
             slot[2] = 2 * _LEVELS + 16 * min(left, 15) + min(up, 15)
             slot[3] = 2 * _LEVELS + 256 + 32 * (levels[near] >> 1) + (level >> 1)
             slot[4] = _KIND_AT + kind
-            value = values[r, c]
+            value = values[r, c] - base
             magnitude, k = abs(value), np.int64(0)
             k_true = np.int64(0) if decoding else class_of(magnitude)
             while k < CLASSES - 1:
@@ -150,16 +169,33 @@ def _code_rows(  # type: ignore[no-untyped-def]
                     magnitude = least_of(k) + rest
             elif decoding:
                 magnitude = least_of(k)
+            sign = np.int64(0)
             if magnitude:
                 sign = code_bit(state, buffer, size, _HALF, np.int64(value < 0), decoding)
                 spent[0] += 1
-                if decoding:
-                    values[r, c] = -magnitude if sign else magnitude
+            if decoding:
+                values[r, c] = base + (-magnitude if sign else magnitude)
+            left, left2 = magnitude, left
             seen = magnitude << 12
-            means[c] += ((seen - means[c]) * shares[min(r, 200) + 10]) >> 16
-            means[n] += ((seen - means[n]) * shares[min(r * n + c, 4000) + 60]) >> 16
             means[n + 1] += ((seen - means[n + 1]) * shares[min(c, 4000) + 24]) >> 16
+            if not copied:
+                means[c] += ((seen - means[c]) * shares[min(r, 200) + 10]) >> 16
+                means[n] += ((seen - means[n]) * shares[min(r * n + c, 4000) + 60]) >> 16
+        if copied:
+            means[n + 2] = means[n + 1]
     return 0
+
+
+@njit(cache=True, nogil=True)
+def _alike(row, above):  # type: ignore[no-untyped-def]
+    """Whether differences to the row above are less than half as large as the row itself."""
+    size, apart = np.int64(0), np.int64(0)
+    for c in range(row.shape[0]):
+        difference = abs(row[c] - above[c])
+        if difference > LARGEST:
+            return False
+        size, apart = size + abs(row[c]), apart + difference
+    return 2 * apart < size
 
 
 @njit(cache=True, nogil=True)
@@ -258,6 +294,7 @@ def _first_slots() -> NDArray[np.int64]:
     ]
     slots += [[p << 10 | _PRIOR // 2 for p in chances[2 * (i % 32)]] for i in range(_PAIRS)]
     slots += [[p << 10 for p in even] for _ in range(KINDS + 1)]
+    slots[-1][0] = (1 << 16) << 10 | _PRIOR  # few rows are like the one above
     return np.array(slots, np.int64).ravel()
 
 
