@@ -335,9 +335,7 @@ def compress(
     """Compress any file, without loss, with an artifact's model (to FILE.fwz)."""
     from fairway.prove.compress import compress
 
-    kind: Any = arithmetic or "exact"
-    if kind not in ("exact", "float"):
-        raise BadInput(f"--arithmetic {kind}: choose exact or float")
+    kind = _arithmetic(arithmetic)
 
     def work(artifact: Path, source: Any, target: Any, report: Any) -> None:
         compress(artifact, source, target, kind, report)
@@ -390,13 +388,14 @@ def sample(
     tokens: Annotated[int, typer.Option(min=1, help="How many to add.")] = 200,
     temperature: Annotated[float, typer.Option(min=0.0, help="0: always the likeliest.")] = 0.8,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    arithmetic: Arithmetic = None,
 ) -> "Result":
     """Let the model go on from a prompt."""
     from fairway import console
     from fairway.predict.sample import sample
     from fairway.results import SampleResult
 
-    text = sample(artifact, prompt, tokens, temperature, seed)
+    text = sample(artifact, prompt, tokens, temperature, seed, _arithmetic(arithmetic))
     console.say(text)
     return SampleResult(text=text)
 
@@ -488,6 +487,13 @@ def _show_tables(run: "Run") -> None:
     for table in report.tables(run):
         console.table(table.title, table.columns, table.rows)
         console.say(table.note + "\n")
+
+
+def _arithmetic(chosen: str | None) -> Any:
+    """Of a command without a recipe."""
+    if chosen not in (None, "exact", "float"):
+        raise BadInput(f"--arithmetic {chosen}: choose exact or float")
+    return chosen or "exact"
 
 
 def _given(key: str, value: object) -> list[str]:

@@ -10,6 +10,12 @@ def test_the_same_seed_writes_the_same_text(tiny):
     assert first == again != other
 
 
+def test_both_arithmetics_write(tiny):
+    """At temperature 0 they agree until two tokens are nearly as likely."""
+    exact, real = (sample(tiny.artifact, "The ", 8, 0, 1, kind) for kind in ("exact", "float"))
+    assert exact[:12] == real[:12]
+
+
 def test_temperature_0_needs_no_seed(tiny):
     assert sample(tiny.artifact, "", 20, 0, 1) == sample(tiny.artifact, "", 20, 0, 2)
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from functools import cache
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -101,20 +102,19 @@ def _code_rows(  # type: ignore[no-untyped-def]
     n = values.shape[1]
     slot = np.empty(_INPUTS, np.int64)
     stretched = np.empty(_INPUTS, np.int64)
-    kind_of_matrix = kind
     for r in range(first, last):
         copied = r > 0 and n > 0
         if copied:  # is it the row above, nearly?
-            place = _EXTRA_AT
-            p = min(max(slots[place] >> 16, _CERTAIN), 65536 - _CERTAIN)
+            p = min(max(slots[_EXTRA_AT] >> 16, _CERTAIN), 65536 - _CERTAIN)
             alike = np.int64(0) if decoding else np.int64(_alike(values[r], values[r - 1]))
             alike = code_bit(state, buffer, size, p, alike, decoding)
             spent[0] += costs[(p if alike else 65536 - p) >> 4]
-            _learn(slots, place, alike, shares)
+            _learn(slots, _EXTRA_AT, alike, shares)
             copied = alike == 1
-        kind = _DIFFERENCES if copied else kind_of_matrix
+        row_kind = _DIFFERENCES if copied else kind
         means[n + 1] = means[n + 2] if copied else means[n]
-        left, left2 = np.int64(0), np.int64(0)
+        left: Any = np.int64(0)
+        left2: Any = np.int64(0)
         for c in range(n):
             if copied:
                 base, up, up2 = values[r - 1, c], np.int64(0), np.int64(0)
@@ -131,12 +131,12 @@ def _code_rows(  # type: ignore[no-untyped-def]
             slot[1] = _LEVELS + levels[min(column, 4095)]
             slot[2] = 2 * _LEVELS + 16 * min(left, 15) + min(up, 15)
             slot[3] = 2 * _LEVELS + 256 + 32 * (levels[near] >> 1) + (level >> 1)
-            slot[4] = _KIND_AT + kind
+            slot[4] = _KIND_AT + row_kind
             value = values[r, c] - base
             magnitude, k = abs(value), np.int64(0)
             k_true = np.int64(0) if decoding else class_of(magnitude)
             while k < CLASSES - 1:
-                mixture = weights[kind * CLASSES + k]
+                mixture = weights[row_kind * CLASSES + k]
                 dot = np.int64(0)
                 for i in range(_INPUTS):
                     stretched[i] = logistic[slots[slot[i] * CLASSES + k] >> 20]

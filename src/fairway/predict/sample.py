@@ -6,40 +6,59 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from fairway import world
+from fairway.exact.operands import prepare
 from fairway.pack import artifact
-from fairway.predict.predictor import FloatPredictor
+from fairway.predict.exact import ExactPredictor
+from fairway.predict.predictor import FloatPredictor, Predictor
+from fairway.recipe import Arithmetic
 
 
-def sample(model: Path, prompt: str, tokens: int, temperature: float, seed: int) -> str:
+def sample(
+    model: Path,
+    prompt: str,
+    tokens: int,
+    temperature: float,
+    seed: int,
+    arithmetic: Arithmetic = "exact",
+) -> str:
     """The prompt and what the artifact `model` adds: `continuation`, decoded."""
-    added = b"".join(continuation(model, prompt.encode(), tokens, temperature, seed))
+    added = b"".join(continuation(model, prompt.encode(), tokens, temperature, seed, arithmetic))
     return prompt + added.decode(errors="replace")
 
 
 def continuation(
-    model: Path, prompt: bytes, tokens: int, temperature: float, seed: int
+    model: Path,
+    prompt: bytes,
+    tokens: int,
+    temperature: float,
+    seed: int,
+    arithmetic: Arithmetic = "exact",
 ) -> Iterator[bytes]:
     """The bytes of up to `tokens` tokens after `prompt`, as they come; a document's end is the end.
 
-    Token t is drawn from softmax(logits / temperature); 0: always the likeliest. Raises BadInput.
+    A token is drawn in proportion to p^(1/temperature); 0: always the likeliest. Raises BadInput.
     """
     opened = artifact.read(model)
     here = world.start()
-    network = opened.build_model(here.device)
-    network.dtype = here.dtype
+    predictor: Predictor
+    if arithmetic == "exact":
+        predictor = ExactPredictor(prepare(opened), 1, 1)
+    else:
+        network = opened.build_model(here.device)
+        network.dtype = here.dtype
+        predictor = FloatPredictor(network, 1)
     tokenizer = opened.tokenizer
     random = np.random.default_rng(seed)
-    predictor = FloatPredictor(network, 1)
     written = tokenizer.encode_documents([prompt]).tolist()
     shown = len(tokenizer.decode(written)[0])
     for token in written[:-1]:
-        predictor.logits(np.array([token]))
+        predictor.step(np.array([token]))
     for _ in range(tokens):
-        logits = predictor.logits(np.array(written[-1:]))[0]
-        token = _draw(logits, temperature, random)
+        frequencies = np.diff(predictor.step(np.array(written[-1:]))[0])
+        token = _draw(frequencies, temperature, random)
         if token == tokenizer.bos_id:
             return
         written.append(token)
@@ -48,8 +67,9 @@ def continuation(
         shown = len(text)
 
 
-def _draw(logits: torch.Tensor, temperature: float, random: np.random.Generator) -> int:
+def _draw(frequencies: NDArray[np.int64], temperature: float, random: np.random.Generator) -> int:
     if temperature == 0:
-        return int(logits.argmax())
-    p = (logits.double() / temperature).softmax(-1).cpu().numpy()
+        return int(frequencies.argmax())
+    shares = np.log(frequencies / frequencies.max()) / temperature
+    p = np.exp(shares)
     return int(random.choice(len(p), p=p / p.sum()))
