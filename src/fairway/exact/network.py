@@ -38,11 +38,11 @@ class Network:
     def __init__(self, operands: Operands, lanes: int, block: int) -> None:
         shape = operands.shape
         self._operands, self.lanes, self._block = operands, lanes, block
-        slots = shape.window + block - 1
-        ring = (shape.num_layers, lanes, shape.num_kv_heads, slots)
-        self._keys = np.zeros((*ring, shape.head_dim), np.float32)
-        self._values = np.zeros((*ring, shape.head_dim), np.float32)
-        self._exponents = np.zeros(ring, np.int32)
+        slots, h = shape.window + block - 1, shape.head_dim
+        ring = (shape.num_layers, lanes, shape.num_kv_heads)
+        self._keys = np.zeros((*ring, h, slots), np.int16)
+        self._values = np.zeros((*ring, h, slots), np.int16)
+        self._units = np.ones((*ring, slots), np.float32)  # of values: what a code of 1 is worth
         self._position = 0
         self._document = np.zeros(lanes, np.int64)  # where each lane's document starts
         self._token = np.full(lanes, -1, np.int64)  # the last one
@@ -52,7 +52,7 @@ class Network:
         """From now on only the first `lanes` lanes exist."""
         self.lanes = lanes
         self._keys, self._values = self._keys[:, :lanes], self._values[:, :lanes]
-        self._exponents, self._document = self._exponents[:, :lanes], self._document[:lanes]
+        self._units, self._document = self._units[:, :lanes], self._document[:lanes]
         self._token, self._embedding = self._token[:lanes], self._embedding[:lanes]
 
     def forward(self, tokens: Longs) -> Head:
@@ -143,7 +143,7 @@ class Network:
         codes, tok = _norm_input(x, layer.qkv)
         acc = _multiply(layer.qkv, codes)
         queries = np.empty((len(x), H, h), np.float32)
-        rings = self._keys[i], self._values[i], self._exponents[i]
+        rings = self._keys[i], self._values[i], self._units[i]
         ops.heads(
             acc, layer.qkv.rows, tok, H, G, lanes, self._position, cos, sin, p.normed_bits,
             p.largest_value, ops.HEAD_SCALES, ops.POWERS, queries, *rings,

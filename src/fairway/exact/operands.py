@@ -40,7 +40,7 @@ WEIGHT_BITS = 16  # attention weights of a query sum to 2^16
 CAP_BITS = 16  # fraction bits of a logit divided by the softcap
 CAP_STEP_BITS = 7  # of those, the bits between two entries of the softcap's table
 CAP_REACH = 8  # the table ends there; tanh(8) = 1 - 2e-7
-_ENOUGH_INPUT, _ENOUGH_HEAD_INPUT = 1023, 4095  # codes that inputs of products should reach
+_ENOUGH_INPUT = 1023  # what codes of inputs should reach
 _MOST_PIECES = 64
 _WIDEST_HEAD = 256
 _LONGEST_WINDOW = 1 << 15
@@ -161,7 +161,7 @@ def prepare(artifact: Artifact) -> Operands:
         bigram=bigram,
         smear_gate=gate,
         layers=tuple(layers),
-        head=_product(matrices, ["embed.tokens"], cap, enough=_ENOUGH_HEAD_INPUT),
+        head=_product(matrices, ["embed.tokens"], cap),
         tables=Tables(*_circle(), _turns(shape), softcap_table(shape.softcap)),
     )
 

@@ -3,7 +3,8 @@
 Two rules make the results the same on every machine: whatever is summed is an integer, and every
 floating-point operation is one IEEE product (or a rounding, or a conversion) of float32 numbers,
 whose result is never added to anything before it has become an integer. So neither the order of
-sums nor fused multiply-add can matter. `_dot` may be reordered: its sums are exact in any order.
+sums nor fused multiply-add can matter. `_dots` and `_weighted` may be reordered: their sums are
+exact in any order.
 
 Legend: N rows (tokens), d width, h head width, C slots of a ring of keys.
 """
@@ -229,116 +230,157 @@ def _rotated_head(acc, rows, u, cos, sin, bits, head_scales, powers, out):  # ty
 @njit(cache=True, nogil=True)
 def heads(  # type: ignore[no-untyped-def]
     acc, rows, tok, H, G, lanes, first, cos, sin, bits, largest_value, head_scales, powers,
-    queries, keys, values, exponents,
+    queries, keys, values, units,
 ):  # fmt: skip
     """Split acc [N, (H+2G)·h] into queries [N, H, h] and the rings' new keys and values.
 
     Row r belongs to lane r // S at the position first + r % S, in the slot of that modulo C.
     """
-    N, h, C = acc.shape[0], queries.shape[2], keys.shape[2]
+    N, h, C = acc.shape[0], queries.shape[2], keys.shape[3]
     S = N // lanes
-    u = np.empty(h, np.int32)
+    u, key = np.empty(h, np.int32), np.empty(h, np.float32)
     for r in range(N):
         b, slot = r // S, (first + r % S) % C
         for k in range(H + G):
             at = k * h
-            out = queries[r, k] if k < H else keys[b, k - H, slot]
+            out = queries[r, k] if k < H else key
             _rotated_head(
                 acc[r, at : at + h], rows[at : at + h], u, cos[r], sin[r], bits, head_scales,
                 powers, out,
             )  # fmt: skip
+            if k >= H:
+                for i in range(h):
+                    keys[b, k - H, i, slot] = np.int16(key[i])
         for k in range(G):
             at = (H + G + k) * h
-            out = values[b, k, slot]
             largest = np.float32(0)
             for i in range(h):
-                out[i] = acc[r, at + i] * rows[at + i] * tok[r]
-                largest = max(largest, abs(out[i]))
+                key[i] = acc[r, at + i] * rows[at + i] * tok[r]
+                largest = max(largest, abs(key[i]))
             if largest < SINK:
-                out[:] = 0
-                exponents[b, k, slot] = -100
+                values[b, k, :, slot] = 0
+                units[b, k, slot] = SINK
                 continue
             _, e = math.frexp(largest)
             e -= 8  # codes up to 256
             if largest * powers[127 - e] > largest_value:
                 e += 1
             for i in range(h):
-                out[i] = np.rint(out[i] * powers[127 - e])
-            exponents[b, k, slot] = e
-
-
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _dot(a, b):  # type: ignore[no-untyped-def]
-    """Integers in float32, with sums under 2^24: exact in any order."""
-    total = np.float32(0)
-    for i in range(a.shape[0]):
-        total += a[i] * b[i]
-    return total
-
-
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _accumulate(y, weight, value):  # type: ignore[no-untyped-def]
-    for i in range(y.shape[0]):
-        y[i] += weight * value[i]
+                values[b, k, i, slot] = np.int16(np.rint(key[i] * powers[127 - e]))
+            units[b, k, slot] = powers[127 + e]
 
 
 @njit(cache=True, nogil=True, inline="always")
 def _power(d):  # type: ignore[no-untyped-def]
-    """2^-d · 2^16 for d ≥ 0 with EXPONENT_BITS."""
+    """2^-x · 2^16, x the fraction of d ≥ 0 with EXPONENT_BITS."""
     f = np.int32(d & 4095)
     x = np.int32(15110 - np.int32(np.int32(f * np.int32(2565)) >> 12))
     x = np.int32(45313 - np.int32(np.int32(f * x) >> 12))
     return np.int32(65536 - np.int32(np.int32(f * x) >> 12))
 
 
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+def _dots(query, keys, first, out):  # type: ignore[no-untyped-def]
+    """out[k] = query · keys[:, first + k]: integers in float32, exact in any order."""
+    n, h = out.shape[0], query.shape[0]
+    last = first + n
+    out[:] = np.float32(0)
+    for i in range(0, h - 3, 4):
+        q0, q1, q2, q3 = query[i], query[i + 1], query[i + 2], query[i + 3]
+        k0, k1 = keys[i][first:last], keys[i + 1][first:last]
+        k2, k3 = keys[i + 2][first:last], keys[i + 3][first:last]
+        for k in range(n):
+            a = q0 * np.float32(k0[k]) + q1 * np.float32(k1[k])
+            out[k] += a + q2 * np.float32(k2[k]) + q3 * np.float32(k3[k])
+    for i in range(h // 4 * 4, h):
+        key = keys[i][first:last]
+        for k in range(n):
+            out[k] += query[i] * np.float32(key[k])
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"})
+def _weighted(weights, values, first, total):  # type: ignore[no-untyped-def]
+    """total[i] += weights · values[i, first:]: integers in float32, exact in any order."""
+    n = weights.shape[0]
+    for i in range(total.shape[0]):
+        value, found = values[i][first : first + n], np.float32(0)
+        for k in range(n):
+            found += weights[k] * np.float32(value[k])
+        total[i] += found
+
+
+@njit(cache=True, nogil=True)
+def _shares(dots, scores, scale, powers):  # type: ignore[no-untyped-def]
+    """dots ← 2^(score - the largest) · 2^16 / their sum, before it is rounded."""
+    n = dots.shape[0]
+    top = np.int32(-(1 << 30))
+    for k in range(n):
+        scores[k] = np.int32(np.rint(dots[k] * scale))
+        top = max(top, scores[k])
+    mass = np.int64(0)
+    for k in range(n):
+        d = np.int32(top - scores[k])
+        scores[k] = np.int32(_power(d) >> min(np.int32(d >> 12), np.int32(31)))
+        mass += scores[k]
+    share = np.float32((np.int64(1) << 46) // mass) * powers[97]
+    for k in range(n):
+        dots[k] = np.float32(scores[k]) * share
+
+
+@njit(cache=True, nogil=True)
+def _scaled(weights, units, factor):  # type: ignore[no-untyped-def]
+    """weights ← rint(weights · units · factor), powers of two, so that this rounds once."""
+    for k in range(weights.shape[0]):
+        weights[k] = np.rint(weights[k] * units[k] * factor)
+
+
+@njit(cache=True, nogil=True)
+def _largest(bits, top):  # type: ignore[no-untyped-def]
+    """Of positive float32 numbers, by their bits."""
+    for k in range(bits.shape[0]):
+        top = max(top, bits[k])
+    return top
+
+
 @njit(cache=True, nogil=True)
 def attend(  # type: ignore[no-untyped-def]
-    queries, keys, values, exponents, starts, lanes, first, window, score_scales, powers, y
+    queries, keys, values, units, starts, lanes, first, window, score_scales, powers, y
 ):
-    """y [N, H·h], real numbers in float32, from rings [lanes, G, C, ·]; starts int64[N].
+    """y [N, H·h], real numbers in float32; starts int64[N].
 
-    A query at position p looks at max(start, p - window + 1) .. p.
+    The rings are keys and values [lanes, G, h, C] and units [lanes, G, C]. A query at position p
+    looks at max(start, p - window + 1) .. p.
     """
     N, H, h = queries.shape
-    G, C = keys.shape[1], keys.shape[2]
+    G, C = keys.shape[1], keys.shape[3]
     S, group = N // lanes, H // G
-    scores = np.empty(window, np.int32)
+    scores, room = np.empty(window, np.int32), np.empty(window, np.float32)
     total = np.empty(h, np.float32)
     for r in range(N):
         b, p = r // S, first + r % S
         low = max(starts[r], p - window + 1)
         n = p - low + 1
-        head_slot = low % C
-        until = min(n, C - head_slot)  # then the ring goes on at slot 0
+        begin = low % C
+        end = min(begin + n, C)  # the ring goes on at slot 0
+        old, new, weights = room[: end - begin], room[end - begin : n], room[:n]
+        rest = n - (end - begin)
         for g in range(G):
-            key, value, exponent = keys[b, g], values[b, g], exponents[b, g]
-            top_exponent = np.int32(-128)
-            for k in range(n):
-                slot = head_slot + k if k < until else k - until
-                top_exponent = max(top_exponent, exponent[slot])
+            key, value, unit = keys[b, g], values[b, g], units[b, g]
+            bits = unit.view(np.int32)
+            top = _largest(bits[:rest], _largest(bits[begin:end], np.int32(0))) >> 23
             for head in range(g * group, (g + 1) * group):
-                query, scale = queries[r, head], score_scales[head]
-                top = np.int32(-(1 << 30))
-                for k in range(n):
-                    slot = head_slot + k if k < until else k - until
-                    scores[k] = np.int32(np.rint(_dot(query, key[slot]) * scale))
-                    top = max(top, scores[k])
-                mass = np.int64(0)
-                for k in range(n):
-                    d = np.int32(top - scores[k])
-                    scores[k] = np.int32(_power(d) >> min(np.int32(d >> 12), np.int32(31)))
-                    mass += scores[k]
-                share = np.float32((np.int64(1) << 46) // mass) * powers[97]  # 2^16 / mass
+                _dots(queries[r, head], key, begin, old)
+                if rest > 0:
+                    _dots(queries[r, head], key, 0, new)
+                _shares(weights, scores, score_scales[head], powers)
+                _scaled(old, unit[begin:end], powers[254 - top])
+                _scaled(new, unit[:rest], powers[254 - top])
                 total[:] = 0
-                for k in range(n):
-                    slot = head_slot + k if k < until else k - until
-                    gap = max(np.int32(exponent[slot] - top_exponent), np.int32(-100))
-                    weight = np.rint(np.float32(scores[k]) * share * powers[127 + gap])
-                    if weight > 0:
-                        _accumulate(total, weight, value[slot])
-                unit = powers[127 + top_exponent - WEIGHT_BITS]
+                _weighted(old, value, begin, total)
+                if rest > 0:
+                    _weighted(new, value, 0, total)
                 for i in range(h):
-                    y[r, head * h + i] = total[i] * unit
+                    y[r, head * h + i] = total[i] * powers[top - WEIGHT_BITS]
 
 
 @njit(cache=True, nogil=True)
