@@ -1,6 +1,10 @@
-"""Damaged and hostile artifacts: each must be refused by name or open to valid weights.
+"""Damaged and hostile files: each must be refused by name, or be a valid file of something else.
 
     python bench/mutations.py [--count 10000] [--seed 0] [ARTIFACT]
+    python bench/mutations.py --streams [--count 5000] [--seed 0] [ARTIFACT]
+
+The second line mutates a compressed file of five chunks that the artifact made. An accident must
+always be noticed, and what was written before its chunk must be right.
 
 Prints how many were refused and how many opened, the slowest and the peak of memory. The exit code
 is 1 if anything else happened. tests/pack/test_artifact.py runs a smaller number.
@@ -9,6 +13,7 @@ is 1 if anything else happened. tests/pack/test_artifact.py runs a smaller numbe
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import resource
 import struct
@@ -23,6 +28,9 @@ import torch
 
 from fairway.errors import BadInput
 from fairway.pack import artifact
+from fairway.predict.sample import continuation
+from fairway.prove import compress
+from fairway.prove.codec import Reader, join, read_chunk, varint
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "tiny-v2.fairway"
 PARTS = artifact.PARTS
@@ -130,16 +138,92 @@ def run(data: bytes, count: int, seed: int) -> tuple[Counter[str], float]:
     return counts, slowest
 
 
+# Compressed files ---------------------------------------------------------------------------
+
+
+def compressed(model: Path) -> tuple[bytes, list[bytes]]:
+    """A file, and the texts of its chunks: what the model itself writes, and noise."""
+    texts = [b"".join(continuation(model, b"", 60, 1.0, seed)) for seed in range(4)]
+    texts = [text[: compress.CHUNK_BYTES].ljust(compress.CHUNK_BYTES) for text in texts]
+    texts.insert(2, np.random.default_rng(1).bytes(compress.CHUNK_BYTES))
+    target = io.BytesIO()
+    compress.compress(model, io.BytesIO(b"".join(texts)), target, "exact", lambda done: None)
+    return target.getvalue(), texts
+
+
+def chunks_of(data: bytes) -> list[bytes]:
+    """The header and the chunks of a good file, without their checksums."""
+    reader = Reader(data, "")
+    reader.take(9)
+    ends, parts = [0, 9], []
+    reader.check()
+    while reader.position < len(data):
+        ends.append(reader.position)
+        read_chunk(reader)
+        ends.append(reader.position - 4)
+    for start, end in zip(ends[::2], ends[1::2], strict=True):
+        parts.append(data[start:end])
+    return parts
+
+
+def hostile_stream(data: bytes, random: np.random.Generator) -> bytes:
+    """Right checksums around wrong contents."""
+    parts = chunks_of(data)
+    at = int(random.integers(len(parts)))
+    kind = int(random.integers(4))
+    if kind == 0:
+        parts[at] = damaged(parts[at], random)
+    elif kind == 1:
+        other = int(random.integers(len(parts)))
+        parts[at], parts[other] = parts[other], parts[at]
+    elif kind == 2:  # huge claims
+        numbers = [int(random.choice(HUGE)) for _ in range(5)]
+        parts[at] = bytes([int(random.integers(3))]) + b"".join(map(varint, numbers))
+    else:
+        parts.insert(at, random.bytes(int(random.integers(1 << int(random.integers(12))))))
+    return join(parts)
+
+
+def stream_outcome(model: Path, mutant: bytes, accident: bool, texts: list[bytes]) -> str:
+    target = io.BytesIO()
+    try:
+        compress.decompress(model, io.BytesIO(mutant), target, lambda done: None)
+    except BadInput as error:
+        if accident and not b"".join(texts).startswith(target.getvalue()):
+            return "wrong bytes before the damage"
+        return "refused" if str(error) else "refused without a sentence"
+    except Exception as error:  # whatever it is, it is a finding
+        return f"{type(error).__name__}: {error}"
+    return "an accident was not noticed" if accident else "opened"
+
+
+def run_streams(model: Path, count: int, seed: int) -> tuple[Counter[str], float]:
+    data, texts = compressed(model)
+    random, counts, slowest = np.random.default_rng(seed), Counter[str](), 0.0
+    for i in range(count):
+        accident = i % 2 == 0
+        mutant = (damaged if accident else hostile_stream)(data, random)
+        start = time.perf_counter()
+        counts[stream_outcome(model, mutant, accident, texts)] += 1
+        slowest = max(slowest, time.perf_counter() - start)
+    return counts, slowest
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("artifact", nargs="?", type=Path, default=GOLDEN)
     parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--streams", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     data = options.artifact.read_bytes()
     artifact.read(data)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    counts, slowest = run(data, options.count, options.seed)
+    if options.streams:
+        compress.CHUNK_BYTES = 100
+        counts, slowest = run_streams(options.artifact, options.count, options.seed)
+    else:
+        counts, slowest = run(data, options.count, options.seed)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for result, number in counts.most_common():
         print(f"{number:8,} {result}")
