@@ -79,13 +79,19 @@ class Task:
             self._progress.update(self._task, completed=done, note=note)
         elif now - self._last >= _LINE_EVERY_S:
             self._last = now
+            if not self._total:
+                say(f"{self._what}: {done:,.0f} {self._unit}  {note}")
+                return
             left = (self._total - done) / rate if rate > 0 else float("nan")
-            say(f"{self._what}: {done / max(self._total, 1e-9):.0%}  {note}  {left:.0f} s left")
+            say(f"{self._what}: {done / self._total:.0%}  {note}  {left:.0f} s left")
 
 
 @contextmanager
 def track(what: str, total: float, unit: str) -> Iterator[Task]:
-    """Show progress of `what`: a bar on a terminal, a line every 20 s elsewhere."""
+    """Show progress of `what`: a bar on a terminal, a line every 20 s elsewhere.
+
+    A total of 0 is one that nobody knows.
+    """
     if not _console.is_terminal or _console.quiet:
         yield Task(None, TaskID(0), what, total, unit)
         return
@@ -98,7 +104,8 @@ def track(what: str, total: float, unit: str) -> Iterator[Task]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=_console, transient=True) as progress:
-        yield Task(progress, progress.add_task(what, total=total, note=""), what, total, unit)
+        task = progress.add_task(what, total=total or None, note="")
+        yield Task(progress, task, what, total, unit)
 
 
 @contextmanager

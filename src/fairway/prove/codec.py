@@ -10,7 +10,7 @@ import io
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,11 +63,17 @@ def join(parts: Iterable[bytes]) -> bytes:
     return b"".join(framed(parts))
 
 
+class Source(Protocol):
+    """What bytes are read from: fewer than asked for only at the end, or from a pipe."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
 class Reader:
     """Takes fields from a file. Raises BadInput that says which part is truncated or damaged."""
 
-    def __init__(self, source: bytes | BinaryIO, what: str) -> None:
-        self._source = io.BytesIO(source) if isinstance(source, bytes) else source
+    def __init__(self, source: bytes | Source, what: str) -> None:
+        self._source: Source = io.BytesIO(source) if isinstance(source, bytes) else source
         self._checksum = 0  # of this part's bytes so far, started from the part's before
         self.position = 0  # of the next byte to take
         self.enter(what)

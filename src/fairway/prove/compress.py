@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
 import numpy as np
 
 from fairway.errors import BadInput
 from fairway.pack import artifact
-from fairway.prove.codec import Codec, Reader, Tokens, framed, read_chunk
+from fairway.prove.codec import Codec, Reader, Source, Tokens, framed, read_chunk
 from fairway.prove.guard import Guard, computing
 from fairway.recipe import Arithmetic
 from fairway.text.tokenizer import Tokenizer
@@ -29,8 +29,12 @@ _END = b"\0\0"  # what stands for a chunk after the last
 Report = Callable[[int], None]  # told how many bytes of the text are done
 
 
+class Target(Protocol):
+    def write(self, data: bytes, /) -> int: ...
+
+
 def compress(
-    model: Path, source: BinaryIO, target: BinaryIO, arithmetic: Arithmetic, report: Report
+    model: Path, source: Source, target: Target, arithmetic: Arithmetic, report: Report
 ) -> None:
     """Write what `source` holds to `target` as a .fwz file that needs the artifact `model`.
 
@@ -60,7 +64,7 @@ def compress(
             target.write(part)
 
 
-def decompress(model: Path, source: BinaryIO, target: BinaryIO, report: Report) -> None:
+def decompress(model: Path, source: Source, target: Target, report: Report) -> None:
     """Inverse of `compress`. Raises BadInput that names what is wrong, the chunk where it is one.
 
     What has been written to `target` by then is right, and is not all.
@@ -111,7 +115,7 @@ def _header(sha256: str, guard: Guard | None) -> bytes:
     return MAGIC + bytes([VERSION, kind]) + b"".join(h[:_HASH_BYTES] for h in hashes)
 
 
-def _read_full(source: BinaryIO, count: int) -> bytes:
+def _read_full(source: Source, count: int) -> bytes:
     """So many bytes, fewer only at the end: a pipe gives what it has."""
     pieces = []
     while count and (piece := source.read(count)):

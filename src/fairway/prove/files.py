@@ -17,14 +17,15 @@ from fairway import console
 from fairway.course import replacing
 from fairway.errors import BadInput
 from fairway.pack.artifact import MAGIC
-from fairway.prove.compress import Report
+from fairway.prove.codec import Source
+from fairway.prove.compress import Report, Target
 from fairway.results import FileResult
 
 SUFFIX = ".fwz"
 _PIPE = Path("-")
 _NOWHERE = Path("/dev/null")
 
-Work = Callable[[Path, BinaryIO, BinaryIO, Report], None]
+Work = Callable[[Path, Source, Target, Report], None]
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def run(job: Job, artifact: Path, work: Work, verb: str) -> FileResult:
             # Of a compressed file, what has been read is known; how much text it holds is not.
             task.update(count[0].count if verb == "decompress" else done)
 
-        work(artifact, count[0], count[1], report)  # type: ignore[arg-type]
+        work(artifact, *count, report)
         target.flush()
     read, written = (counting.count for counting in count)
     console.say(f"{job.source}: {read:,} bytes, {written:,} written to {job.target}")
