@@ -32,10 +32,10 @@ from numpy.typing import NDArray
 from fairway import console, world
 from fairway.course import Run
 from fairway.exact.network import Network
-from fairway.exact.operands import Operands, prepare
+from fairway.exact.operands import Operands
 from fairway.model.gpt import GPT
 from fairway.pack import artifact
-from fairway.predict.exact import BLOCK, ExactPredictor
+from fairway.predict.exact import BLOCK, ExactEngine
 from fairway.predict.predictor import FloatPredictor
 from fairway.rangecoder import TOTAL
 from fairway.recipe import Score, loads
@@ -89,14 +89,15 @@ def main() -> int:
     world.start("cpu")
     threads = torch.get_num_threads()
     text = texts.load(loads(run.recipe.read_text()), run, opened.tokenizer, None)
-    operands, model = prepare(opened), opened.build_model()
+    engine, model = ExactEngine(opened, threads), opened.build_model()
+    operands = engine.operands
 
     share = args.bytes / text.text_bytes
     documents = np.flatnonzero(text.tokens == operands.bos_id)
     end = int(documents[min(int(share * len(documents)) + 1, len(documents) - 1)])
     tokens = np.array(text.tokens[:end])
     text_bytes = texts.describe(tokens, opened.tokenizer).text_bytes
-    exact = collected(exact_charges(operands, tokens, ROLLING), end)
+    exact = collected(exact_charges(engine, tokens, ROLLING), end)
     real = collected(charges(model, tokens, ROLLING), end)
     floor = -np.log2(2.0**-real * (TOTAL - operands.vocab_size) / TOTAL + 1 / TOTAL)
     difference = exact - real
@@ -112,14 +113,14 @@ def main() -> int:
     timed = tokens[: args.timed]
 
     def score_exact() -> float:
-        return rate(len(timed), lambda: list(exact_charges(operands, timed, ROLLING)))
+        return rate(len(timed), lambda: list(exact_charges(engine, timed, ROLLING)))
 
     def score_float() -> float:
         return rate(len(timed), lambda: list(charges(model, timed, ROLLING)))
 
     scored = alternate({"exact": score_exact, "float": score_float}, args.repeats)
     fed = np.random.default_rng(1).integers(0, operands.vocab_size, (2 * STEPS, args.lanes))
-    predictor = ExactPredictor(operands, args.lanes, threads)
+    predictor = engine.predictor(args.lanes)
 
     def decode_exact() -> float:
         for tokens_of_lanes in fed[:STEPS]:

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fairway.exact.device import DeviceNetwork, Uploaded
 from fairway.exact.network import Network
 from fairway.exact.operands import prepare
 from fairway.exact.reference import Reference
@@ -20,10 +21,14 @@ def stepped(predictor, tokens):
     return np.stack([predictor.step(column).copy() for column in tokens.T], 1)
 
 
-def blocked(operands, tokens, cuts):
+def by_torch(operands, lanes, block):
+    return DeviceNetwork(Uploaded(operands, torch.device("cpu")), lanes)
+
+
+def blocked(operands, tokens, cuts, make=Network):
     """int64[L, S, V+1] from blocks that end at `cuts`."""
     edges = sorted({0, tokens.shape[1], *(c % tokens.shape[1] for c in cuts)})
-    network = Network(operands, len(tokens), max(np.diff(edges)))
+    network = make(operands, len(tokens), max(np.diff(edges)))
     found = []
     for first, last in pairwise(edges):
         table = np.empty((len(tokens) * (last - first), operands.vocab_size + 1), np.int64)
@@ -39,6 +44,8 @@ def test_blocks_of_any_size_equal_the_reference(draw, operands, seed, lanes, cut
     expected = stepped(Reference(operands, lanes), tokens)
     assert np.array_equal(blocked(operands, tokens, cuts), expected)
     assert np.array_equal(blocked(operands, tokens, range(99)), expected)
+    assert np.array_equal(blocked(operands, tokens, cuts, by_torch), expected)
+    assert np.array_equal(blocked(operands, tokens, range(99), by_torch), expected)
 
 
 @given(seeds)
@@ -47,14 +54,14 @@ def test_intervals_are_those_of_the_tables(draw, operands, seed):
     tokens = draw(np.random.default_rng(seed), 1, 50, operands.vocab_size)
     tables = blocked(operands, tokens, [])[0]
     symbols = np.random.default_rng(seed).integers(0, operands.vocab_size, 50)
-    head = Network(operands, 1, 50).forward(tokens)
-    starts, stops = head.intervals(symbols)
     at = np.arange(50)
-    assert np.array_equal(starts, tables[at, symbols])
-    assert np.array_equal(stops, tables[at, symbols + 1])
-    later = Network(operands, 1, 50).forward(tokens).intervals(symbols[40:], 40)
-    assert np.array_equal(later[0], starts[40:])
-    assert np.array_equal(later[1], stops[40:])
+    for head in (make(operands, 1, 50).forward(tokens) for make in (Network, by_torch)):
+        starts, stops = head.intervals(symbols)
+        assert np.array_equal(starts, tables[at, symbols])
+        assert np.array_equal(stops, tables[at, symbols + 1])
+        later = head.intervals(symbols[40:], 40)
+        assert np.array_equal(later[0], starts[40:])
+        assert np.array_equal(later[1], stops[40:])
 
 
 def test_every_frequency_is_at_least_one(draw, operands):
@@ -82,13 +89,13 @@ def test_it_is_the_floating_point_network_to_within_its_rounding(opened, operand
 def test_lanes_that_end_leave_the_others_alone(draw, operands):
     tokens = draw(np.random.default_rng(3), 3, 12, operands.vocab_size)
     expected = blocked(operands, tokens[:1], [])
-    network = Network(operands, 3, 1)
-    for step in range(12):
-        left = 3 - step // 5
-        network.keep(left)
-        table = np.empty((left, operands.vocab_size + 1), np.int64)
-        network.forward(tokens[:left, step : step + 1]).cumulative(table)
-        assert np.array_equal(table[0], expected[0, step])
+    for network in (make(operands, 3, 1) for make in (Network, by_torch)):
+        for step in range(12):
+            left = 3 - step // 5
+            network.keep(left)
+            table = np.empty((left, operands.vocab_size + 1), np.int64)
+            network.forward(tokens[:left, step : step + 1]).cumulative(table)
+            assert np.array_equal(table[0], expected[0, step])
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -117,6 +124,7 @@ def test_coarse_fine_and_wide_codes(draw, make_artifact, pack):
     tokens = draw(np.random.default_rng(6), 2, 20, operands.vocab_size)
     expected = stepped(Reference(operands, 2), tokens)
     assert np.array_equal(blocked(operands, tokens, [7]), expected)
+    assert np.array_equal(blocked(operands, tokens, [7], by_torch), expected)
 
 
 @pytest.mark.parametrize("factor", [1e-3, 10.0, 100.0])
@@ -125,3 +133,4 @@ def test_tiny_and_huge_weights_saturate_alike(draw, make_artifact, factor):
     tokens = draw(np.random.default_rng(7), 2, 20, operands.vocab_size)
     expected = stepped(Reference(operands, 2), tokens)
     assert np.array_equal(blocked(operands, tokens, [3]), expected)
+    assert np.array_equal(blocked(operands, tokens, [3], by_torch), expected)

@@ -4,7 +4,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairway.errors import BadInput
-from fairway.exact.operands import prepare
 from fairway.pack import artifact
 from fairway.predict import lanes
 from fairway.predict.exact import ExactEngine
@@ -17,7 +16,7 @@ def codec(request, artifact_file):
     opened = artifact.read(artifact_file)
     if request.param == "float":
         return Codec(FloatEngine(opened.build_model()), opened.tokenizer)
-    return Codec(ExactEngine(prepare(opened), workers=2), opened.tokenizer)
+    return Codec(ExactEngine(opened, workers=2), opened.tokenizer)
 
 
 def nothing(tokens, bits):
@@ -96,11 +95,10 @@ def test_lockstep_gives_the_bytes_of_the_parallel_pass(artifact_file):
             return None
 
     opened = artifact.read(artifact_file)
-    operands = prepare(opened)
     documents = [b"the cat sat on a mat. " * n for n in (700, 3, 900, 0, 40)]
     bodies = [
         encode(Codec(engine, opened.tokenizer), documents).body
-        for engine in (ExactEngine(operands, 1), ExactEngine(operands, 2), Lockstep(operands, 2))
+        for engine in (ExactEngine(opened, 1), ExactEngine(opened, 2), Lockstep(opened, 2))
     ]
     assert bodies[0] == bodies[1] == bodies[2]
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from fairway.errors import BadInput
-from fairway.exact.operands import prepare
+from fairway.exact.device import Uploaded
 from fairway.pack import artifact
-from fairway.predict.exact import lane_intervals
+from fairway.predict.exact import ExactEngine
 from fairway.predict.lanes import LONGEST_DOCUMENT, Layout, plan
 from fairway.predict.predictor import FloatPredictor
 from fairway.recipe import Score, load, loads
@@ -152,11 +152,10 @@ def test_texts_that_cannot_be_scored(tiny, tmp_path):
         score(recipe, tiny)
 
 
-def exact_nats(operands, tokens, protocol, stride=1):
+def exact_nats(engine, tokens, protocol, stride=1):
     found = np.full(len(tokens), np.nan)
-    for positions, charged in exact_charges(
-        operands, tokens, Score(protocol=protocol, stride=stride)
-    ):
+    how = Score(protocol=protocol, stride=stride)
+    for positions, charged in exact_charges(engine, tokens, how):
         assert np.isnan(found[positions]).all()
         found[positions] = charged
     assert np.isnan(found[0])
@@ -166,32 +165,37 @@ def exact_nats(operands, tokens, protocol, stride=1):
 @pytest.mark.parametrize(("protocol", "stride"), [("plain", 1), ("sliding", 7), ("rolling", 1)])
 def test_exact_scores_are_those_of_floating_point(artifact_file, tokens, protocol, stride):
     opened = artifact.read(artifact_file)
-    exact = exact_nats(prepare(opened), tokens[:900], protocol, stride)
+    exact = exact_nats(ExactEngine(opened), tokens[:900], protocol, stride)
     real = nats(opened.build_model(), tokens[:900], protocol, stride)[1:]
     assert np.abs(exact - real).max() < 0.02
     assert exact.mean() == pytest.approx(real.mean(), abs=1e-4)
 
 
-def test_exact_lanes_cost_what_one_lane_does(artifact_file, tokens):
-    """But for what a cut document loses, it does not matter how many lanes there are."""
-    operands = prepare(artifact.read(artifact_file))
+@pytest.mark.parametrize("device", [None, torch.device("cpu")])
+def test_exact_lanes_cost_what_one_lane_does(artifact_file, tokens, device):
+    """But for what a cut document loses, it does not matter how many lanes there are, how many of
+    them are computed together, nor by which implementation."""
+    engine = ExactEngine(artifact.read(artifact_file), 2)
     documents = np.flatnonzero(tokens == 0)
-    one, two = (
-        {
-            int(p): length
-            for part in lane_intervals(
-                operands, tokens, Layout(len(tokens), plan(len(tokens), documents, lanes), True), 2
-            )
-            for p, length in zip(part.positions, part.lengths, strict=True)
+
+    def lengths(lanes):
+        layout = Layout(len(tokens), plan(len(tokens), documents, lanes), boundaries=True)
+        return {
+            int(position): length
+            for part in engine.intervals(tokens, layout)
+            for position, length in zip(part.positions, part.lengths, strict=True)
         }
-        for lanes in (1, 2)
-    )
-    assert one == two
+
+    one = lengths(1)
+    engine.together = 5
+    if device:
+        engine._uploaded = Uploaded(engine.operands, device)
+    assert lengths(2) == one
 
 
 def test_a_failure_in_a_lane_is_raised(artifact_file):
-    operands = prepare(artifact.read(artifact_file))
+    engine = ExactEngine(artifact.read(artifact_file), 2)
     for length in (2, 300):
         tokens = np.append(0, np.full(length - 1, 60000)).astype(np.uint16)
         with pytest.raises(IndexError):
-            exact_nats(operands, tokens, "rolling")
+            exact_nats(engine, tokens, "rolling")

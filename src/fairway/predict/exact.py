@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import pairwise
 from queue import Queue
 from typing import TypeVar
@@ -19,44 +18,94 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fairway.exact.device import DeviceNetwork, Uploaded
 from fairway.exact.network import Network
-from fairway.exact.operands import Operands
+from fairway.exact.operands import prepare
+from fairway.pack.artifact import Artifact
 from fairway.predict.lanes import Layout
 from fairway.predict.predictor import Intervals, Longs, Predictor
 
 T = TypeVar("T")
 
 BLOCK = 256  # tokens of a lane at a time
+_DEVICE_TOKENS = 1 << 16  # at a time, on a GPU
 _LANES_PER_THREAD = 4  # fewer are not worth a thread's while
 
 
-@dataclass(frozen=True)
 class ExactEngine:
-    """Integers: every way to compute them gives the same bits."""
+    """Integers: every way to compute them gives the same bits. Raises BadInput."""
 
-    operands: Operands
-    workers: int = 1  # threads
+    def __init__(
+        self, artifact: Artifact, workers: int = 1, device: torch.device | str = "cpu"
+    ) -> None:
+        """workers: threads on a CPU."""
+        self.operands = prepare(artifact)
+        place = torch.device(device)
+        self._uploaded = None if place.type == "cpu" else Uploaded(self.operands, place)
+        self.workers = workers if self._uploaded is None else 1
+        # How many lanes are worth computing together when many tokens of each are known.
+        self.together = 1 if self._uploaded is None else _DEVICE_TOKENS // BLOCK
+
+    def network(self, lanes: int, block: int) -> Network | DeviceNetwork:
+        if self._uploaded is None:
+            return Network(self.operands, lanes, block)
+        return DeviceNetwork(self._uploaded, lanes)
 
     def predictor(self, lanes: int) -> Predictor:
-        return ExactPredictor(self.operands, lanes, self.workers)
+        return ExactPredictor(self, lanes)
 
     def intervals(self, tokens: NDArray[np.uint16], layout: Layout) -> Iterator[Intervals]:
-        return lane_intervals(self.operands, tokens, layout, self.workers)
+        """Of all that the lanes of `layout` code of tokens uint16[N], in any order."""
+
+        def group(start: int) -> Iterator[Intervals]:
+            first = layout.first[start : start + self.together]
+            length = layout.length[start : start + self.together]
+            longest = int(length[0])
+            network = self.network(len(first), min(BLOCK, max(longest, 1)))
+            for done in range(0, longest, BLOCK):
+                offset = np.arange(done, min(done + BLOCK, longest))
+                left = int((length > done).sum())  # the longest lanes come first
+                network.keep(left)
+                # A lane that ends within the block is filled up with anything.
+                where = np.minimum(first[:left, None] + offset, len(tokens) - 1)
+                fed = np.where(offset == 0, self.operands.bos_id, tokens[where - 1])
+                head = network.forward(fed.astype(np.int64))
+                for lane in range(left):
+                    count = min(int(length[lane]) - done, len(offset))
+                    positions = where[lane, :count]
+                    symbols = tokens[positions].astype(np.int64)
+                    yield Intervals(positions, *head.intervals(symbols, lane * len(offset)))
+
+        return _side_by_side(group, range(0, layout.lanes, self.together), self.workers)
+
+    def window_intervals(
+        self, tokens: NDArray[np.uint16], windows: Iterable[tuple[int, int, int]]
+    ) -> Iterator[Intervals]:
+        """The same for windows (start, first, end) that each start anew: score/windows.py."""
+
+        def one(window: tuple[int, int, int]) -> Iterator[Intervals]:
+            start, first, end = window
+            head = self.network(1, end - start).forward(tokens[None, start:end].astype(np.int64))
+            positions = np.arange(first + 1, end + 1)
+            symbols = tokens[positions].astype(np.int64)
+            yield Intervals(positions, *head.intervals(symbols, first - start))
+
+        return _side_by_side(one, windows, self.workers)
 
 
 class ExactPredictor:
-    """A Predictor whose lanes are shared by `workers` threads."""
+    """A Predictor whose lanes are shared by an engine's threads."""
 
-    def __init__(self, operands: Operands, lanes: int, workers: int) -> None:
-        count = max(1, min(workers, lanes // _LANES_PER_THREAD))
+    def __init__(self, engine: ExactEngine, lanes: int) -> None:
+        count = max(1, min(engine.workers, lanes // _LANES_PER_THREAD))
         edges = [lanes * i // count for i in range(count + 1)]
         self._first = edges[:-1]
-        self._parts = [Network(operands, last - first, 1) for first, last in pairwise(edges)]
+        self._parts = [engine.network(last - first, 1) for first, last in pairwise(edges)]
         self._pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
-        self._table = np.empty((lanes, operands.vocab_size + 1), np.int64)
+        self._table = np.empty((lanes, engine.operands.vocab_size + 1), np.int64)
 
     def step(self, tokens: Longs) -> Longs:
-        def one(first: int, part: Network) -> None:
+        def one(first: int, part: Network | DeviceNetwork) -> None:
             mine = tokens[first : first + part.lanes]
             if len(mine) < part.lanes:
                 part.keep(len(mine))
@@ -66,43 +115,6 @@ class ExactPredictor:
         for _ in self._pool.map(one, self._first, self._parts):
             pass
         return self._table[: len(tokens)]
-
-
-def lane_intervals(
-    operands: Operands, tokens: NDArray[np.uint16], layout: Layout, workers: int
-) -> Iterator[Intervals]:
-    """Of all that the lanes of `layout` code of tokens uint16[N], in any order."""
-
-    def lane(i: int) -> Iterator[Intervals]:
-        first, length = int(layout.first[i]), int(layout.length[i])
-        fed = np.empty(length, np.int64)
-        fed[:1], fed[1:] = operands.bos_id, tokens[first : first + length - 1]
-        network = Network(operands, 1, min(BLOCK, max(length, 1)))
-        for done in range(0, length, BLOCK):
-            block = slice(done, min(done + BLOCK, length))
-            positions = np.arange(first + block.start, first + block.stop)
-            head = network.forward(fed[None, block])
-            yield Intervals(positions, *head.intervals(tokens[positions].astype(np.int64)))
-
-    return _side_by_side(lane, range(layout.lanes), workers)
-
-
-def window_intervals(
-    operands: Operands,
-    tokens: NDArray[np.uint16],
-    windows: Iterable[tuple[int, int, int]],
-    workers: int,
-) -> Iterator[Intervals]:
-    """The same for windows (start, first, end) that each start anew: score/windows.py."""
-
-    def one(window: tuple[int, int, int]) -> Iterator[Intervals]:
-        start, first, end = window
-        head = Network(operands, 1, end - start).forward(tokens[None, start:end].astype(np.int64))
-        positions = np.arange(first + 1, end + 1)
-        symbols = tokens[positions].astype(np.int64)
-        yield Intervals(positions, *head.intervals(symbols, first - start))
-
-    return _side_by_side(one, windows, workers)
 
 
 def _side_by_side(

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairway import world
-from fairway.exact.operands import prepare
 from fairway.pack import artifact
-from fairway.predict.exact import ExactPredictor
+from fairway.predict.exact import ExactEngine
 from fairway.predict.predictor import FloatPredictor, Predictor
 from fairway.recipe import Arithmetic
 
@@ -45,7 +44,7 @@ def continuation(
     here = world.start()
     predictor: Predictor
     if arithmetic == "exact":
-        predictor = ExactPredictor(prepare(opened), 1, 1)
+        predictor = ExactEngine(opened).predictor(1)
     else:
         network = opened.build_model(here.device)
         network.dtype = here.dtype

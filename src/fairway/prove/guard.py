@@ -23,7 +23,6 @@ import torch
 
 from fairway import world
 from fairway.errors import BadInput, Interrupted
-from fairway.exact.operands import prepare
 from fairway.model.gpt import GPT
 from fairway.pack.artifact import Artifact
 from fairway.predict.exact import ExactEngine
@@ -90,7 +89,7 @@ def computing(
     torch.set_num_threads(1)
     try:
         if arithmetic == "exact":
-            yield ExactEngine(prepare(artifact), threads), None
+            yield ExactEngine(artifact, threads, here.device), None
             return
         model = artifact.build_model(here.device)
         model.dtype = here.dtype

@@ -22,11 +22,10 @@ from torch.nn.functional import cross_entropy
 from fairway import console, world
 from fairway.course import Run
 from fairway.errors import BadInput, Interrupted
-from fairway.exact.operands import Operands, prepare
 from fairway.model.cache import Cache
 from fairway.model.gpt import GPT
 from fairway.pack import artifact
-from fairway.predict.exact import lane_intervals, window_intervals
+from fairway.predict.exact import ExactEngine
 from fairway.predict.lanes import Layout, plan
 from fairway.recipe import Recipe, Score
 from fairway.results import ScoreResult
@@ -55,11 +54,11 @@ def score(recipe: Recipe, run: Run, text: Path | None = None) -> ScoreResult:
     finished = place.fresh("score", stamp, ScoreResult)
     if finished and finished.text_sha256 == subject.text_sha256:
         return finished
-    began = time.perf_counter()
+    here, began = world.start(), time.perf_counter()
     if recipe.score.arithmetic == "exact":
-        charged = exact_charges(prepare(opened), subject.tokens, recipe.score)
+        engine = ExactEngine(opened, torch.get_num_threads(), here.device)
+        charged = exact_charges(engine, subject.tokens, recipe.score)
     else:
-        here = world.start()
         model = opened.build_model(here.device)
         model.dtype = here.dtype
         charged = charges(model, subject.tokens, recipe.score)
@@ -110,15 +109,13 @@ def charges(model: GPT, tokens: NDArray[np.uint16], how: Score) -> Charges:
     return _windowed(model, ids, _planned(len(tokens), model.shape.window, how))
 
 
-def exact_charges(operands: Operands, tokens: NDArray[np.uint16], how: Score) -> Charges:
+def exact_charges(engine: ExactEngine, tokens: NDArray[np.uint16], how: Score) -> Charges:
     """The same in exact arithmetic: the lengths of the codes that `prove` writes."""
-    workers = torch.get_num_threads()
     if how.protocol == "rolling":
-        layout = _layout(tokens, operands.bos_id)
-        found = lane_intervals(operands, tokens, layout, workers)
+        found = engine.intervals(tokens, _layout(tokens, engine.operands.bos_id))
     else:
-        planned = _planned(len(tokens), operands.shape.window, how)
-        found = window_intervals(operands, tokens, planned, workers)
+        planned = _planned(len(tokens), engine.operands.shape.window, how)
+        found = engine.window_intervals(tokens, planned)
     return ((part.positions, part.lengths * log(2)) for part in found)
 
 
