@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import torch
 
+from fairway import console
 from fairway.model.gpt import GPT
 from fairway.text.tokenizer import Tokenizer
 
@@ -19,7 +21,7 @@ def validate(
 ) -> tuple[float, float]:
     """(nats per token, bits per byte) of tokens uint16[N]; every token but the first is charged.
 
-    `limit` > 0 looks at the first so many tokens only.
+    `limit` > 0 looks at the first so many tokens only, and shows no progress.
     """
     tokens = tokens[: limit + 1] if limit else tokens
     ids = torch.from_numpy(tokens.astype(np.int64)).to(model.embed.tokens.device)
@@ -30,9 +32,13 @@ def validate(
     batches = [rows[i : i + size] for i in range(0, len(rows), size)]
     if whole < charged:
         batches.append([(ids[whole:-1], ids[whole + 1 :])])
-    nats = 0.0
-    for batch in batches:
-        x, y = torch.stack([r[0] for r in batch]), torch.stack([r[1] for r in batch])
-        nats += float(model.loss(x, y)) * x.numel()
+    nats, done = 0.0, 0
+    with nullcontext() if limit else console.track("validate", charged, "tokens") as task:
+        for batch in batches:
+            x, y = torch.stack([r[0] for r in batch]), torch.stack([r[1] for r in batch])
+            nats += float(model.loss(x, y)) * x.numel()
+            done += x.numel()
+            if task:
+                task.update(done)
     text_bytes = int(tokenizer.byte_lengths(tokens).sum())
     return nats / charged, nats / math.log(2) / text_bytes
