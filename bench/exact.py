@@ -8,8 +8,8 @@ coder gives every symbol at least 2^-30, and the second figure adds that floor t
 
 Speed: tokens per second, medians of turns that alternate. Scoring runs `score` on both sides with
 all threads. Decoding advances --lanes lanes by a token per step, with what a decoder computes, the
-tables of the coder; the floating-point side uses one thread, as its files need, and as many such
-decoders side by side as there are threads.
+tables of the coder; the floating-point side uses one thread per decoder, as its files need, and as
+many decoders side by side as there are threads, which share the lanes.
 """
 
 from __future__ import annotations
@@ -128,7 +128,8 @@ def main() -> int:
         return rate(STEPS * args.lanes, lambda: [predictor.step(t) for t in fed[STEPS:]])
 
     def decode_float() -> float:
-        return threads * STEPS * args.lanes / _side_by_side(model, fed, args.lanes, threads)
+        each = args.lanes // threads
+        return threads * STEPS * each / _side_by_side(model, fed[:, :each], threads)
 
     decoded = alternate({"exact": decode_exact, "float": decode_float}, args.repeats)
     for name, pair in (("score", scored), ("decode", decoded)):
@@ -156,12 +157,12 @@ def _profile(profile: cProfile.Profile, operands: Operands, tokens: NDArray[np.u
     profile.disable()
 
 
-def _side_by_side(model: GPT, fed: NDArray[np.int64], lanes: int, threads: int) -> float:
+def _side_by_side(model: GPT, fed: NDArray[np.int64], threads: int) -> float:
     """Seconds for STEPS steps of `threads` float decoders, each in a thread of its own."""
 
     def one(_: int) -> float:
         torch.set_num_threads(1)
-        predictor = FloatPredictor(model, lanes)
+        predictor = FloatPredictor(model, fed.shape[1])
         for tokens in fed[:STEPS]:
             predictor.step(tokens)
         began = time.perf_counter()
