@@ -1,5 +1,6 @@
 """The fast network equals the reference bit for bit, however its work is cut."""
 
+import dataclasses
 from itertools import pairwise
 
 import numpy as np
@@ -84,6 +85,28 @@ def test_it_is_the_floating_point_network_to_within_its_rounding(opened, operand
     kl = (2**real * (real - exact)).sum(-1)
     assert kl.max() < 1e-4  # bits per token
     assert abs(kl.mean()) < 1e-5
+
+
+@pytest.mark.parametrize("factor", [3e3, 1e9])
+def test_a_residual_stream_may_grow(draw, make_artifact, factor):
+    """As it does in trained networks of many layers; 1e9 leaves every fixed range."""
+    opened = make_artifact({"num_layers": 4})
+    state = dict(opened.state)
+    for name in state:
+        if name.endswith("mlp_scale"):
+            state[name] = state[name] * min(factor, 2.0**19)
+    grown = dataclasses.replace(opened, state=state)
+    operands = prepare(grown)
+    tokens = draw(np.random.default_rng(9), 2, 16, operands.vocab_size)
+    tokens[:, 0] = 0
+    expected = stepped(Reference(operands, 2), tokens)
+    assert np.array_equal(blocked(operands, tokens, [5]), expected)
+    assert np.array_equal(blocked(operands, tokens, [5], by_torch), expected)
+    exact = np.log2(np.diff(expected, axis=-1) / 2**30)
+    with torch.inference_mode():
+        logits = grown.build_model().logits(torch.from_numpy(tokens)).double()
+    real = logits.log_softmax(-1).numpy() / np.log(2)
+    assert (2**real * (real - exact)).sum(-1).max() < 1e-3
 
 
 def test_lanes_that_end_leave_the_others_alone(draw, operands):

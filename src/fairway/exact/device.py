@@ -132,26 +132,31 @@ class DeviceNetwork:
             starts = np.maximum.accumulate(starts, 1)
             alone |= tokens == p.bos_id
         x = x0 = self._smeared(self._embedded(tokens, before, alone), alone)
+        e = none = torch.zeros(len(x), dtype=torch.int64, device=self._device)
         cos, sin = self._rotary(positions - starts)
         oldest = max(0, self._position - (shape.window - 1))
         keys = np.arange(oldest, self._position + S)
         low = np.maximum(starts, positions - shape.window + 1)
         mask = (keys >= low[..., None]) & (keys <= positions[:, None])
         reach = torch.from_numpy(mask).to(self._device)  # [L, S, n]
-        stack: list[Tensor] = []
+        stack: list[tuple[Tensor, Tensor]] = []
         for i, layer in enumerate(p.layers):
             qkv, o, up, down = self._layers[i]
             if layer.skip is not None:
-                x = _saturated(x + _fixed(stack.pop().float() * self._vector(layer.skip)))
+                skipped, scale = stack.pop()
+                t = skipped.float() * self._vector(layer.skip) * self._powers[127 + scale, None]
+                x, e = self._sum(x, e, t)
             m = self._vector(layer.mix)
-            x = _saturated(_fixed(x.float() * m[0]) + _fixed(x0.float() * m[1]))
+            kept = x.float() * m[0] * self._powers[127 + e, None]
+            x, e = self._sum(torch.zeros_like(x), none, kept)
+            x, e = self._sum(x, e, x0.float() * m[1])
             y = self._attention(i, layer, qkv, x, lanes, cos, sin, reach)
-            x = self._add(x, o, *self._input(y, o))
+            x, e = self._add(x, e, o, *self._input(y, o))
             codes, unit = self._normed(x, up)
-            hidden = torch.clamp(up(codes) * up.rows * unit[:, None], min=0)
-            x = self._add(x, down, *self._input(hidden * hidden, down))
+            hidden = torch.clamp(up(codes) * up.rows * unit[:, None], 0, float(ops.HUGE_ROOT))
+            x, e = self._add(x, e, down, *self._input(hidden * hidden, down))
             if i < shape.num_layers // 2:
-                stack.append(x)
+                stack.append((x, e))
         self._position += S
         self._document, self._token = starts[:, -1].copy(), tokens[:, -1].astype(np.int64)
         return DeviceHead(self, x)
@@ -171,7 +176,9 @@ class DeviceNetwork:
                 mixed = np.bitwise_xor(36313 * tokens, 27191 * np.maximum(before, 0)) % last
                 rows = np.where(alone, last, mixed).reshape(-1)
             codes, unit = self._input(self._vector(p.bigram_codes[rows]), self._bigram)
-            x = self._add(x, self._bigram, codes, unit * self._vector(p.bigram_scales[rows]))
+            unit = unit * self._vector(p.bigram_scales[rows])
+            none = torch.zeros(len(x), dtype=torch.int64, device=self._device)
+            x, _ = self._add(x, none, self._bigram, codes, unit)
         n = self._inverse_rms(x) * self._powers[127 + RESIDUAL_BITS]
         return _fixed(x.float() * n[:, None])
 
@@ -184,7 +191,7 @@ class DeviceNetwork:
         self._last = by_lane[:, -1]
         still = alone.reshape(-1, 1) & self._operands.shape.document_aware
         move = torch.where(torch.from_numpy(still).to(self._device), 0, before - x)
-        return _saturated(x + _fixed(move.float() * self._vector(gate)))
+        return x + _fixed(move.float() * self._vector(gate))
 
     def _rotary(self, places: Longs) -> tuple[Tensor, Tensor]:
         """Cosines and sines [N, 1, h/2], int32."""
@@ -274,8 +281,20 @@ class DeviceNetwork:
         codes, unit = self._input(x.float(), product)
         return codes, unit * self._inverse_rms(x)
 
-    def _add(self, x: Tensor, product: _Product, codes: Tensor, unit: Tensor) -> Tensor:
-        return _saturated(x + _fixed(product(codes) * product.rows * unit[:, None]))
+    def _add(
+        self, x: Tensor, e: Tensor, product: _Product, codes: Tensor, unit: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        return self._sum(x, e, product(codes) * product.rows * unit[:, None])
+
+    def _sum(self, x: Tensor, e: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """1.1: x · 2^e + t, rows of int32 and of float32."""
+        t = t.clamp(-float(ops.HUGE), float(ops.HUGE))
+        above = torch.frexp(t.abs().amax(-1))[1].long()
+        raised = torch.maximum(e, above - ops.LARGEST_BITS)
+        x = _shifted(x, (raised - e).clamp(max=31))
+        x = x + torch.round(t * self._powers[127 - raised, None]).to(torch.int32)
+        over = (x.abs().amax(-1) > ops.LARGEST).long()
+        return _shifted(x, over), raised + over
 
     def _inverse_rms(self, x: Tensor) -> Tensor:
         """1.5: of int32[N, d], float32[N]."""
@@ -354,8 +373,10 @@ def _fixed(t: Tensor) -> Tensor:
     return torch.round(t.clamp(-limit, limit)).to(torch.int32)
 
 
-def _saturated(x: Tensor) -> Tensor:
-    return x.clamp(-ops.LARGEST, ops.LARGEST)
+def _shifted(x: Tensor, shift: Tensor) -> Tensor:
+    """Rows of int32 [N, d], rounded half up to 2^shift [N]."""
+    half = torch.where(shift > 0, 1 << (shift - 1).clamp(min=0), 0)
+    return (x + half[:, None].to(torch.int32)) >> shift[:, None].to(torch.int32)
 
 
 def _half_up(x: Tensor, bits: int) -> Tensor:

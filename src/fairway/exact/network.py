@@ -66,28 +66,27 @@ class Network:
         alone = before < 0
         if shape.document_aware:
             alone |= flat == p.bos_id
-        x = self._embed(flat, before, alone)
-        x = self._smear(x, alone, lanes, S)
-        x0 = x.copy()
+        x = self._smear(self._embed(flat, before, alone), alone, lanes, S)
+        x0, e, t = x.copy(), np.zeros(N, np.int32), np.empty(shape.dim, np.float32)
         pairs = (N, shape.head_dim // 2)
         cos, sin = np.empty(pairs, np.int32), np.empty(pairs, np.int32)
         relative = np.tile(positions, lanes) - starts
-        t = p.tables
-        ops.angles(relative, t.turns, t.cosines, t.sines, 64 - TURN_BITS, cos, sin)
-        stack: list[Ints] = []
+        tables = p.tables
+        ops.angles(
+            relative, tables.turns, tables.cosines, tables.sines, 64 - TURN_BITS, cos, sin
+        )  # fmt: skip
+        stack: list[tuple[Ints, Ints]] = []
         for i, layer in enumerate(p.layers):
-            skip, skipped = layer.skip, x
-            if skip is not None:
-                skipped = stack.pop()
-            ops.mix(x, x0, layer.mix, _NO_SKIP if skip is None else skip, skipped)
+            skip, skipped = (_NO_SKIP, (x, e)) if layer.skip is None else (layer.skip, stack.pop())
+            ops.mix(x, e, x0, layer.mix, skip, *skipped, t, ops.POWERS)
             y = self._attention(i, x, lanes, starts, cos, sin)
-            _add(x, layer.o, *_input(y, layer.o))
+            _add(x, e, layer.o, *_input(y, layer.o))
             codes, tok = _norm_input(x, layer.up)
             hidden = _multiply(layer.up, codes)
             ops.relu_squared(hidden, layer.up.rows, tok)
-            _add(x, layer.down, *_input(hidden, layer.down))
+            _add(x, e, layer.down, *_input(hidden, layer.down))
             if i < shape.num_layers // 2:
-                stack.append(x.copy())
+                stack.append((x.copy(), e.copy()))
         self._position += S
         self._document = starts.reshape(lanes, S)[:, -1].copy()
         self._token = tokens[:, -1].astype(np.int64)
@@ -119,7 +118,7 @@ class Network:
                 rows, p.bigram_codes, p.bigram_scales, b.columns, b.scales, b.inverses,
                 ops.POWERS, np.empty(n, np.float32), codes, tok,
             )  # fmt: skip
-            _add(x, b, codes, tok)
+            _add(x, np.zeros(len(x), np.int32), b, codes, tok)  # normalised at once
         ops.normalize(x, RESIDUAL_BITS, ops.POWERS)
         return x
 
@@ -226,5 +225,7 @@ def _scaling(product: Product) -> tuple[Floats, Floats, Floats]:
     return product.columns, product.scales, product.inverses
 
 
-def _add(x: Ints, product: Product, codes: Floats, tok: Floats) -> None:
-    ops.add_scaled(x, _multiply(product, codes), product.rows, tok)
+def _add(x: Ints, e: Ints, product: Product, codes: Floats, tok: Floats) -> None:
+    """Add a product's result to the rows of the residual stream, x · 2^e."""
+    t = np.empty(x.shape[1], np.float32)
+    ops.add_scaled(x, e, _multiply(product, codes), product.rows, tok, t, ops.POWERS)

@@ -148,7 +148,7 @@ def prepare(artifact: Artifact) -> Operands:
         gates = small["embed.smear_gate"].tolist()
         gate = np.array([sigmoid(g) for g in gates], np.float32)
     embedding = state["embed.tokens"].numpy() * np.float32(1 << EMBEDDING_BITS)
-    if np.abs(embedding).max(initial=0) > 1 << 29:
+    if np.abs(embedding).max(initial=0) > 1 << 28:
         raise _unsafe("embed.tokens is too large")
     cap = np.float32((1 << CAP_BITS) / shape.softcap)
     return Operands(

@@ -19,7 +19,10 @@ from numba import njit
 from fairway.exact.operands import CAP_REACH, CAP_STEP_BITS, EXPONENT_BITS, WEIGHT_BITS
 from fairway.rangecoder import TOTAL
 
-LARGEST = 1 << 29  # magnitude of a residual; beyond, it saturates
+LARGEST_BITS = 28
+LARGEST = 1 << LARGEST_BITS  # magnitude of a residual; beyond, its row's exponent rises
+HUGE = np.float32(2.0**100)  # magnitude of what is added to one; beyond, it saturates
+HUGE_ROOT = np.float32(2.0**50)
 HEAD_INPUT = (1 << 14) - 1
 POWERS = np.ldexp(np.float32(1), np.arange(-127, 128)).astype(np.float32)  # [e + 127] = 2^e
 HEAD_SCALES = (HEAD_INPUT * 8 / np.arange(9, 17)).astype(np.float32)
@@ -102,11 +105,6 @@ def _fixed(t):  # type: ignore[no-untyped-def]
     return np.int32(np.rint(min(max(t, low), high)))
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _saturated(x):  # type: ignore[no-untyped-def]
-    return np.int32(min(max(np.int32(x), np.int32(-LARGEST)), np.int32(LARGEST)))
-
-
 @njit(cache=True, nogil=True)
 def bigram_input(rows, codes, row_scales, columns, scales, inverses, powers, a, out, tok):  # type: ignore[no-untyped-def]
     """A bigram's row of codes as the input of its projection."""
@@ -120,11 +118,41 @@ def bigram_input(rows, codes, row_scales, columns, scales, inverses, powers, a, 
 
 
 @njit(cache=True, nogil=True)
-def add_scaled(x, acc, rows, tok):  # type: ignore[no-untyped-def]
-    """x += rint(acc · rows · tok): what a product adds to the residual stream."""
+def _add_row(x, e, t, bits, powers):  # type: ignore[no-untyped-def]
+    """x · 2^e += t, a row of int32 and of float32, which may be changed; returns the new e.
+
+    `bits` is the same memory as t, as int32.
+    """
+    largest = np.int32(0)
+    for i in range(x.shape[0]):
+        t[i] = min(max(t[i], -HUGE), HUGE)
+        largest = max(largest, np.int32(bits[i] & 0x7FFFFFFF))
+    raised = max(np.int32(e), np.int32((largest >> 23) - 126 - LARGEST_BITS))
+    shift = np.int32(min(raised - e, 31))
+    if shift > 0:
+        half = np.int32(1 << shift - 1)
+        for i in range(x.shape[0]):
+            x[i] = np.int32(x[i] + half) >> shift
+    factor = powers[127 - raised]
+    top = np.int32(0)
+    for i in range(x.shape[0]):
+        x[i] = np.int32(x[i] + np.int32(np.rint(t[i] * factor)))
+        top = max(top, np.int32(abs(x[i])))
+    if top > LARGEST:
+        for i in range(x.shape[0]):
+            x[i] = np.int32(x[i] + 1) >> 1
+        raised = np.int32(raised + 1)
+    return raised
+
+
+@njit(cache=True, nogil=True)
+def add_scaled(x, e, acc, rows, tok, t, powers):  # type: ignore[no-untyped-def]
+    """x · 2^e += acc · rows · tok: what a product adds to the residual stream."""
+    bits = t.view(np.int32)
     for r in range(x.shape[0]):
         for i in range(x.shape[1]):
-            x[r, i] = _saturated(x[r, i] + _fixed(acc[r, i] * rows[i] * tok[r]))
+            t[i] = acc[r, i] * rows[i] * tok[r]
+        e[r] = _add_row(x[r], e[r], t, bits, powers)
 
 
 @njit(cache=True, nogil=True)
@@ -142,20 +170,25 @@ def smear(x, before, alone, gate, out):  # type: ignore[no-untyped-def]
     for r in range(x.shape[0]):
         for i in range(x.shape[1]):
             move = np.int32(0) if alone[r] else np.int32(before[r, i] - x[r, i])
-            out[r, i] = _saturated(x[r, i] + _fixed(np.float32(move) * gate[i]))
+            out[r, i] = x[r, i] + _fixed(np.float32(move) * gate[i])
 
 
 @njit(cache=True, nogil=True)
-def mix(x, x0, factors, skip, skipped):  # type: ignore[no-untyped-def]
+def mix(x, e, x0, factors, skip, skipped, skipped_e, t, powers):  # type: ignore[no-untyped-def]
     """x ← m₀·(x + w·skipped) + m₁·x0, each product rounded; no skip where `skip` is empty."""
-    with_skip = skip.shape[0] > 0
+    bits = t.view(np.int32)
     for r in range(x.shape[0]):
+        if skip.shape[0] > 0:
+            for i in range(x.shape[1]):
+                t[i] = np.float32(skipped[r, i]) * skip[i] * powers[127 + skipped_e[r]]
+            e[r] = _add_row(x[r], e[r], t, bits, powers)
         for i in range(x.shape[1]):
-            y = x[r, i]
-            if with_skip:
-                y = _saturated(y + _fixed(np.float32(skipped[r, i]) * skip[i]))
-            kept = _fixed(np.float32(y) * factors[0, i])
-            x[r, i] = _saturated(kept + _fixed(np.float32(x0[r, i]) * factors[1, i]))
+            t[i] = np.float32(x[r, i]) * factors[0, i] * powers[127 + e[r]]
+            x[r, i] = 0
+        e[r] = _add_row(x[r], 0, t, bits, powers)
+        for i in range(x.shape[1]):
+            t[i] = np.float32(x0[r, i]) * factors[1, i]
+        e[r] = _add_row(x[r], e[r], t, bits, powers)
 
 
 @njit(cache=True, nogil=True)
@@ -185,7 +218,7 @@ def relu_squared(acc, rows, tok):  # type: ignore[no-untyped-def]
     """acc ← relu(acc · rows · tok)²."""
     for r in range(acc.shape[0]):
         for i in range(acc.shape[1]):
-            t = max(acc[r, i] * rows[i] * tok[r], np.float32(0))
+            t = min(max(acc[r, i] * rows[i] * tok[r], np.float32(0)), HUGE_ROOT)
             acc[r, i] = t * t
 
 

@@ -30,7 +30,8 @@ from fairway.exact.operands import (
 Array = NDArray[Any]
 F = np.float32
 TOTAL_BITS = 30
-SATURATION = 1 << 29
+LARGEST_BITS = 28
+HUGE = F(2.0**100)
 ZERO = F(2.0**-100)
 
 
@@ -59,20 +60,25 @@ class Reference:
             alone |= tokens == p.bos_id
         before = self.tokens[:, -2] if position else np.zeros(n, np.int64)
         x = x0 = self._smear(self._embed(tokens, before, alone), alone)
-        stack: list[Array] = []
+        e = np.zeros(n, np.int64)
+        stack: list[tuple[Array, Array]] = []
         encoders = p.shape.num_layers // 2
         for i, layer in enumerate(p.layers):
             if layer.skip is not None:
-                x = saturate(x + fixed(F(stack.pop()) * layer.skip))
-            x = saturate(fixed(F(x) * layer.mix[0]) + fixed(F(x0) * layer.mix[1]))
+                skipped, scale = stack.pop()
+                x, e = add(x, e, F(skipped) * layer.skip * np.ldexp(F(1), scale)[:, None])
+            kept = F(x) * layer.mix[0] * np.ldexp(F(1), e)[:, None]
+            x, e = add(np.zeros_like(x), np.zeros_like(e), kept)
+            x, e = add(x, e, F(x0) * layer.mix[1])
             y = self._attention(i, x, position, starts)
-            x = self._add(x, layer.o, *product_input(layer.o, y))
+            x, e = add(x, e, scaled_product(layer.o, *product_input(layer.o, y)))
             codes, scale = product_input(layer.up, F(x))
             hidden = product(layer.up, codes) * layer.up.rows * (scale * inverse_rms(x))[:, None]
-            hidden = np.maximum(hidden, F(0))
-            x = self._add(x, layer.down, *product_input(layer.down, hidden * hidden))
+            hidden = np.clip(hidden, F(0), F(2.0**50))
+            codes, scale = product_input(layer.down, hidden * hidden)
+            x, e = add(x, e, scaled_product(layer.down, codes, scale))
             if i < encoders:
-                stack.append(x)
+                stack.append((x, e))
         return self._frequencies(x)
 
     def _embed(self, tokens: Array, before: Array, alone: Array) -> Array:
@@ -85,7 +91,8 @@ class Reference:
             if last:
                 rows = np.where(alone, last, ((36313 * tokens) ^ (27191 * before)) % last)
             codes, scale = product_input(p.bigram, p.bigram_codes[rows])
-            x = self._add(x, p.bigram, codes, scale * p.bigram_scales[rows])
+            found = scaled_product(p.bigram, codes, scale * p.bigram_scales[rows])
+            x, _ = add(x, np.zeros(len(x), np.int64), found)
         return fixed(F(x) * (inverse_rms(x) * F(1 << RESIDUAL_BITS))[:, None])
 
     def _smear(self, x: Array, alone: Array) -> Array:
@@ -94,10 +101,7 @@ class Reference:
         still = alone & self.p.shape.document_aware
         move = np.where(still[:, None], 0, self.embedding - x)
         self.embedding = x
-        return saturate(x + fixed(F(move) * self.p.smear_gate))
-
-    def _add(self, x: Array, by: Product, codes: Array, scale: Array) -> Array:
-        return saturate(x + fixed(product(by, codes) * by.rows * scale[:, None]))
+        return x + fixed(F(move) * self.p.smear_gate)
 
     def _attention(self, i: int, x: Array, position: int, starts: Array) -> Array:
         """5: float32[n, H·h]."""
@@ -175,12 +179,25 @@ class Reference:
 
 def fixed(t: Array) -> Array:
     """1.2: float32 → integers, saturated."""
-    found: Array = np.rint(np.clip(t, F(-SATURATION), F(SATURATION))).astype(np.int64)
+    limit = F(1 << LARGEST_BITS)
+    found: Array = np.rint(np.clip(t, -limit, limit)).astype(np.int64)
     return found
 
 
-def saturate(x: Array) -> Array:
-    return np.clip(x, -SATURATION, SATURATION)
+def add(x: Array, e: Array, t: Array) -> tuple[Array, Array]:
+    """1.1: x · 2^e + t, rows of integers and of float32."""
+    t = np.clip(t, -HUGE, HUGE)
+    x, e = x.copy(), e.copy()
+    for r in range(len(x)):
+        above = int(np.frexp(np.abs(t[r]).max())[1])  # |t| < 2^above
+        raised = max(int(e[r]), above - LARGEST_BITS)
+        if raised > e[r]:
+            x[r] = half_up(x[r], min(raised - int(e[r]), 31))
+        x[r] += np.rint(t[r] * np.ldexp(F(1), -raised)).astype(np.int64)
+        if np.abs(x[r]).max() > 1 << LARGEST_BITS:
+            x[r], raised = half_up(x[r], 1), raised + 1
+        e[r] = raised
+    return x, e
 
 
 def half_up(x: Array, bits: int) -> Array:
@@ -211,6 +228,12 @@ def product(by: Product, codes: Array) -> Array:
     """1.4: Σ codes · codes in integers, then float32."""
     weights = np.concatenate(by.pieces, 1).astype(np.int64)
     found: Array = (codes @ weights.T).astype(np.float32)
+    return found
+
+
+def scaled_product(by: Product, codes: Array, unit: Array) -> Array:
+    """1.4: (Σ codes · codes) · rows · unit in float32."""
+    found: Array = product(by, codes) * by.rows * unit[:, None]
     return found
 
 
