@@ -38,15 +38,20 @@ def blocked(operands, tokens, cuts, make=Network):
     return np.concatenate(found, 1)
 
 
+def equal_to_the_reference(operands, tokens, cuts):
+    """Both networks, in blocks that end at `cuts` and token by token; returns the tables."""
+    expected = stepped(Reference(operands, len(tokens)), tokens)
+    for make in (Network, by_torch):
+        assert np.array_equal(blocked(operands, tokens, cuts, make), expected)
+        assert np.array_equal(blocked(operands, tokens, range(99), make), expected)
+    return expected
+
+
 @given(seeds, st.integers(1, 3), st.lists(st.integers(0, 99), max_size=5))
 @settings(max_examples=6, deadline=None)
 def test_blocks_of_any_size_equal_the_reference(draw, operands, seed, lanes, cuts):
     tokens = draw(np.random.default_rng(seed), lanes, 30, operands.vocab_size)
-    expected = stepped(Reference(operands, lanes), tokens)
-    assert np.array_equal(blocked(operands, tokens, cuts), expected)
-    assert np.array_equal(blocked(operands, tokens, range(99)), expected)
-    assert np.array_equal(blocked(operands, tokens, cuts, by_torch), expected)
-    assert np.array_equal(blocked(operands, tokens, range(99), by_torch), expected)
+    equal_to_the_reference(operands, tokens, cuts)
 
 
 @given(seeds)
@@ -99,9 +104,7 @@ def test_a_residual_stream_may_grow(draw, make_artifact, factor):
     operands = prepare(grown)
     tokens = draw(np.random.default_rng(9), 2, 16, operands.vocab_size)
     tokens[:, 0] = 0
-    expected = stepped(Reference(operands, 2), tokens)
-    assert np.array_equal(blocked(operands, tokens, [5]), expected)
-    assert np.array_equal(blocked(operands, tokens, [5], by_torch), expected)
+    expected = equal_to_the_reference(operands, tokens, [5])
     exact = np.log2(np.diff(expected, axis=-1) / 2**30)
     with torch.inference_mode():
         logits = grown.build_model().logits(torch.from_numpy(tokens)).double()
@@ -119,6 +122,11 @@ def test_lanes_that_end_leave_the_others_alone(draw, operands):
             table = np.empty((left, operands.vocab_size + 1), np.int64)
             network.forward(tokens[:left, step : step + 1]).cumulative(table)
             assert np.array_equal(table[0], expected[0, step])
+
+
+def test_a_block_that_its_rings_cannot_hold_is_refused(operands):
+    with pytest.raises(ValueError, match="overwrite"):
+        Network(operands, 1, 4).forward(np.zeros((1, 5), np.int64))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -145,15 +153,11 @@ def test_threads_change_nothing(draw, operands, threads):
 def test_coarse_fine_and_wide_codes(draw, make_artifact, pack):
     operands = prepare(make_artifact(pack=pack))
     tokens = draw(np.random.default_rng(6), 2, 20, operands.vocab_size)
-    expected = stepped(Reference(operands, 2), tokens)
-    assert np.array_equal(blocked(operands, tokens, [7]), expected)
-    assert np.array_equal(blocked(operands, tokens, [7], by_torch), expected)
+    equal_to_the_reference(operands, tokens, [7])
 
 
 @pytest.mark.parametrize("factor", [1e-3, 10.0, 100.0])
 def test_tiny_and_huge_weights_saturate_alike(draw, make_artifact, factor):
     operands = prepare(make_artifact(factor=factor))
     tokens = draw(np.random.default_rng(7), 2, 20, operands.vocab_size)
-    expected = stepped(Reference(operands, 2), tokens)
-    assert np.array_equal(blocked(operands, tokens, [3]), expected)
-    assert np.array_equal(blocked(operands, tokens, [3], by_torch), expected)
+    equal_to_the_reference(operands, tokens, [3])

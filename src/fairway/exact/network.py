@@ -59,6 +59,8 @@ class Network:
         """Take int64[L, S], S ≤ block, as the next tokens; the last layer's output."""
         p, shape = self._operands, self._operands.shape
         lanes, S = tokens.shape
+        if self._block < S:
+            raise ValueError(f"a block of {S} tokens would overwrite keys that it needs")
         N, flat = lanes * S, np.ascontiguousarray(tokens).reshape(-1)
         positions = np.arange(self._position, self._position + S)
         starts = self._starts(tokens, positions).reshape(-1)

@@ -103,8 +103,7 @@ class Operands:
 
     @property
     def normed_bits(self) -> int:
-        """Fraction bits of queries and keys, so that q·k stays under 2^24."""
-        return (23 - math.ceil(math.log2(self.shape.head_dim))) // 2
+        return _normed_bits(self.shape.head_dim)
 
     @property
     def largest_value(self) -> int:
@@ -249,10 +248,14 @@ def _check_scales(name: str, scales: Floats) -> None:
         raise _unsafe(f"{name} has steps out of range")
 
 
+def _normed_bits(width: int) -> int:
+    """Fraction bits of queries and keys of a head, so that q·k stays under 2^24."""
+    return (23 - math.ceil(math.log2(width))) // 2
+
+
 def _score_scales(gains: Floats, width: int) -> Floats:
     """gain · log2(e) / √h, from products of normed_bits twice to EXPONENT_BITS."""
-    bits = (23 - math.ceil(math.log2(width))) // 2
-    factor = math.log2(math.e) / math.sqrt(width) * 2.0 ** (EXPONENT_BITS - 2 * bits)
+    factor = math.log2(math.e) / math.sqrt(width) * 2.0 ** (EXPONENT_BITS - 2 * _normed_bits(width))
     scales = (gains.astype(np.float64) * factor).astype(np.float32)
     if np.abs(scales).max() > 32:  # · 2^24 < 2^30
         raise _unsafe("a q_gain is too large")

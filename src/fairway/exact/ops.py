@@ -16,19 +16,29 @@ import math
 import numpy as np
 from numba import njit
 
-from fairway.exact.operands import CAP_REACH, CAP_STEP_BITS, EXPONENT_BITS, WEIGHT_BITS
+from fairway.exact.operands import (
+    CAP_BITS,
+    CAP_REACH,
+    CAP_STEP_BITS,
+    EXPONENT_BITS,
+    HEAD_INPUT_BITS,
+    NORMED_BITS,
+    ROTARY_BITS,
+    WEIGHT_BITS,
+)
 from fairway.rangecoder import TOTAL
 
 LARGEST_BITS = 28
 LARGEST = 1 << LARGEST_BITS  # magnitude of a residual; beyond, its row's exponent rises
 HUGE = np.float32(2.0**100)  # magnitude of what is added to one; beyond, it saturates
 HUGE_ROOT = np.float32(2.0**50)
-HEAD_INPUT = (1 << 14) - 1
+HEAD_INPUT = (1 << HEAD_INPUT_BITS) - 1
 POWERS = np.ldexp(np.float32(1), np.arange(-127, 128)).astype(np.float32)  # [e + 127] = 2^e
 HEAD_SCALES = (HEAD_INPUT * 8 / np.arange(9, 17)).astype(np.float32)
 SINK = np.float32(2.0**-100)  # what is smaller counts as zero
 LOG2 = (45313, 15110, 2565)  # 2^-x = 1 - x·(a - x·(b - x·c)), 16 bits, within 1.6e-4
-_CAP_END = (CAP_REACH << 16) - 1
+_A, _B, _C = (np.int32(c) for c in LOG2)
+_CAP_END = (CAP_REACH << CAP_BITS) - 1
 _SMALLEST_BITS = 27 << 23  # of a float32 of 2^-100
 
 
@@ -249,10 +259,10 @@ def _rotated_head(acc, rows, u, cos, sin, bits, head_scales, powers, out):  # ty
     for i in range(h):
         u[i] = np.int32(np.rint(acc[i] * rows[i] * s))
         total += np.int64(u[i]) * np.int64(u[i])
-    n = _inverse_root(total, np.int64(h), powers) * np.float32(4096)
+    n = _inverse_root(total, np.int64(h), powers) * np.float32(1 << NORMED_BITS)
     for i in range(h):
         u[i] = np.int32(np.rint(np.float32(u[i]) * n))
-    shift = 26 - bits
+    shift = NORMED_BITS + ROTARY_BITS - bits
     half = np.int32(1 << shift - 1)
     for j in range(h // 2):
         a, b, c, s1 = u[j], u[j + h // 2], cos[j], sin[j]
@@ -307,8 +317,8 @@ def heads(  # type: ignore[no-untyped-def]
 def _power(d):  # type: ignore[no-untyped-def]
     """2^-x · 2^16, x the fraction of d ≥ 0 with EXPONENT_BITS."""
     f = np.int32(d & 4095)
-    x = np.int32(15110 - np.int32(np.int32(f * np.int32(2565)) >> 12))
-    x = np.int32(45313 - np.int32(np.int32(f * x) >> 12))
+    x = np.int32(_B - np.int32(np.int32(f * _C) >> 12))
+    x = np.int32(_A - np.int32(np.int32(f * x) >> 12))
     return np.int32(65536 - np.int32(np.int32(f * x) >> 12))
 
 
