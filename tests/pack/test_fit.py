@@ -1,6 +1,5 @@
 """Predictions of artifacts and of shapes that fit, from the recipe alone."""
 
-import numpy as np
 import pytest
 
 from fairway.pack import artifact, fit
@@ -30,20 +29,23 @@ def test_entropy_of_wide_codes_goes_on_where_the_sum_ends():
     ids=["uniform", "rtn", "gptq"],
 )
 def test_the_predicted_artifact_is_near_the_real_one(tiny, sets):
-    """40 steps make no Gaussian of every row; bench/fit.py trains longer and is stricter."""
-    if sets:
-        recipe = load(str(tiny.recipe), sets)
-        weights = {name: t.numpy() for name, t in checkpoint.load(tiny.weights)[0].items()}
-        # Tokens that 40 steps never saw still have one embedding, nearly, which the coder sees and
-        # `fit` does not: it predicts trained models. So here every row is one of its own.
-        spread = weights["embed.tokens"].std(axis=1, keepdims=True)
-        random = np.random.default_rng(1).standard_normal(weights["embed.tokens"].shape)
-        weights["embed.tokens"] = (spread * random).astype(np.float32)
-        tokenizer = load_tokenizer(tiny.data_folder(tiny.need("data")))
-        real = len(pack_weights(recipe.model, tokenizer, weights, {}, recipe.pack).data)
-    else:
-        recipe, real = load(str(tiny.recipe)), tiny.need("pack").artifact_bytes
-    assert fit.predicted_bytes(recipe) == pytest.approx(real, rel=0.05)
+    """40 steps make no Gaussian of every row; bench/fit.py trains longer and is stricter.
+
+    Many tokens were hardly seen, and their embeddings are near copies of each other, which the
+    coder sees and `fit`, for trained models, does not: there the artifact may only be smaller.
+    """
+    recipe = load(str(tiny.recipe), sets)
+    if not sets:  # gptq fills a budget, whatever is copied
+        real_bytes = tiny.need("pack").artifact_bytes
+        assert fit.predicted_bytes(recipe) == pytest.approx(real_bytes, rel=0.05)
+        return
+    weights = {name: t.numpy() for name, t in checkpoint.load(tiny.weights)[0].items()}
+    tokenizer = load_tokenizer(tiny.data_folder(tiny.need("data")))
+    data = pack_weights(recipe.model, tokenizer, weights, {}, recipe.pack).data
+    assert len(data) < 1.05 * fit.predicted_bytes(recipe)
+    found, real = fit.fit(recipe).parts, artifact.read(data).parts
+    assert real.pop("embedding") < 1.05 * found.pop("embedding")
+    assert sum(found.values()) == pytest.approx(sum(real.values()), rel=0.05)
 
 
 def test_a_budget_that_no_steps_can_fill_is_not_filled():
