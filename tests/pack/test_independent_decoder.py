@@ -124,7 +124,7 @@ class Stream:
             p = squash[d]
             b = self.bit(p)
             for i in range(5):
-                w[i] += (s[i] * (65536 * b - p) * 3 + 2**17) >> 18
+                w[i] += (s[i] * (65536 * b - p) + 2**17) >> 18
                 self.learn(slots[i], b)
             if not b:
                 break

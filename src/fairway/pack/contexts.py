@@ -147,7 +147,7 @@ def _code_rows(  # type: ignore[no-untyped-def]
                 spent[0] += costs[(p if more else 65536 - p) >> 4]
                 error = (more << 16) - p
                 for i in range(_INPUTS):
-                    mixture[i] += (stretched[i] * error * 3 + (1 << 17)) >> 18
+                    mixture[i] += (stretched[i] * error + (1 << 17)) >> 18
                     _learn(slots, slot[i] * CLASSES + k, more, shares)
                 if not more:
                     break
