@@ -35,7 +35,7 @@ from fairway.exact.network import Network
 from fairway.exact.operands import Operands
 from fairway.model.gpt import GPT
 from fairway.pack import artifact
-from fairway.predict.exact import BLOCK, ExactEngine
+from fairway.predict.exact import BLOCK, ExactEngine, ExactPredictor
 from fairway.predict.predictor import FloatPredictor
 from fairway.rangecoder import TOTAL
 from fairway.recipe import Score, loads
@@ -120,7 +120,7 @@ def main() -> int:
 
     scored = alternate({"exact": score_exact, "float": score_float}, args.repeats)
     fed = np.random.default_rng(1).integers(0, operands.vocab_size, (2 * STEPS, args.lanes))
-    predictor = engine.predictor(args.lanes)
+    predictor = ExactPredictor(engine, args.lanes)
 
     def decode_exact() -> float:
         for tokens_of_lanes in fed[:STEPS]:

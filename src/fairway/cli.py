@@ -55,6 +55,9 @@ Overwrite = Annotated[bool, typer.Option("--force", "-f", help="Overwrite what i
 Arithmetic = Annotated[
     str | None, typer.Option(help="exact (every machine decodes it) or float (this kind only).")
 ]
+Method = Annotated[
+    str | None, typer.Option("--adapt", help="Score first, then learn: none, sgd, dynamic, lora.")
+]
 Out = Annotated[Path | None, typer.Option(help="Run folder; default runs/<recipe name>.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override.")]
@@ -289,13 +292,14 @@ def score(
     protocol: Annotated[str | None, typer.Option(help="plain, sliding or rolling.")] = None,
     stride: Annotated[int | None, typer.Option(help="Of sliding windows, in tokens.")] = None,
     arithmetic: Arithmetic = None,
+    method: Method = None,
     text: Text = None,
     sets: Sets = None,
 ) -> "Result":
     """Bits per byte of the validation text under the artifact."""
     overrides = [
         *(sets or []),
-        *_given("score.arithmetic", arithmetic),
+        *_arithmetic_given("score", arithmetic, method),
         *_given("score.protocol", protocol),
         *_given("score.stride", stride),
     ]
@@ -306,10 +310,14 @@ def score(
 
 @command
 def prove(
-    run: RunFolder, arithmetic: Arithmetic = None, text: Text = None, sets: Sets = None
+    run: RunFolder,
+    arithmetic: Arithmetic = None,
+    method: Method = None,
+    text: Text = None,
+    sets: Sets = None,
 ) -> "Result":
     """Write the validation text as a file that decodes from the artifact alone."""
-    overrides = [*(sets or []), *_given("prove.arithmetic", arithmetic)]
+    overrides = [*(sets or []), *_arithmetic_given("prove", arithmetic, method)]
     recipe, folder = _reload(run, "prove", overrides)
     with _opened(recipe, folder):
         return _perform("prove", recipe, folder, text)
@@ -494,6 +502,16 @@ def _arithmetic(chosen: str | None) -> Any:
     if chosen not in (None, "exact", "float"):
         raise BadInput(f"--arithmetic {chosen}: choose exact or float")
     return chosen or "exact"
+
+
+def _arithmetic_given(verb: str, arithmetic: str | None, method: str | None) -> list[str]:
+    """Overrides of the options --arithmetic and --adapt."""
+    if arithmetic == "exact" and method not in (None, "none"):
+        raise BadInput(
+            f"--adapt {method} learns in floating point: leave out --arithmetic exact, and the "
+            "proof will name the kind of machine that it needs"
+        )
+    return [*_given(f"{verb}.arithmetic", arithmetic), *_given("adapt.method", method)]
 
 
 def _given(key: str, value: object) -> list[str]:

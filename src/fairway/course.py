@@ -39,8 +39,8 @@ STAGES: dict[str, Stage] = {
     "data": Stage(("data",), None, 1),
     "train": Stage(("model", "optim", "train"), "data", 2),
     "pack": Stage(("pack",), "train", 2),
-    "score": Stage(("score",), "pack", 1),
-    "prove": Stage(("prove",), "pack", 1),
+    "score": Stage(("adapt", "score"), "pack", 1),
+    "prove": Stage(("adapt", "prove"), "pack", 2),
     "verify": Stage((), "prove", 1),
 }
 
@@ -71,6 +71,8 @@ class Run:
         self.proof = self.path / "proof"
         self.proof_file = self.proof / "val.fwp"
         self.prove_checkpoint = self.path / "prove.partial"
+        self.prove_learned = self.path / "prove.learned"  # what an adapting network has become
+        self.score_learned = self.path / "score.learned"
         self.baselines = self.path / "baselines.json"
         self.report = self.path / "report.html"
         self.data_root = self.path.parent / "data"
@@ -94,10 +96,13 @@ class Run:
                 "choose another with --out"
             ) from None
 
-    def stamp(self, verb: str, recipe: Recipe, source: str = "") -> str:
+    def stamp(
+        self, verb: str, recipe: Recipe, source: str = "", before: Result | None = None
+    ) -> str:
         """What `verb`'s result depends on, as `part=hash` words: code, sections, upstream result.
 
-        `source` is the fingerprint of the documents, for the verb `data`.
+        `source` is the fingerprint of the documents, for the verb `data`; `before` the upstream
+        result where it is not this run's.
         Raises BadInput when the verb before it has no result yet.
         """
         stage = STAGES[verb]
@@ -105,7 +110,7 @@ class Run:
         parts = {"code": str(stage.version)}
         parts |= {name: short_hash(json.dumps(tree[name])) for name in stage.sections}
         if stage.after:
-            parts[stage.after] = short_hash(self.need(stage.after).stamp)
+            parts[stage.after] = short_hash((before or self.need(stage.after)).stamp)
         else:
             parts["documents"] = short_hash(source)
         return " ".join(f"{part}={value}" for part, value in parts.items())
@@ -146,6 +151,9 @@ class Run:
             self.checkpoint.unlink(missing_ok=True)
         if verb == "prove":
             self.prove_checkpoint.unlink(missing_ok=True)
+            self.prove_learned.unlink(missing_ok=True)
+        if verb == "score":
+            self.score_learned.unlink(missing_ok=True)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -173,11 +173,64 @@ class Score(Section):
     protocol: Literal["plain", "sliding", "rolling"] = "rolling"
     stride: int = Field(64, ge=1)
     arithmetic: Arithmetic = "exact"
+    limit_s: float = Field(0.0, ge=0)  # stop after so long, and say what was scored; 0: never
 
 
 class Prove(Section):
     arithmetic: Arithmetic = "exact"
     lanes: int = Field(128, ge=1, le=65536)  # at most so many; fewer where the text is short
+
+
+class Sgd(Section):
+    """The whole network by SGD, as the starting system did it, but after scoring."""
+
+    span: int = Field(32, ge=1)  # tokens of a lane between two updates
+    rows: int = Field(32, ge=1)  # a span longer than a window is learned in so many rows at a time
+    epochs: int = Field(1, ge=1, le=100)
+    lr: float = Field(0.1, gt=0)
+    momentum: float = Field(0.0, ge=0, lt=1)
+    clip: float = Field(0.0, ge=0)  # of the global norm; 0: no clipping
+    cosine: bool = False  # the rate falls to 0 with the end of the text
+
+
+class Dynamic(Section):
+    """Dynamic evaluation: RMS-normalised updates, and decay back to the artifact's weights."""
+
+    span: int = Field(32, ge=1)
+    lr: float = Field(1e-3, gt=0)
+    beta: float = Field(0.999, ge=0, lt=1)  # of the mean square of a weight's gradients
+    eps: float = Field(1e-4, gt=0)  # added to its root
+    decay: float = Field(1e-2, ge=0, lt=1)  # share of the way back, per update
+
+
+class Lora(Section):
+    """Low-rank adapters for every lane alone, anew for every document (B2-3)."""
+
+    span: int = Field(32, ge=1)
+    rank: int = Field(8, ge=1, le=1024)
+    lr: float = Field(1e-3, gt=0)
+    beta: float = Field(0.99, ge=0, lt=1)
+    eps: float = Field(1e-4, gt=0)
+    decay: float = Field(1e-2, ge=0, lt=1)
+    reset: bool = True  # at the start of a document
+
+
+class Adapt(Section):
+    """Score first, then learn: how the network goes on training on text that has been coded."""
+
+    method: Literal["none", "sgd", "dynamic", "lora"] = "none"
+    order: Literal["left-to-right", "lanes"] = "left-to-right"
+    lanes: int = Field(16, ge=1, le=65536)  # at most so many learn side by side
+    sgd: Sgd = Sgd()
+    dynamic: Dynamic = Dynamic()
+    lora: Lora = Lora()
+
+    @property
+    def settings(self) -> Sgd | Dynamic | Lora:
+        """Of the method. Raises KeyError for `none`."""
+        found: dict[str, Sgd | Dynamic | Lora]
+        found = {"sgd": self.sgd, "dynamic": self.dynamic, "lora": self.lora}
+        return found[self.method]
 
 
 class Recipe(Section):
@@ -188,6 +241,7 @@ class Recipe(Section):
     optim: Optim = Optim()
     train: Train
     pack: Pack = Pack()
+    adapt: Adapt = Adapt()
     score: Score = Score()
     prove: Prove = Prove()
 
@@ -292,14 +346,16 @@ def _sentence(error: Any) -> str:
 
 def dumps(recipe: Recipe) -> str:
     """The resolved recipe as TOML; `loads(dumps(r)) == r`."""
-    lines: list[str] = []
-    sections: list[str] = []
-    for key, value in recipe.model_dump().items():
-        if isinstance(value, dict):
-            sections += [f"\n[{key}]", *(f"{k} = {_value(v)}" for k, v in value.items())]
-        else:
-            lines.append(f"{key} = {_value(value)}")
-    return "\n".join(lines + sections) + "\n"
+    return "\n".join(_table(recipe.model_dump(), "")) + "\n"
+
+
+def _table(tree: dict[str, Any], prefix: str) -> list[str]:
+    """Lines of a TOML table: its values, then the tables inside."""
+    lines = [f"{k} = {_value(v)}" for k, v in tree.items() if not isinstance(v, dict)]
+    for key, inner in tree.items():
+        if isinstance(inner, dict):
+            lines += [f"\n[{prefix}{key}]", *_table(inner, f"{prefix}{key}.")]
+    return lines
 
 
 def _value(value: object) -> str:

@@ -2,7 +2,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairway.predict.lanes import LONGEST_DOCUMENT, TOKENS_PER_LANE, Layout, Starts, plan
+from fairway.predict.lanes import (
+    LONGEST_DOCUMENT,
+    TOKENS_PER_LANE,
+    Layout,
+    Starts,
+    chunk_ends,
+    plan,
+)
 
 
 @st.composite
@@ -68,3 +75,11 @@ def test_active_lanes_are_a_prefix_that_shrinks():
 
 def test_one_empty_document_needs_no_step():
     assert Layout(1, plan(1, np.array([0]), 4)).steps == 0
+
+
+def test_chunks_end_at_documents_and_are_even():
+    assert chunk_ends(np.array([0]), 100, 10) == [100]
+    assert chunk_ends(np.array([0, 50]), 100, 100) == [100]
+    assert chunk_ends(np.array([0, 40, 60, 80]), 100, 60) == [60, 100]
+    assert chunk_ends(np.arange(0, 1000, 10), 1000, 300) == [250, 500, 750, 1000]
+    assert chunk_ends(np.array([0, 1]), 1000, 100) == [1, 1000]

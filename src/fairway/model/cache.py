@@ -36,6 +36,14 @@ class Cache:
         if self.last_embedding is not None:
             self.last_embedding = self.last_embedding[:lanes]
 
+    def copy_(self, other: Cache) -> None:
+        """Become a copy of `other`, of as many lanes."""
+        self.keys, self.values = other.keys.clone(), other.values.clone()
+        self.position, self.slots = other.position, other.slots.clone()
+        self.document_start = other.document_start.clone()
+        self.last_token, last = other.last_token.clone(), other.last_embedding
+        self.last_embedding = None if last is None else last.clone()
+
     def smear_state(self, x: Tensor) -> Tensor:
         """The embedding before x [B, S, d]: [B, 1, d], zeros at the start."""
         return torch.zeros_like(x[:, :1]) if self.last_embedding is None else self.last_embedding
@@ -43,24 +51,26 @@ class Cache:
     def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values to attend to, [B, G, n, h], in the order of `Span.key_positions`.
 
-        k, v [B, G, S, h] belong to the next S positions, S ≤ W; they replace the oldest ones.
+        k, v [B, G, S, h] belong to the next S positions, S ≤ W; they replace the oldest ones. No
+        gradient goes into the past.
         """
         seen, new = min(self.position, self.window), k.shape[2]
         where = slot_indices(self.position, new, self.window, k.device)
-        if new == 1:  # the slot that it takes is out of reach already: no copy of the ring
+        if _in_place(new):  # the slot that it takes is out of reach already: no copy of the ring
             keys, values = self.keys[layer], self.values[layer]
             keys[:, :, where], values[:, :, where] = k, v
             used = min(self.position + 1, self.window)
             return keys[:, :, :used], values[:, :, :used]
         old_k, old_v = self.keys[layer][:, :, :seen], self.values[layer][:, :, :seen]
         all_k, all_v = torch.cat([old_k, k], 2), torch.cat([old_v, v], 2)
-        self.keys[layer][:, :, where], self.values[layer][:, :, where] = k, v
+        self.keys[layer][:, :, where] = k.detach()
+        self.values[layer][:, :, where] = v.detach()
         return all_k, all_v
 
     def key_positions(self, new: int) -> Tensor:
         """Positions of the keys that `extend` returns for `new` tokens: int64[n]."""
         coming = torch.arange(self.position, self.position + new, device=self.slots.device)
-        if new == 1:
+        if _in_place(new):
             slots = self.slots.clone()
             slots[self.position % self.window] = self.position
             return slots[: min(self.position + 1, self.window)]
@@ -74,6 +84,11 @@ class Cache:
         self.document_start = document_starts(tokens, bos_id, coming, self.document_start)[:, -1]
         self.last_token = tokens[:, -1]
         self.position += new
+
+
+def _in_place(new: int) -> bool:
+    """Whether new keys are seen in the ring itself: what learns needs the ring as it was."""
+    return new == 1 and not torch.is_grad_enabled()
 
 
 def slot_indices(position: int, new: int, window: int, device: torch.device) -> Tensor:

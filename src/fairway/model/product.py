@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -12,7 +12,11 @@ from torch.nn.functional import embedding, linear
 Watcher = Callable[[tuple[Tensor, ...], Tensor, Tensor], None]
 """(weights, input, output) of a product [..., n] → [..., m] or a lookup int64[...] → [..., d]."""
 
+Adapters = Mapping[int, tuple[Tensor, Tensor]]
+"""By a weight's id: A [L, r, n] and B [L, m, r], which add B(Ax) to its products, row by row."""
+
 _watchers: list[Watcher] = []
+_adapters: Adapters = {}
 
 
 def product(x: Tensor, *weights: Tensor) -> Tensor:
@@ -21,7 +25,17 @@ def product(x: Tensor, *weights: Tensor) -> Tensor:
     y = linear(x, joined.to(x.dtype))
     for watch in _watchers:
         watch(weights, x, y)
-    return y
+    return y + _added(x, weights, y) if _adapters else y
+
+
+def _added(x: Tensor, weights: tuple[Tensor, ...], y: Tensor) -> Tensor:
+    """What adapters add to a product y [L, S, Σ m_i] of x [L, S, n]."""
+    parts = y.split([len(w) for w in weights], -1)
+    found = []
+    for weight, part in zip(weights, parts, strict=True):
+        pair = _adapters.get(id(weight))
+        found.append(torch.zeros_like(part) if pair is None else (x @ pair[0].mT) @ pair[1].mT)
+    return torch.cat(found, -1)
 
 
 def lookup(indices: Tensor, table: Tensor, dtype: torch.dtype) -> Tensor:
@@ -40,3 +54,14 @@ def watching(watch: Watcher) -> Iterator[None]:
         yield
     finally:
         _watchers.remove(watch)
+
+
+@contextmanager
+def adapted(adapters: Adapters) -> Iterator[None]:
+    """Inside, products add what the adapters say: x must be [L, S, n]. Not for compiled code."""
+    global _adapters
+    before, _adapters = _adapters, adapters
+    try:
+        yield
+    finally:
+        _adapters = before

@@ -51,30 +51,25 @@ class ExactEngine:
             return Network(self.operands, lanes, block)
         return DeviceNetwork(self._uploaded, lanes)
 
-    def predictor(self, lanes: int) -> Predictor:
-        return ExactPredictor(self, lanes)
+    def predictor(self, layout: Layout) -> Predictor:
+        return ExactPredictor(self, layout.lanes)
 
     def intervals(self, tokens: NDArray[np.uint16], layout: Layout) -> Iterator[Intervals]:
         """Of all that the lanes of `layout` code of tokens uint16[N], in any order."""
 
         def group(start: int) -> Iterator[Intervals]:
-            first = layout.first[start : start + self.together]
-            length = layout.length[start : start + self.together]
-            longest = int(length[0])
-            network = self.network(len(first), min(BLOCK, max(longest, 1)))
+            lanes = slice(start, start + self.together)
+            longest = int(layout.length[start])
+            count = len(layout.length[lanes])
+            network = self.network(count, min(BLOCK, max(longest, 1)))
             for done in range(0, longest, BLOCK):
-                offset = np.arange(done, min(done + BLOCK, longest))
-                left = int((length > done).sum())  # the longest lanes come first
-                network.keep(left)
-                # A lane that ends within the block is filled up with anything.
-                where = np.minimum(first[:left, None] + offset, len(tokens) - 1)
-                fed = np.where(offset == 0, self.operands.bos_id, tokens[where - 1])
-                head = network.forward(fed.astype(np.int64))
-                for lane in range(left):
-                    count = min(int(length[lane]) - done, len(offset))
-                    positions = where[lane, :count]
+                block = layout.block(tokens, self.operands.bos_id, done, done + BLOCK, lanes)
+                network.keep(len(block.fed))
+                head = network.forward(block.fed)
+                for lane, within in enumerate(block.within):
+                    positions = block.where[lane, within]
                     symbols = tokens[positions].astype(np.int64)
-                    yield Intervals(positions, *head.intervals(symbols, lane * len(offset)))
+                    yield Intervals(positions, *head.intervals(symbols, lane * len(within)))
 
         return _side_by_side(group, range(0, layout.lanes, self.together), self.workers)
 
@@ -115,6 +110,9 @@ class ExactPredictor:
         for _ in self._pool.map(one, self._first, self._parts):
             pass
         return self._table[: len(tokens)]
+
+    def saw(self, tokens: Longs) -> None:
+        return
 
 
 def _side_by_side(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +19,31 @@ TOKENS_PER_LANE = 2048  # at least so many on average: a lane costs 2 bytes of h
 LONGEST_DOCUMENT = 8192  # tokens; a longer document may be cut, which costs context at the cut
 
 
+Longs = NDArray[np.int64]
+
+
+class Block(NamedTuple):
+    """Some steps of some lanes, [L, S] each."""
+
+    where: Longs  # which tokens are coded
+    fed: Longs  # the tokens before them; a BOS where a lane begins
+    within: NDArray[np.bool_]  # False where a lane has ended: anything stands there
+
+
 @dataclass(frozen=True)
 class Starts:
     """Where lanes start in a text, in its order; the first is 0, the text's own first BOS."""
 
-    positions: NDArray[np.int64]  # [L], rising from 0
+    positions: Longs  # [L], rising from 0
     inside: NDArray[np.bool_]  # [L], True where a lane starts inside a document
 
     def __len__(self) -> int:
         return len(self.positions)
+
+    @staticmethod
+    def whole() -> Starts:
+        """One lane."""
+        return Starts(np.zeros(1, np.int64), np.zeros(1, bool))
 
 
 class Layout:
@@ -42,8 +59,8 @@ class Layout:
         following = first if boundaries else starts.positions
         length = np.append(following[1:], tokens) - first
         order = np.argsort(-length, kind="stable")
-        self.first: NDArray[np.int64] = first[order]
-        self.length: NDArray[np.int64] = length[order]
+        self.first: Longs = first[order]
+        self.length: Longs = length[order]
         self.lanes = len(order)
         self.steps = int(self.length[0])
         self._negated = (-self.length).tolist()
@@ -52,19 +69,46 @@ class Layout:
         """How many lanes code a token at `step`: the first so many."""
         return bisect_left(self._negated, -step)
 
-    def positions(self, step: int) -> NDArray[np.int64]:
+    def positions(self, step: int) -> Longs:
         """Which tokens are coded at `step`, one per active lane."""
         return self.first[: self.active(step)] + step
 
-    def order(self) -> NDArray[np.int64]:
+    def block(
+        self,
+        tokens: NDArray[np.uint16],
+        bos_id: int,
+        first: int,
+        last: int,
+        lanes: slice = slice(None),
+    ) -> Block:
+        """Steps first .. last - 1 of those of `lanes` that are active at `first`."""
+        starts, lengths = (a[: self.active(first)][lanes] for a in (self.first, self.length))
+        offset = np.arange(first, min(last, int(lengths[0])))
+        where = np.minimum(starts[:, None] + offset, len(tokens) - 1)
+        fed = np.where(offset == 0, bos_id, tokens[where - 1]).astype(np.int64)
+        return Block(where, fed, offset < lengths[:, None])
+
+    def order(self) -> Longs:
         """All tokens that are coded, in the order in which they are."""
         lane = np.repeat(np.arange(self.lanes), self.length)
         step = np.arange(len(lane)) - np.repeat(np.cumsum(self.length) - self.length, self.length)
-        by_step: NDArray[np.int64] = (self.first[lane] + step)[np.argsort(step, kind="stable")]
+        by_step: Longs = (self.first[lane] + step)[np.argsort(step, kind="stable")]
         return by_step
 
 
-def plan(tokens: int, documents: NDArray[np.int64], lanes: int) -> Starts:
+def chunk_ends(documents: Longs, tokens: int, limit: int) -> list[int]:
+    """Where a text is cut into chunks: at documents, of about equal length, `limit` at most.
+
+    documents: int64[D], positions of the BOS tokens, the first 0.
+    """
+    parts = -(-tokens // limit)
+    wanted = np.arange(1, parts) * tokens // parts
+    nearest = np.minimum(np.searchsorted(documents, wanted), len(documents) - 1)
+    cuts = sorted({int(cut) for cut in documents[nearest]} - {0})
+    return [*cuts, tokens]
+
+
+def plan(tokens: int, documents: Longs, lanes: int) -> Starts:
     """At most `lanes` starts that make the longest run short.
 
     documents: int64[D], positions of BOS tokens, documents[0] = 0. Runs start at documents; only a
@@ -83,9 +127,7 @@ def plan(tokens: int, documents: NDArray[np.int64], lanes: int) -> Starts:
     return Starts(places[chosen], inside[chosen])
 
 
-def _candidates(
-    tokens: int, documents: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def _candidates(tokens: int, documents: Longs) -> tuple[Longs, NDArray[np.bool_]]:
     """Positions where a lane may start, and which of them are inside a document."""
     ends = np.append(documents[1:], tokens)
     cuts = [
@@ -99,7 +141,7 @@ def _candidates(
     return places[order], order >= len(documents)
 
 
-def _greedy(places: NDArray[np.int64], tokens: int, target: int) -> list[int]:
+def _greedy(places: Longs, tokens: int, target: int) -> list[int]:
     """Indices of starts such that runs are at most `target` long where the places allow it."""
     chosen = [0]
     while tokens - places[chosen[-1]] > target:

@@ -36,6 +36,10 @@ class Predictor(Protocol):
         """
         ...
 
+    def saw(self, tokens: NDArray[np.int64]) -> None:
+        """What was coded at this step, int64[n]; only from here on it may be learned from."""
+        ...
+
 
 class Intervals(NamedTuple):
     """Where the coder's tables begin and end some of a text's tokens."""
@@ -54,7 +58,7 @@ class Intervals(NamedTuple):
 class Engine(Protocol):
     """A network that codes texts, in one kind of arithmetic."""
 
-    def predictor(self, lanes: int) -> Predictor:
+    def predictor(self, layout: Layout) -> Predictor:
         """For lockstep: what a decoder does, and an encoder who has no other way."""
         ...
 
@@ -69,8 +73,8 @@ class FloatEngine:
 
     model: GPT
 
-    def predictor(self, lanes: int) -> Predictor:
-        return FloatPredictor(self.model, lanes)
+    def predictor(self, layout: Layout) -> Predictor:
+        return FloatPredictor(self.model, layout.lanes)
 
     def intervals(self, tokens: NDArray[np.uint16], layout: Layout) -> None:
         return None
@@ -85,6 +89,11 @@ class FloatPredictor:
         self._cache = Cache(model.shape, lanes, model.dtype, self._device)
         self._lanes = lanes
         self._table = np.empty((lanes, model.vocab_size + 1), np.int64)
+
+    def follow(self, cache: Cache) -> None:
+        """Go on as `cache` would, with as many lanes."""
+        self._cache.copy_(cache)
+        self._lanes = len(cache.document_start)
 
     @torch.inference_mode()
     def logits(self, tokens: NDArray[np.int64]) -> Tensor:
@@ -101,6 +110,9 @@ class FloatPredictor:
         if not fill_cumulative(probabilities, table):
             raise BadInput("the artifact's network gives no finite logits: it cannot code a text")
         return table
+
+    def saw(self, tokens: NDArray[np.int64]) -> None:
+        return
 
 
 @njit(cache=True, nogil=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fairway import world
 from fairway.pack import artifact
-from fairway.predict.exact import ExactEngine
+from fairway.predict.exact import ExactEngine, ExactPredictor
 from fairway.predict.predictor import FloatPredictor, Predictor
 from fairway.recipe import Arithmetic
 
@@ -44,7 +44,7 @@ def continuation(
     here = world.start()
     predictor: Predictor
     if arithmetic == "exact":
-        predictor = ExactEngine(opened).predictor(1)
+        predictor = ExactPredictor(ExactEngine(opened), 1)
     else:
         network = opened.build_model(here.device)
         network.dtype = here.dtype

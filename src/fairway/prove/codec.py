@@ -238,13 +238,14 @@ class Codec:
         self, coder: Coder, layout: Layout, tokens: Tokens, encode: bool, progress: Progress
     ) -> None:
         """Code the tokens of all lanes in lockstep: read them to encode, fill them in to decode."""
-        predictor = self._engine.predictor(layout.lanes)
+        predictor = self._engine.predictor(layout)
         fed = np.full(layout.lanes, self.tokenizer.bos_id, np.int64)
         done = 0
         for step in range(layout.steps):
             where = layout.positions(step)
             cumulative = predictor.step(fed[: len(where)])
             fed = coder.code(cumulative, tokens[where].astype(np.int64) if encode else None)
+            predictor.saw(fed)
             tokens[where] = fed
             done += len(where)
             progress(done, coder.ideal_bits)

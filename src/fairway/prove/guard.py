@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -25,15 +26,17 @@ from fairway import world
 from fairway.errors import BadInput, Interrupted
 from fairway.model.gpt import GPT
 from fairway.pack.artifact import Artifact
+from fairway.predict.adapt import AdaptiveEngine, AdaptivePredictor, Learner
 from fairway.predict.exact import ExactEngine
+from fairway.predict.lanes import Layout, Starts
 from fairway.predict.predictor import Engine, FloatEngine, FloatPredictor
-from fairway.recipe import Arithmetic
+from fairway.recipe import Adapt, Arithmetic
 
 T = TypeVar("T")
 Progress = Callable[[int, float], None]  # told tokens that are done and their bits; may raise
 
 _MATTERS = ("torch", "machine", "device", "capability", "dtype")  # of world.describe
-_PROBE_LANES, _PROBE_STEPS = 32, 4
+_PROBE_LANES, _PROBE_STEPS, _PROBE_TOKENS = 32, 4, 32
 _ADVICE = "decode it on a machine like the one that wrote it"
 
 
@@ -75,12 +78,17 @@ class Guard:
 
 @contextmanager
 def computing(
-    artifact: Artifact, arithmetic: Arithmetic, on_cuda: bool | None = None
+    artifact: Artifact,
+    arithmetic: Arithmetic,
+    on_cuda: bool | None = None,
+    how: Adapt = Adapt(),  # noqa: B008 (frozen)
+    tokens: int = 0,
 ) -> Iterator[tuple[Engine, Guard | None]]:
     """The artifact's engine and, in floating point, the guard of this machine.
 
     Inside, torch uses one thread. `on_cuda` is what a file in floating point asks for; None: a GPU
-    if there is one. Raises BadInput.
+    if there is one. With adaptation `how`, the engine codes the chunks of one text of so many
+    tokens, one after another. Raises BadInput.
     """
     if arithmetic == "float" and on_cuda and not torch.cuda.is_available():
         raise BadInput(f"the file was made on a GPU and there is none here: {_ADVICE}")
@@ -91,13 +99,22 @@ def computing(
         if arithmetic == "exact":
             yield ExactEngine(artifact, threads, here.device), None
             return
-        model = artifact.build_model(here.device)
-        model.dtype = here.dtype
-        found = world.describe(here)
+
+        def build() -> GPT:
+            model = artifact.build_model(here.device)
+            model.dtype = here.dtype
+            return model
+
+        model, found = build(), world.describe(here)
         environment = "|".join(str(found[key]) for key in _MATTERS)
-        cuda = here.device.type == "cuda"
-        guard = Guard(cuda, 1 if cuda else threads, environment, _probe(model))
-        yield FloatEngine(model), guard
+        cuda, logits = here.device.type == "cuda", _probe(model)
+        if how.method == "none":
+            guard = Guard(cuda, 1 if cuda else threads, environment, logits.digest())
+            yield FloatEngine(model), guard
+            return
+        logits.update(_probe_learning(Learner(build(), how, tokens)))
+        learner = Learner(model, how, tokens)
+        yield AdaptiveEngine(learner), Guard(cuda, 1, environment, logits.digest())
     finally:
         torch.set_num_threads(threads)
 
@@ -139,11 +156,24 @@ def in_order(finished: Iterable[tuple[int, T]]) -> list[T]:
     return [result for _, result in sorted(finished, key=lambda entry: entry[0])]
 
 
-def _probe(model: GPT) -> bytes:
+def _probe(model: GPT) -> hashlib._Hash:
     """SHA-256 of the logits of fixed tokens, by the step that codes."""
     predictor = FloatPredictor(model, _PROBE_LANES)
     digest = hashlib.sha256()
     for step in range(_PROBE_STEPS):
         tokens = (7919 * step + 104729 * np.arange(_PROBE_LANES)) % model.vocab_size
         digest.update(predictor.logits(tokens).cpu().numpy().tobytes())
-    return digest.digest()
+    return digest
+
+
+def _probe_learning(learner: Learner) -> bytes:
+    """The logits of one lane after `learner`, which is spoilt by it, learned from one span."""
+    count = min(learner.span, _PROBE_TOKENS)
+    tokens = (7919 * np.arange(count + 1) % learner.model.vocab_size).astype(np.uint16)
+    predictor = AdaptivePredictor(learner, Layout(count + 1, Starts.whole()))
+    for before, token in pairwise(tokens.astype(np.int64)):
+        predictor.step(np.array([before]))
+        predictor.saw(np.array([token]))
+    return (
+        FloatPredictor(learner.model, 1).logits(tokens[:1].astype(np.int64)).cpu().numpy().tobytes()
+    )

@@ -17,108 +17,28 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 import fairway
 from fairway import console
 from fairway.course import Run, replacing, sha256_file, write_atomic
 from fairway.errors import BadInput, Interrupted
 from fairway.pack import artifact
-from fairway.predict.lanes import TOKENS_PER_LANE
-from fairway.prove.codec import Chunk, Codec, Reader, Written, join, read_chunks, varint
-from fairway.prove.guard import Guard, Progress, computing, in_order, side_by_side
-from fairway.recipe import Arithmetic, Recipe
+from fairway.predict import adapt
+from fairway.predict.adapt import AdaptiveEngine, Learner, Tensors
+from fairway.predict.lanes import TOKENS_PER_LANE, chunk_ends
+from fairway.prove.codec import Chunk, Codec, Reader, Written, join, read_chunks
+from fairway.prove.guard import Progress, computing, in_order, side_by_side
+from fairway.prove.header import ARTIFACT_BYTES, Header, Machine, text_digest
+from fairway.recipe import Recipe
 from fairway.results import DataResult, ProveResult, VerifyResult
 from fairway.score import texts
+from fairway.train import checkpoint
 
-MAGIC, VERSION = b"FWPF", 1
 CHUNK_TOKENS_PER_LANE = 2 * TOKENS_PER_LANE  # a kill loses at most a chunk; more are slower
-_ARITHMETICS: tuple[Arithmetic, ...] = ("float", "exact")
-_HASH = 32  # bytes of a SHA-256
-_LOGITS_BYTES = 8
-_ENVIRONMENT_BYTES = 1000  # at most
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What a proof in floating point needs to be decoded."""
-
-    on_cuda: bool
-    logits: bytes  # first bytes of the hash of probe logits
-    environment: str
-
-    @staticmethod
-    def of(guard: Guard) -> Machine:
-        return Machine(guard.on_cuda, guard.logits_sha256[:_LOGITS_BYTES], guard.environment)
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a proof says about itself."""
-
-    machine: Machine | None  # None: exact arithmetic, every machine decodes it
-    text_sha256: str
-    lengths_sha256: str  # of the documents' lengths, little-endian u64 each
-    artifact_sha256: str
-    text_bytes: int
-    documents: int
-    chunks: int
-
-    @property
-    def arithmetic(self) -> Arithmetic:
-        return "float" if self.machine else "exact"
-
-    def to_bytes(self) -> bytes:
-        m = self.machine
-        out = [MAGIC, bytes([VERSION, _ARITHMETICS.index(self.arithmetic)])]
-        if m:
-            out.append(bytes([m.on_cuda]))
-        out += map(bytes.fromhex, (self.text_sha256, self.lengths_sha256, self.artifact_sha256))
-        if m:
-            out.append(m.logits)
-        out += map(varint, (self.text_bytes, self.documents, self.chunks))
-        if m:
-            environment = m.environment.encode()
-            out += [varint(len(environment)), environment]
-        return b"".join(out)
-
-    @staticmethod
-    def read(reader: Reader) -> Header:
-        """Raises BadInput."""
-        if reader.take(len(MAGIC)) != MAGIC:
-            raise BadInput("this is no proof file (it does not begin with FWPF)")
-        version, arithmetic = reader.take(2)
-        if version > VERSION or arithmetic >= len(_ARITHMETICS):
-            raise BadInput(
-                f"the proof has format version {version}, arithmetic {arithmetic}: it was made by "
-                f"a newer Fairway (this one reads up to {VERSION}), or it is damaged"
-            )
-        needs_machine = _ARITHMETICS[arithmetic] == "float"
-        on_cuda = needs_machine and bool(reader.take(1)[0])
-        text, lengths, made_by = (reader.take(_HASH).hex() for _ in range(3))
-        logits = reader.take(_LOGITS_BYTES) if needs_machine else b""
-        text_bytes, documents, chunks = (reader.varint() for _ in range(3))
-        environment = ""
-        if needs_machine:
-            length = reader.varint()
-            if length > _ENVIRONMENT_BYTES:
-                raise reader.bad("is damaged")
-            environment = reader.take(length).decode(errors="replace")
-        reader.check()
-        return Header(
-            machine=Machine(on_cuda, logits, environment) if needs_machine else None,
-            text_sha256=text,
-            lengths_sha256=lengths,
-            artifact_sha256=made_by,
-            text_bytes=text_bytes,
-            documents=documents,
-            chunks=chunks,
-        )
 
 
 # prove ------------------------------------------------------------------------------------------
@@ -141,23 +61,27 @@ def prove(recipe: Recipe, run: Run, text: Path | None = None) -> ProveResult:
         if coded == (subject.text_sha256, opened.sha256):
             return finished
     place.proof.mkdir(parents=True, exist_ok=True)
+    how, arithmetic = recipe.adapt, adapt.arithmetic(recipe.adapt, recipe.prove.arithmetic)
     bos = np.flatnonzero(subject.tokens == opened.tokenizer.bos_id)
-    ends = chunk_ends(bos, len(subject.tokens), recipe.prove.lanes * CHUNK_TOKENS_PER_LANE)
-    arithmetic = recipe.prove.arithmetic
-    with computing(opened, arithmetic) as (engine, guard):
+    if how.method == "none":
+        lanes, limit = recipe.prove.lanes, recipe.prove.lanes * CHUNK_TOKENS_PER_LANE
+    else:
+        lanes, limit = adapt.lanes_of(how), adapt.chunk_tokens(how)
+    ends = chunk_ends(bos, len(subject.tokens), limit)
+    with computing(opened, arithmetic, how=how, tokens=len(subject.tokens)) as (engine, guard):
         header = Header(
             machine=Machine.of(guard) if guard else None,
-            text_sha256=subject.text_sha256,
-            lengths_sha256=subject.lengths_sha256,
-            artifact_sha256=opened.sha256,
+            adapt=how,
+            text=text_digest(subject.text_sha256, subject.lengths_sha256),
+            artifact=bytes.fromhex(opened.sha256)[:ARTIFACT_BYTES],
             text_bytes=subject.text_bytes,
             documents=len(bos),
             chunks=len(ends),
         ).to_bytes()
-        codec = Codec(engine, opened.tokenizer)
-        partial = _Partial(place.prove_checkpoint, header)
+        learner = engine.learner if isinstance(engine, AdaptiveEngine) else None
+        partial = _Partial(place, header, learner)
         workers = guard.workers if guard else 1
-        _encode(codec, partial, subject, ends, recipe.prove.lanes, workers)
+        _encode(Codec(engine, opened.tokenizer), partial, subject, ends, lanes, workers)
     chunks = in_order(partial.chunks.items())
     data = join([header, *(chunk.body for chunk in chunks)])
     write_atomic(place.proof_file, data)
@@ -173,28 +97,17 @@ def prove(recipe: Recipe, run: Run, text: Path | None = None) -> ProveResult:
         files={place.proof_file.name: len(data)},
         tokens=len(subject.tokens),
         lanes=max(chunk.lanes for chunk in chunks),
-        adaptation="none",
+        adaptation=how.method,
         arithmetic=arithmetic,
-        order="left-to-right",  # nothing is learned, so lanes share nothing
+        order=adapt.order_of(how),
         grade="device" if guard else "portable",
         encode_s=partial.seconds,
         device="cuda" if guard and guard.on_cuda else "cpu",
     )
     place.finish("prove", result)
     place.prove_checkpoint.unlink(missing_ok=True)
+    place.prove_learned.unlink(missing_ok=True)
     return result
-
-
-def chunk_ends(documents: NDArray[np.int64], tokens: int, limit: int) -> list[int]:
-    """Where chunks end: at document starts, of about equal length, about `limit` tokens at most.
-
-    documents: int64[D], positions of the BOS tokens, the first 0.
-    """
-    parts = -(-tokens // limit)
-    wanted = np.arange(1, parts) * tokens // parts
-    nearest = np.minimum(np.searchsorted(documents, wanted), len(documents) - 1)
-    cuts = sorted({int(cut) for cut in documents[nearest]} - {0})
-    return [*cuts, tokens]
 
 
 def _encode(
@@ -207,9 +120,10 @@ def _encode(
     bits_before = sum(chunk.ideal_bits for chunk in partial.chunks.values())
     bytes_per_token = subject.text_bytes / len(subject.tokens)
 
-    def encode(i: int, progress: Progress) -> Chunk:
+    def encode(i: int, progress: Progress) -> tuple[Chunk, Tensors]:
         tokens = np.array(subject.tokens[starts[i] : ends[i]])
-        return codec.encode(tokens, codec.tokenizer.decode(tokens), lanes, progress)
+        chunk = codec.encode(tokens, codec.tokenizer.decode(tokens), lanes, progress)
+        return chunk, partial.learned()
 
     def report(tokens: int, bits: float) -> None:
         if stop_asked():
@@ -224,40 +138,60 @@ def _encode(
         console.ctrl_c() as stop_asked,
         console.track("prove", len(subject.tokens), "tokens") as task,
     ):
-        for i, chunk in side_by_side(encode, missing, workers, report):
-            partial.add(i, chunk)
+        for i, (chunk, learned) in side_by_side(encode, missing, workers, report):
+            partial.add(i, chunk, learned)
 
 
 class _Partial:
     """The chunks that are finished, in a file of JSON lines that a kill cannot spoil.
 
-    The first line is the proof's header: another text, artifact or machine starts anew.
+    The first line is the proof's header: another text, artifact or machine starts anew. What a
+    learner had become by the end of a chunk is in a file beside it; chunks after that are coded
+    again.
     """
 
-    def __init__(self, path: Path, header: bytes) -> None:
-        self._path = path
+    def __init__(self, place: Run, header: bytes, learner: Learner | None) -> None:
+        self._path, self._learned_path = place.prove_checkpoint, place.prove_learned
+        self._learner, self._header = learner, header.hex()
         self._began = time.perf_counter()
         self._seconds_before = 0.0
         self.chunks: dict[int, Chunk] = {}
-        lines = path.read_text("utf-8").splitlines() if path.exists() else []
-        kept = [json.dumps(header.hex())]
-        for line in lines[1:] if lines[:1] == kept else []:
+        lines = self._path.read_text("utf-8").splitlines() if self._path.exists() else []
+        entries = []
+        for line in lines[1:] if lines[:1] == [json.dumps(self._header)] else []:
             try:
-                entry = json.loads(line)
+                entries.append(json.loads(line))
             except ValueError:  # a line cut by a kill
                 break
-            body = base64.b85decode(entry["body"])
-            self.chunks[entry["chunk"]] = Chunk(body, *entry["figures"])
+        if learner:
+            entries = entries[: self._restore(len(entries))]
+        for entry in entries:
+            self.chunks[entry["chunk"]] = Chunk(base64.b85decode(entry["body"]), *entry["figures"])
             self._seconds_before = entry["seconds"]
-            kept.append(line)
-        write_atomic(path, "".join(line + "\n" for line in kept).encode())
+        kept = [json.dumps(line) + "\n" for line in (self._header, *entries)]
+        write_atomic(self._path, "".join(kept).encode())
+
+    def _restore(self, chunks: int) -> int:
+        """Let the learner be what it was after a chunk, of so many at most; says after which."""
+        assert self._learner
+        if not self._learned_path.exists():
+            return 0
+        tensors, note = checkpoint.load(self._learned_path)
+        if note["header"] != self._header or note["chunks"] > chunks:
+            return 0
+        self._learner.restore(tensors)
+        return int(note["chunks"])
 
     @property
     def seconds(self) -> float:
         """Spent on the finished chunks, by this process and those before it."""
         return self._seconds_before + time.perf_counter() - self._began
 
-    def add(self, i: int, chunk: Chunk) -> None:
+    def learned(self) -> Tensors:
+        """A copy of what the learner has become; empty without one."""
+        return self._learner.snapshot() if self._learner else {}
+
+    def add(self, i: int, chunk: Chunk, learned: Tensors) -> None:
         self.chunks[i] = chunk
         line = {
             "chunk": i,
@@ -269,6 +203,9 @@ class _Partial:
             file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())
+        if learned:
+            note = {"header": self._header, "chunks": i + 1}
+            checkpoint.save(self._learned_path, learned, note)
 
 
 # verify -----------------------------------------------------------------------------------------
@@ -289,7 +226,7 @@ def verify(recipe: Recipe, run: Run, text: Path | None = None) -> VerifyResult:
         raise BadInput(
             f"cannot read {error.filename}: {error.strerror}; run fairway prove again"
         ) from None
-    stamp = run.stamp("verify", recipe)
+    stamp = run.stamp("verify", recipe, before=proved)
     finished = place.fresh("verify", stamp, VerifyResult)
     files_sha256 = {file.name: sha256 for file, sha256 in hashes.items()}
     if finished and finished.verified and finished.files_sha256 == files_sha256:
@@ -359,9 +296,9 @@ def decode(artifact_file: Path, proof: Path, out: Path) -> texts.Digest:
     except OSError as error:
         raise BadInput(f"cannot read the proof {proof}: {error.strerror}") from None
     header = Header.read(reader)
-    if header.artifact_sha256 != opened.sha256:
+    if not bytes.fromhex(opened.sha256).startswith(header.artifact):
         raise BadInput(
-            f"the proof needs the artifact with SHA-256 {header.artifact_sha256}, and "
+            f"the proof needs the artifact whose SHA-256 begins with {header.artifact.hex()}, and "
             f"{artifact_file} has {opened.sha256}"
         )
     chunks = read_chunks(reader, header.chunks)
@@ -370,9 +307,9 @@ def decode(artifact_file: Path, proof: Path, out: Path) -> texts.Digest:
         for document in _decode(opened, header, chunks):
             digest.update(document)
             file.write(document)
-        found = (digest.text_sha256, digest.lengths_sha256, digest.text_bytes, digest.documents)
-        named = (header.text_sha256, header.lengths_sha256, header.text_bytes, header.documents)
-        if found != named:
+        of_text = text_digest(digest.text_sha256, digest.lengths_sha256)
+        found = (of_text, digest.text_bytes, digest.documents)
+        if found != (header.text, header.text_bytes, header.documents):
             raise BadInput("the decoded text is not the one that the proof's header names")
     return digest
 
@@ -380,8 +317,9 @@ def decode(artifact_file: Path, proof: Path, out: Path) -> texts.Digest:
 def _decode(opened: artifact.Artifact, header: Header, chunks: list[Written]) -> Iterator[bytes]:
     """The documents of all chunks. Raises BadInput."""
     tokens, machine = sum(chunk.tokens for chunk in chunks), header.machine
+    on_cuda = bool(machine and machine.on_cuda)
     with (
-        computing(opened, header.arithmetic, bool(machine and machine.on_cuda)) as (engine, guard),
+        computing(opened, header.arithmetic, on_cuda, header.adapt, tokens) as (engine, guard),
         console.track("decode", tokens, "tokens") as task,
     ):
         if machine and guard:

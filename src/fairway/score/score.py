@@ -25,18 +25,21 @@ from fairway.errors import BadInput, Interrupted
 from fairway.model.cache import Cache
 from fairway.model.gpt import GPT
 from fairway.pack import artifact
+from fairway.predict import adapt, windows
 from fairway.predict.exact import ExactEngine
 from fairway.predict.lanes import Layout, plan
+from fairway.predict.windows import Window
 from fairway.recipe import Recipe, Score
 from fairway.results import ScoreResult
-from fairway.score import texts, windows
+from fairway.score import texts
 from fairway.score.bits import bits_per_byte
-from fairway.score.windows import Window
+from fairway.train import checkpoint
 
 _BATCH_TOKENS = 8192  # positions per forward pass
 _HEAD_ROWS = 1024  # rows of logits at once
 _LANES = 32  # of rolling, at most
 _BLOCK = 128  # tokens of a lane per forward pass
+_KEEP_EVERY_S = 20.0  # at least so long between two states of an adapting score
 
 Charges = Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]
 """Which tokens are charged, int64[k], and the nats of each, float64[k]."""
@@ -55,21 +58,30 @@ def score(recipe: Recipe, run: Run, text: Path | None = None) -> ScoreResult:
     if finished and finished.text_sha256 == subject.text_sha256:
         return finished
     here, began = world.start(), time.perf_counter()
-    if recipe.score.arithmetic == "exact":
+    how, arithmetic = recipe.adapt, adapt.arithmetic(recipe.adapt, recipe.score.arithmetic)
+    kept: _Kept | None = None
+    if arithmetic == "exact":
         engine = ExactEngine(opened, torch.get_num_threads(), here.device)
         charged = exact_charges(engine, subject.tokens, recipe.score)
     else:
         model = opened.build_model(here.device)
         model.dtype = here.dtype
-        charged = charges(model, subject.tokens, recipe.score)
-    nats = _total(charged, subject)
+        if how.method == "none":
+            charged = charges(model, subject.tokens, recipe.score)
+        else:
+            place.path.mkdir(parents=True, exist_ok=True)
+            learner = adapt.Learner(model, how, len(subject.tokens))
+            about = " ".join((stamp, subject.text_sha256, opened.sha256))
+            kept = _Kept(place.score_learned, about, learner)
+            charged = kept.charges(subject.tokens, recipe.score)
+    nats = _total(charged, subject, recipe.score.limit_s, kept)
     count = len(subject.tokens) - 1
     result = ScoreResult(
         stamp=stamp,
         protocol=recipe.score.protocol,
-        adaptation="none",
-        arithmetic=recipe.score.arithmetic,
-        order="left-to-right",  # nothing is learned, so nothing is shared
+        adaptation=how.method,
+        arithmetic=arithmetic,
+        order=adapt.order_of(how),
         bpb=bits_per_byte(nats, subject.text_bytes),
         nats_per_token=nats / max(count, 1),
         tokens=count,
@@ -79,23 +91,66 @@ def score(recipe: Recipe, run: Run, text: Path | None = None) -> ScoreResult:
     )
     place.path.mkdir(parents=True, exist_ok=True)
     place.finish("score", result)
+    place.score_learned.unlink(missing_ok=True)
     return result
 
 
-def _total(charged: Charges, subject: texts.Text) -> float:
-    """Sum of all nats, with progress. Raises Interrupted after Ctrl-C."""
-    nats, done, tokens = 0.0, 0, len(subject.tokens) - 1
+def _total(
+    charged: Charges, subject: texts.Text, limit_s: float, kept: _Kept | None = None
+) -> float:
+    """Sum of all nats, with progress. Raises Interrupted after Ctrl-C, BadInput at the limit."""
+    nats, done, before_s = (kept.nats, kept.done, kept.seconds) if kept else (0.0, 0, 0.0)
+    began, tokens = time.perf_counter(), len(subject.tokens) - 1
     bytes_per_token = subject.text_bytes / max(tokens, 1)
+
+    def so_far() -> str:
+        return f"{bits_per_byte(nats, max(done, 1)) / bytes_per_token:.4f}"
+
+    goes_on = "the same command goes on" if kept else "a score keeps nothing, start it again"
     with console.ctrl_c() as stop_asked, console.track("score", tokens, "tokens") as task:
-        for positions, charges_nats in charged:
-            nats += float(charges_nats.sum())
+        for positions, charged_nats in charged:
+            nats += float(charged_nats.sum())
             done += len(positions)
-            task.update(done, bpb=f"{bits_per_byte(nats, done) / bytes_per_token:.4f}")
+            task.update(done, bpb=so_far())
             if stop_asked():
-                raise Interrupted("stopped; a score keeps nothing, start it again")
+                raise Interrupted(f"stopped; {goes_on}")
+            seconds = before_s + time.perf_counter() - began
+            if limit_s and seconds > limit_s and done < tokens:
+                raise BadInput(
+                    f"score.limit_s is {limit_s:g} s: by then {done:,} of {tokens:,} tokens were "
+                    f"scored, at {so_far()} bits per byte; raise it or choose a cheaper protocol"
+                )
     if done != tokens:
         raise AssertionError(f"{done} of {tokens} tokens were charged")
     return nats
+
+
+class _Kept:
+    """What an adapting score keeps, so that a killed one goes on: totals and what was learned."""
+
+    def __init__(self, path: Path, about: str, learner: adapt.Learner) -> None:
+        """about: what the totals depend on; those of something else are not taken up."""
+        self._path, self._about, self._learner = path, about, learner
+        self.nats, self.done, self.seconds = 0.0, 0, 0.0
+        if path.exists():
+            tensors, note = checkpoint.load(path)
+            if note.pop("about") == about:
+                learner.restore(tensors)
+                self.nats, self.done, self.seconds = note["nats"], note["done"], note["seconds"]
+        self._began = self._saved = time.perf_counter()
+
+    def charges(self, tokens: NDArray[np.uint16], how: Score) -> Charges:
+        """All that is still to be charged."""
+        nats, done, seconds = self.nats, self.done, self.seconds
+        for part in adapt.charges(self._learner, tokens, how, done):
+            nats, done = nats + float(part.nats.sum()), done + len(part.positions)
+            yield part.positions, part.nats
+            now = time.perf_counter()
+            if part.settled and now - self._saved > _KEEP_EVERY_S and done < len(tokens) - 1:
+                spent = seconds + now - self._began
+                note = {"about": self._about, "nats": nats, "done": done, "seconds": spent}
+                checkpoint.save(self._path, self._learner.snapshot(), note)
+                self._saved = now
 
 
 def charges(model: GPT, tokens: NDArray[np.uint16], how: Score) -> Charges:
@@ -106,7 +161,7 @@ def charges(model: GPT, tokens: NDArray[np.uint16], how: Score) -> Charges:
     ids = torch.from_numpy(tokens.astype(np.int64)).to(model.embed.tokens.device)
     if how.protocol == "rolling":
         return _rolling(model, ids, tokens)
-    return _windowed(model, ids, _planned(len(tokens), model.shape.window, how))
+    return _windowed(model, ids, windows.planned(len(tokens), model.shape.window, how))
 
 
 def exact_charges(engine: ExactEngine, tokens: NDArray[np.uint16], how: Score) -> Charges:
@@ -114,17 +169,9 @@ def exact_charges(engine: ExactEngine, tokens: NDArray[np.uint16], how: Score) -
     if how.protocol == "rolling":
         found = engine.intervals(tokens, _layout(tokens, engine.operands.bos_id))
     else:
-        planned = _planned(len(tokens), engine.operands.shape.window, how)
+        planned = windows.planned(len(tokens), engine.operands.shape.window, how)
         found = engine.window_intervals(tokens, planned)
     return ((part.positions, part.lengths * log(2)) for part in found)
-
-
-def _planned(tokens: int, window: int, how: Score) -> Iterator[Window]:
-    if how.protocol == "plain":
-        return windows.plain(tokens, window)
-    if how.stride > window:
-        raise BadInput(f"score.stride {how.stride} is larger than the window, {window}")
-    return windows.sliding(tokens, window, how.stride)
 
 
 def _layout(tokens: NDArray[np.uint16], bos_id: int) -> Layout:
@@ -148,19 +195,15 @@ def _windowed(model: GPT, ids: Tensor, planned: Iterator[Window]) -> Charges:
 def _rolling(model: GPT, ids: Tensor, tokens: NDArray[np.uint16]) -> Charges:
     """All lanes advance by a block per forward pass; the cache carries a window of context."""
     layout = _layout(tokens, model.bos_id)
-    first, length = (torch.from_numpy(a).to(ids.device) for a in (layout.first, layout.length))
     cache = Cache(model.shape, layout.lanes, model.dtype, ids.device)
     block = min(_BLOCK, model.shape.window)
     for done in range(0, layout.steps, block):
-        active = layout.active(done)
-        cache.keep(active)
-        offset = torch.arange(done, min(done + block, layout.steps), device=ids.device)
-        target = first[:active, None] + offset
-        within = offset < length[:active, None]  # a lane that ends here is filled up with anything
-        target = target.clamp(max=len(ids) - 1)
-        fed = torch.where(offset == 0, model.bos_id, ids[target - 1])
-        hidden = model.hidden(fed, cache)
-        yield _charge(model, hidden[within], target[within], ids)
+        found = layout.block(tokens, model.bos_id, done, done + block)
+        cache.keep(len(found.fed))
+        hidden = model.hidden(torch.from_numpy(found.fed).to(ids.device), cache)
+        within = torch.from_numpy(found.within).to(ids.device)
+        where = torch.from_numpy(found.where[found.within]).to(ids.device)
+        yield _charge(model, hidden[within], where, ids)
 
 
 def _charge(

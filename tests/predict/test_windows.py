@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairway.errors import BadInput
+from fairway.predict.windows import plain, sliding
 from fairway.score.bits import bits_per_byte
-from fairway.score.windows import plain, sliding
 
 texts = st.integers(1, 400)
 lengths = st.integers(1, 40)

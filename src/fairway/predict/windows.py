@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from fairway.errors import BadInput
+from fairway.recipe import Score
+
 
 class Window(NamedTuple):
     """The model sees tokens[start:end] and is charged at positions first .. end - 1."""
@@ -16,6 +19,15 @@ class Window(NamedTuple):
     start: int
     first: int
     end: int
+
+
+def planned(tokens: int, window: int, how: Score) -> Iterator[Window]:
+    """The windows of a protocol. Raises BadInput."""
+    if how.protocol == "plain":
+        return plain(tokens, window)
+    if how.stride > window:
+        raise BadInput(f"score.stride {how.stride} is larger than the window, {window}")
+    return sliding(tokens, window, how.stride)
 
 
 def plain(tokens: int, window: int) -> Iterator[Window]:

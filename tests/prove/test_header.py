@@ -1,0 +1,86 @@
+import dataclasses
+
+import pytest
+
+from fairway.errors import BadInput
+from fairway.predict import adapt
+from fairway.prove.codec import Reader, join, varint
+from fairway.prove.header import Header, Machine, text_digest
+from fairway.recipe import Adapt, Dynamic, Lora, Sgd
+
+EXACT = Header(
+    machine=None,
+    adapt=Adapt(),
+    text=text_digest("ab" * 32, "cd" * 32),
+    artifact=bytes.fromhex("ef" * 4),
+    text_bytes=300,
+    documents=2,
+    chunks=1,
+)
+MACHINE = Machine(False, b"1234", "2.13.0+cpu|x86_64|AMD EPYC|AVX512|float32")
+FLOAT = dataclasses.replace(EXACT, machine=MACHINE)
+HOWS = [
+    Adapt(method="dynamic", dynamic=Dynamic(lr=0.5, decay=0.25)),
+    Adapt(method="sgd", order="lanes", sgd=Sgd(cosine=True, epochs=3)),
+    Adapt(method="lora", lora=Lora(reset=False, rank=3)),
+]
+LEARNING = [dataclasses.replace(FLOAT, adapt=adapt.rounded(how)) for how in HOWS]
+headers = pytest.mark.parametrize("header", [EXACT, FLOAT, *LEARNING])
+
+
+@headers
+def test_headers_come_back(header):
+    reader = Reader(join([header.to_bytes()]), "the header")
+    assert Header.read(reader) == header
+    reader.check_end()
+
+
+@headers
+def test_headers_that_are_refused(header):
+    written = join([header.to_bytes()])
+    for i in range(len(written)):
+        for wrong in (written[:i], written[:i] + bytes([written[i] ^ 1]) + written[i + 1 :]):
+            with pytest.raises(BadInput):
+                Header.read(Reader(wrong, "the header"))
+
+
+def test_a_long_environment_is_refused():
+    long = dataclasses.replace(
+        EXACT, machine=Machine(False, b"1234", "".join(map(str, range(2000))))
+    )
+    with pytest.raises(BadInput, match="damaged"):
+        Header.read(Reader(join([long.to_bytes()]), "the header"))
+
+
+def test_headers_are_short():
+    """Every byte of them counts as text."""
+    assert [len(join([h.to_bytes()])) for h in (EXACT, FLOAT)] == [26, 38]
+    assert max(len(join([h.to_bytes()])) for h in LEARNING) < 80
+
+
+def test_a_long_environment_costs_no_memory():
+    """Deflate says nothing of how long its text is."""
+    long = dataclasses.replace(FLOAT, machine=Machine(False, b"1234", "x" * 100_000))
+    found = Header.read(Reader(join([long.to_bytes()]), "the header"))
+    assert found.machine is not None
+    assert len(found.machine.environment) == 1000
+
+
+def test_settings_that_nobody_could_have_written():
+    written = bytearray(LEARNING[0].to_bytes())
+    written[-4:] = b"\xff\xff\xff\xff"  # decay: not a number
+    with pytest.raises(BadInput, match="out of range"):
+        Header.read(Reader(join([bytes(written)]), "the header"))
+    unknown = FLOAT.to_bytes()[:-1] + bytes([99 << 1])
+    with pytest.raises(BadInput, match="method that this Fairway does not know"):
+        Header.read(Reader(join([unknown]), "the header"))
+
+
+def test_version_1_with_a_machine():
+    environment = b"2|a CPU"
+    hashes = b"".join(bytes.fromhex(word * 32) for word in ("ab", "cd", "ef"))
+    fields = [b"FWPF\1\0\0", hashes, b"12345678", *map(varint, (300, 2, 1, len(environment)))]
+    found = Header.read(Reader(join([b"".join([*fields, environment])]), "the header"))
+    assert (found.text, found.text_bytes, found.documents) == (EXACT.text, 300, 2)
+    assert found.artifact == bytes.fromhex("ef" * 32)
+    assert found.machine == Machine(False, b"12345678", "2|a CPU")
