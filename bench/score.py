@@ -5,11 +5,11 @@
     python bench/score.py protocols --model RUN [--text-bytes 200000] [--stride 16]
     python bench/score.py peer --peer peer.py
 
-tune: every method's own grid, all of one length, in left-to-right order on held-out training text of
-at most 300,000 bytes; the best of each goes to `gains`, which never looks at that text. gains: bits
-per byte of whole texts with each method in both orders, differences to no adaptation with standard
-errors by document. protocols: one pass with a rolling cache against overlapping windows. peer: the
-same weights' shapes through the original script's evaluation functions (bench/peer.py), eager, fp32.
+tune: every method's own grid, all of one length, in left-to-right order on held-out training text
+of at most 300,000 bytes; the best of each goes to `gains`, which never looks at that text. gains:
+bits per byte of whole texts with each method in both orders, differences to no adaptation with
+standard errors by document. protocols: one pass with a rolling cache against overlapping windows.
+peer: evaluation of one shape by the original script's functions (bench/peer.py), eager, fp32.
 
 Rows go to stdout as JSON with --json, and to --out.
 """
@@ -63,6 +63,10 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
         {"span": 32, "lr": 0.1, "clip": 1.0},
         {"span": 32, "lr": 0.02, "momentum": 0.5},
         {"span": 64, "lr": 0.05, "epochs": 2},
+        {"span": 16, "lr": 0.1},
+        {"span": 8, "lr": 0.03},
+        {"span": 8, "lr": 0.06},
+        {"span": 16, "lr": 0.03, "momentum": 0.5},
     ],
     "dynamic": [
         {"span": 32, "lr": 1e-3, "beta": 0.999, "decay": 1e-2},
@@ -73,6 +77,10 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
         {"span": 24, "lr": 1e-3, "beta": 0.9999, "decay": 7e-3},
         {"span": 16, "lr": 7e-4, "beta": 0.9999, "decay": 1e-2},
         {"span": 32, "lr": 1.5e-3, "beta": 0.9999, "decay": 1e-2},
+        {"span": 16, "lr": 1.5e-3, "beta": 0.9999, "decay": 1.5e-2},
+        {"span": 8, "lr": 1e-3, "beta": 0.9999, "decay": 1e-2},
+        {"span": 8, "lr": 7e-4, "beta": 0.9999, "decay": 5e-3},
+        {"span": 16, "lr": 1e-3, "beta": 0.9999, "decay": 2e-2},
     ],
     "lora": [
         {"span": 32, "lr": 1e-3, "rank": 8},
@@ -83,6 +91,10 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
         {"span": 16, "lr": 1e-3, "rank": 32, "reset": False, "beta": 0.999},
         {"span": 32, "lr": 3e-3, "rank": 8, "reset": False, "decay": 3e-3},
         {"span": 16, "lr": 3e-3, "rank": 8, "reset": True, "beta": 0.999},
+        {"span": 16, "lr": 3e-3, "rank": 32, "reset": True, "beta": 0.999},
+        {"span": 16, "lr": 5e-3, "rank": 16, "reset": True, "beta": 0.999},
+        {"span": 8, "lr": 3e-3, "rank": 16, "reset": True, "beta": 0.999},
+        {"span": 16, "lr": 5e-3, "rank": 16, "reset": False, "beta": 0.999},
     ],
 }
 
@@ -94,10 +106,11 @@ def main() -> None:
     parser.add_argument("what", choices=["tune", "gains", "protocols", "peer"])
     parser.add_argument("--model", type=Path, default=Path("runs/mini"))
     parser.add_argument("--held", type=Path, help="training text that the model has not seen")
-    parser.add_argument("--tuned", type=Path, help="what tune wrote")
+    parser.add_argument("--tuned", type=Path, nargs="+", help="what tune wrote")
     parser.add_argument("--text", action="append", default=[], metavar="NAME=FILE")
     parser.add_argument("--methods", default=",".join(GRIDS), help="of tune and gains")
-    parser.add_argument("--trials", type=int, default=8, help="per method")
+    parser.add_argument("--trials", type=int, default=12, help="per method")
+    parser.add_argument("--after", type=int, default=0, help="trials that an earlier call made")
     parser.add_argument("--lanes", type=int, default=8, help="of the order `lanes`")
     parser.add_argument("--text-bytes", type=int, default=200_000)
     parser.add_argument("--stride", type=int, default=16)
@@ -156,7 +169,7 @@ def tune(args: argparse.Namespace) -> Iterator[Row]:
         raise SystemExit(f"{args.held} has {size:,} bytes: tuning may see {HELD_BYTES:,}")
     none, _ = adapted(opened, tokens, Adapt())
     for method in args.methods.split(","):
-        for settings in GRIDS[method][: args.trials]:
+        for settings in GRIDS[method][args.after : args.trials]:
             how = Adapt.model_validate({"method": method, "lanes": 32, method: settings})
             nats, seconds = adapted(opened, tokens, how)
             gain = 1 - float(nats.sum() / none.sum())
@@ -168,9 +181,10 @@ def tune(args: argparse.Namespace) -> Iterator[Row]:
             console.say(f"{method} {settings}: {bpb:.4f} ({gain:.2%}, {seconds:.0f} s)")
 
 
-def best(tuned: Path) -> dict[str, dict[str, Any]]:
+def best(tuned: list[Path]) -> dict[str, dict[str, Any]]:
     """Each method's best settings."""
-    rows = sorted(json.loads(tuned.read_text())["rows"], key=lambda row: row["gain"])
+    rows = [row for file in tuned for row in json.loads(file.read_text())["rows"]]
+    rows.sort(key=lambda row: float(row["gain"]))
     return {row["method"]: row["settings"] for row in rows}
 
 
@@ -271,7 +285,7 @@ def first_documents(tokens: Tokens, opened: Artifact, limit: int) -> Tokens:
     return tokens[: ends[min(int(np.searchsorted(reached, limit)), len(ends) - 1)]]
 
 
-# The original's evaluation -------------------------------------------------------------------------
+# The original's evaluation -----------------------------------------------------------------------
 
 VOCAB = 1024
 SHAPES = {

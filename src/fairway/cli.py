@@ -193,14 +193,36 @@ def _perform(
     from fairway import console
     from fairway.publish.report import sentence
 
-    before = (run.about(text) if text else run).result(verb)
+    place = run.about(text) if text else run
+    before = place.result(verb)
     if text:
         options["text"] = text
-    module, _, function = VERBS[verb].partition(":")
-    result: Result = getattr(import_module(module), function)(recipe, run, **options)
+    with _alone(verb, recipe) as mine:
+        if mine:
+            module, _, function = VERBS[verb].partition(":")
+            result: Result = getattr(import_module(module), function)(recipe, run, **options)
+    if not mine:
+        return place.need(verb)
     skipped = "finished before: " if result == before else ""
     console.say(f"{verb}: {skipped}{sentence(result)}")
     return result
+
+
+@contextmanager
+def _alone(verb: str, recipe: "Recipe") -> Iterator[bool]:
+    """Under torchrun, let rank 0 do what several processes cannot share; the others wait for it.
+
+    Says whether this process has work.
+    """
+    shared = verb == "train" or (verb == "score" and recipe.adapt.method != "none")
+    if shared or os.environ.get("WORLD_SIZE", "1") == "1":
+        yield True
+        return
+    from fairway import world
+
+    here = world.start()
+    yield here.is_main
+    here.barrier()
 
 
 @command

@@ -153,3 +153,19 @@ def test_diverged_weights_are_refused(bad: float) -> None:
     weights[2, 3] = bad
     with pytest.raises(ValueError, match="not finite or too large"):
         gptq.gptq(weights, Form.of(curvature(0, 4, 8), "mlp"), -6.0)
+
+
+def test_rows_that_matter_beyond_measure_are_rounded_finely_and_no_finer() -> None:
+    """As the embeddings of a network whose residual stream is large: no code is cut off."""
+    random = np.random.default_rng(5)
+    weights = random.normal(size=(6, 8)).astype(np.float32)
+    weights[5] = 0
+    inputs = torch.eye(8)
+    outputs = torch.tensor([1e12, 1e12, 1.0, 1.0, 1.0, 1.0])
+    form = Form.of(Curvature(inputs, outputs), "attention")
+    matrix = gptq.gptq(weights, form, -16.0)
+    assert np.abs(matrix.codes).max(axis=1).tolist()[5] == 0
+    assert 4000 < np.abs(matrix.codes[:2]).max() <= gptq.USEFUL_CODE
+    error = np.abs(quantize.weights_from_codes(matrix) - weights)
+    assert error[:2].max() < 1e-3
+    assert error[2:].max() < 0.02

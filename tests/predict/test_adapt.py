@@ -160,7 +160,7 @@ def test_sgd_is_the_librarys(lively_model):
     for _ in range(3):
         span = one_span(random, 16)
         ours.start(1)
-        ours.learn(span)
+        ours.learn(span, 16)
         loss = torch.nn.functional.cross_entropy(theirs.logits(span.fed)[0], span.coded[0])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)
@@ -180,7 +180,7 @@ def test_dynamic_evaluation_is_its_formula(lively_model):
     for step in range(1, 4):
         span = one_span(random, 16)
         ours.start(1)
-        ours.learn(span)
+        ours.learn(span, 16)
         loss = torch.nn.functional.cross_entropy(model.logits(span.fed)[0], span.coded[0])
         gradients = torch.autograd.grad(loss, list(model.parameters()))
         for p, g, v, p0 in zip(model.parameters(), gradients, squares, start, strict=True):
@@ -196,7 +196,7 @@ def test_adapters_add_their_product(lively_model):
     how = Adapt(method="lora", lora=Lora(span=16, rank=3, lr=0.1, decay=0.0))
     ours = learner(lively_model, how)
     random = np.random.default_rng(2)
-    ours.learn(one_span(random, 16))
+    ours.learn(one_span(random, 16), 16)
     rule, span = ours.rule, one_span(random, 16)
     with rule.applied(), torch.no_grad():
         found = ours.model.logits(span.fed)
@@ -217,11 +217,11 @@ def test_adapters_add_their_product(lively_model):
 def test_adapters_begin_anew_with_a_document(lively_model):
     ours = learner(lively_model, HOWS["lora"])
     random = np.random.default_rng(2)
-    ours.learn(one_span(random, 8))
+    ours.learn(one_span(random, 8), 8)
     assert all(b.abs().max() > 0 for b in ours.rule._outer)
     span = one_span(random, 8)
     span.coded[0, -1] = 0
-    ours.learn(span)
+    ours.learn(span, 8)
     assert all(b.abs().max() == 0 for b in ours.rule._outer)
 
 

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from fairway.errors import BadInput, Interrupted
+from fairway.predict import adapt
 from fairway.prove import proof
 from fairway.prove.codec import Reader, join, varint
 from fairway.prove.header import Header
 from fairway.prove.proof import decode, prove, verify
-from fairway.recipe import Prove, load, loads
+from fairway.recipe import Adapt, Prove, load, loads
+from fairway.score.score import score
 
 DOCUMENTS = ["Return the sum of the elements, as a float. " * 8, "", "é \r\n\tx = 1\n" * 24] * 3
 
@@ -126,6 +128,63 @@ def test_a_killed_proof_goes_on_and_ends_with_the_same_bytes(tiny, recipe, text,
     assert began >= 2
 
 
+LEARNING = {"adapt": Adapt(method="dynamic")}
+
+
+@pytest.fixture
+def small_learned_chunks(monkeypatch):
+    monkeypatch.setattr(adapt, "chunk_tokens", lambda how: 200)
+
+
+def test_a_proof_by_a_network_that_learns(tiny, recipe, text, small_learned_chunks):
+    learning = recipe.model_copy(update=LEARNING)
+    proved, scored = prove(learning, tiny, text), score(learning, tiny, text)
+    assert (proved.adaptation, proved.order, proved.grade) == ("dynamic", "left-to-right", "device")
+    assert (proved.arithmetic, proved.lanes) == ("float", 1)
+    assert (scored.adaptation, scored.arithmetic) == ("dynamic", "float")
+    more = scored.bpb * proved.text_bytes - proved.stream_ideal_bits  # where chunks begin
+    assert -1 < more < 30 * proof.Header.read(_reader(tiny.about(text).proof_file)).chunks
+    none = prove(recipe, tiny, text)
+    assert proved.stream_ideal_bits < 0.98 * none.stream_ideal_bits
+    prove(learning, tiny, text)
+    verified = verify(learning, tiny, text)
+    assert verified.verified, verified.reason
+
+
+def test_a_stopped_proof_goes_on_with_what_it_had_learned(
+    tiny, recipe, text, small_learned_chunks, tmp_path, monkeypatch
+):
+    learning, place = recipe.model_copy(update=LEARNING), tiny.about(text)
+    prove(learning, tiny, text)
+    whole = place.proof_file.read_bytes()
+    place.forget("prove")
+    add, left = proof._Partial.add, 2
+
+    def stop_after_two(self, *args):
+        nonlocal left
+        add(self, *args)
+        left -= 1
+        if not left:
+            raise Interrupted("a kill")
+
+    monkeypatch.setattr(proof._Partial, "add", stop_after_two)
+    with pytest.raises(Interrupted):
+        prove(learning, tiny, text)
+    assert place.prove_learned.exists()
+    monkeypatch.setattr(proof._Partial, "add", add)
+    for older in (True, False):  # the last chunk's state was lost, or was not
+        kept = place.prove_checkpoint.read_text()
+        if older:
+            place.prove_learned.rename(tmp_path / "state")
+        prove(learning, tiny, text)
+        assert place.proof_file.read_bytes() == whole
+        assert not place.prove_learned.exists()
+        place.forget("prove")
+        place.prove_checkpoint.write_text(kept)
+        if older:
+            (tmp_path / "state").rename(place.prove_learned)
+
+
 def test_a_checkpoint_of_another_proof_is_dropped(tiny, recipe, text, small_chunks):
     place = tiny.about(text)
     place.path.mkdir(parents=True)
@@ -207,6 +266,10 @@ def test_what_cannot_be_decoded(tiny, tmp_path, recipe):
 def test_the_command_line_of_the_decoding_process(tiny, tmp_path, capsys):
     assert proof.main([str(tiny.artifact), str(tmp_path / "missing"), str(tmp_path / "out")]) == 2
     assert "cannot read the proof" in json.loads(capsys.readouterr().out)["error"]
+
+
+def _reader(file: Path) -> Reader:
+    return Reader(file.read_bytes(), "the header")
 
 
 def _lines(file: Path) -> int:

@@ -1,4 +1,7 @@
 import copy
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -7,11 +10,14 @@ import torch
 from fairway.errors import BadInput
 from fairway.exact.device import Uploaded
 from fairway.pack import artifact
+from fairway.predict import adapt
 from fairway.predict.exact import ExactEngine
 from fairway.predict.lanes import LONGEST_DOCUMENT, Layout, plan
 from fairway.predict.predictor import FloatPredictor
-from fairway.recipe import Score, load, loads
+from fairway.prove.proof import verify
+from fairway.recipe import Adapt, Score, load, loads
 from fairway.score.score import charges, exact_charges, score
+from fairway.train import checkpoint
 
 TOKENS = 4200  # two lanes
 
@@ -199,3 +205,64 @@ def test_a_failure_in_a_lane_is_raised(artifact_file):
         tokens = np.append(0, np.full(length - 1, 60000)).astype(np.uint16)
         with pytest.raises(IndexError):
             exact_nats(engine, tokens, "rolling")
+
+
+def test_a_killed_adapting_score_goes_on_to_the_same_result(tiny, monkeypatch):
+    recipe = loads(tiny.recipe.read_text()).model_copy(update={"adapt": Adapt(method="dynamic")})
+    monkeypatch.setattr(adapt, "chunk_tokens", lambda how: 2000)
+    whole = score(recipe, tiny)
+    assert not tiny.score_learned.exists()
+    tiny.forget("score")
+    save = checkpoint.save
+
+    def save_and_die(*args):
+        save(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        score(recipe, tiny)
+    assert tiny.score_learned.exists()
+    monkeypatch.setattr(checkpoint, "save", save)
+    resumed = score(recipe, tiny)
+    assert (resumed.bpb, resumed.tokens) == (whole.bpb, whole.tokens)
+
+
+def test_what_an_adapting_score_of_something_else_kept_is_not_taken_up(tiny, monkeypatch):
+    recipe = loads(tiny.recipe.read_text()).model_copy(update={"adapt": Adapt(method="dynamic")})
+    whole = score(recipe, tiny)
+    tiny.forget("score")
+    learner = adapt.Learner(artifact.read(tiny.artifact).build_model(), recipe.adapt, 10)
+    note = {"about": "another text", "nats": 1.0, "done": 5, "seconds": 1.0}
+    checkpoint.save(tiny.score_learned, learner.snapshot(), note)
+    assert score(recipe, tiny).bpb == whole.bpb
+
+
+def test_the_clock_stops_a_score_and_says_how_far_it_came(tiny):
+    recipe = loads(tiny.recipe.read_text())
+    late = recipe.model_copy(update={"score": Score(limit_s=1e-6)})
+    with pytest.raises(
+        BadInput, match=r"by then [\d,]+ of [\d,]+ tokens were scored, at [\d.]+ bits"
+    ):
+        score(late, tiny)
+
+
+@pytest.mark.parametrize("method", ["sgd", "dynamic", "lora"])
+def test_two_processes_score_as_one(tiny, method):
+    """Lanes that learn together are shared out; a proof is the work of one."""
+    sets = [f"adapt.method={method}", "adapt.order=lanes", "adapt.lanes=2"]
+    options = [word for s in sets for word in ("--set", s)]
+    found = []
+    for processes in (1, 2):
+        for verb in ("score", "prove"):
+            tiny.forget(verb)
+            fairway = ["-m", "fairway", verb, str(tiny.path), *options, "--json"]
+            several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+            command = [sys.executable, *(several if processes == 2 else []), *fairway]
+            subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        found.append((tiny.result("score"), tiny.proof_file.read_bytes()))
+        assert verify(loads(tiny.recipe.read_text()), tiny).verified
+    (one, first), (two, second) = found
+    assert one.bpb == pytest.approx(two.bpb, rel=1e-6)
+    assert one.order == ("left-to-right" if method == "lora" else "lanes")
+    assert first == second

@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from fairway.errors import BadInput
 from fairway.pack import gptq, quantize
 from fairway.pack.artifact import Quantized
-from fairway.pack.gptq import Form
+from fairway.pack.gptq import USEFUL_CODE, Form
 from fairway.pack.quantize import Matrix, Weights
 from fairway.recipe import Pack
 
 _FILLED = 0.9985  # of the budget is filled well enough
 _TRIES, _MORE_TRIES = 9, 7  # for the level; then for the share of rows
 _FINEST, _COARSEST = -120.0, 40.0  # levels
-_USEFUL_CODE = 8191  # steps so fine that codes grow beyond change nothing any more
 _RESOLUTION = 0.01  # of levels
 
 T = TypeVar("T")
@@ -78,15 +77,19 @@ class Quantizer:
         return -weights / (16 if self._pack.quantizer == "gptq" else 8)
 
     def finest(self) -> float:
-        """The level below which finer steps are of no use."""
-        largest = max(self._largest_code(name) for name in self._matrices)
-        octaves = np.log2(max(largest, 1e-30) / _USEFUL_CODE)
-        return float(octaves * (2 if self._pack.quantizer == "gptq" else 1))
+        """The level below which finer steps are of no use: all of gptq's rows have their finest,
+        or one of the rows of `uniform`, which are much alike."""
+        gptq_rows = self._pack.quantizer == "gptq"
+        codes = np.concatenate([self._largest_codes(name) for name in self._matrices])
+        codes = codes[codes > 0]
+        code = float(codes.min() if gptq_rows else codes.max()) if codes.size else 1.0
+        return float(np.log2(code / USEFUL_CODE) * (2 if gptq_rows else 1))
 
-    def _largest_code(self, name: str) -> float:
-        """About, at level 0."""
-        w = np.abs(self._matrices[name])
-        return float((w / self._steps(name, 0.0)).max(initial=0.0))
+    def _largest_codes(self, name: str) -> NDArray[np.float64]:
+        """Of every row, about, at level 0."""
+        codes = np.abs(self._matrices[name]) / self._steps(name, 0.0)
+        largest: NDArray[np.float64] = codes.max(axis=1, initial=0.0)
+        return largest
 
     def guess(self, matrix_bits: float) -> float:
         """The level at which Gaussian weights take so many bits together (docs/pack.md)."""

@@ -23,12 +23,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fairway.pack.quantize import Integers, Matrix, Part, Weights, clamped, exponents, step_sizes
+from fairway.pack.quantize import (
+    Integers,
+    Matrix,
+    Part,
+    Weights,
+    check_finite,
+    clamped,
+    exponents,
+    step_sizes,
+)
 from fairway.train.calibrate import Curvature
 
 _DAMPING = 0.01  # of the mean diagonal, added to the diagonal
 # Of the mean g, added to each: rows that calibration hardly saw may matter elsewhere.
 _SMOOTHING: dict[Part, float] = {"embedding": 0.5, "bigram": 0.5, "attention": 0.1, "mlp": 0.1}
+USEFUL_CODE = 8191  # steps so fine that codes grow beyond change nothing any more
 _BLOCK = 64  # columns between updates of all columns that follow
 
 
@@ -59,9 +69,17 @@ class Form:
 
 def gptq(weights: Weights, form: Form, log2_theta: float | NDArray[np.float64]) -> Matrix:
     """The codes of weights float32[m, n] at θ. Raises ValueError when one is not finite."""
+    check_finite(weights)
     rows, columns = form.steps(log2_theta)
+    rows = np.maximum(rows, least_exponents(weights, columns))
     codes = feedback(weights, form.unit, step_sizes(rows[:, None] + columns))
     return Matrix(clamped(codes), rows, columns)
+
+
+def least_exponents(weights: Weights, columns: Integers) -> Integers:
+    """Exponents of rows below which codes grow beyond USEFUL_CODE, where nothing is gained: [m]."""
+    largest = np.abs(weights / step_sizes(columns)).max(axis=1, initial=0.0)
+    return np.ceil(4 * np.log2(np.maximum(largest, 1e-30) / USEFUL_CODE)).astype(np.int64)
 
 
 def feedback(weights: Weights, unit: Tensor, steps: Weights) -> Weights:

@@ -38,7 +38,9 @@ from fairway.predict import windows
 from fairway.predict.lanes import TOKENS_PER_LANE, Layout, chunk_ends, plan
 from fairway.predict.predictor import FloatPredictor, Longs
 from fairway.recipe import Adapt, Arithmetic, Dynamic, Lora, Score, Sgd
+from fairway.world import World
 
+ALONE = World(0, 1, torch.device("cpu"), torch.float32)
 Floats = NDArray[np.float64]
 Tensors = dict[str, Tensor]
 
@@ -73,7 +75,7 @@ def chunk_tokens(how: Adapt) -> int:
 
 
 def to_bytes(how: Adapt) -> bytes:
-    """One byte, 8 · method + 2 · (settings are _USUAL) + order; then other settings, 4 bytes each."""
+    """A byte, 8 · method + 2 · (settings are _USUAL) + order; then other settings, 4 bytes each."""
     method, order = METHODS.index(how.method), ORDERS.index(order_of(how))
     if how.method == "none":
         return bytes([8 * method + order])
@@ -142,8 +144,14 @@ class Rule(Protocol):
     def applied(self) -> AbstractContextManager[None]:
         """Inside, the network computes with what was learned."""
 
-    def loss(self, hidden: Tensor, coded: Tensor, counted: Tensor) -> Tensor:
-        """What to minimise. hidden [L, S, d]; coded int64[L, S]; counted bool[L, S]."""
+    def loss(self, hidden: Tensor, coded: Tensor, counted: Tensor, count: int) -> Tensor:
+        """What to minimise. hidden [L, S, d]; coded int64[L, S]; counted bool[L, S].
+
+        `count` tokens are learned from in all processes together.
+        """
+
+    def share(self, world: World) -> None:
+        """Add up what the processes' lanes ask for."""
 
     def fresh(self, coded: Tensor, within: Tensor) -> Tensor:
         """Begin anew where a document does; which of `within` [L, S] may be learned from."""
@@ -179,10 +187,14 @@ class _WholeNetwork:
     def applied(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def loss(self, hidden: Tensor, coded: Tensor, counted: Tensor) -> Tensor:
-        """Mean nats."""
+    def loss(self, hidden: Tensor, coded: Tensor, counted: Tensor, count: int) -> Tensor:
+        """This process's part of the mean nats."""
         head, cap = self._model.embed.tokens, self._model.shape.softcap
-        return softcapped_cross_entropy(hidden[counted], head, coded[counted], cap)
+        mean = softcapped_cross_entropy(hidden[counted], head, coded[counted], cap)
+        return mean * (int(counted.sum()) / count)
+
+    def share(self, world: World) -> None:
+        world.sum_(self._gradients)
 
     def fresh(self, coded: Tensor, within: Tensor) -> Tensor:
         return within
@@ -297,12 +309,16 @@ class LoraRule:
             [t.detach()[:lanes].requires_grad_() for t in ts] for ts in (self._inner, self._outer)
         )
         self._update.keep(lanes)
+        self._starting = self._starting[:lanes]
 
     def applied(self) -> AbstractContextManager[None]:
         pairs = zip(self._adapted, self._inner, self._outer, strict=True)
         return adapted({id(p): (a, b) for p, a, b in pairs})
 
-    def loss(self, hidden: Tensor, coded: Tensor, counted: Tensor) -> Tensor:
+    def share(self, world: World) -> None:
+        return
+
+    def loss(self, hidden: Tensor, coded: Tensor, counted: Tensor, count: int) -> Tensor:
         """The sum of every lane's mean nats: what one lane does is nothing to the others."""
         nats = cross_entropy(self._model.head(hidden).mT, coded, reduction="none")
         return ((nats * counted).sum(1) / counted.sum(1).clamp(min=1)).sum()
@@ -350,10 +366,11 @@ class Span(NamedTuple):
 class Learner:
     """A network and what it has become. Not safe to share by threads: texts have an order.
 
-    Raises BadInput when the settings do not fit the network.
+    With several processes in `world`, each charges and differentiates its share of the lanes, and
+    all make the same update. Raises BadInput when the settings do not fit the network.
     """
 
-    def __init__(self, model: GPT, how: Adapt, tokens: int) -> None:
+    def __init__(self, model: GPT, how: Adapt, tokens: int, world: World = ALONE) -> None:
         """tokens: of the whole text, which schedules run along."""
         self.model, self.how = model, rounded(how)
         settings: Any = self.how.settings
@@ -365,53 +382,67 @@ class Learner:
             raise BadInput(
                 f"adapt.{self.how.method}.span is {self.span}, longer than the window, {window}"
             )
+        self.world = world if self.cached else ALONE  # rows are learned by each process for itself
         rules = {"sgd": SgdRule, "dynamic": DynamicRule, "lora": LoraRule}
         self.rule: Rule = rules[self.how.method](model, settings)
         self.cache = self._new_cache(1)
 
+    @property
+    def device(self) -> torch.device:
+        return self.model.embed.tokens.device
+
+    @property
+    def share(self) -> slice:
+        """Which lanes are this process's."""
+        return slice(self.world.rank, None, self.world.size)
+
     def start(self, lanes: int) -> None:
         """A chunk begins: lanes have no past, the network has what it learned."""
-        self.rule.start(lanes)
-        self.cache = self._new_cache(lanes)
+        mine = len(range(lanes)[self.share])
+        self.rule.start(mine)
+        self.cache = self._new_cache(mine)
 
     def _new_cache(self, lanes: int) -> Cache:
-        model = self.model
-        return Cache(model.shape, lanes, model.dtype, model.embed.tokens.device)
+        return Cache(self.model.shape, lanes, self.model.dtype, self.device)
 
     def keep(self, lanes: int) -> None:
+        """From now on only the first `lanes` lanes of this process's share exist."""
         if lanes < len(self.cache.document_start):
             self.cache.keep(lanes)
             self.rule.keep(lanes)
 
-    def learn(self, span: Span, charge: bool = False) -> Tensor | None:
+    def learn(self, span: Span, count: int, charge: bool = False) -> Tensor | None:
         """Learn from a span that has been coded; nats float32[L, S] of its tokens before that.
 
-        The nats are computed if `charge`, given everything before the span and within it.
+        `span` has this process's lanes, all processes together have `count` tokens. The nats are
+        computed if `charge`, given everything before the span and within it.
         """
         if self.cached:
-            return self._learn_in_context(span, charge)
+            return self._learn_in_context(span, count, charge)
         nats = self._charge(span) if charge else None
         self._learn_in_rows(span)
         return nats
 
-    def _learn_in_context(self, span: Span, charge: bool) -> Tensor | None:
+    def _learn_in_context(self, span: Span, count: int, charge: bool) -> Tensor | None:
         """The pass that charges a span also learns from it; keys and values of the last epoch
         stay."""
-        self._done += int(span.within.sum())
-        nats = None
+        self._done += count
+        nats = torch.empty(span.fed.shape)
         epochs = getattr(self.how.settings, "epochs", 1)
         for epoch in range(epochs):
             cache = self.cache
             if epoch + 1 < epochs:
                 cache = self._new_cache(len(span.fed))
                 cache.copy_(self.cache)
-            with self.rule.applied():
-                hidden = self.model.hidden(span.fed, cache)
-                if charge and epoch == 0:
-                    nats = self.nats(hidden.detach(), span.coded)
-                counted = self.rule.fresh(span.coded, span.within)
-                if bool(counted.any()):
-                    self.rule.loss(hidden, span.coded, counted).backward()
+            if len(span.fed):  # another process may have lanes left when this one has none
+                with self.rule.applied():
+                    hidden = self.model.hidden(span.fed, cache)
+                    if charge and epoch == 0:
+                        nats = self.nats(hidden.detach(), span.coded)
+                    counted = self.rule.fresh(span.coded, span.within)
+                    if bool(counted.any()):
+                        self.rule.loss(hidden, span.coded, counted, count).backward()
+            self.rule.share(self.world)
             self.rule.step(self._progress)
         return nats
 
@@ -430,7 +461,8 @@ class Learner:
         at_once = getattr(settings, "rows", len(rows.fed))
         for _ in range(getattr(settings, "epochs", 1)):
             for fed, coded, within in zip(*(t.split(at_once) for t in rows), strict=True):
-                self.rule.loss(self.model.hidden(fed), coded, within).backward()
+                count = int(within.sum())
+                self.rule.loss(self.model.hidden(fed), coded, within, count).backward()
                 self.rule.step(self._progress)
 
     @torch.no_grad()
@@ -494,24 +526,24 @@ def _rolling_charges(learner: Learner, tokens: NDArray[np.uint16], done: int) ->
         starts = plan(end - start, inside, lanes_of(learner.how))
         layout = Layout(len(part), starts, boundaries=True)
         learner.start(layout.lanes)
-        device = learner.model.embed.tokens.device
+        device = learner.device
         for first in range(0, layout.steps, learner.span):
-            block = layout.block(part, learner.model.bos_id, first, first + learner.span)
+            last = first + learner.span
+            block = layout.block(part, learner.model.bos_id, first, last, learner.share)
             learner.keep(len(block.where))
             arrays = (block.fed, part[block.where].astype(np.int64), block.within)
             span = Span(*(torch.from_numpy(a).to(device) for a in arrays))
-            nats = learner.learn(span, charge=True)
+            nats = learner.learn(span, layout.coded(first, last), charge=True)
             assert nats is not None
             charged = nats.double().cpu().numpy()[block.within]
-            last = first + learner.span >= layout.steps
-            yield Charged(block.where[block.within] + start, charged, last)
+            yield Charged(block.where[block.within] + start, charged, last >= layout.steps)
 
 
 def _windowed_charges(
     learner: Learner, tokens: NDArray[np.uint16], how: Score, done: int
 ) -> Iterator[Charged]:
     """A window at a time; what has been charged is learned when it is a span or more."""
-    device, window = learner.model.embed.tokens.device, learner.model.shape.window
+    device, window = learner.device, learner.model.shape.window
     learned = done
     for start, first, end in windows.planned(len(tokens), window, how):
         if end <= done:
@@ -592,5 +624,6 @@ class AdaptivePredictor:
         offset = np.arange(self._step - columns, self._step)
         within = offset < self._layout.length[: self._lanes, None]
         arrays = (self._fed[: self._lanes, :columns], self._coded[: self._lanes, :columns], within)
-        device = self._learner.model.embed.tokens.device
-        self._learner.learn(Span(*(torch.from_numpy(a.copy()).to(device) for a in arrays)))
+        device = self._learner.device
+        span = Span(*(torch.from_numpy(a.copy()).to(device) for a in arrays))
+        self._learner.learn(span, int(within.sum()))

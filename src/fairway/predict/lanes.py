@@ -73,6 +73,10 @@ class Layout:
         """Which tokens are coded at `step`, one per active lane."""
         return self.first[: self.active(step)] + step
 
+    def coded(self, first: int, last: int) -> int:
+        """How many tokens are coded at steps first .. last - 1."""
+        return int((self.length.clip(first, last) - first).sum())
+
     def block(
         self,
         tokens: NDArray[np.uint16],
@@ -83,7 +87,7 @@ class Layout:
     ) -> Block:
         """Steps first .. last - 1 of those of `lanes` that are active at `first`."""
         starts, lengths = (a[: self.active(first)][lanes] for a in (self.first, self.length))
-        offset = np.arange(first, min(last, int(lengths[0])))
+        offset = np.arange(first, min(last, int(lengths.max(initial=first))))
         where = np.minimum(starts[:, None] + offset, len(tokens) - 1)
         fed = np.where(offset == 0, bos_id, tokens[where - 1]).astype(np.int64)
         return Block(where, fed, offset < lengths[:, None])

@@ -70,7 +70,7 @@ def score(recipe: Recipe, run: Run, text: Path | None = None) -> ScoreResult:
             charged = charges(model, subject.tokens, recipe.score)
         else:
             place.path.mkdir(parents=True, exist_ok=True)
-            learner = adapt.Learner(model, how, len(subject.tokens))
+            learner = adapt.Learner(model, how, len(subject.tokens), here)
             about = " ".join((stamp, subject.text_sha256, opened.sha256))
             kept = _Kept(place.score_learned, about, learner)
             charged = kept.charges(subject.tokens, recipe.score)
@@ -89,9 +89,10 @@ def score(recipe: Recipe, run: Run, text: Path | None = None) -> ScoreResult:
         text_sha256=subject.text_sha256,
         seconds=time.perf_counter() - began,
     )
-    place.path.mkdir(parents=True, exist_ok=True)
-    place.finish("score", result)
-    place.score_learned.unlink(missing_ok=True)
+    if here.is_main:
+        place.path.mkdir(parents=True, exist_ok=True)
+        place.finish("score", result)
+        place.score_learned.unlink(missing_ok=True)
     return result
 
 
@@ -120,37 +121,53 @@ def _total(
                     f"score.limit_s is {limit_s:g} s: by then {done:,} of {tokens:,} tokens were "
                     f"scored, at {so_far()} bits per byte; raise it or choose a cheaper protocol"
                 )
+    nats, done = kept.all_of(nats, done) if kept else (nats, done)
     if done != tokens:
         raise AssertionError(f"{done} of {tokens} tokens were charged")
     return nats
 
 
 class _Kept:
-    """What an adapting score keeps, so that a killed one goes on: totals and what was learned."""
+    """What an adapting score keeps, so that a killed one goes on: totals and what was learned.
+
+    Processes that share a score each have the totals of their own lanes.
+    """
 
     def __init__(self, path: Path, about: str, learner: adapt.Learner) -> None:
         """about: what the totals depend on; those of something else are not taken up."""
         self._path, self._about, self._learner = path, about, learner
-        self.nats, self.done, self.seconds = 0.0, 0, 0.0
+        self._skip, self.nats, self.done, self.seconds = 0, 0.0, 0, 0.0
         if path.exists():
             tensors, note = checkpoint.load(path)
-            if note.pop("about") == about:
+            if note["about"] == about:
                 learner.restore(tensors)
-                self.nats, self.done, self.seconds = note["nats"], note["done"], note["seconds"]
+                self._skip, self.seconds = note["done"], note["seconds"]
+                if learner.world.is_main:
+                    self.nats, self.done = note["nats"], note["done"]
         self._began = self._saved = time.perf_counter()
 
     def charges(self, tokens: NDArray[np.uint16], how: Score) -> Charges:
         """All that is still to be charged."""
-        nats, done, seconds = self.nats, self.done, self.seconds
-        for part in adapt.charges(self._learner, tokens, how, done):
+        nats, done = self.nats, self.done
+        for part in adapt.charges(self._learner, tokens, how, self._skip):
             nats, done = nats + float(part.nats.sum()), done + len(part.positions)
             yield part.positions, part.nats
-            now = time.perf_counter()
-            if part.settled and now - self._saved > _KEEP_EVERY_S and done < len(tokens) - 1:
-                spent = seconds + now - self._began
-                note = {"about": self._about, "nats": nats, "done": done, "seconds": spent}
-                checkpoint.save(self._path, self._learner.snapshot(), note)
-                self._saved = now
+            due = how.protocol == "rolling" or time.perf_counter() - self._saved > _KEEP_EVERY_S
+            if part.settled and due:
+                self._save(*self.all_of(nats, done))
+
+    def all_of(self, nats: float, done: int) -> tuple[float, int]:
+        """The sums over all processes."""
+        sums = torch.tensor([nats, done], dtype=torch.float64, device=self._learner.device)
+        nats, done = self._learner.world.sum_(sums).tolist()
+        return nats, int(done)
+
+    def _save(self, nats: float, done: int) -> None:
+        self._saved = time.perf_counter()
+        seconds = self.seconds + self._saved - self._began
+        note = {"about": self._about, "nats": nats, "done": done, "seconds": seconds}
+        if self._learner.world.is_main:
+            checkpoint.save(self._path, self._learner.snapshot(), note)
 
 
 def charges(model: GPT, tokens: NDArray[np.uint16], how: Score) -> Charges:
