@@ -94,7 +94,7 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
         {"span": 16, "lr": 3e-3, "rank": 32, "reset": True, "beta": 0.999},
         {"span": 16, "lr": 5e-3, "rank": 16, "reset": True, "beta": 0.999},
         {"span": 8, "lr": 3e-3, "rank": 16, "reset": True, "beta": 0.999},
-        {"span": 16, "lr": 5e-3, "rank": 16, "reset": False, "beta": 0.999},
+        {"span": 16, "lr": 2e-3, "rank": 64, "reset": True, "beta": 0.9999, "decay": 3e-3},
     ],
 }
 

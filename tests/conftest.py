@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from hypothesis import settings
 
 from fairway import cli, console
 from fairway.course import Run
@@ -15,6 +16,9 @@ from fairway.model.gpt import build
 from fairway.pack.pack import pack_weights
 from fairway.recipe import Model, Pack
 from fairway.text.tokenizer import train_tokenizer
+
+settings.register_profile("fairway", deadline=None)  # machines are shared: time shows nothing
+settings.load_profile("fairway")
 
 
 @pytest.fixture(scope="session")

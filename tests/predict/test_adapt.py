@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fairway.errors import BadInput
-from fairway.predict import adapt
+from fairway.predict import adapt, methods, rules
 from fairway.predict.adapt import AdaptiveEngine, AdaptivePredictor, Learner, Span
-from fairway.predict.lanes import Layout, Starts
+from fairway.predict.lanes import Layout, Starts, plan
 from fairway.prove.codec import Codec, Reader, framed, read_chunk
 from fairway.recipe import Adapt, Dynamic, Lora, Score, Sgd
 from fairway.score.score import charges
@@ -25,7 +25,8 @@ HOWS = {
     "lora": Adapt(method="lora", lora=Lora(span=8, lr=0.05, rank=2)),
     "lora, warm": Adapt(method="lora", lora=Lora(span=8, lr=0.05, rank=2, reset=False)),
 }
-methods = pytest.mark.parametrize("how", HOWS.values(), ids=HOWS)
+every_method = pytest.mark.parametrize("how", HOWS.values(), ids=HOWS)
+orders = st.sampled_from(methods.ORDERS)
 slow = settings(
     max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -64,9 +65,9 @@ def in_lockstep(learner, tokens, layout):
     return np.concatenate(found)
 
 
-@methods
+@every_method
 @slow
-@given(seed=st.integers(0, 2**32 - 1), lanes=st.integers(1, 4), order=st.sampled_from(adapt.ORDERS))
+@given(seed=st.integers(0, 2**32 - 1), lanes=st.integers(1, 4), order=orders)
 def test_no_charge_depends_on_a_token_that_is_coded_later(lively_model, how, seed, lanes, order):
     """To the last bit, in the path that proves."""
     random = np.random.default_rng(seed)
@@ -92,14 +93,13 @@ def test_adapters_of_a_lane_know_nothing_of_other_lanes(lively_model, name):
         found = in_lockstep(learner(lively_model, HOWS[name]), text, layout)
         spans.append(found[layout.order() >= 60])
     np.testing.assert_array_equal(*spans)
-    assert adapt.order_of(HOWS[name].model_copy(update={"order": "lanes"})) == "left-to-right"
+    assert methods.order_of(HOWS[name].model_copy(update={"order": "lanes"})) == "left-to-right"
 
 
-@methods
-@pytest.mark.parametrize("order", adapt.ORDERS)
+@every_method
+@pytest.mark.parametrize("order", methods.ORDERS)
 def test_score_charges_what_the_proof_codes(lively_model, how, order, monkeypatch):
     """But for rounding, and for the documents that lanes start at, which a proof does not code."""
-    monkeypatch.setattr(adapt, "TOKENS_PER_LANE", 200)
     monkeypatch.setattr("fairway.predict.lanes.TOKENS_PER_LANE", 200)
     how = how.model_copy(update={"order": order, "lanes": 3})
     tokens = draw(np.random.default_rng(4), 700, 0.02)
@@ -111,7 +111,7 @@ def test_score_charges_what_the_proof_codes(lively_model, how, order, monkeypatc
     assert times[0] == 0
     assert (times[1:] == 1).all()
     documents = np.flatnonzero(tokens == 0)
-    starts = adapt.plan(len(tokens), documents, adapt.lanes_of(how))
+    starts = plan(len(tokens), documents, methods.lanes_of(how))
     layout = Layout(len(tokens), starts)
     proved = in_lockstep(learner(lively_model, how, len(tokens)), tokens, layout)
     coded = (30 - np.log2(proved[:, 1] - proved[:, 0])) * np.log(2)
@@ -122,7 +122,7 @@ def test_score_charges_what_the_proof_codes(lively_model, how, order, monkeypatc
     assert np.abs(nats - unchanged).max() > 0.01
 
 
-@methods
+@every_method
 def test_a_fresh_learner_decodes_chunk_after_chunk(lively_model, tokenizer, how):
     texts = [[b"the cat sat on a mat ", b"", b"and some bird ran after the dog " * 9], [b"xyz"] * 4]
     chunks = [(tokenizer.encode_documents(documents), documents) for documents in texts]
@@ -137,7 +137,7 @@ def test_a_fresh_learner_decodes_chunk_after_chunk(lively_model, tokenizer, how)
         assert decoder.decode(read_chunk(reader), lambda *_: None) == documents
 
 
-@methods
+@every_method
 def test_a_restored_learner_goes_on_as_the_one_it_was_taken_from(lively_model, how):
     random = np.random.default_rng(8)
     first, second = draw(random, 100), draw(random, 100)
@@ -201,7 +201,7 @@ def test_adapters_add_their_product(lively_model):
     with rule.applied(), torch.no_grad():
         found = ours.model.logits(span.fed)
     merged = copy.deepcopy(lively_model)
-    places = {n: p for n, p in merged.named_parameters() if n.rsplit(".", 1)[-1] in adapt._ADAPTED}
+    places = {n: p for n, p in merged.named_parameters() if n.rsplit(".", 1)[-1] in rules._ADAPTED}
     tied = places.pop("embed.tokens")
     inner = dict(zip(["embed.tokens", *places], rule._inner, strict=True))
     outer = dict(zip(["embed.tokens", *places], rule._outer, strict=True))
@@ -258,22 +258,22 @@ def test_what_cannot_be_done_is_refused(lively_model):
         learner(lively_model, Adapt(method="dynamic", dynamic=Dynamic(span=33)))
 
 
-@given(st.sampled_from(list(HOWS.values())), st.sampled_from(adapt.ORDERS), st.floats(1e-6, 100.0))
+@given(st.sampled_from(list(HOWS.values())), orders, st.floats(1e-6, 100.0))
 def test_settings_come_back_from_a_file_as_float32(how, order, lr):
     changed = how.settings.model_copy(update={"lr": lr})
     how = how.model_copy(update={"order": order, how.method: changed})
-    data = adapt.to_bytes(how)
-    assert len(data) == 1 + adapt.size_of(data[0])
-    back = adapt.from_bytes(data)
+    data = methods.to_bytes(how)
+    assert len(data) == 1 + methods.size_of(data[0])
+    back = methods.from_bytes(data)
     assert back.settings.lr == np.float32(lr)
-    assert adapt.to_bytes(back) == data
-    assert adapt.to_bytes(adapt.rounded(how)) == data
+    assert methods.to_bytes(back) == data
+    assert methods.to_bytes(methods.rounded(how)) == data
 
 
 @pytest.mark.parametrize("method", ["sgd", "dynamic", "lora"])
 def test_usual_settings_take_one_byte(method):
     """They are the recipe's defaults; once these change, the format needs another bit."""
-    assert len(adapt.to_bytes(Adapt(method=method))) == 1
+    assert len(methods.to_bytes(Adapt(method=method))) == 1
 
 
 def one_span(random, size):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fairway.errors import BadInput, Interrupted
-from fairway.predict import adapt
+from fairway.predict import methods
 from fairway.prove import proof
 from fairway.prove.codec import Reader, join, varint
 from fairway.prove.header import Header
@@ -133,7 +133,7 @@ LEARNING = {"adapt": Adapt(method="dynamic")}
 
 @pytest.fixture
 def small_learned_chunks(monkeypatch):
-    monkeypatch.setattr(adapt, "chunk_tokens", lambda how: 200)
+    monkeypatch.setattr(methods, "chunk_tokens", lambda how: 200)
 
 
 def test_a_proof_by_a_network_that_learns(tiny, recipe, text, small_learned_chunks):

@@ -10,7 +10,7 @@ import torch
 from fairway.errors import BadInput
 from fairway.exact.device import Uploaded
 from fairway.pack import artifact
-from fairway.predict import adapt
+from fairway.predict import adapt, methods
 from fairway.predict.exact import ExactEngine
 from fairway.predict.lanes import LONGEST_DOCUMENT, Layout, plan
 from fairway.predict.predictor import FloatPredictor
@@ -209,7 +209,7 @@ def test_a_failure_in_a_lane_is_raised(artifact_file):
 
 def test_a_killed_adapting_score_goes_on_to_the_same_result(tiny, monkeypatch):
     recipe = loads(tiny.recipe.read_text()).model_copy(update={"adapt": Adapt(method="dynamic")})
-    monkeypatch.setattr(adapt, "chunk_tokens", lambda how: 2000)
+    monkeypatch.setattr(methods, "chunk_tokens", lambda how: 2000)
     whole = score(recipe, tiny)
     assert not tiny.score_learned.exists()
     tiny.forget("score")

@@ -79,7 +79,9 @@ def gptq(weights: Weights, form: Form, log2_theta: float | NDArray[np.float64]) 
 def least_exponents(weights: Weights, columns: Integers) -> Integers:
     """Exponents of rows below which codes grow beyond USEFUL_CODE, where nothing is gained: [m]."""
     largest = np.abs(weights / step_sizes(columns)).max(axis=1, initial=0.0)
-    return np.ceil(4 * np.log2(np.maximum(largest, 1e-30) / USEFUL_CODE)).astype(np.int64)
+    octaves = np.log2(np.maximum(largest, 1e-30) / USEFUL_CODE)
+    found: Integers = np.ceil(4 * octaves).astype(np.int64)
+    return found
 
 
 def feedback(weights: Weights, unit: Tensor, steps: Weights) -> Weights:

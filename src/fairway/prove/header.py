@@ -7,7 +7,7 @@ import zlib
 from dataclasses import dataclass
 
 from fairway.errors import BadInput
-from fairway.predict import adapt
+from fairway.predict import methods
 from fairway.prove.codec import Reader, varint
 from fairway.prove.guard import Guard
 from fairway.recipe import Adapt, Arithmetic
@@ -58,7 +58,7 @@ class Header:
         out += map(varint, (self.text_bytes, self.documents, self.chunks))
         if m:
             packed = _pack_words(m.environment)
-            out += [m.logits, varint(len(packed)), packed, adapt.to_bytes(self.adapt)]
+            out += [m.logits, varint(len(packed)), packed, methods.to_bytes(self.adapt)]
         return b"".join(out)
 
     @staticmethod
@@ -95,7 +95,7 @@ def text_digest(text_sha256: str, lengths_sha256: str) -> bytes:
 def _read_adapt(reader: Reader) -> Adapt:
     first = reader.take(1)
     try:
-        return adapt.from_bytes(first + reader.take(adapt.size_of(first[0])))
+        return methods.from_bytes(first + reader.take(methods.size_of(first[0])))
     except BadInput as error:
         raise reader.bad(str(error)) from None
 

@@ -27,9 +27,10 @@ from fairway import console
 from fairway.course import Run, replacing, sha256_file, write_atomic
 from fairway.errors import BadInput, Interrupted
 from fairway.pack import artifact
-from fairway.predict import adapt
-from fairway.predict.adapt import AdaptiveEngine, Learner, Tensors
+from fairway.predict import methods
+from fairway.predict.adapt import AdaptiveEngine, Learner
 from fairway.predict.lanes import TOKENS_PER_LANE, chunk_ends
+from fairway.predict.rules import Tensors
 from fairway.prove.codec import Chunk, Codec, Reader, Written, join, read_chunks
 from fairway.prove.guard import Progress, computing, in_order, side_by_side
 from fairway.prove.header import ARTIFACT_BYTES, Header, Machine, text_digest
@@ -61,12 +62,12 @@ def prove(recipe: Recipe, run: Run, text: Path | None = None) -> ProveResult:
         if coded == (subject.text_sha256, opened.sha256):
             return finished
     place.proof.mkdir(parents=True, exist_ok=True)
-    how, arithmetic = recipe.adapt, adapt.arithmetic(recipe.adapt, recipe.prove.arithmetic)
+    how, arithmetic = recipe.adapt, methods.arithmetic(recipe.adapt, recipe.prove.arithmetic)
     bos = np.flatnonzero(subject.tokens == opened.tokenizer.bos_id)
     if how.method == "none":
         lanes, limit = recipe.prove.lanes, recipe.prove.lanes * CHUNK_TOKENS_PER_LANE
     else:
-        lanes, limit = adapt.lanes_of(how), adapt.chunk_tokens(how)
+        lanes, limit = methods.lanes_of(how), methods.chunk_tokens(how)
     ends = chunk_ends(bos, len(subject.tokens), limit)
     with computing(opened, arithmetic, how=how, tokens=len(subject.tokens)) as (engine, guard):
         header = Header(
@@ -99,7 +100,7 @@ def prove(recipe: Recipe, run: Run, text: Path | None = None) -> ProveResult:
         lanes=max(chunk.lanes for chunk in chunks),
         adaptation=how.method,
         arithmetic=arithmetic,
-        order=adapt.order_of(how),
+        order=methods.order_of(how),
         grade="device" if guard else "portable",
         encode_s=partial.seconds,
         device="cuda" if guard and guard.on_cuda else "cpu",

@@ -25,7 +25,7 @@ from fairway.errors import BadInput, Interrupted
 from fairway.model.cache import Cache
 from fairway.model.gpt import GPT
 from fairway.pack import artifact
-from fairway.predict import adapt, windows
+from fairway.predict import adapt, methods, windows
 from fairway.predict.exact import ExactEngine
 from fairway.predict.lanes import Layout, plan
 from fairway.predict.windows import Window
@@ -58,7 +58,7 @@ def score(recipe: Recipe, run: Run, text: Path | None = None) -> ScoreResult:
     if finished and finished.text_sha256 == subject.text_sha256:
         return finished
     here, began = world.start(), time.perf_counter()
-    how, arithmetic = recipe.adapt, adapt.arithmetic(recipe.adapt, recipe.score.arithmetic)
+    how, arithmetic = recipe.adapt, methods.arithmetic(recipe.adapt, recipe.score.arithmetic)
     kept: _Kept | None = None
     if arithmetic == "exact":
         engine = ExactEngine(opened, torch.get_num_threads(), here.device)
@@ -81,7 +81,7 @@ def score(recipe: Recipe, run: Run, text: Path | None = None) -> ScoreResult:
         protocol=recipe.score.protocol,
         adaptation=how.method,
         arithmetic=arithmetic,
-        order=adapt.order_of(how),
+        order=methods.order_of(how),
         bpb=bits_per_byte(nats, subject.text_bytes),
         nats_per_token=nats / max(count, 1),
         tokens=count,

@@ -1,0 +1,97 @@
+"""Which method adapts, in which order, and how a file names it. Layout in docs/formats.md."""
+
+from __future__ import annotations
+
+import struct
+
+from fairway.errors import BadInput
+from fairway.predict.lanes import TOKENS_PER_LANE
+from fairway.recipe import Adapt, Arithmetic
+
+METHODS = ("none", "sgd", "dynamic", "lora")
+ORDERS = ("left-to-right", "lanes")
+
+
+def lanes_of(how: Adapt) -> int:
+    """How many lanes a text may be cut into, at most."""
+    alone = how.method != "lora" and how.order == "left-to-right"
+    return 1 if alone else how.lanes
+
+
+def arithmetic(how: Adapt, wanted: Arithmetic) -> Arithmetic:
+    """What learns computes in floating point."""
+    return wanted if how.method == "none" else "float"
+
+
+def order_of(how: Adapt) -> str:
+    """What results say about the order: `lanes` where lanes learn from each other."""
+    return "left-to-right" if how.method in ("none", "lora") else how.order
+
+
+def chunk_tokens(how: Adapt) -> int:
+    """Tokens of a chunk: what a kill may lose, against 16 bytes for each chunk."""
+    return max(2 * TOKENS_PER_LANE * lanes_of(how), 3 << 16)
+
+
+# A method in a file -----------------------------------------------------------------------------
+
+
+def to_bytes(how: Adapt) -> bytes:
+    """A byte, 8 · method + 2 · (settings are _USUAL) + order; then other settings, 4 bytes each."""
+    method, order = METHODS.index(how.method), ORDERS.index(order_of(how))
+    if how.method == "none":
+        return bytes([8 * method + order])
+    values = b"".join(struct.pack(_form(value), value) for _, value in how.settings)
+    usual = values == _usual(how.method)
+    return bytes([8 * method + 2 * usual + order]) + (b"" if usual else values)
+
+
+def size_of(first: int) -> int:
+    """How many bytes follow the first of `to_bytes`. Raises BadInput."""
+    if first >= 8 * len(METHODS) or first & 4:
+        raise BadInput(f"adapts by a method that this Fairway does not know ({first})")
+    method = METHODS[first >> 3]
+    return 0 if method == "none" or first & 2 else 4 * len(_USUAL[method])
+
+
+def from_bytes(data: bytes) -> Adapt:
+    """Inverse of `to_bytes`; how many lanes there were, the lanes' starts say. Raises BadInput."""
+    method, order = METHODS[data[0] >> 3], ORDERS[data[0] & 1]
+    if method == "none":
+        return Adapt()
+    stored = _usual(method) if data[0] & 2 else data[1:]
+    values = {
+        name: type(value)(struct.unpack_from(_form(value), stored, 4 * i)[0])
+        for i, (name, value) in enumerate(_USUAL[method].items())
+    }
+    try:
+        return Adapt.model_validate({"method": method, "order": order, method: values})
+    except ValueError:
+        raise BadInput("adapts with settings that are out of range") from None
+
+
+def rounded(how: Adapt) -> Adapt:
+    """With settings as a file can hold them: real numbers in float32."""
+    return from_bytes(to_bytes(how)).model_copy(update={"lanes": how.lanes})
+
+
+def _usual(method: str) -> bytes:
+    return b"".join(struct.pack(_form(value), value) for value in _USUAL[method].values())
+
+
+def _form(value: object) -> str:
+    return "<f" if isinstance(value, float) else "<I"
+
+
+# Part of the format: what a file means that names no settings. Other defaults need another bit.
+_USUAL: dict[str, dict[str, float | int | bool]] = {
+    "sgd": {
+        "span": 8, "rows": 32, "epochs": 1, "lr": 0.03, "momentum": 0.0, "clip": 0.0,
+        "cosine": False,
+    },
+    "dynamic": {"span": 16, "lr": 1e-3, "beta": 0.9999, "eps": 1e-4, "decay": 1e-2},
+    "lora": {
+        "span": 16, "rank": 64, "lr": 2e-3, "beta": 0.9999, "eps": 1e-4, "decay": 3e-3,
+        "reset": True,
+    },
+}  # fmt: skip
