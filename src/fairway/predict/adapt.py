@@ -30,7 +30,7 @@ from fairway.errors import BadInput
 from fairway.model.cache import Cache
 from fairway.model.gpt import GPT
 from fairway.predict import methods, windows
-from fairway.predict.lanes import Layout, chunk_ends, plan
+from fairway.predict.lanes import Layout, chunk_ends, documents_of, plan
 from fairway.predict.predictor import FloatPredictor, Longs
 from fairway.predict.rules import LoraRule, Tensors, rule_of
 from fairway.recipe import Adapt, Score
@@ -205,7 +205,7 @@ def charges(
 
 def _rolling_charges(learner: Learner, tokens: NDArray[np.uint16], done: int) -> Iterator[Charged]:
     """In the order of a proof, whose chunks and lanes these are."""
-    documents = np.flatnonzero(tokens == learner.model.bos_id)
+    documents = documents_of(tokens, learner.model.bos_id)
     ends = chunk_ends(documents, len(tokens), methods.chunk_tokens(learner.how))
     for start, end in pairwise([0, *ends]):
         if end <= done:

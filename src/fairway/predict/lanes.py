@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TOKENS_PER_LANE = 2048  # at least so many on average: a lane costs 2 bytes of header
+_AT_ONCE = 1 << 18  # tokens that are searched for documents
 LONGEST_DOCUMENT = 8192  # tokens; a longer document may be cut, which costs context at the cut
 
 
@@ -98,6 +99,13 @@ class Layout:
         step = np.arange(len(lane)) - np.repeat(np.cumsum(self.length) - self.length, self.length)
         by_step: Longs = (self.first[lane] + step)[np.argsort(step, kind="stable")]
         return by_step
+
+
+def documents_of(tokens: NDArray[np.uint16], bos_id: int) -> Longs:
+    """Positions of the BOS tokens of tokens [N], which may lie on disk."""
+    slices = range(0, len(tokens), _AT_ONCE)
+    found = [np.flatnonzero(tokens[i : i + _AT_ONCE] == bos_id) + i for i in slices]
+    return np.concatenate([np.zeros(0, np.int64), *found])
 
 
 def chunk_ends(documents: Longs, tokens: int, limit: int) -> list[int]:

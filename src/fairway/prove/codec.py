@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairway.errors import BadInput
-from fairway.predict.lanes import Layout, Starts, plan
+from fairway.predict.lanes import Layout, Starts, documents_of, plan
 from fairway.predict.predictor import Engine
 from fairway.prove.guard import Progress
 from fairway.rangecoder import Coder
@@ -194,7 +194,7 @@ class Codec:
             return stored
         if len(tokens) > MAX_CHUNK_TOKENS:
             raise BadInput(f"a document of {len(text):,} bytes is too long: cut it into parts")
-        starts = plan(len(tokens), np.flatnonzero(tokens == self.tokenizer.bos_id), lanes)
+        starts = plan(len(tokens), documents_of(tokens, self.tokenizer.bos_id), lanes)
         coder = Coder()
         self._encode(coder, Layout(len(tokens), starts), tokens, progress)
         stream = coder.finish()

@@ -29,7 +29,7 @@ from fairway.errors import BadInput, Interrupted
 from fairway.pack import artifact
 from fairway.predict import methods
 from fairway.predict.adapt import AdaptiveEngine, Learner
-from fairway.predict.lanes import TOKENS_PER_LANE, chunk_ends
+from fairway.predict.lanes import TOKENS_PER_LANE, chunk_ends, documents_of
 from fairway.predict.rules import Tensors
 from fairway.prove.codec import Chunk, Codec, Reader, Written, join, read_chunks
 from fairway.prove.guard import Progress, computing, in_order, side_by_side
@@ -63,7 +63,7 @@ def prove(recipe: Recipe, run: Run, text: Path | None = None) -> ProveResult:
             return finished
     place.proof.mkdir(parents=True, exist_ok=True)
     how, arithmetic = recipe.adapt, methods.arithmetic(recipe.adapt, recipe.prove.arithmetic)
-    bos = np.flatnonzero(subject.tokens == opened.tokenizer.bos_id)
+    bos = documents_of(subject.tokens, opened.tokenizer.bos_id)
     if how.method == "none":
         lanes, limit = recipe.prove.lanes, recipe.prove.lanes * CHUNK_TOKENS_PER_LANE
     else:

@@ -27,7 +27,7 @@ from fairway.model.gpt import GPT
 from fairway.pack import artifact
 from fairway.predict import adapt, methods, windows
 from fairway.predict.exact import ExactEngine
-from fairway.predict.lanes import Layout, plan
+from fairway.predict.lanes import Layout, documents_of, plan
 from fairway.predict.windows import Window
 from fairway.recipe import Recipe, Score
 from fairway.results import ScoreResult
@@ -192,7 +192,7 @@ def exact_charges(engine: ExactEngine, tokens: NDArray[np.uint16], how: Score) -
 
 
 def _layout(tokens: NDArray[np.uint16], bos_id: int) -> Layout:
-    documents = np.flatnonzero(tokens == bos_id)
+    documents = documents_of(tokens, bos_id)
     return Layout(len(tokens), plan(len(tokens), documents, _LANES), boundaries=True)
 
 

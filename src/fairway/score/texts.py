@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +13,14 @@ from numpy.typing import NDArray
 
 from fairway.course import Run
 from fairway.errors import BadInput
+from fairway.predict.lanes import documents_of
 from fairway.recipe import Recipe
 from fairway.results import DataResult
-from fairway.text.corpus import read_documents
+from fairway.text.corpus import stream_documents
 from fairway.text.prepare import load_val
 from fairway.text.tokenizer import Tokenizer
 
-_DOCUMENTS_AT_ONCE = 256  # a decoded text takes far more memory than its tokens
+_DOCUMENTS_AT_ONCE = 64  # a decoded text takes far more memory than its tokens
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,7 @@ def load(recipe: Recipe, run: Run, tokenizer: Tokenizer, file: Path | None) -> T
     Raises BadInput when there is no text, or the split is not the one that `data` made.
     """
     if file is not None:
-        documents = read_documents(file, recipe.data.text_field)
-        text = describe(tokenizer.encode_documents(documents), tokenizer)
+        text = describe(_encoded(file, recipe.data.text_field, tokenizer), tokenizer)
         if text.text_bytes == 0:
             raise BadInput(f"{file} holds nothing that the artifact's tokenizer can write")
         return text
@@ -53,10 +54,21 @@ def load(recipe: Recipe, run: Run, tokenizer: Tokenizer, file: Path | None) -> T
     return text
 
 
+def _encoded(file: Path, text_field: str, tokenizer: Tokenizer) -> NDArray[np.uint16]:
+    """Tokens of a file's documents, on disk: texts may be larger than memory. Raises BadInput."""
+    with tempfile.TemporaryFile() as spilled:
+        for piece in tokenizer.encode_stream(stream_documents(file, text_field)):
+            spilled.write(piece.tobytes())
+        spilled.flush()
+        if not spilled.tell():
+            raise BadInput(f"{file} holds no text")
+        return np.memmap(spilled, np.uint16, "r")  # the mapping outlives the name
+
+
 def describe(tokens: NDArray[np.uint16], tokenizer: Tokenizer) -> Text:
     """Hashes and length of what the tokens decode to."""
     digest = Digest()
-    starts = np.flatnonzero(tokens == tokenizer.bos_id)[::_DOCUMENTS_AT_ONCE]
+    starts = documents_of(tokens, tokenizer.bos_id)[::_DOCUMENTS_AT_ONCE]
     for part in np.split(tokens, starts[1:]):
         for document in tokenizer.decode(part):
             digest.update(document)

@@ -158,10 +158,16 @@ def read_documents(path: str | Path, text_field: str = "text") -> list[bytes]:
 
     Empty ones are left out. Raises BadInput.
     """
-    documents = [document for document, _ in _read_files(find_files(path), text_field)]
+    documents = list(stream_documents(path, text_field))
     if not documents:
         raise BadInput(f"{path} holds no text")
     return documents
+
+
+def stream_documents(path: str | Path, text_field: str = "text") -> Iterator[bytes]:
+    """The same, one after another. Raises BadInput."""
+    for document, _ in _read_files(find_files(path), text_field):
+        yield document
 
 
 def _read_files(files: list[Path], text_field: str) -> Source:

@@ -48,7 +48,7 @@ _UNTRAINABLE = f"{_SPACE}{_NEWLINE}{_TAB}\u2585\x7f" + "".join(
 )
 _TRAIN_CHARS = 1 << 12  # per sentence
 _ENCODE_CHARS = 1 << 16  # SentencePiece takes some 100 bytes of memory per character of a text
-_BATCH_BYTES = 1 << 23
+_BATCH_BYTES = 1 << 18  # encoded together: ids are Python integers at first, 36 bytes each
 _THREADS = min(2, os.cpu_count() or 1)
 _MAX_STORED_BYTES = 1 << 25  # of an unpacked tokenizer; larger ones are refused
 
@@ -100,12 +100,15 @@ class Tokenizer(ABC):
 
     def encode_documents(self, documents: Iterable[bytes]) -> Tokens:
         """uint16[N] tokens of all documents, each with BOS before it."""
+        return _concatenate(self.encode_stream(documents))
+
+    def encode_stream(self, documents: Iterable[bytes]) -> Iterator[Tokens]:
+        """The same in pieces, so that neither documents nor tokens are in memory all at once."""
         bos = np.array([self.bos_id], np.uint16)
-        parts = []
         for batch in _batches(documents):
             for tokens in self._encode_batch(batch):
-                parts += [bos, tokens]
-        return _concatenate(parts)
+                yield bos
+                yield tokens
 
     def decode(self, tokens: npt.ArrayLike) -> list[bytes]:
         """Documents of tokens[N], whose first is BOS. Raises BadInput."""
