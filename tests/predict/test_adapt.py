@@ -225,6 +225,19 @@ def test_adapters_begin_anew_with_a_document(lively_model):
     assert all(b.abs().max() == 0 for b in ours.rule._outer)
 
 
+@pytest.mark.parametrize("name", ["dynamic", "lora"])
+def test_activations_in_bfloat16(lively_model, name):
+    """As on a GPU: weights, gradients and averages stay in float32."""
+    ours = learner(lively_model, HOWS[name])
+    ours.model.dtype = torch.bfloat16
+    ours.start(1)
+    random = np.random.default_rng(2)
+    nats = [ours.learn(one_span(random, 8), 8, charge=True) for _ in range(3)]
+    assert all(torch.isfinite(n).all() for n in nats)
+    changed = ours.rule._outer if name == "lora" else ours.model.parameters()
+    assert all(t.dtype == torch.float32 and t.abs().max() > 0 for t in changed)
+
+
 @pytest.mark.parametrize("protocol", ["plain", "sliding"])
 @pytest.mark.parametrize("name", ["sgd", "sgd, rows", "dynamic"])
 def test_windows_charge_each_token_once_and_learn_after_it(lively_model, protocol, name):

@@ -34,7 +34,11 @@ def _added(x: Tensor, weights: tuple[Tensor, ...], y: Tensor) -> Tensor:
     found = []
     for weight, part in zip(weights, parts, strict=True):
         pair = _adapters.get(id(weight))
-        found.append(torch.zeros_like(part) if pair is None else (x @ pair[0].mT) @ pair[1].mT)
+        if pair is None:
+            found.append(torch.zeros_like(part))
+        else:
+            inner, outer = (matrix.mT.to(x.dtype) for matrix in pair)
+            found.append(x @ inner @ outer)
     return torch.cat(found, -1)
 
 

@@ -113,8 +113,7 @@ class Learner:
         return nats
 
     def _learn_in_context(self, span: Span, count: int, charge: bool) -> Tensor | None:
-        """The pass that charges a span also learns from it; keys and values of the last epoch
-        stay."""
+        """The pass that charges a span learns from it; the last epoch's keys and values stay."""
         self._done += count
         nats = torch.empty(span.fed.shape)
         epochs = getattr(self.how.settings, "epochs", 1)
@@ -156,8 +155,8 @@ class Learner:
 
     @torch.no_grad()
     def _charge(self, span: Span) -> Tensor:
-        nats = []
-        for fed, coded in zip(span.fed.split(_BLOCK, 1), span.coded.split(_BLOCK, 1), strict=True):
+        nats, size = [], min(_BLOCK, self.model.shape.window)
+        for fed, coded in zip(span.fed.split(size, 1), span.coded.split(size, 1), strict=True):
             nats.append(self.nats(self.model.hidden(fed, self.cache), coded))
         return torch.cat(nats, 1)
 

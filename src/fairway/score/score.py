@@ -70,9 +70,10 @@ def score(recipe: Recipe, run: Run, text: Path | None = None) -> ScoreResult:
             charged = charges(model, subject.tokens, recipe.score)
         else:
             place.path.mkdir(parents=True, exist_ok=True)
-            learner = adapt.Learner(model, how, len(subject.tokens), here)
+            shared = here if recipe.score.protocol == "rolling" else adapt.ALONE
+            learner = adapt.Learner(model, how, len(subject.tokens), shared)
             about = " ".join((stamp, subject.text_sha256, opened.sha256))
-            kept = _Kept(place.score_learned, about, learner)
+            kept = _Kept(place.score_learned, about, learner, here.is_main)
             charged = kept.charges(subject.tokens, recipe.score)
     nats = _total(charged, subject, recipe.score.limit_s, kept)
     count = len(subject.tokens) - 1
@@ -133,9 +134,9 @@ class _Kept:
     Processes that share a score each have the totals of their own lanes.
     """
 
-    def __init__(self, path: Path, about: str, learner: adapt.Learner) -> None:
+    def __init__(self, path: Path, about: str, learner: adapt.Learner, writes: bool) -> None:
         """about: what the totals depend on; those of something else are not taken up."""
-        self._path, self._about, self._learner = path, about, learner
+        self._path, self._about, self._learner, self._writes = path, about, learner, writes
         self._skip, self.nats, self.done, self.seconds = 0, 0.0, 0, 0.0
         if path.exists():
             tensors, note = checkpoint.load(path)
@@ -166,7 +167,7 @@ class _Kept:
         self._saved = time.perf_counter()
         seconds = self.seconds + self._saved - self._began
         note = {"about": self._about, "nats": nats, "done": done, "seconds": seconds}
-        if self._learner.world.is_main:
+        if self._writes:
             checkpoint.save(self._path, self._learner.snapshot(), note)
 
 
