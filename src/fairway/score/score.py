@@ -35,7 +35,7 @@ from fairway.score import texts
 from fairway.score.bits import bits_per_byte
 from fairway.train import checkpoint
 
-_BATCH_TOKENS = 8192  # positions per forward pass
+_BATCH_TOKENS = {"cpu": 2048, "cuda": 1 << 16}  # positions per pass: activations stay in a cache
 _HEAD_ROWS = 1024  # rows of logits at once
 _LANES = 32  # of rolling, at most
 _BLOCK = 128  # tokens of a lane per forward pass
@@ -200,7 +200,7 @@ def _layout(tokens: NDArray[np.uint16], bos_id: int) -> Layout:
 @torch.inference_mode()
 def _windowed(model: GPT, ids: Tensor, planned: Iterator[Window]) -> Charges:
     """Windows of one shape go through the network together; the head sees scored positions."""
-    size = max(1, _BATCH_TOKENS // model.shape.window)
+    size = max(1, _BATCH_TOKENS[ids.device.type] // model.shape.window)
     for (length, scored), group in groupby(planned, lambda w: (w.end - w.start, w.end - w.first)):
         while batch := list(islice(group, size)):
             starts = torch.tensor([w.start for w in batch], device=ids.device)
