@@ -38,7 +38,7 @@ def blocked(operands, tokens, cuts, make=Network):
     return np.concatenate(found, 1)
 
 
-def equal_to_the_reference(operands, tokens, cuts):
+def assert_equal_to_the_reference(operands, tokens, cuts):
     """Both networks, in blocks that end at `cuts` and token by token; returns the tables."""
     expected = stepped(Reference(operands, len(tokens)), tokens)
     for make in (Network, by_torch):
@@ -51,7 +51,7 @@ def equal_to_the_reference(operands, tokens, cuts):
 @settings(max_examples=6, deadline=None)
 def test_blocks_of_any_size_equal_the_reference(draw, operands, seed, lanes, cuts):
     tokens = draw(np.random.default_rng(seed), lanes, 30, operands.vocab_size)
-    equal_to_the_reference(operands, tokens, cuts)
+    assert_equal_to_the_reference(operands, tokens, cuts)
 
 
 @given(seeds)
@@ -104,7 +104,7 @@ def test_a_residual_stream_may_grow(draw, make_artifact, factor):
     operands = prepare(grown)
     tokens = draw(np.random.default_rng(9), 2, 16, operands.vocab_size)
     tokens[:, 0] = 0
-    expected = equal_to_the_reference(operands, tokens, [5])
+    expected = assert_equal_to_the_reference(operands, tokens, [5])
     exact = np.log2(np.diff(expected, axis=-1) / 2**30)
     with torch.inference_mode():
         logits = grown.build_model().logits(torch.from_numpy(tokens)).double()
@@ -153,11 +153,11 @@ def test_threads_change_nothing(draw, operands, threads):
 def test_coarse_fine_and_wide_codes(draw, make_artifact, pack):
     operands = prepare(make_artifact(pack=pack))
     tokens = draw(np.random.default_rng(6), 2, 20, operands.vocab_size)
-    equal_to_the_reference(operands, tokens, [7])
+    assert_equal_to_the_reference(operands, tokens, [7])
 
 
 @pytest.mark.parametrize("factor", [1e-3, 10.0, 100.0])
 def test_tiny_and_huge_weights_saturate_alike(draw, make_artifact, factor):
     operands = prepare(make_artifact(factor=factor))
     tokens = draw(np.random.default_rng(7), 2, 20, operands.vocab_size)
-    equal_to_the_reference(operands, tokens, [3])
+    assert_equal_to_the_reference(operands, tokens, [3])

@@ -30,7 +30,7 @@ from fairway.errors import BadInput
 from fairway.model.cache import Cache
 from fairway.model.gpt import GPT
 from fairway.predict import methods, windows
-from fairway.predict.lanes import Layout, chunk_ends, documents_of, plan
+from fairway.predict.lanes import Layout, chunk_ends, documents_of, ids_at, plan
 from fairway.predict.predictor import FloatPredictor, Longs
 from fairway.predict.rules import LoraRule, Tensors, rule_of
 from fairway.recipe import Adapt, Score
@@ -115,7 +115,7 @@ class Learner:
     def _learn_in_context(self, span: Span, count: int, charge: bool) -> Tensor | None:
         """The pass that charges a span learns from it; the last epoch's keys and values stay."""
         self._done += count
-        nats = torch.empty(span.fed.shape)
+        nats = torch.empty(span.fed.shape) if charge else None
         epochs = getattr(self.how.settings, "epochs", 1)
         for epoch in range(epochs):
             cache = self.cache
@@ -219,8 +219,8 @@ def _rolling_charges(learner: Learner, tokens: NDArray[np.uint16], done: int) ->
             last = first + learner.span
             block = layout.block(part, learner.model.bos_id, first, last, learner.share)
             learner.keep(len(block.where))
-            arrays = (block.fed, part[block.where].astype(np.int64), block.within)
-            span = Span(*(torch.from_numpy(a).to(device) for a in arrays))
+            fed, within = (torch.from_numpy(a).to(device) for a in (block.fed, block.within))
+            span = Span(fed, ids_at(part, block.where, device), within)
             nats = learner.learn(span, layout.coded(first, last), charge=True)
             assert nats is not None
             charged = nats.double().cpu().numpy()[block.within]
@@ -236,7 +236,7 @@ def _windowed_charges(
     for start, first, end in windows.planned(len(tokens), window, how):
         if end <= done:
             continue
-        seen = torch.from_numpy(tokens[start : end + 1].astype(np.int64)).to(device)[None]
+        seen = ids_at(tokens, slice(start, end + 1), device)[None]
         with torch.no_grad():
             hidden = learner.model.hidden(seen[:, :-1])[:, first - start :]
             nats = learner.nats(hidden, seen[:, first - start + 1 :])[0].double().cpu().numpy()
@@ -255,8 +255,8 @@ def _rows(
     where = ends[:, None] + np.arange(-min(window, last), 0)
     within = where >= first
     where = where.clip(0)
-    arrays = (tokens[where].astype(np.int64), tokens[where + 1].astype(np.int64), within)
-    return Span(*(torch.from_numpy(a).to(device) for a in arrays))
+    counted = torch.from_numpy(within).to(device)
+    return Span(ids_at(tokens, where, device), ids_at(tokens, where + 1, device), counted)
 
 
 # Learning in lockstep ----------------------------------------------------------------------------
@@ -283,7 +283,8 @@ class AdaptivePredictor:
         self._learner, self._layout = learner, layout
         self._inner = FloatPredictor(learner.model, layout.lanes)
         self._bos = learner.model.bos_id
-        self._fed, self._coded = np.zeros((2, layout.lanes, learner.span), np.int64)
+        columns = min(learner.span, layout.steps)
+        self._fed, self._coded = np.zeros((2, layout.lanes, columns), np.int64)
         self._step = 0
 
     def step(self, tokens: Longs) -> Longs:

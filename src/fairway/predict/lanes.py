@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 TOKENS_PER_LANE = 2048  # at least so many on average: a lane costs 2 bytes of header
@@ -106,6 +107,11 @@ def documents_of(tokens: NDArray[np.uint16], bos_id: int) -> Longs:
     slices = range(0, len(tokens), _AT_ONCE)
     found = [np.flatnonzero(tokens[i : i + _AT_ONCE] == bos_id) + i for i in slices]
     return np.concatenate([np.zeros(0, np.int64), *found])
+
+
+def ids_at(tokens: NDArray[np.uint16], where: Longs | slice, device: torch.device) -> torch.Tensor:
+    """Some of tokens [N], which may lie on disk, as int64 on a device."""
+    return torch.from_numpy(tokens[where].astype(np.int64)).to(device)
 
 
 def chunk_ends(documents: Longs, tokens: int, limit: int) -> list[int]:

@@ -58,6 +58,11 @@ class Rule(Protocol):
         """All that was learned, by name: views, to be saved or filled."""
 
 
+def _slices(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The same few weights of tensors of one shape, again and again: views."""
+    return zip(*(t.view(-1).split(_SLICE) for t in tensors), strict=True)
+
+
 class _WholeNetwork:
     """All weights of a network, shared by all lanes, side by side in one vector."""
 
@@ -94,9 +99,6 @@ class _WholeNetwork:
     def fresh(self, coded: Tensor, within: Tensor) -> Tensor:
         return within
 
-    def _slices(self, *vectors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        yield from zip(*(v.split(_SLICE) for v in vectors), strict=True)
-
 
 class SgdRule(_WholeNetwork):
     """m ← μm + g;  θ ← θ - η·m."""
@@ -112,7 +114,7 @@ class SgdRule(_WholeNetwork):
         if s.clip:
             g.mul_((s.clip / (g.norm() + 1e-6)).clamp(max=1))
         lr = s.lr * (0.5 + 0.5 * math.cos(math.pi * progress)) if s.cosine else s.lr
-        for w, g, m in self._slices(self._weights, self._gradients, self._momentum):
+        for w, g, m in _slices(self._weights, self._gradients, self._momentum):
             m.mul_(s.momentum).add_(g)
             w.add_(m, alpha=-lr)
             g.zero_()
@@ -163,7 +165,7 @@ class _RmsUpdate:
         self.steps += 1
         unbias = 1 / (1 - s.beta ** int(self.steps))
         for tensors in zip(weights, gradients, self.squares, self.start, strict=True):
-            for w, g, v, w0 in zip(*(t.view(-1).split(_SLICE) for t in tensors), strict=True):
+            for w, g, v, w0 in _slices(*tensors):
                 v.mul_(s.beta).addcmul_(g, g, value=1 - s.beta)
                 w.addcdiv_(g, (v * unbias).sqrt_().add_(s.eps), value=-s.lr)
                 w.lerp_(w0, s.decay)
@@ -231,9 +233,9 @@ class LoraRule:
         if self._settings.reset:
             for b in self._outer:
                 b[self._starting] = 0
-        zeros = [torch.zeros_like(t) for t in self._all]
-        gradients = [z if t.grad is None else t.grad for t, z in zip(self._all, zeros, strict=True)]
-        self._update(self._all, gradients)
+        self._update(
+            self._all, [torch.zeros_like(t) if t.grad is None else t.grad for t in self._all]
+        )
         for t in self._all:
             t.grad = None
 

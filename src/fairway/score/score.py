@@ -27,7 +27,7 @@ from fairway.model.gpt import GPT
 from fairway.pack import artifact
 from fairway.predict import adapt, methods, windows
 from fairway.predict.exact import ExactEngine
-from fairway.predict.lanes import Layout, documents_of, plan
+from fairway.predict.lanes import Layout, documents_of, ids_at, plan
 from fairway.predict.windows import Window
 from fairway.recipe import Recipe, Score
 from fairway.results import ScoreResult
@@ -176,10 +176,9 @@ def charges(model: GPT, tokens: NDArray[np.uint16], how: Score) -> Charges:
 
     Token p is charged given earlier tokens only; token 0, the first BOS, is free. Raises BadInput.
     """
-    ids = torch.from_numpy(tokens.astype(np.int64)).to(model.embed.tokens.device)
     if how.protocol == "rolling":
-        return _rolling(model, ids, tokens)
-    return _windowed(model, ids, windows.planned(len(tokens), model.shape.window, how))
+        return _rolling(model, tokens)
+    return _windowed(model, tokens, windows.planned(len(tokens), model.shape.window, how))
 
 
 def exact_charges(engine: ExactEngine, tokens: NDArray[np.uint16], how: Score) -> Charges:
@@ -198,42 +197,40 @@ def _layout(tokens: NDArray[np.uint16], bos_id: int) -> Layout:
 
 
 @torch.inference_mode()
-def _windowed(model: GPT, ids: Tensor, planned: Iterator[Window]) -> Charges:
+def _windowed(model: GPT, tokens: NDArray[np.uint16], planned: Iterator[Window]) -> Charges:
     """Windows of one shape go through the network together; the head sees scored positions."""
-    size = max(1, _BATCH_TOKENS[ids.device.type] // model.shape.window)
+    device = model.embed.tokens.device
+    size = max(1, _BATCH_TOKENS[device.type] // model.shape.window)
     for (length, scored), group in groupby(planned, lambda w: (w.end - w.start, w.end - w.first)):
         while batch := list(islice(group, size)):
-            starts = torch.tensor([w.start for w in batch], device=ids.device)
-            where = starts[:, None] + torch.arange(length, device=ids.device)
-            hidden = model.hidden(ids[where])[:, length - scored :]
-            yield _charge(model, hidden, where[:, length - scored :] + 1, ids)
+            where = np.array([w.start for w in batch])[:, None] + np.arange(length)
+            hidden = model.hidden(ids_at(tokens, where, device))[:, length - scored :]
+            yield _charge(model, hidden, where[:, length - scored :] + 1, tokens)
 
 
 @torch.inference_mode()
-def _rolling(model: GPT, ids: Tensor, tokens: NDArray[np.uint16]) -> Charges:
+def _rolling(model: GPT, tokens: NDArray[np.uint16]) -> Charges:
     """All lanes advance by a block per forward pass; the cache carries a window of context."""
-    layout = _layout(tokens, model.bos_id)
-    cache = Cache(model.shape, layout.lanes, model.dtype, ids.device)
+    layout, device = _layout(tokens, model.bos_id), model.embed.tokens.device
+    cache = Cache(model.shape, layout.lanes, model.dtype, device)
     block = min(_BLOCK, model.shape.window)
     for done in range(0, layout.steps, block):
         found = layout.block(tokens, model.bos_id, done, done + block)
         cache.keep(len(found.fed))
-        hidden = model.hidden(torch.from_numpy(found.fed).to(ids.device), cache)
-        within = torch.from_numpy(found.within).to(ids.device)
-        where = torch.from_numpy(found.where[found.within]).to(ids.device)
-        yield _charge(model, hidden[within], where, ids)
+        hidden = model.hidden(torch.from_numpy(found.fed).to(device), cache)
+        within = torch.from_numpy(found.within).to(device)
+        yield _charge(model, hidden[within], found.where[found.within], tokens)
 
 
 def _charge(
-    model: GPT, hidden: Tensor, where: Tensor, ids: Tensor
+    model: GPT, hidden: Tensor, where: NDArray[np.int64], tokens: NDArray[np.uint16]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Nats of ids[where], predicted from hidden [..., d]; sums of log-likelihoods are float64."""
+    """Nats of tokens[where], predicted from hidden [..., d]; sums of them are float64."""
     positions = where.reshape(-1)
     rows = hidden.reshape(-1, hidden.shape[-1])
+    targets = ids_at(tokens, positions, hidden.device)
     nats = [
         cross_entropy(model.head(part), target, reduction="none")
-        for part, target in zip(
-            rows.split(_HEAD_ROWS), ids[positions].split(_HEAD_ROWS), strict=True
-        )
+        for part, target in zip(rows.split(_HEAD_ROWS), targets.split(_HEAD_ROWS), strict=True)
     ]
-    return positions.cpu().numpy(), torch.cat(nats).double().cpu().numpy()
+    return positions, torch.cat(nats).double().cpu().numpy()
