@@ -124,6 +124,7 @@ class Train(Section):
     ema_decay: float = Field(0.997, ge=0, lt=1)
     swa_every: int = Field(50, ge=1)  # steps between snapshots while the rate is under half
     compile: bool = False
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of products; auto: what is faster
     calibration_tokens: int = Field(32768, ge=0)  # of the text that training ends on, for packing
     reserve_s: float = Field(8.0, ge=0)  # for it, of a budget in seconds; at most a tenth of it
     checkpoint_every_s: float = Field(30.0, gt=0)

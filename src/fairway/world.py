@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 @dataclass(frozen=True)
 class World:
-    """One process's place. `dtype` is that of activations and products."""
+    """One process's place. `dtype` is that of activations and products, where a recipe names none."""
 
     rank: int
     size: int
@@ -73,10 +73,24 @@ def keep_freed_memory() -> None:
     mallopt(top_pad, 64 << 20)
 
 
+def training_dtype(asked: str, device: torch.device) -> torch.dtype:
+    """Of activations and products in training: `asked`, float32 or bfloat16.
+
+    "auto" is bf16 where the device has instructions for it: CUDA, and CPUs with AVX512-BF16 or AMX
+    (1.6 times as fast there, docs/LOG.md; a CPU without them emulates it slowly).
+    """
+    if asked != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[asked]
+    fast = device.type == "cuda" or (
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    )
+    return torch.bfloat16 if fast else torch.float32
+
+
 def start(device: str = "") -> World:
     """Join the world that torchrun describes in its variables, or make a world of one.
 
-    bf16 activations on CUDA, fp32 on a CPU (bf16 halves the speed of one without bf16 units).
+    bf16 activations on CUDA, fp32 on a CPU: what scores there should not depend on its kind.
     """
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")

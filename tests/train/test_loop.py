@@ -119,6 +119,17 @@ def test_two_processes_train_the_same_weights_as_one(tiny: course.Run) -> None:
     assert result.world_size == 2
 
 
+def test_products_in_bfloat16_learn_what_products_in_float32_learn(tiny: course.Run) -> None:
+    """Both networks are scored in fp32 at the end."""
+    run = again(tiny, "bfloat16")
+    result = train(load("tiny", ["train.dtype=bfloat16"]), run)
+    assert json.loads(run.env.read_text())["dtype"] == "bfloat16"
+    whole = tiny.need("train")
+    assert isinstance(whole, TrainResult)
+    assert result.val_bpb == pytest.approx(whole.val_bpb, rel=2e-3)
+    assert result.val_bpb != whole.val_bpb
+
+
 def test_replayed_clock_repeats_a_run_in_seconds(tiny: course.Run) -> None:
     run = again(tiny, "seconds")
     recipe = load("tiny", ["train.seconds=0.5"])

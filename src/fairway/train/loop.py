@@ -74,9 +74,9 @@ class Trainer:
         self.model = build(
             recipe.model, self.tokenizer.vocab_size, self.tokenizer.bos_id, recipe.train.seed
         ).to(place.device)
-        self.model.dtype = place.dtype
+        self.model.dtype = world.training_dtype(recipe.train.dtype, place.device)
         self.parameters = list(self.model.parameters())
-        self.optimizer = Optimizer(self.model, recipe.optim, place.dtype)
+        self.optimizer = Optimizer(self.model, recipe.optim, self.model.dtype)
         self.average = Average([p.data for p in self.parameters], recipe.train)
         self.clock = Clock()
         self.step, self.compiled = 0, False
@@ -210,6 +210,7 @@ class Trainer:
     def finish(self, cpu_share: float) -> TrainResult:
         """Average, calibrate, score, write weights and result."""
         self.average.apply()
+        self.model.dtype = self.place.dtype  # what follows is computed as scoring computes it
         calibration_s = self._calibrate()
         nats, bpb = self._validate()
         recipe, spent = self.recipe, self.clock.spent
@@ -335,6 +336,7 @@ class Trainer:
         if not self.place.is_main:
             return None
         env = world.describe(self.place) | {"commit": commit(), "compiled": self.compiled}
+        env["dtype"] = str(self.model.dtype).removeprefix("torch.")
         course.write_atomic(self.run.env, (json.dumps(env, indent=2) + "\n").encode())
         return console.Metrics(self.run.metrics, self.run.tensorboard, self.step)
 
