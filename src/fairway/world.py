@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 @dataclass(frozen=True)
 class World:
-    """One process's place. `dtype` is that of activations and products, where a recipe names none."""
+    """One process's place. `dtype` is that of activations and products outside training."""
 
     rank: int
     size: int
