@@ -22,6 +22,10 @@ Arithmetic = Literal["exact", "float"]
 """exact: the same bits on every machine; float: what the machine's library computes."""
 
 
+Stage = tuple[float, int]
+"""(until, value): what holds while progress is below `until`."""
+
+
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -67,6 +71,19 @@ class Model(Section):
     embed_std: float = Field(0.005, gt=0)
     output_init: Literal["zero", "scaled"] = "zero"  # scaled: orthogonal / sqrt(2 · layers)
     document_aware: bool = True  # attention, smear and bigrams stop at document boundaries
+    # Switches (docs/techniques.md); as they stand here, each is off.
+    activation: Literal["relu2", "leaky2"] = "relu2"  # leaky2: max(z, z/2)²
+    rotary_dims: int = Field(0, ge=0)  # of a head's, that turn with the position; 0: all
+    layer_scale: bool = False  # inputs of attention and MLP over √(layer + 1)
+    exclusive_layers: int = Field(0, ge=0)  # last layers without the share of a token's own value
+    gate_channels: int = Field(0, ge=0)  # of the input, that gate each head's output; 0: no gate
+    smear_channels: int = Field(0, ge=0)  # of the embedding, that decide how much is smeared
+    value_dim: int = Field(0, ge=0, le=8192)  # of embeddings added to values; 0: none
+    value_layers: int = Field(2, ge=1)  # last layers that add them
+    parallel_layers: int = Field(0, ge=0)  # last layers whose MLP does not wait for attention
+    repeat_first: int = Field(0, ge=0)  # these layers, first to last,
+    repeat_last: int = Field(0, ge=0)
+    repeat_times: int = Field(0, ge=0, le=16)  # are passed so many times more
 
     @property
     def head_dim(self) -> int:
@@ -75,6 +92,33 @@ class Model(Section):
     @property
     def mlp_hidden(self) -> int:
         return int(self.mlp_mult * self.dim)
+
+    @property
+    def passes(self) -> tuple[int, ...]:
+        """Which layer each pass goes through, repetitions included."""
+        layers = list(range(self.num_layers))
+        if self.repeat_times:
+            after = self.repeat_last + 1
+            layers[after:after] = layers[self.repeat_first : after] * self.repeat_times
+        return tuple(layers)
+
+    def is_among_last(self, layer: int, count: int) -> bool:
+        """Whether `layer` is one of the last `count` layers."""
+        return layer >= self.num_layers - count
+
+    @model_validator(mode="after")
+    def _switches(self) -> Self:
+        if self.rotary_dims % 2 or self.rotary_dims > self.head_dim:
+            raise ValueError(
+                f"rotary_dims {self.rotary_dims} must be even and at most the head width"
+            )
+        if max(self.gate_channels, self.smear_channels) > self.dim:
+            raise ValueError(f"gate_channels and smear_channels are at most dim {self.dim}")
+        if self.smear_channels and not self.smear:
+            raise ValueError("smear_channels needs smear = true")
+        if self.repeat_times and not self.repeat_first <= self.repeat_last < self.num_layers:
+            raise ValueError("repeat_first and repeat_last are no range of layers")
+        return self
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
@@ -96,11 +140,16 @@ class Optim(Section):
     embed_lr: float = Field(0.03, gt=0)
     scalar_lr: float = Field(0.02, gt=0)
     weight_decay: float = Field(0.04, ge=0)
+    decay_end: float = Field(1.0, ge=0, le=1)  # share of the weight decay that is left at the end
+    decay_taper: float = Field(0.3, gt=0, le=1)  # last share of progress, over which it falls
     decay_gains: bool = False  # true: vectors and scalars decay too, as in the original
     momentum: float = Field(0.99, ge=0, lt=1)
     momentum_start: float = Field(0.92, ge=0, lt=1)
     momentum_warmup: float = Field(0.29, ge=0, le=1)  # progress at which momentum is reached
+    momentum_cooldown: float = Field(0.0, ge=0, le=1)  # last share, back to momentum_start
     newton_schulz_steps: int = Field(5, ge=1, le=20)
+    polynomials: Literal["muon", "polar"] = "muon"  # of the iteration; polar: Polar Express
+    equal_rows: bool = False  # each row of the update has length 1 before the iteration: MuonEq-R
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.95, ge=0, lt=1)
     adam_eps: float = Field(1e-8, gt=0)
@@ -114,6 +163,9 @@ class Train(Section):
     """Batches, budget and averaging. Exactly one of steps, tokens and seconds is the budget."""
 
     batch_tokens: int = Field(4096, ge=8)
+    windows: tuple[Stage, ...] = ()  # rows of fewer tokens at first: [[until, tokens], ...]
+    batches: tuple[Stage, ...] = ()  # smaller batches at first: [[until, tokens], ...]
+    repeat_from: float = Field(0.0, ge=0, lt=1)  # progress at which layers begin to be repeated
     steps: int = Field(0, ge=0)
     tokens: int = Field(0, ge=0)
     seconds: float = Field(0.0, ge=0)
@@ -139,6 +191,10 @@ class Train(Section):
                 "set exactly one of train.steps, train.tokens, train.seconds "
                 f"(set: {', '.join(given) or 'none'})"
             )
+        for name in ("windows", "batches"):
+            ends = [end for end, _ in getattr(self, name)]
+            if ends != sorted(ends) or not all(0 < end <= 1 for end in ends):
+                raise ValueError(f"train.{name} must end at rising shares of progress in (0, 1]")
         return self
 
     @property
@@ -255,6 +311,17 @@ class Recipe(Section):
                 f"train.batch_tokens {self.train.batch_tokens} is not a multiple of "
                 f"model.window {self.model.window}"
             )
+        for _, tokens in self.train.windows:
+            if tokens < 8 or self.model.window % tokens:
+                raise ValueError(
+                    f"train.windows: {tokens} tokens do not divide model.window {self.model.window}"
+                )
+        for _, tokens in self.train.batches:
+            if not 0 < tokens <= self.train.batch_tokens or tokens % self.model.window:
+                raise ValueError(
+                    f"train.batches: {tokens} tokens are no whole windows of at most "
+                    f"train.batch_tokens {self.train.batch_tokens}"
+                )
         if self.score.stride > self.model.window:
             raise ValueError("score.stride is larger than model.window")
         return self

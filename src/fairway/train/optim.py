@@ -5,18 +5,33 @@ Legend: N matrices of one shape stacked, m rows, n columns.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from fairway.recipe import Optim
 
-MATRICES = {"q", "k", "v", "o", "up", "down", "bigram_proj"}
-EMBEDDINGS = {"tokens", "bigram_table"}
-# Quintic whose iteration pushes singular values into [0.7, 1.2]: Keller Jordan's Muon.
+MATRICES = {"q", "k", "v", "o", "up", "down", "bigram_proj", "value_proj"}
+EMBEDDINGS = {"tokens", "bigram_table", "value_table"}
+SMALL_MATRICES = {"mix", "skips", "gate"}  # AdamW's, with the vectors and scalars
+Triples = Sequence[tuple[float, float, float]]
+"""Coefficients a, b, c of each step's quintic; the last triple serves all steps after it."""
+
+# The quintic whose iteration pushes singular values into [0.7, 1.2]: Keller Jordan's Muon.
 A, B, C = 3.4445, -4.7750, 2.0315
+# Polar Express (Amsel and others 2025): each step's is the best for what the steps before leave.
+POLAR = (
+    (8.156554524902461, -22.48329292557795, 15.878769915207462),
+    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+)
+POLYNOMIALS: dict[str, Triples] = {"muon": ((A, B, C),), "polar": POLAR}
 
 
-def orthogonalize(u: Tensor, steps: int) -> Tensor:
+def orthogonalize(u: Tensor, steps: int, polynomials: Triples = ((A, B, C),)) -> Tensor:
     """Newton-Schulz: nearest (semi-)orthogonal matrices of u [N, m, n], in u's dtype.
 
     X ← aX + (bG + cG²)X with G = XXᵀ. Wide matrices in fp32 iterate on the small G alone
@@ -26,21 +41,25 @@ def orthogonalize(u: Tensor, steps: int) -> Tensor:
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT.contiguous() if tall else x
     if x.dtype == torch.float32 and x.shape[-1] > x.shape[-2]:
-        x = _gram_product(x @ x.mT, steps) @ x
+        x = _gram_product(x @ x.mT, steps, polynomials) @ x
     else:
-        for _ in range(steps):
+        for a, b, c in _triples(steps, polynomials):
             g = x @ x.mT
-            x = torch.baddbmm(x, torch.baddbmm(g, g, g, beta=B, alpha=C), x, beta=A)
+            x = torch.baddbmm(x, torch.baddbmm(g, g, g, beta=b, alpha=c), x, beta=a)
     result: Tensor = x.mT if tall else x
     return result
 
 
-def _gram_product(g: Tensor, steps: int) -> Tensor:
+def _triples(steps: int, polynomials: Triples) -> Triples:
+    return [polynomials[min(step, len(polynomials) - 1)] for step in range(steps)]
+
+
+def _gram_product(g: Tensor, steps: int, polynomials: Triples) -> Tensor:
     """Product of the polynomials p of all steps, from the Gram matrix g [N, m, m]."""
     product: Tensor | None = None
-    for step in range(steps):
-        p = torch.baddbmm(g, g, g, beta=B, alpha=C)
-        p.diagonal(dim1=-2, dim2=-1).add_(A)
+    for step, (a, b, c) in enumerate(_triples(steps, polynomials)):
+        p = torch.baddbmm(g, g, g, beta=b, alpha=c)
+        p.diagonal(dim1=-2, dim2=-1).add_(a)
         product = p if product is None else p @ product
         if step + 1 < steps:
             g = p @ g @ p
@@ -52,10 +71,19 @@ class Muon:
     """m ← μm + g; u = g + μm; w ← w(1 - lr·wd) - lr·√max(1, rows/cols)·orthogonalize(u).
 
     Matrices of one shape are orthogonalised in one batched call. `dtype` is that of the iteration.
+    equal_rows: u's rows are divided by their lengths first (MuonEq-R, REFERENCE 25).
     """
 
-    def __init__(self, named: dict[str, nn.Parameter], steps: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        named: dict[str, nn.Parameter],
+        steps: int,
+        dtype: torch.dtype,
+        polynomials: Triples = ((A, B, C),),
+        equal_rows: bool = False,
+    ) -> None:
         self.steps, self.dtype = steps, dtype
+        self.polynomials, self.equal_rows = polynomials, equal_rows
         shapes: dict[tuple[int, ...], list[nn.Parameter]] = {}
         for p in named.values():
             shapes.setdefault(tuple(p.shape), []).append(p)
@@ -69,7 +97,10 @@ class Muon:
         for bank, m in zip(self.banks, self.momenta, strict=True):
             g = torch.stack([p.grad for p in bank if p.grad is not None])
             m.mul_(momentum).add_(g)
-            u = orthogonalize(g.add_(m, alpha=momentum).to(self.dtype), self.steps).float()
+            u = g.add_(m, alpha=momentum)
+            if self.equal_rows:
+                u = torch.nn.functional.normalize(u, dim=-1)
+            u = orthogonalize(u.to(self.dtype), self.steps, self.polynomials).float()
             rows, columns = bank[0].shape
             weights = [p.data for p in bank]
             torch._foreach_mul_(weights, 1 - lr * weight_decay)
@@ -88,10 +119,13 @@ class Optimizer:
         matrices = {n: p for n, p in named.items() if leaf[n] in MATRICES}
         embeddings = {n: p for n, p in named.items() if leaf[n] in EMBEDDINGS}
         rest = {n: p for n, p in named.items() if n not in matrices and n not in embeddings}
-        if wrong := [n for n, p in rest.items() if p.ndim == 2 and leaf[n] not in ("mix", "skips")]:
+        if wrong := [n for n, p in rest.items() if p.ndim == 2 and leaf[n] not in SMALL_MATRICES]:
             raise RuntimeError(f"no optimizer owns the matrices {wrong}")
         self.parameters = list(named.values())
-        self.muon = Muon(matrices, recipe.newton_schulz_steps, dtype)
+        polynomials = POLYNOMIALS[recipe.polynomials]
+        self.muon = Muon(
+            matrices, recipe.newton_schulz_steps, dtype, polynomials, recipe.equal_rows
+        )
         self.embeddings = self._adamw(embeddings, recipe.weight_decay)
         self.scalars = self._adamw(rest, recipe.weight_decay if recipe.decay_gains else 0.0)
 
@@ -106,14 +140,19 @@ class Optimizer:
             fused=True,
         )
 
-    def step(self, multiplier: float, momentum: float) -> float:
-        """Clip, update everything, clear gradients; returns the gradient's norm before clipping."""
+    def step(self, multiplier: float, momentum: float, decay: float = 1.0) -> float:
+        """Clip, update everything, clear gradients; returns the gradient's norm before clipping.
+
+        `decay` multiplies every weight decay.
+        """
         r = self.recipe
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, r.grad_clip or float("inf"))
         for adamw, lr in ((self.embeddings, r.embed_lr), (self.scalars, r.scalar_lr)):
             adamw.param_groups[0]["lr"] = lr * multiplier
+            if adamw.param_groups[0]["weight_decay"]:
+                adamw.param_groups[0]["weight_decay"] = r.weight_decay * decay
             adamw.step()
-        self.muon.step(r.matrix_lr * multiplier, momentum, r.weight_decay)
+        self.muon.step(r.matrix_lr * multiplier, momentum, r.weight_decay * decay)
         for p in self.parameters:
             p.grad = None
         return float(norm)

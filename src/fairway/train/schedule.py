@@ -5,7 +5,12 @@ Progress follows the clock when the budget is in seconds, and the step count oth
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 from fairway.recipe import Optim
+
+T = TypeVar("T")
 
 
 def learning_rate(progress: float, recipe: Optim) -> float:
@@ -17,6 +22,19 @@ def learning_rate(progress: float, recipe: Optim) -> float:
 
 
 def momentum(progress: float, recipe: Optim) -> float:
-    """Muon's μ: linear from its start to its final value over the warmup."""
+    """Muon's μ: linear from its start to its peak over the warmup, and back over the cooldown."""
     share = min(1.0, progress / recipe.momentum_warmup) if recipe.momentum_warmup else 1.0
+    if recipe.momentum_cooldown:
+        share = min(share, max(1.0 - progress, 0.0) / recipe.momentum_cooldown)
     return recipe.momentum_start + share * (recipe.momentum - recipe.momentum_start)
+
+
+def weight_decay(progress: float, recipe: Optim) -> float:
+    """Multiplier of every weight decay: 1, then linear to its end over the taper (REFERENCE 26)."""
+    share = min(1.0, max(1.0 - progress, 0.0) / recipe.decay_taper)
+    return recipe.decay_end + (1 - recipe.decay_end) * share
+
+
+def staged(progress: float, stages: Sequence[tuple[float, T]], last: T) -> T:
+    """The value of the first stage that ends after `progress`; `last` once all have ended."""
+    return next((value for end, value in stages if progress < end), last)
