@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -16,6 +17,20 @@ SHAPES = {
     "blind": {"document_aware": False},
     "plain": {"bigram_rows": 0, "smear": False, "num_layers": 1},
     "deep": {"num_layers": 5, "window": 8, "softcap": 15.0, "rope_base": 500.0},
+    "switched": {
+        "activation": "leaky2",
+        "rotary_dims": 4,
+        "layer_scale": True,
+        "exclusive_layers": 1,
+        "gate_channels": 6,
+        "smear_channels": 5,
+        "value_dim": 8,
+        "parallel_layers": 1,
+        "num_layers": 3,
+        "repeat_first": 0,
+        "repeat_last": 1,
+        "repeat_times": 1,
+    },
     "wide": {"dim": 48, "num_heads": 2, "num_kv_heads": 1, "mlp_mult": 2.0, "bigram_rows": 1},
 }
 
@@ -32,6 +47,8 @@ def make_artifact(tokenizer):
         for name, p in model.state_dict().items():
             noise = torch.randn(p.shape, generator=random) * (0.1 if p.ndim else 0.01)
             weights[name] = ((p + noise) * factor).numpy()
+        if shape.smear_channels:
+            weights["embed.smear_strength"] = np.array(-0.7, np.float32)
         pack = pack or Pack(quantizer="uniform", step=0.1)
         return artifact.read(pack_weights(shape, tokenizer, weights, {}, pack).data)
 

@@ -21,6 +21,7 @@ from fairway.exact.operands import (
     CAP_REACH,
     CAP_STEP_BITS,
     EXPONENT_BITS,
+    GATE_BITS,
     NORMED_BITS,
     RESIDUAL_BITS,
     ROTARY_BITS,
@@ -80,16 +81,28 @@ class Uploaded:
         self.operands, self.device = operands, device
         torch.backends.cuda.matmul.allow_tf32 = False
         self.powers = torch.from_numpy(ops.POWERS).to(device)
+        made: dict[int, _Product] = {}  # a layer's are shared by its passes
+
+        def upload(product: Product) -> _Product:
+            if id(product) not in made:
+                made[id(product)] = _Product(product, device)
+            return made[id(product)]
+
         self.layers = [
-            tuple(_Product(p, device) for p in (layer.qkv, layer.o, layer.up, layer.down))
+            tuple(upload(p) for p in (layer.qkv, layer.o, layer.up, layer.down))
             for layer in operands.layers
         ]
+        self.gates, self.smear, self.values = (
+            [None if layer.gate is None else upload(layer.gate) for layer in operands.layers],
+            None if operands.smear is None else upload(operands.smear),
+            None if operands.value is None else upload(operands.value),
+        )
         self.head = _Product(operands.head, device)
         self.bigram = None if operands.bigram is None else _Product(operands.bigram, device)
         self.embedding = torch.from_numpy(operands.embedding).to(device)
         t = operands.tables
-        self.cosines, self.sines, self.softcap = (
-            torch.from_numpy(table).to(device) for table in (t.cosines, t.sines, t.softcap)
+        self.cosines, self.sines, self.softcap, self.gate = (
+            torch.from_numpy(table).to(device) for table in (t.cosines, t.sines, t.softcap, t.gate)
         )
         self.head_scales = torch.from_numpy(ops.HEAD_SCALES).to(device)
 
@@ -102,6 +115,8 @@ class DeviceNetwork:
         self._operands, self._device, self.lanes = operands, device, lanes
         self._powers, self._layers, self._head = uploaded.powers, uploaded.layers, uploaded.head
         self._bigram, self._embedding = uploaded.bigram, uploaded.embedding
+        self._gates, self._smear, self._value = uploaded.gates, uploaded.smear, uploaded.values
+        self._gate_table = uploaded.gate
         self._cosines, self._sines = uploaded.cosines, uploaded.sines
         self._softcap, self._head_scales = uploaded.softcap, uploaded.head_scales
         # Of the last window - 1 positions, per layer: keys, values, exponents of values.
@@ -139,6 +154,7 @@ class DeviceNetwork:
         low = np.maximum(starts, positions - shape.window + 1)
         mask = (keys >= low[..., None]) & (keys <= positions[:, None])
         reach = torch.from_numpy(mask).to(self._device)  # [L, S, n]
+        added = self._value_embeddings(tokens)
         stack: list[tuple[Tensor, Tensor]] = []
         for i, layer in enumerate(p.layers):
             qkv, o, up, down = self._layers[i]
@@ -150,16 +166,43 @@ class DeviceNetwork:
             kept = x.float() * m[0] * self._powers[127 + e, None]
             x, e = self._sum(torch.zeros_like(x), none, kept)
             x, e = self._sum(x, e, x0.float() * m[1])
-            y = self._attention(i, layer, qkv, x, lanes, cos, sin, reach)
+            y = self._attention(i, layer, qkv, x, lanes, cos, sin, reach, added)
+            mlp_input = self._normed(x, up) if layer.parallel else None
             x, e = self._add(x, e, o, *self._input(y, o))
-            codes, unit = self._normed(x, up)
-            hidden = torch.clamp(up(codes) * up.rows * unit[:, None], 0, float(ops.HUGE_ROOT))
+            codes, unit = mlp_input or self._normed(x, up)
+            hidden = self._activated(up(codes) * up.rows * unit[:, None])
             x, e = self._add(x, e, down, *self._input(hidden * hidden, down))
-            if i < shape.num_layers // 2:
+            if i < len(p.layers) // 2:
                 stack.append((x, e))
         self._position += S
         self._document, self._token = starts[:, -1].copy(), tokens[:, -1].astype(np.int64)
         return DeviceHead(self, x)
+
+    def _activated(self, z: Tensor) -> Tensor:
+        """What is squared: relu(z), or max(z, z/2)."""
+        limit = float(ops.HUGE_ROOT)
+        if self._operands.shape.activation == "relu2":
+            return z.clamp(0, limit)
+        z = z.clamp(-limit, limit)
+        return torch.maximum(z, z * 0.5)
+
+    def _value_embeddings(self, tokens: Longs) -> Tensor | None:
+        """float32[N, G, h]."""
+        p = self._operands
+        if self._value is None:
+            return None
+        assert p.value_codes is not None
+        assert p.value_scales is not None
+        rows = tokens.reshape(-1)
+        codes, unit = self._input(self._vector(p.value_codes[rows]), self._value)
+        unit = unit * self._vector(p.value_scales[rows])
+        found = self._value(codes) * self._value.rows * unit[:, None]
+        return found.view(len(rows), p.shape.num_kv_heads, -1)
+
+    def _gate(self, product: _Product, codes: Tensor, unit: Tensor) -> Tensor:
+        """σ with GATE_BITS, float32[N, m]."""
+        t = product(codes) * product.rows * unit[:, None]
+        return (_looked_up(t, self._gate_table) + (1 << GATE_BITS - 1)).float()
 
     def _vector(self, values: NDArray[np.float32]) -> Tensor:
         return torch.from_numpy(values).to(self._device)
@@ -183,14 +226,20 @@ class DeviceNetwork:
         return _fixed(x.float() * n[:, None])
 
     def _smeared(self, x: Tensor, alone: NDArray[np.bool_]) -> Tensor:
-        gate = self._operands.smear_gate
-        if gate is None:
+        gate, smear = self._operands.smear_gate, self._smear
+        if gate is None and smear is None:
             return x
         by_lane = x.view(self.lanes, -1, x.shape[-1])
         before = torch.cat([self._last[:, None], by_lane[:, :-1]], 1).reshape(x.shape)
         self._last = by_lane[:, -1]
-        still = alone.reshape(-1, 1) & self._operands.shape.document_aware
-        move = torch.where(torch.from_numpy(still).to(self._device), 0, before - x)
+        aware = alone.reshape(-1, 1) & self._operands.shape.document_aware
+        still = torch.from_numpy(aware).to(self._device)
+        if smear is not None:
+            strength = self._gate(smear, *self._input(x.float(), smear))
+            strength = strength * float(self._operands.smear_strength)
+            return x + _fixed(torch.where(still, 0, before).float() * strength)
+        assert gate is not None
+        move = torch.where(still, 0, before - x)
         return x + _fixed(move.float() * self._vector(gate))
 
     def _rotary(self, places: Longs) -> tuple[Tensor, Tensor]:
@@ -211,6 +260,7 @@ class DeviceNetwork:
         cos: Tensor,
         sin: Tensor,
         reach: Tensor,
+        added: Tensor | None,
     ) -> Tensor:
         """float32[N, H·h]."""
         shape = self._operands.shape
@@ -218,12 +268,15 @@ class DeviceNetwork:
         codes, unit = self._normed(x, qkv)
         y = (qkv(codes) * qkv.rows).view(len(x), H + 2 * G, h)
         rotated = self._rotated(y[:, : H + G], cos, sin)
-        v, e = self._values(y[:, H + G :] * unit[:, None, None])
+        values = y[:, H + G :] * unit[:, None, None]
+        if added is not None and layer.value_scale is not None:
+            values = self._sum_rows(values, added * float(layer.value_scale))
+        v, e = self._values(values)
         S = len(x) // lanes
         q = rotated[:, :H].view(lanes, S, G, H // G, h).permute(0, 2, 3, 1, 4)
         k = rotated[:, H:].view(lanes, S, G, h).transpose(1, 2)
         v, e = v.view(lanes, S, G, h).transpose(1, 2), e.view(lanes, S, G).transpose(1, 2)
-        memory = self._memory[i]
+        own, memory = v, self._memory[i]
         if memory is not None:
             k, v, e = (torch.cat([old, new], 2) for old, new in zip(memory, (k, v, e), strict=True))
         keep = shape.window - 1
@@ -242,8 +295,14 @@ class DeviceNetwork:
         gap = (exponents - top).clamp(min=-100)
         weight = torch.round(mass.float() * share * self._powers[127 + gap])
         y = (weight.reshape(lanes, G, -1, weight.shape[-1]) @ v).view(lanes, G, H // G, S, h)
+        if layer.exclusive:
+            y = _excluded(y, own[:, :, None])
         y = y * self._powers[127 + top - WEIGHT_BITS]
-        return y.permute(0, 3, 1, 2, 4).reshape(len(x), H * h)
+        y = y.permute(0, 3, 1, 2, 4).reshape(len(x), H, h)
+        if (gate := self._gates[i]) is not None:
+            share = self._gate(gate, *self._normed(x, gate)) * self._powers[127 - GATE_BITS]
+            y = y * share[..., None]
+        return y.reshape(len(x), H * h)
 
     def _rotated(self, y: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Queries and keys [N, ·, h], normalised and rotated."""
@@ -266,6 +325,15 @@ class DeviceNetwork:
         e = torch.where(none, -100, e)
         codes = torch.round(v * self._powers[127 - e][..., None])
         return torch.where(none[..., None], 0.0, codes), e
+
+    def _sum_rows(self, t: Tensor, u: Tensor) -> Tensor:
+        """1.8: t + u, rows of float32 [..., h]."""
+        largest = torch.maximum(t.abs().amax(-1), u.abs().amax(-1))
+        e = torch.frexp(largest)[1].long().clamp(min=-100)
+        up = self._powers[127 + ops.SHARED_BITS - e][..., None]
+        total = torch.round(t * up).to(torch.int32) + torch.round(u * up).to(torch.int32)
+        found = total.float() * self._powers[127 + e - ops.SHARED_BITS][..., None]
+        return torch.where((largest < float(ops.SINK))[..., None], t, found)
 
     def _input(self, x: Tensor, product: _Product) -> tuple[Tensor, Tensor]:
         """1.3: codes of x float32[N, n], and what one unit of theirs is worth."""
@@ -327,12 +395,7 @@ class DeviceHead:
         """Masses of all symbols, summed up: int64[·, V]; and the factor that makes them tables."""
         head, V = self._network._head, self._network._operands.vocab_size
         t = head(self._codes[first:last]) * head.rows * self._unit[first:last, None]
-        end = float((CAP_REACH << 16) - 1)
-        u = torch.round(t.clamp(-end, end)).to(torch.int32)
-        entry = self._network._softcap[(u.abs() >> CAP_STEP_BITS).long()]
-        fraction = u.abs() & ((1 << CAP_STEP_BITS) - 1)
-        z = (entry >> 32) + _half_up((entry & 0xFFFFFFFF) * fraction, CAP_STEP_BITS)
-        z = torch.where(u < 0, -z, z)
+        z = _looked_up(t, self._network._softcap)
         d = (z.amax(-1, keepdim=True) - z).to(torch.int32)
         mass = (_power(d) << 14) >> (d >> EXPONENT_BITS).clamp(max=31)
         sums = mass.cumsum(-1, dtype=torch.int64)
@@ -366,6 +429,25 @@ class DeviceHead:
             starts[first:last] = start[:, 0].cpu().numpy()
             stops[first:last] = stop[:, 0].cpu().numpy()
         return starts, stops
+
+
+def _looked_up(t: Tensor, table: Tensor) -> Tensor:
+    """7: t / 2^16 in a table of tanh, between its entries: int64."""
+    end = float((CAP_REACH << 16) - 1)
+    u = torch.round(t.clamp(-end, end)).to(torch.int32)
+    entry = table[(u.abs() >> CAP_STEP_BITS).long()]
+    fraction = u.abs() & ((1 << CAP_STEP_BITS) - 1)
+    z = (entry >> 32) + _half_up((entry & 0xFFFFFFFF) * fraction, CAP_STEP_BITS)
+    return torch.where(u < 0, -z, z)
+
+
+def _excluded(total: Tensor, own: Tensor) -> Tensor:
+    """5.4: integers in float32 [..., h] without their part along `own`."""
+    y, v = total.long(), own.long()
+    square = (v * v).sum(-1, keepdim=True)
+    along = (y * v).sum(-1, keepdim=True) << ops.SHARE_BITS
+    share = torch.div(along, square.clamp(min=1), rounding_mode="floor")
+    return (y - _half_up(share * v, ops.SHARE_BITS)).float()
 
 
 def _fixed(t: Tensor) -> Tensor:

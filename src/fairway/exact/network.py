@@ -24,6 +24,7 @@ from fairway.exact.operands import (
 
 HEAD_ROWS = 32  # whose logits are made at a time: they stay in the cache
 _NO_SKIP: Floats = np.zeros(0, np.float32)
+_NO_VALUES: Floats = np.zeros((0, 0), np.float32)
 
 Longs = NDArray[np.int64]
 
@@ -39,7 +40,7 @@ class Network:
         shape = operands.shape
         self._operands, self.lanes, self._block = operands, lanes, block
         slots, h = shape.window + block - 1, shape.head_dim
-        ring = (shape.num_layers, lanes, shape.num_kv_heads)
+        ring = (len(shape.passes), lanes, shape.num_kv_heads)
         self._keys = np.zeros((*ring, h, slots), np.int16)
         self._values = np.zeros((*ring, h, slots), np.int16)
         self._units = np.ones((*ring, slots), np.float32)  # of values: what a code of 1 is worth
@@ -77,17 +78,19 @@ class Network:
         ops.angles(
             relative, tables.turns, tables.cosines, tables.sines, 64 - TURN_BITS, cos, sin
         )  # fmt: skip
-        stack: list[tuple[Ints, Ints]] = []
+        values, stack = self._values_of(flat), list[tuple[Ints, Ints]]()
         for i, layer in enumerate(p.layers):
             skip, skipped = (_NO_SKIP, (x, e)) if layer.skip is None else (layer.skip, stack.pop())
             ops.mix(x, e, x0, layer.mix, skip, *skipped, t, ops.POWERS)
-            y = self._attention(i, x, lanes, starts, cos, sin)
+            y = self._attention(i, x, lanes, starts, cos, sin, values)
+            mlp_input = _norm_input(x, layer.up) if layer.parallel else None
             _add(x, e, layer.o, *_input(y, layer.o))
-            codes, tok = _norm_input(x, layer.up)
+            codes, tok = mlp_input or _norm_input(x, layer.up)
             hidden = _multiply(layer.up, codes)
-            ops.relu_squared(hidden, layer.up.rows, tok)
+            squared = ops.leaky_squared if shape.activation == "leaky2" else ops.relu_squared
+            squared(hidden, layer.up.rows, tok)
             _add(x, e, layer.down, *_input(hidden, layer.down))
-            if i < shape.num_layers // 2:
+            if i < len(p.layers) // 2:
                 stack.append((x.copy(), e.copy()))
         self._position += S
         self._document = starts.reshape(lanes, S)[:, -1].copy()
@@ -114,46 +117,66 @@ class Network:
             if last:
                 mixed = np.bitwise_xor(36313 * tokens, 27191 * np.maximum(before, 0)) % last
                 rows = np.where(alone, last, mixed)
-            b, n = p.bigram, p.bigram_codes.shape[1]
-            codes, tok = np.empty((len(tokens), n), np.float32), np.empty(len(tokens), np.float32)
-            ops.bigram_input(
-                rows, p.bigram_codes, p.bigram_scales, b.columns, b.scales, b.inverses,
-                ops.POWERS, np.empty(n, np.float32), codes, tok,
-            )  # fmt: skip
-            _add(x, np.zeros(len(x), np.int32), b, codes, tok)  # normalised at once
+            found = _table_input(rows, p.bigram_codes, p.bigram_scales, p.bigram)
+            _add(x, np.zeros(len(x), np.int32), p.bigram, *found)  # normalised at once
         ops.normalize(x, RESIDUAL_BITS, ops.POWERS)
         return x
 
+    def _values_of(self, tokens: Longs) -> Floats:
+        """Value embeddings, float32[N, G·h]; empty without them."""
+        p = self._operands
+        if p.value is None:
+            return _NO_VALUES
+        assert p.value_codes is not None
+        assert p.value_scales is not None
+        codes, tok = _table_input(tokens, p.value_codes, p.value_scales, p.value)
+        acc = _multiply(p.value, codes)
+        ops.table_values(acc, p.value.rows, tok, acc)
+        return acc
+
     def _smear(self, x: Ints, alone: NDArray[np.bool_], lanes: int, S: int) -> Ints:
-        gate = self._operands.smear_gate
-        if gate is None:
+        p, gate = self._operands, self._operands.smear_gate
+        if gate is None and p.smear is None:
             return x
         by_lane = x.reshape(lanes, S, -1)
         before = np.concatenate([self._embedding[:, None], by_lane[:, :-1]], 1).reshape(x.shape)
         self._embedding = by_lane[:, -1].copy()
-        out = np.empty_like(x)
-        ops.smear(x, before, alone & self._operands.shape.document_aware, gate, out)
+        out, still = np.empty_like(x), alone & p.shape.document_aware
+        if p.smear is None:
+            ops.smear(x, before, still, gate, out)
+            return out
+        codes, tok = _input(x.astype(np.float32), p.smear)
+        ops.smear_gated(
+            x, before, still, _multiply(p.smear, codes), p.smear.rows, tok, p.tables.gate,
+            p.smear_strength, out,
+        )  # fmt: skip
         return out
 
     def _attention(
-        self, i: int, x: Ints, lanes: int, starts: Longs, cos: Ints, sin: Ints
+        self, i: int, x: Ints, lanes: int, starts: Longs, cos: Ints, sin: Ints, values: Floats
     ) -> Floats:
-        """What goes into layer i's output projection, float32[N, d]."""
+        """What goes into the output projection of pass i, float32[N, d]."""
         p, shape = self._operands, self._operands.shape
         layer, H, G, h = p.layers[i], shape.num_heads, shape.num_kv_heads, shape.head_dim
         codes, tok = _norm_input(x, layer.qkv)
         acc = _multiply(layer.qkv, codes)
         queries = np.empty((len(x), H, h), np.float32)
+        scale = np.float32(0) if layer.value_scale is None else layer.value_scale
+        added = _NO_VALUES if layer.value_scale is None else values
         rings = self._keys[i], self._values[i], self._units[i]
         ops.heads(
             acc, layer.qkv.rows, tok, H, G, lanes, self._position, cos, sin, p.normed_bits,
-            p.largest_value, ops.HEAD_SCALES, ops.POWERS, queries, *rings,
+            p.largest_value, added, scale, ops.HEAD_SCALES, ops.POWERS, queries, *rings,
         )  # fmt: skip
         y = np.empty((len(x), H * h), np.float32)
         ops.attend(
             queries, *rings, starts, lanes, self._position, shape.window, layer.score_scales,
-            ops.POWERS, y,
+            layer.exclusive, ops.POWERS, y,
         )  # fmt: skip
+        if layer.gate is not None:
+            codes, tok = _norm_input(x, layer.gate)
+            acc = _multiply(layer.gate, codes)
+            ops.gate_heads(acc, layer.gate.rows, tok, p.tables.gate, ops.POWERS, y)
         return y
 
 
@@ -214,6 +237,16 @@ def _norm_input(x: Ints, product: Product) -> tuple[Floats, Floats]:
     codes, tok = np.empty(x.shape, np.float32), np.empty(len(x), np.float32)
     a = np.empty(x.shape[1], np.float32)
     ops.norm_input(x, *_scaling(product), ops.POWERS, a, codes, tok)
+    return codes, tok
+
+
+def _table_input(
+    rows: Longs, table: Floats, scales: Floats, product: Product
+) -> tuple[Floats, Floats]:
+    n = table.shape[1]
+    codes, tok = np.empty((len(rows), n), np.float32), np.empty(len(rows), np.float32)
+    a = np.empty(n, np.float32)
+    ops.table_input(rows, table, scales, *_scaling(product), ops.POWERS, a, codes, tok)
     return codes, tok
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 from itertools import pairwise
@@ -40,6 +40,7 @@ WEIGHT_BITS = 16  # attention weights of a query sum to 2^16
 CAP_BITS = 16  # fraction bits of a logit divided by the softcap
 CAP_STEP_BITS = 7  # of those, the bits between two entries of the softcap's table
 CAP_REACH = 8  # the table ends there; tanh(8) = 1 - 2e-7
+GATE_BITS = 16  # fraction bits of gates, sigmoids in integers
 _ENOUGH_INPUT = 1023  # what codes of inputs should reach
 _MOST_PIECES = 64
 _WIDEST_HEAD = 256
@@ -72,7 +73,11 @@ class Layer:
     down: Product
     score_scales: Floats  # [H]: of q·k, to base-2 logarithms with EXPONENT_BITS
     mix: Floats  # [2, d]
-    skip: Floats | None  # [d]: of the encoder's output that this layer adds
+    gate: Product | None  # [H, d], zero beyond its channels; its rows lead to the table of gates
+    value_scale: np.float32 | None  # of the value embeddings, where the layer adds them
+    exclusive: bool  # a token's own value is taken out of what it attends to
+    parallel: bool  # the MLP reads what attention reads
+    skip: Floats | None = None  # [d]: of the encoder's output that this pass adds
 
 
 @dataclass(frozen=True, repr=False)
@@ -83,6 +88,7 @@ class Tables:
     sines: Ints
     turns: NDArray[np.uint64]  # [h/2]: what a position adds to each angle, in 2^-64 of a turn
     softcap: NDArray[np.int64]  # log2(e) · softcap · tanh, [CAP_REACH·2^9 + 1]
+    gate: NDArray[np.int64]  # 2^(GATE_BITS - 1) · tanh, the same
 
 
 @dataclass(frozen=True, repr=False)
@@ -97,7 +103,12 @@ class Operands:
     bigram_scales: Floats | None  # [rows]
     bigram: Product | None  # its rows carry the bigram's scale and EMBEDDING_BITS
     smear_gate: Floats | None  # [d], σ(γ)
-    layers: tuple[Layer, ...]
+    smear: Product | None  # [1, d], as a layer's gate: what decides instead of σ(γ)
+    smear_strength: np.float32  # of it, over 2^GATE_BITS
+    value_codes: Floats | None  # [V, value_dim], as integers
+    value_scales: Floats | None  # [V]
+    value: Product | None  # [G·h, value_dim]
+    layers: tuple[Layer, ...]  # one for each pass
     head: Product  # its rows lead to logits / softcap, CAP_BITS
     tables: Tables
 
@@ -120,32 +131,21 @@ def prepare(artifact: Artifact) -> Operands:
             raise _unsafe(f"{name} is too large")
     small = {n: v.numpy() for n, v in state.items() if n not in matrices}
     one = np.ones(shape.dim, np.float32)
-    residual = np.float32(1 << RESIDUAL_BITS)
-    layers, encoders = [], shape.num_layers // 2
-    for i in range(shape.num_layers):
-        at = f"blocks.{i}."
-        skip = i - encoders
-        layers.append(
-            Layer(
-                qkv=_product(matrices, [at + "attn.q", at + "attn.k", at + "attn.v"]),
-                o=_product(matrices, [at + "attn.o"], small[at + "attn_scale"] * residual),
-                up=_product(matrices, [at + "mlp.up"]),
-                down=_product(matrices, [at + "mlp.down"], small[at + "mlp_scale"] * residual),
-                score_scales=_score_scales(small[at + "attn.q_gain"], shape.head_dim),
-                mix=small[at + "mix"],
-                skip=small["skips"][skip] if 0 <= skip < encoders else None,
-            )
-        )
+    layers = [_layer(shape, matrices, small, layer) for layer in range(shape.num_layers)]
     bigram_codes = bigram_scales = bigram = gate = None
     if shape.bigram_rows:
-        table = matrices["embed.bigram_table"]
         scale = small["embed.bigram_scale"] * np.float32(1 << EMBEDDING_BITS)
-        bigram = _product(matrices, ["embed.bigram_proj"], one * scale, table.columns)
-        bigram_codes, bigram_scales = table.codes.astype(np.float32), _row_scales(table)
-        _check_scales("embed.bigram_table", bigram_scales)
-    if shape.smear:
+        bigram_codes, bigram_scales, bigram = _table(matrices, "embed.bigram", one * scale)
+    smear, strength = None, np.float32(0)
+    if shape.smear_channels:
+        smear = _gate(matrices, "embed.gate", shape.dim, 0.5 * 2.0 ** (CAP_BITS - RESIDUAL_BITS))
+        strength = np.float32(small["embed.smear_strength"] * np.float32(2.0**-GATE_BITS))
+    elif shape.smear:
         gates = small["embed.smear_gate"].tolist()
         gate = np.array([sigmoid(g) for g in gates], np.float32)
+    value_codes = value_scales = value = None
+    if shape.value_dim:
+        value_codes, value_scales, value = _table(matrices, "embed.value")
     embedding = state["embed.tokens"].numpy() * np.float32(1 << EMBEDDING_BITS)
     if np.abs(embedding).max(initial=0) > 1 << 28:
         raise _unsafe("embed.tokens is too large")
@@ -159,9 +159,71 @@ def prepare(artifact: Artifact) -> Operands:
         bigram_scales=bigram_scales,
         bigram=bigram,
         smear_gate=gate,
-        layers=tuple(layers),
+        smear=smear,
+        smear_strength=strength,
+        value_codes=value_codes,
+        value_scales=value_scales,
+        value=value,
+        layers=tuple(_passes(shape, layers, small["skips"])),
         head=_product(matrices, ["embed.tokens"], cap),
-        tables=Tables(*_circle(), _turns(shape), softcap_table(shape.softcap)),
+        tables=Tables(*_circle(), _turns(shape), softcap_table(shape.softcap), gate_table()),
+    )
+
+
+def _layer(
+    shape: Model, matrices: Mapping[str, Matrix], small: Mapping[str, Floats], layer: int
+) -> Layer:
+    """A layer's operands. What the inputs are divided by is in the rows of their products."""
+    at, residual = f"blocks.{layer}.", np.float32(1 << RESIDUAL_BITS)
+    divided = np.float32(1 / math.sqrt(layer + 1)) if shape.layer_scale else None
+    gate = value_scale = None
+    if shape.gate_channels:  # σ(z/2) = 1/2 + tanh(z/4)/2
+        quarter = 0.25 * 2.0**CAP_BITS * float(1 if divided is None else divided)
+        gate = _gate(matrices, at + "attn.gate", shape.dim, quarter)
+    if shape.value_dim and shape.is_among_last(layer, shape.value_layers):
+        value_scale = np.float32(small[at + "attn.value_scale"])
+    return Layer(
+        qkv=_product(matrices, [at + "attn.q", at + "attn.k", at + "attn.v"], divided),
+        o=_product(matrices, [at + "attn.o"], small[at + "attn_scale"] * residual),
+        up=_product(matrices, [at + "mlp.up"], divided),
+        down=_product(matrices, [at + "mlp.down"], small[at + "mlp_scale"] * residual),
+        score_scales=_score_scales(small[at + "attn.q_gain"], shape.head_dim),
+        mix=small[at + "mix"],
+        gate=gate,
+        value_scale=value_scale,
+        exclusive=shape.is_among_last(layer, shape.exclusive_layers),
+        parallel=shape.is_among_last(layer, shape.parallel_layers),
+    )
+
+
+def _passes(shape: Model, layers: list[Layer], skips: Floats) -> list[Layer]:
+    """The layers in the order in which they are passed, with the skips that each pass adds."""
+    encoders = len(shape.passes) // 2
+    found = []
+    for i, layer in enumerate(shape.passes):
+        skip = i - encoders
+        found.append(replace(layers[layer], skip=skips[skip] if 0 <= skip < encoders else None))
+    return found
+
+
+def _table(
+    matrices: Mapping[str, Matrix], name: str, factor: Floats | None = None
+) -> tuple[Floats, Floats, Product]:
+    """A table's codes [rows, n] as integers, its rows' scales, and the product that they enter."""
+    table = matrices[name + "_table"]
+    scales = _row_scales(table)
+    _check_scales(name + "_table", scales)
+    product = _product(matrices, [name + "_proj"], factor, table.columns)
+    return table.codes.astype(np.float32), scales, product
+
+
+def _gate(matrices: Mapping[str, Matrix], name: str, width: int, factor: float) -> Product:
+    """A gate's product, of the first channels of an input `width` wide; its rows times `factor`."""
+    product = _product(matrices, [name], np.float32(factor))
+    missing = width - len(product.columns)
+    last = np.pad(product.pieces[-1], ((0, 0), (0, missing)))
+    return replace(
+        product, pieces=(*product.pieces[:-1], last), columns=np.pad(product.columns, (0, missing))
     )
 
 
@@ -329,14 +391,18 @@ def _circle() -> tuple[Ints, Ints]:
 
 
 def _turns(shape: Model) -> NDArray[np.uint64]:
-    """base^(-2j/h) / 2π in 2^-64 of a turn: what one position adds to the j-th angle."""
-    width = shape.head_dim
+    """base^(-2j/r) / 2π in 2^-64 of a turn: what one position adds to the j-th angle.
+
+    r rotary dimensions; from j = r/2 on nothing.
+    """
+    width = shape.rotary_dims or shape.head_dim
     # ln(base) from a float is exact enough only if it is the same everywhere: by integers.
     log = _logarithm(Fraction(shape.rope_base))
     turns = []
     for j in range(width // 2):
         power = exponential(Fraction(-2 * j * log, width * _UNIT))
         turns.append((power << 63) // _pi())  # / 2π
+    turns += [0] * (shape.head_dim // 2 - len(turns))
     return np.array(turns, np.uint64)
 
 
@@ -365,12 +431,22 @@ def _ln2() -> int:
 
 
 def softcap_table(softcap: float) -> NDArray[np.int64]:
-    """log2(e) · c · tanh(u) with EXPONENT_BITS for u = i / 512, int64[CAP_REACH · 512 + 1].
+    """log2(e) · c · tanh with EXPONENT_BITS: see _tanh_table."""
+    cap = Fraction(softcap) * (1 << EXPONENT_BITS)
+    return _tanh_table((cap.numerator * _UNIT << 20) // (cap.denominator * _ln2()))
+
+
+@cache
+def gate_table() -> NDArray[np.int64]:
+    """tanh with GATE_BITS - 1: σ(2u) = 1/2 + tanh(u)/2."""
+    return _tanh_table(1 << 20 + GATE_BITS - 1)
+
+
+def _tanh_table(factor: int) -> NDArray[np.int64]:
+    """factor / 2^20 · tanh(u) for u = i / 512, int64[CAP_REACH · 512 + 1].
 
     Each entry is value << 32 | the step to the next one, so that one look-up finds both.
     """
-    cap = Fraction(softcap) * (1 << EXPONENT_BITS)
-    factor = (cap.numerator * _UNIT << 20) // (cap.denominator * _ln2())
     per_unit = 1 << CAP_BITS - CAP_STEP_BITS
     ratio = exponential(Fraction(-2, per_unit))
     power, values = _UNIT, []

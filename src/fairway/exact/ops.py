@@ -21,6 +21,7 @@ from fairway.exact.operands import (
     CAP_REACH,
     CAP_STEP_BITS,
     EXPONENT_BITS,
+    GATE_BITS,
     HEAD_INPUT_BITS,
     NORMED_BITS,
     ROTARY_BITS,
@@ -36,6 +37,8 @@ HEAD_INPUT = (1 << HEAD_INPUT_BITS) - 1
 POWERS = np.ldexp(np.float32(1), np.arange(-127, 128)).astype(np.float32)  # [e + 127] = 2^e
 HEAD_SCALES = (HEAD_INPUT * 8 / np.arange(9, 17)).astype(np.float32)
 SINK = np.float32(2.0**-100)  # what is smaller counts as zero
+SHARED_BITS = 22  # that a sum of two rows keeps of the larger one
+SHARE_BITS = 16  # fraction bits of how much of a value is in what attention found
 LOG2 = (45313, 15110, 2565)  # 2^-x = 1 - x·(a - x·(b - x·c)), 16 bits, within 1.6e-4
 _A, _B, _C = (np.int32(c) for c in LOG2)
 _CAP_END = (CAP_REACH << CAP_BITS) - 1
@@ -116,8 +119,8 @@ def _fixed(t):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def bigram_input(rows, codes, row_scales, columns, scales, inverses, powers, a, out, tok):  # type: ignore[no-untyped-def]
-    """A bigram's row of codes as the input of its projection."""
+def table_input(rows, codes, row_scales, columns, scales, inverses, powers, a, out, tok):  # type: ignore[no-untyped-def]
+    """Rows of a table of codes as the input of its projection."""
     bits = a.view(np.int32)
     for r in range(rows.shape[0]):
         row = codes[rows[r]]
@@ -183,6 +186,86 @@ def smear(x, before, alone, gate, out):  # type: ignore[no-untyped-def]
             out[r, i] = x[r, i] + _fixed(np.float32(move) * gate[i])
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _looked_up(t, table):  # type: ignore[no-untyped-def]
+    """A multiple of tanh(t / 2^CAP_BITS) between the entries of its table, int64."""
+    u = np.int32(np.rint(min(max(t, np.float32(-_CAP_END)), np.float32(_CAP_END))))
+    fraction = (1 << CAP_STEP_BITS) - 1
+    size = abs(u)
+    entry = table[size >> CAP_STEP_BITS]
+    step = entry & 0xFFFFFFFF
+    c = (entry >> 32) + ((step * (size & fraction) + (fraction + 1 >> 1)) >> CAP_STEP_BITS)
+    return c if u >= 0 else -c
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _gate(t, table):  # type: ignore[no-untyped-def]
+    """σ(2t / 2^CAP_BITS) · 2^GATE_BITS in float32."""
+    return np.float32(np.int64(1 << GATE_BITS - 1) + _looked_up(t, table))
+
+
+@njit(cache=True, nogil=True)
+def smear_gated(x, before, alone, acc, rows, tok, table, strength, out):  # type: ignore[no-untyped-def]
+    """out = x + rint(gate · strength · before); x itself where there is nothing before."""
+    for r in range(x.shape[0]):
+        gate = _gate(acc[r, 0] * rows[0] * tok[r], table) * strength
+        for i in range(x.shape[1]):
+            move = np.int32(0) if alone[r] else np.int32(before[r, i])
+            out[r, i] = x[r, i] + _fixed(np.float32(move) * gate)
+
+
+@njit(cache=True, nogil=True)
+def gate_heads(acc, rows, tok, table, powers, y):  # type: ignore[no-untyped-def]
+    """y [N, H·h] times each head's gate, of acc [N, H]."""
+    h = y.shape[1] // acc.shape[1]
+    for r in range(y.shape[0]):
+        for k in range(acc.shape[1]):
+            g = _gate(acc[r, k] * rows[k] * tok[r], table) * powers[127 - GATE_BITS]
+            for i in range(k * h, k * h + h):
+                y[r, i] = y[r, i] * g
+
+
+@njit(cache=True, nogil=True)
+def table_values(acc, rows, tok, out):  # type: ignore[no-untyped-def]
+    """out = acc · rows · tok: a product's result in float32."""
+    for r in range(acc.shape[0]):
+        for i in range(acc.shape[1]):
+            out[r, i] = acc[r, i] * rows[i] * tok[r]
+
+
+@njit(cache=True, nogil=True)
+def _sum_rows(row, other, scale, powers):  # type: ignore[no-untyped-def]
+    """row ← row + other · scale, both first rounded to a 2^-SHARED_BITS of the larger's octave."""
+    largest = np.float32(0)
+    for i in range(row.shape[0]):
+        largest = max(largest, max(abs(row[i]), abs(other[i] * scale)))
+    if largest < SINK:
+        return
+    _, e = math.frexp(largest)
+    up, down = powers[127 + SHARED_BITS - e], powers[127 + e - SHARED_BITS]
+    for i in range(row.shape[0]):
+        term = other[i] * scale
+        total = np.int32(np.rint(row[i] * up)) + np.int32(np.rint(term * up))
+        row[i] = np.float32(total) * down
+
+
+@njit(cache=True, nogil=True)
+def _exclude(total, value, slot):  # type: ignore[no-untyped-def]
+    """total ← total - (total · v / v · v) v, v the value in a slot: integers in float32."""
+    h = total.shape[0]
+    along, square = np.int64(0), np.int64(0)
+    for i in range(h):
+        code = np.int64(value[i, slot])
+        along += np.int64(total[i]) * code
+        square += code * code
+    if square == 0:
+        return
+    share = (along << SHARE_BITS) // square
+    for i in range(h):
+        part = (share * np.int64(value[i, slot]) + (1 << SHARE_BITS - 1)) >> SHARE_BITS
+        total[i] = np.float32(np.int64(total[i]) - part)
+
+
 @njit(cache=True, nogil=True)
 def mix(x, e, x0, factors, skip, skipped, skipped_e, t, powers):  # type: ignore[no-untyped-def]
     """x ← m₀·(x + w·skipped) + m₁·x0, each product rounded; no skip where `skip` is empty."""
@@ -233,6 +316,16 @@ def relu_squared(acc, rows, tok):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def leaky_squared(acc, rows, tok):  # type: ignore[no-untyped-def]
+    """acc ← max(z, z/2)², z = acc · rows · tok."""
+    for r in range(acc.shape[0]):
+        for i in range(acc.shape[1]):
+            t = min(max(acc[r, i] * rows[i] * tok[r], -HUGE_ROOT), HUGE_ROOT)
+            t = max(t, t * np.float32(0.5))
+            acc[r, i] = t * t
+
+
+@njit(cache=True, nogil=True)
 def angles(positions, turns, cosines, sines, shift, cos, sin):  # type: ignore[no-untyped-def]
     """Cosines and sines of positions [N] for every pair of a head, [N, h/2]."""
     half = np.uint64(1) << np.uint64(shift - 1)
@@ -272,12 +365,13 @@ def _rotated_head(acc, rows, u, cos, sin, bits, head_scales, powers, out):  # ty
 
 @njit(cache=True, nogil=True)
 def heads(  # type: ignore[no-untyped-def]
-    acc, rows, tok, H, G, lanes, first, cos, sin, bits, largest_value, head_scales, powers,
-    queries, keys, values, units,
+    acc, rows, tok, H, G, lanes, first, cos, sin, bits, largest_value, added, added_scale,
+    head_scales, powers, queries, keys, values, units,
 ):  # fmt: skip
     """Split acc [N, (H+2G)·h] into queries [N, H, h] and the rings' new keys and values.
 
     Row r belongs to lane r // S at the position first + r % S, in the slot of that modulo C.
+    Values get `added` [N, G·h] times its scale, where it is not empty.
     """
     N, h, C = acc.shape[0], queries.shape[2], keys.shape[3]
     S = N // lanes
@@ -296,9 +390,12 @@ def heads(  # type: ignore[no-untyped-def]
                     keys[b, k - H, i, slot] = np.int16(key[i])
         for k in range(G):
             at = (H + G + k) * h
-            largest = np.float32(0)
             for i in range(h):
                 key[i] = acc[r, at + i] * rows[at + i] * tok[r]
+            if added.shape[0] > 0:
+                _sum_rows(key, added[r, k * h : k * h + h], added_scale, powers)
+            largest = np.float32(0)
+            for i in range(h):
                 largest = max(largest, abs(key[i]))
             if largest < SINK:
                 values[b, k, :, slot] = 0
@@ -387,9 +484,9 @@ def _largest(bits, top):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def attend(  # type: ignore[no-untyped-def]
-    queries, keys, values, units, starts, lanes, first, window, score_scales, powers, y
+    queries, keys, values, units, starts, lanes, first, window, score_scales, exclusive, powers, y
 ):
-    """y [N, H·h], real numbers in float32; starts int64[N].
+    """y [N, H·h], real numbers in float32; starts int64[N]. Exclusive: without own values.
 
     The rings are keys and values [lanes, G, h, C] and units [lanes, G, C]. A query at position p
     looks at max(start, p - window + 1) .. p.
@@ -422,6 +519,8 @@ def attend(  # type: ignore[no-untyped-def]
                 _weighted(old, value, begin, total)
                 if rest > 0:
                     _weighted(new, value, 0, total)
+                if exclusive:
+                    _exclude(total, value, p % C)
                 for i in range(h):
                     y[r, head * h + i] = total[i] * powers[top - WEIGHT_BITS]
 
@@ -429,17 +528,10 @@ def attend(  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def logits(acc, rows, tok, table, out):  # type: ignore[no-untyped-def]
     """Softcapped logits to base 2, EXPONENT_BITS, int32[N, V]; the largest of each row is 0."""
-    fraction = (1 << CAP_STEP_BITS) - 1
     for r in range(acc.shape[0]):
         top = np.int32(-(1 << 31))
         for i in range(acc.shape[1]):
-            t = acc[r, i] * rows[i] * tok[r]
-            u = np.int32(np.rint(min(max(t, np.float32(-_CAP_END)), np.float32(_CAP_END))))
-            size = abs(u)
-            entry = table[size >> CAP_STEP_BITS]
-            step = entry & 0xFFFFFFFF
-            c = (entry >> 32) + ((step * (size & fraction) + (fraction + 1 >> 1)) >> CAP_STEP_BITS)
-            out[r, i] = np.int32(c if u >= 0 else -c)
+            out[r, i] = np.int32(_looked_up(acc[r, i] * rows[i] * tok[r], table))
             top = max(top, out[r, i])
         for i in range(acc.shape[1]):
             out[r, i] -= top

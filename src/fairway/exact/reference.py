@@ -17,6 +17,7 @@ from fairway.exact.operands import (
     CAP_REACH,
     CAP_STEP_BITS,
     EXPONENT_BITS,
+    GATE_BITS,
     HEAD_INPUT_BITS,
     NORMED_BITS,
     RESIDUAL_BITS,
@@ -32,6 +33,7 @@ F = np.float32
 TOTAL_BITS = 30
 LARGEST_BITS = 28
 HUGE = F(2.0**100)
+HUGE_ROOT = F(2.0**50)
 ZERO = F(2.0**-100)
 
 
@@ -61,8 +63,9 @@ class Reference:
         before = self.tokens[:, -2] if position else np.zeros(n, np.int64)
         x = x0 = self._smear(self._embed(tokens, before, alone), alone)
         e = np.zeros(n, np.int64)
+        values = self._values(tokens)
         stack: list[tuple[Array, Array]] = []
-        encoders = p.shape.num_layers // 2
+        encoders = len(p.layers) // 2
         for i, layer in enumerate(p.layers):
             if layer.skip is not None:
                 skipped, scale = stack.pop()
@@ -70,11 +73,15 @@ class Reference:
             kept = F(x) * layer.mix[0] * np.ldexp(F(1), e)[:, None]
             x, e = add(np.zeros_like(x), np.zeros_like(e), kept)
             x, e = add(x, e, F(x0) * layer.mix[1])
-            y = self._attention(i, x, position, starts)
+            y = self._attention(i, x, position, starts, values)
+            read = x
             x, e = add(x, e, scaled_product(layer.o, *product_input(layer.o, y)))
-            codes, scale = product_input(layer.up, F(x))
-            hidden = product(layer.up, codes) * layer.up.rows * (scale * inverse_rms(x))[:, None]
-            hidden = np.clip(hidden, F(0), F(2.0**50))
+            read = read if layer.parallel else x
+            codes, scale = product_input(layer.up, F(read))
+            unit = (scale * inverse_rms(read))[:, None]
+            hidden = np.clip(product(layer.up, codes) * layer.up.rows * unit, -HUGE_ROOT, HUGE_ROOT)
+            leak = F(0.5) if p.shape.activation == "leaky2" else F(0)
+            hidden = np.maximum(hidden, hidden * leak)
             codes, scale = product_input(layer.down, hidden * hidden)
             x, e = add(x, e, scaled_product(layer.down, codes, scale))
             if i < encoders:
@@ -96,14 +103,28 @@ class Reference:
         return fixed(F(x) * (inverse_rms(x) * F(1 << RESIDUAL_BITS))[:, None])
 
     def _smear(self, x: Array, alone: Array) -> Array:
-        if self.p.smear_gate is None:
+        p, before, self.embedding = self.p, self.embedding, x
+        still = (alone & p.shape.document_aware)[:, None]
+        if p.smear is not None:
+            t = scaled_product(p.smear, *product_input(p.smear, F(x)))
+            strength = gates(t, p.tables.gate) * p.smear_strength
+            return x + fixed(F(np.where(still, 0, before)) * strength)
+        if p.smear_gate is None:
             return x
-        still = alone & self.p.shape.document_aware
-        move = np.where(still[:, None], 0, self.embedding - x)
-        self.embedding = x
-        return x + fixed(F(move) * self.p.smear_gate)
+        return x + fixed(F(np.where(still, 0, before - x)) * p.smear_gate)
 
-    def _attention(self, i: int, x: Array, position: int, starts: Array) -> Array:
+    def _values(self, tokens: Array) -> Array | None:
+        """5.2: value embeddings, float32[n, G, h]."""
+        p = self.p
+        if p.value is None or p.value_codes is None or p.value_scales is None:
+            return None
+        codes, scale = product_input(p.value, p.value_codes[tokens])
+        found = scaled_product(p.value, codes, scale * p.value_scales[tokens])
+        return found.reshape(len(tokens), p.shape.num_kv_heads, -1)
+
+    def _attention(
+        self, i: int, x: Array, position: int, starts: Array, added: Array | None
+    ) -> Array:
         """5: float32[n, H·h]."""
         p, shape = self.p, self.p.shape
         H, G, h = shape.num_heads, shape.num_kv_heads, shape.head_dim
@@ -114,6 +135,10 @@ class Reference:
         q = [[self._head(v, t) for v in row[:H]] for row, t in zip(y, place, strict=True)]
         k = [[self._head(v, t) for v in row[H : H + G]] for row, t in zip(y, place, strict=True)]
         values = y[:, H + G :] * (scale * inverse_rms(x))[:, None, None]
+        value_scale = p.layers[i].value_scale
+        if added is not None and value_scale is not None:
+            pairs = zip(values.reshape(-1, h), (added * value_scale).reshape(-1, h), strict=True)
+            values = np.array([sum_rows(v, more) for v, more in pairs]).reshape(values.shape)
         coded = [[value_codes(v, p.largest_value) for v in row] for row in values]
         v = np.array([[c for c, _ in row] for row in coded])
         e = np.array([[e for _, e in row] for row in coded])
@@ -135,7 +160,14 @@ class Reference:
                 gap = np.maximum(exponents - top, -100)
                 weight = np.rint(F(weight) * share * np.ldexp(F(1), gap)).astype(np.int64)
                 total = weight @ np.array([v[lane, g] for _, v, _ in seen])
+                if p.layers[i].exclusive:
+                    total = exclude(total, v[lane, g])
                 out[lane, head] = F(total) * np.ldexp(F(1), top - WEIGHT_BITS)
+        gate = p.layers[i].gate
+        if gate is not None:
+            codes, scale = product_input(gate, F(x))
+            t = scaled_product(gate, codes, scale * inverse_rms(x))
+            out = out * (gates(t, p.tables.gate) * F(2.0**-GATE_BITS))[..., None]
         return out.reshape(len(x), H * h)
 
     def _head(self, y: Array, place: int) -> Array:
@@ -160,12 +192,7 @@ class Reference:
         p, V = self.p, self.p.vocab_size
         codes, scale = product_input(p.head, F(x))
         t = product(p.head, codes) * p.head.rows * (scale * inverse_rms(x))[:, None]
-        end = (CAP_REACH << 16) - 1
-        u = np.rint(np.clip(t, F(-end), F(end))).astype(np.int64)
-        entry = p.tables.softcap[np.abs(u) >> CAP_STEP_BITS]
-        fraction = np.abs(u) % (1 << CAP_STEP_BITS)
-        z = (entry >> 32) + half_up((entry & 0xFFFFFFFF) * fraction, CAP_STEP_BITS)
-        z = np.where(u < 0, -z, z)
+        z = looked_up(t, p.tables.softcap)
         d = z.max(1, keepdims=True) - z
         mass = (power(d) << 14) >> np.minimum(d >> EXPONENT_BITS, 31)
         out = np.zeros((len(x), V + 1), np.int64)
@@ -265,6 +292,44 @@ def power(d: Array) -> Array:
     """1.6: 2^-x · 2^16, x the fraction of d ≥ 0."""
     f = d & (1 << EXPONENT_BITS) - 1
     found: Array = 65536 - (f * (45313 - (f * (15110 - (f * 2565 >> 12)) >> 12)) >> 12)
+    return found
+
+
+def looked_up(t: Array, table: Array) -> Array:
+    """7: t / 2^16 in a table of tanh, between its entries."""
+    end = (CAP_REACH << 16) - 1
+    u = np.rint(np.clip(t, F(-end), F(end))).astype(np.int64)
+    entry = table[np.abs(u) >> CAP_STEP_BITS]
+    fraction = np.abs(u) % (1 << CAP_STEP_BITS)
+    z = (entry >> 32) + half_up((entry & 0xFFFFFFFF) * fraction, CAP_STEP_BITS)
+    found: Array = np.where(u < 0, -z, z)
+    return found
+
+
+def gates(t: Array, table: Array) -> Array:
+    """1.7: σ(2t / 2^16) with GATE_BITS, float32."""
+    found: Array = ((1 << GATE_BITS - 1) + looked_up(t, table)).astype(np.float32)
+    return found
+
+
+def sum_rows(t: Array, u: Array) -> Array:
+    """1.8: t + u, rows of float32."""
+    largest = max(np.abs(t).max(), np.abs(u).max())
+    if largest < ZERO:
+        return t
+    shift = 22 - int(np.frexp(largest)[1])
+    total = sum(np.rint(row * np.ldexp(F(1), shift)).astype(np.int64) for row in (t, u))
+    found: Array = F(total) * np.ldexp(F(1), -shift)
+    return found
+
+
+def exclude(total: Array, own: Array) -> Array:
+    """5.4: what attention found without its part along a token's own value; integers."""
+    square = int(own @ own)
+    if not square:
+        return total
+    share = (int(total @ own) << 16) // square
+    found: Array = total - half_up(share * own, 16)
     return found
 
 

@@ -1,7 +1,8 @@
 """Causal attention with grouped key/value heads, normalised queries and keys, and rotary positions.
 
 q ← ρ·RoPE(RMS(W_q x)), k ← RoPE(RMS(W_k x)); scores q·k/√h over the last W positions of the
-token's own document.
+token's own document. Its switches: partial rotary positions, value embeddings, exclusive
+attention, gates (docs/techniques.md).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Span:
         new = tokens.shape[1]
         first = cache.position if cache else 0
         positions = torch.arange(first, first + new, device=tokens.device)
-        cos, sin = rotary(positions, shape.head_dim, shape.rope_base, dtype)
+        cos, sin = rotary(positions, shape, dtype)
         if cache is None:
             keys, before = positions, None
         else:
@@ -60,10 +61,16 @@ class Span:
         return Span(cos, sin, None if causal else mask, cache, bias)
 
 
-def rotary(positions: Tensor, width: int, base: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """cos and sin of p·base^(-2j/width), [S, width/2]; angles in float64 (A9-13)."""
-    j = torch.arange(width // 2, device=positions.device, dtype=torch.float64)
-    angle = positions[:, None].double() * torch.exp(j * (-2 * math.log(base) / width))
+def rotary(positions: Tensor, shape: Model, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """cos and sin of p·base^(-2j/r), [S, h/2], r the rotary dimensions; angles in float64 (A9-13).
+
+    Pairs from r/2 on stand still: partial rotary positions (REFERENCE 18), up to the order of a
+    head's dimensions, which learned weights do not mind.
+    """
+    r = shape.rotary_dims or shape.head_dim
+    j = torch.arange(shape.head_dim // 2, device=positions.device, dtype=torch.float64)
+    turn = torch.exp(j * (-2 * math.log(shape.rope_base) / r)).where(j < r // 2, 0.0)
+    angle = positions[:, None].double() * turn
     return angle.cos().to(dtype), angle.sin().to(dtype)
 
 
@@ -74,7 +81,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    def __init__(self, shape: Model) -> None:
+    def __init__(self, shape: Model, layer: int) -> None:
         super().__init__()
         d, kv = shape.dim, shape.num_kv_heads * shape.head_dim
         self.heads, self.kv_heads, self.width = shape.num_heads, shape.num_kv_heads, shape.head_dim
@@ -83,20 +90,45 @@ class Attention(nn.Module):
         self.v = nn.Parameter(torch.empty(kv, d))
         self.o = nn.Parameter(torch.empty(d, d))
         self.q_gain = nn.Parameter(torch.full((shape.num_heads,), shape.qk_gain))
+        self.exclusive = shape.is_among_last(layer, shape.exclusive_layers)
+        self.channels = shape.gate_channels
+        if self.channels:
+            self.gate = nn.Parameter(torch.zeros(shape.num_heads, self.channels))
+        self.adds_values = bool(shape.value_dim) and shape.is_among_last(layer, shape.value_layers)
+        if self.adds_values:
+            self.value_scale = nn.Parameter(torch.tensor(0.1))
 
-    def forward(self, x: Tensor, span: Span, layer: int) -> Tensor:
-        """[B, S, d] → [B, S, d]."""
+    def forward(self, x: Tensor, span: Span, index: int, values: Tensor | None) -> Tensor:
+        """[B, S, d] → [B, S, d], as pass `index`; values [B, S, G·h]: value embeddings."""
         y = product(x, self.q, self.k, self.v).view(*x.shape[:2], -1, self.width).transpose(1, 2)
         q, k, v = y.split([self.heads, self.kv_heads, self.kv_heads], 1)
         q = rotate(rms_norm(q), span.cos, span.sin) * self.q_gain.to(x.dtype)[:, None, None]
         k = rotate(rms_norm(k), span.cos, span.sin)
+        if self.adds_values and values is not None:
+            added = values.view(*x.shape[:2], -1, self.width).transpose(1, 2)
+            v = v + self.value_scale.to(x.dtype) * added
+        own = v
         if span.cache is not None:
-            k, v = span.cache.extend(layer, k, v)
+            k, v = span.cache.extend(index, k, v)
         if span.bias is not None:
             y = _SlicedAttention.apply(q, k, v, span.bias)  # type: ignore[no-untyped-call]
         else:
             y = attend(q, k, v, span.mask)
-        return product(y.transpose(1, 2).reshape(x.shape), self.o)
+        if self.exclusive:
+            y = exclude(y, own)
+        y = y.transpose(1, 2)
+        if self.channels:
+            gate = torch.sigmoid(0.5 * product(x[..., : self.channels], self.gate))
+            y = y * gate[..., None]
+        return product(y.reshape(x.shape), self.o)
+
+
+def exclude(y: Tensor, own: Tensor) -> Tensor:
+    """XSA, y - (y·v̂)v̂: y [B, H, S, h] without its part along own [B, G, S, h] (REFERENCE 17)."""
+    grouped = y.unflatten(1, (own.shape[1], -1))
+    direction = torch.nn.functional.normalize(own, dim=-1, eps=1e-20)[:, :, None]
+    along = (grouped * direction).sum(-1, keepdim=True)
+    return torch.addcmul(grouped, along, direction, value=-1).flatten(1, 2)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:

@@ -13,12 +13,12 @@ from fairway.recipe import Model
 
 
 class Cache:
-    """Ring buffers [lanes, G, W, h] per layer, and per lane the document's start and last token."""
+    """Ring buffers [lanes, G, W, h] per pass, and per lane the document's start and last token."""
 
     def __init__(
         self, shape: Model, lanes: int, dtype: torch.dtype, device: torch.device | str = "cpu"
     ) -> None:
-        ring = (shape.num_layers, lanes, shape.num_kv_heads, shape.window, shape.head_dim)
+        ring = (len(shape.passes), lanes, shape.num_kv_heads, shape.window, shape.head_dim)
         self.window = shape.window
         self.keys = torch.zeros(ring, dtype=dtype, device=device)
         self.values = torch.zeros(ring, dtype=dtype, device=device)
@@ -48,23 +48,23 @@ class Cache:
         """The embedding before x [B, S, d]: [B, 1, d], zeros at the start."""
         return torch.zeros_like(x[:, :1]) if self.last_embedding is None else self.last_embedding
 
-    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def extend(self, index: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values to attend to, [B, G, n, h], in the order of `Span.key_positions`.
 
-        k, v [B, G, S, h] belong to the next S positions, S ≤ W; they replace the oldest ones. No
-        gradient goes into the past.
+        k, v [B, G, S, h] belong to the next S positions of pass `index`, S ≤ W; they replace the
+        oldest ones. No gradient goes into the past.
         """
         seen, new = min(self.position, self.window), k.shape[2]
         where = slot_indices(self.position, new, self.window, k.device)
         if _in_place(new):  # the slot that it takes is out of reach already: no copy of the ring
-            keys, values = self.keys[layer], self.values[layer]
+            keys, values = self.keys[index], self.values[index]
             keys[:, :, where], values[:, :, where] = k, v
             used = min(self.position + 1, self.window)
             return keys[:, :, :used], values[:, :, :used]
-        old_k, old_v = self.keys[layer][:, :, :seen], self.values[layer][:, :, :seen]
+        old_k, old_v = self.keys[index][:, :, :seen], self.values[index][:, :, :seen]
         all_k, all_v = torch.cat([old_k, k], 2), torch.cat([old_v, v], 2)
-        self.keys[layer][:, :, where] = k.detach()
-        self.values[layer][:, :, where] = v.detach()
+        self.keys[index][:, :, where] = k.detach()
+        self.values[index][:, :, where] = v.detach()
         return all_k, all_v
 
     def key_positions(self, new: int) -> Tensor:

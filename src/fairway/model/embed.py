@@ -1,4 +1,4 @@
-"""Token embedding, BigramHash and SmearGate: what the network knows before its first layer."""
+"""Token embedding, BigramHash, SmearGate and value embeddings: what is known before layer 0."""
 
 from __future__ import annotations
 
@@ -24,7 +24,16 @@ class Embedding(nn.Module):
             self.bigram_scale = nn.Parameter(torch.tensor(0.05))
         self.has_smear = shape.smear
         if shape.smear:
-            self.smear_gate = nn.Parameter(torch.zeros(shape.dim))
+            if shape.smear_channels:
+                self.gate = nn.Parameter(torch.zeros(1, shape.smear_channels))
+                self.smear_strength = nn.Parameter(torch.tensor(0.0))
+            else:
+                self.smear_gate = nn.Parameter(torch.zeros(shape.dim))
+        self.smear_channels = shape.smear_channels
+        self.value_dim, kv = shape.value_dim, shape.num_kv_heads * shape.head_dim
+        if self.value_dim:
+            self.value_table = nn.Parameter(torch.empty(vocab_size, self.value_dim))
+            self.value_proj = nn.Parameter(torch.empty(kv, self.value_dim))
 
     def forward(self, tokens: Tensor, dtype: torch.dtype, cache: Cache | None) -> Tensor:
         """int64[B, S] → [B, S, d]."""
@@ -34,6 +43,12 @@ class Embedding(nn.Module):
         rows = self.bigram_hash(tokens, cache)
         b = product(lookup(rows, self.bigram_table, dtype), self.bigram_proj)
         return x + self.bigram_scale.to(dtype) * b
+
+    def values(self, tokens: Tensor, dtype: torch.dtype) -> Tensor | None:
+        """Value embeddings (REFERENCE 19): what some layers add to values, [B, S, G·h]."""
+        if not self.value_dim:
+            return None
+        return product(lookup(tokens, self.value_table, dtype), self.value_proj)
 
     def bigram_hash(self, tokens: Tensor, cache: Cache | None) -> Tensor:
         """(36313·t_i XOR 27191·t_{i-1}) mod (rows - 1); the last row where there is no t_{i-1}."""
@@ -49,6 +64,8 @@ class Embedding(nn.Module):
 
         A token without a predecessor in its document keeps its own embedding instead, unless the
         model ignores documents, as the original does.
+
+        With channels (smear v2, REFERENCE B1): x_i ← x_i + λ·σ(w·x_i[:c])·x_{i-1}.
         """
         if not self.has_smear:
             return x
@@ -58,7 +75,11 @@ class Embedding(nn.Module):
         if cache is not None:
             cache.last_embedding = x[:, -1:].detach()
         if self.document_aware:
-            shifted = torch.where(self._alone(tokens, before)[..., None], x, shifted)
+            alone, instead = self._alone(tokens, before)[..., None], 0 if self.smear_channels else x
+            shifted = torch.where(alone, instead, shifted)
+        if self.smear_channels:
+            gate = torch.sigmoid(product(x[..., : self.smear_channels], self.gate))
+            return torch.addcmul(x, self.smear_strength.to(x.dtype) * gate, shifted)
         return torch.lerp(x, shifted, torch.sigmoid(self.smear_gate).to(x.dtype))
 
     def _alone(self, tokens: Tensor, before: Tensor) -> Tensor:

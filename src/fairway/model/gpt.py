@@ -23,21 +23,33 @@ from fairway.recipe import Model
 
 
 class Block(nn.Module):
-    """x ← m₀x + m₁x0;  x ← x + α·Attn(RMS(x));  x ← x + β·MLP(RMS(x))."""
+    """x ← m₀x + m₁x0;  x ← x + α·Attn(RMS(x));  x ← x + β·MLP(RMS(x)).
 
-    def __init__(self, shape: Model) -> None:
+    layer_scale: both inputs over √(layer + 1). In parallel: both read the same x.
+    """
+
+    def __init__(self, shape: Model, layer: int) -> None:
         super().__init__()
-        self.attn = Attention(shape)
+        self.attn = Attention(shape, layer)
+        self.scale = 1 / math.sqrt(layer + 1) if shape.layer_scale else 1.0
+        self.parallel = shape.is_among_last(layer, shape.parallel_layers)
         self.mlp = MLP(shape)
         self.attn_scale = nn.Parameter(torch.ones(shape.dim))
         self.mlp_scale = nn.Parameter(torch.ones(shape.dim))
         self.mix = nn.Parameter(torch.stack([torch.ones(shape.dim), torch.zeros(shape.dim)]))
 
-    def forward(self, x: Tensor, x0: Tensor, span: Span, layer: int) -> Tensor:
+    def forward(
+        self, x: Tensor, x0: Tensor, span: Span, index: int, values: Tensor | None
+    ) -> Tensor:
         mix = self.mix.to(x.dtype)
         x = torch.addcmul(mix[0] * x, mix[1], x0)
-        x = torch.addcmul(x, self.attn_scale.to(x.dtype), self.attn(rms_norm(x), span, layer))
-        return torch.addcmul(x, self.mlp_scale.to(x.dtype), self.mlp(rms_norm(x)))
+        u = self.normed(x)
+        x = torch.addcmul(x, self.attn_scale.to(x.dtype), self.attn(u, span, index, values))
+        u = u if self.parallel else self.normed(x)
+        return torch.addcmul(x, self.mlp_scale.to(x.dtype), self.mlp(u))
+
+    def normed(self, x: Tensor) -> Tensor:
+        return rms_norm(x) if self.scale == 1 else rms_norm(x) * self.scale
 
 
 class GPT(nn.Module):
@@ -47,22 +59,25 @@ class GPT(nn.Module):
         super().__init__()
         self.shape, self.vocab_size, self.bos_id = shape, vocab_size, bos_id
         self.dtype = torch.float32  # of activations; World.dtype
-        self.encoders = shape.num_layers // 2  # these push their output, the others pop it
+        self.repeating = True  # False: every layer is passed once, as early in training
         self.embed = Embedding(shape, vocab_size, bos_id)
-        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.num_layers))
-        self.skips = nn.Parameter(torch.ones(self.encoders, shape.dim))
+        self.blocks = nn.ModuleList(Block(shape, layer) for layer in range(shape.num_layers))
+        self.skips = nn.Parameter(torch.ones(len(shape.passes) // 2, shape.dim))
 
     def hidden(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
         """Final normed activations [B, S, d]. With a cache, `tokens` continue what it has seen."""
         span = Span.of(tokens, self.shape, self.bos_id, self.dtype, cache)
         x = rms_norm(self.embed(tokens, self.dtype, cache))
         x = x0 = self.embed.smear(x, tokens, cache)
+        values = self.embed.values(tokens, self.dtype)
+        passes = self.shape.passes if self.repeating else range(self.shape.num_layers)
+        encoders = len(passes) // 2  # these push their output, the others pop it
         stack: list[Tensor] = []
-        for i, block in enumerate(self.blocks):
-            if i >= self.encoders and stack:
-                x = torch.addcmul(x, self.skips[i - self.encoders].to(x.dtype), stack.pop())
-            x = block(x, x0, span, i)
-            if i < self.encoders:
+        for i, layer in enumerate(passes):
+            if i >= encoders and stack:
+                x = torch.addcmul(x, self.skips[i - encoders].to(x.dtype), stack.pop())
+            x = self.blocks[layer](x, x0, span, i, values)
+            if i < encoders:
                 stack.append(x)
         if cache is not None:
             cache.advance(tokens, self.bos_id)
@@ -104,7 +119,9 @@ def build(shape: Model, vocab_size: int, bos_id: int, seed: int) -> GPT:
                     nn.init.orthogonal_(p, gain=output_scale, generator=random)
                 else:
                     p.zero_()
-            elif leaf == "bigram_table":
+            elif leaf == "value_table":
+                p.normal_(0, 0.01, generator=random)
+            elif leaf in ("bigram_table", "value_proj"):
                 p.zero_()
             elif leaf not in SET_BY_CONSTRUCTOR:
                 raise RuntimeError(f"no initialisation for {name}")
@@ -112,7 +129,8 @@ def build(shape: Model, vocab_size: int, bos_id: int, seed: int) -> GPT:
 
 
 SET_BY_CONSTRUCTOR = {
-    "bigram_scale", "smear_gate", "q_gain", "attn_scale", "mlp_scale", "mix", "skips",
+    "bigram_scale", "smear_gate", "smear_strength", "gate", "value_scale",
+    "q_gain", "attn_scale", "mlp_scale", "mix", "skips",
 }  # fmt: skip
 
 
@@ -124,11 +142,14 @@ def skeleton(shape: Model, vocab_size: int, bos_id: int) -> dict[str, tuple[int,
 
 
 def flops_per_token(shape: Model, vocab_size: int) -> float:
-    """F = 6·N + 6·L·W·d, forward and backward (REFERENCE C): N parameters in matrix products."""
-    elsewhere = SET_BY_CONSTRUCTOR | {"bigram_table"}
-    products = sum(
-        math.prod(size)
-        for name, size in skeleton(shape, vocab_size, bos_id=0).items()
-        if name.rsplit(".", 1)[-1] not in elsewhere
-    )
-    return 6 * products + 6 * shape.num_layers * shape.window * shape.dim
+    """F = 6·N + 6·L·W·d, forward and backward (REFERENCE C): N parameters in matrix products.
+
+    L counts passes, and N the parameters of a layer as often as it is passed.
+    """
+    elsewhere = SET_BY_CONSTRUCTOR | {"bigram_table", "value_table"}
+    products = 0
+    for name, size in skeleton(shape, vocab_size, bos_id=0).items():
+        if name.rsplit(".", 1)[-1] not in elsewhere:
+            uses = shape.passes.count(int(name.split(".")[1])) if name.startswith("blocks.") else 1
+            products += math.prod(size) * uses
+    return 6 * products + 6 * len(shape.passes) * shape.window * shape.dim

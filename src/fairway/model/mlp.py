@@ -1,4 +1,4 @@
-"""MLP(u) = W_down · relu(W_up u)²."""
+"""MLP(u) = W_down · f(W_up u): f(z) = relu(z)², or max(z, z/2)² (REFERENCE 16)."""
 
 from __future__ import annotations
 
@@ -27,12 +27,30 @@ class _ReluSquared(torch.autograd.Function):
         return grad
 
 
+class _LeakySquared(torch.autograd.Function):
+    """z ↦ max(z, z/2)²: z² above 0 and z²/4 below, with the derivatives 2z and z/2."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor) -> Tensor:
+        ctx.save_for_backward(z)
+        return torch.maximum(z, z * 0.5).square_()
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Tensor:
+        (z,) = ctx.saved_tensors
+        return upstream[0] * torch.where(z > 0, 2 * z, 0.5 * z)
+
+
+_ACTIVATIONS = {"relu2": _ReluSquared, "leaky2": _LeakySquared}
+
+
 class MLP(nn.Module):
     def __init__(self, shape: Model) -> None:
         super().__init__()
+        self.activation = _ACTIVATIONS[shape.activation]
         self.up = nn.Parameter(torch.empty(shape.mlp_hidden, shape.dim))
         self.down = nn.Parameter(torch.empty(shape.dim, shape.mlp_hidden))
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden: Tensor = _ReluSquared.apply(product(x, self.up))  # type: ignore[no-untyped-call]
+        hidden: Tensor = self.activation.apply(product(x, self.up))
         return product(hidden, self.down)

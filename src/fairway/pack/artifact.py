@@ -44,6 +44,12 @@ HEADER_BYTES = _PREFIX.size + len(PARTS) * _ENTRY.size + _CRC.size
 
 _RECIPE_BYTES = 4096  # at most
 _INITIAL = {"embed_std", "output_init", "qk_gain"}  # of the model section; only training needs it
+# A file without these means that they are off, as in files that are older than the switch.
+_SWITCHES = {
+    "activation", "rotary_dims", "layer_scale", "exclusive_layers", "gate_channels",
+    "smear_channels", "value_dim", "value_layers", "parallel_layers",
+    "repeat_first", "repeat_last", "repeat_times",
+}  # fmt: skip
 # A stranger's file may claim no more weights than its size makes plausible: a quarter bit for each.
 _MAX_WEIGHTS = 1_000_000_000
 _FREE_WEIGHTS, _WEIGHTS_PER_BYTE = 1_000_000, 32
@@ -216,8 +222,12 @@ def _split(data: bytes) -> tuple[int, dict[str, bytes]]:
 
 
 def _write_recipe(model: Model) -> bytes:
-    """Every field by name: a default that changes later must not change what old files mean."""
-    tree = model.model_dump(exclude=_INITIAL)
+    """Every field by name: a default that changes later must not change what old files mean.
+
+    Switches that are off are left out; off, they will mean the same for ever.
+    """
+    off = {n for n in _SWITCHES if getattr(model, n) == Model.model_fields[n].default}
+    tree = model.model_dump(exclude=_INITIAL | off)
     return json.dumps(tree, separators=(",", ":"), sort_keys=True).encode()
 
 

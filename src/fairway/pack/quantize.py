@@ -42,6 +42,9 @@ _PARTS: dict[str, Part] = {
     "down": "mlp",
     "bigram_table": "bigram",
     "bigram_proj": "bigram",
+    "gate": "attention",
+    "value_table": "bigram",
+    "value_proj": "bigram",
 }
 
 

@@ -31,7 +31,20 @@ STREAM_WEIGHTS = 1 << 22  # streams of about so many weights can be decoded side
 _MATRIX_KINDS = {
     name: kind
     for kind, name in enumerate(
-        ("q", "k", "v", "o", "up", "down", "tokens", "bigram_table", "bigram_proj")
+        (
+            "q",
+            "k",
+            "v",
+            "o",
+            "up",
+            "down",
+            "tokens",
+            "bigram_table",
+            "bigram_proj",
+            "gate",
+            "value_table",
+            "value_proj",
+        )
     )
 }
 _ROWS, _COLUMNS, _VECTOR = 12, 13, 14  # kinds of vectors

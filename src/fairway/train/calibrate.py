@@ -43,6 +43,11 @@ class Collector:
         self._model = model
         self._names = {id(p): name for name, p in model.named_parameters()}
         self._uses: dict[tuple[str, str], Curvature] = {}  # by name and use, sums over tokens
+        passes = model.shape.passes
+        self._passes = {  # how often each matrix is used in one forward pass
+            name: passes.count(int(name.split(".")[1])) if name.startswith("blocks.") else 1
+            for name in self._names.values()
+        }
         self.tokens = 0
 
     def add(self, tokens: Tensor, targets: Tensor) -> None:
@@ -117,7 +122,9 @@ class Collector:
             for use in ("product", "lookup"):
                 if (name, use) in self._uses:
                     sums = self._uses[name, use]
-                    inputs, outputs = sums.inputs / tokens, sums.outputs / tokens
+                    # (Σ A)(Σ g) over p passes is p times the sum of their forms, if they are alike.
+                    inputs = sums.inputs / tokens
+                    outputs = sums.outputs / (tokens * self._passes[name])
                     if use == "lookup":  # g is a share: its sum is 1
                         outputs = outputs / outputs.sum().clamp(min=1e-30)
                     uses.append(Curvature(inputs, outputs))

@@ -23,7 +23,7 @@ from fairway.text.prepare import load_tokenizer, load_train, load_val
 from fairway.train import calibrate, checkpoint
 from fairway.train.average import Average
 from fairway.train.optim import Optimizer
-from fairway.train.schedule import learning_rate, momentum
+from fairway.train.schedule import learning_rate, momentum, staged, weight_decay
 from fairway.train.validate import validate
 from fairway.world import World
 
@@ -79,13 +79,16 @@ class Trainer:
         self.optimizer = Optimizer(self.model, recipe.optim, self.model.dtype)
         self.average = Average([p.data for p in self.parameters], recipe.train)
         self.clock = Clock()
-        self.step, self.compiled = 0, False
+        self.step, self.tokens, self.compiled = 0, 0, False
         self.readings: list[float] = []  # of the train clock before each step
         self.recorded = self._recorded_readings() if replay else None
         if run.checkpoint.exists() and not replay:
             self._resume()
         micro = max(1, _MICRO_TOKENS[place.device.type] // recipe.model.window)
         self.micro_rows = min(micro, rows // place.size)
+        for _, tokens in recipe.train.batches:
+            if tokens // recipe.model.window % place.size:
+                raise BadInput(f"train.batches: {tokens} tokens do not divide over the ranks")
 
     # The schedule ---------------------------------------------------------------------------
 
@@ -95,7 +98,7 @@ class Trainer:
         if t.steps:
             return self.step / t.steps
         if t.tokens:
-            return self.step * t.batch_tokens / t.tokens
+            return self.tokens / t.tokens
         seconds = t.stepping_s
         if self.recorded is not None:
             done = self.step >= len(self.recorded)
@@ -119,8 +122,7 @@ class Trainer:
         ):
             while (progress := self.progress()) < 1:
                 loss, norm, multiplier = self._step(loss_of, progress)
-                tokens = self.step * self.recipe.train.batch_tokens
-                rate = tokens / self.clock.read("train")
+                rate = self.tokens / self.clock.read("train")
                 task.update(progress, step=self.step, loss=f"{loss:.3f}", tokens_s=f"{rate:,.0f}")
                 values = {"loss": loss, "lr": multiplier, "grad_norm": norm, "tokens_per_s": rate}
                 every = self.recipe.train.validate_every
@@ -146,10 +148,11 @@ class Trainer:
 
     def _step(self, loss_of: Any, progress: float) -> tuple[float, float, float]:
         """One optimizer step: (mean loss in nats, gradient norm, learning-rate multiplier)."""
-        x, y = self._batch(self.step)
+        optim = self.recipe.optim
+        x, y, micro_rows = self._staged(progress, *self._batch(self.step))
+        self.model.repeating = progress >= self.recipe.train.repeat_from
         total = torch.zeros((), device=self.place.device)
-        pieces = list(zip(x.split(self.micro_rows), y.split(self.micro_rows), strict=True))
-        for xs, ys in pieces:
+        for xs, ys in zip(x.split(micro_rows), y.split(micro_rows), strict=True):
             share = len(xs) / (len(x) * self.place.size)
             loss = loss_of(xs, ys) * share
             loss.backward()
@@ -158,11 +161,22 @@ class Trainer:
             assert p.grad is not None
             self.place.sum_(p.grad)
         self.place.sum_(total)
-        multiplier = learning_rate(progress, self.recipe.optim)
-        norm = self.optimizer.step(multiplier, momentum(progress, self.recipe.optim))
-        self.step += 1
+        multiplier, decay = learning_rate(progress, optim), weight_decay(progress, optim)
+        norm = self.optimizer.step(multiplier, momentum(progress, optim), decay)
+        self.step, self.tokens = self.step + 1, self.tokens + x.numel() * self.place.size
         self.average.update(self.step, multiplier)
         return float(total), norm, multiplier
+
+    def _staged(self, progress: float, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, int]:
+        """The part of a batch [B, T] that is trained on, in rows of the stage's length.
+
+        Also how many rows a micro-batch has. What a smaller batch leaves is not seen.
+        """
+        recipe, window = self.recipe.train, self.recipe.model.window
+        rows = staged(progress, recipe.batches, recipe.batch_tokens) // window // self.place.size
+        tokens = staged(progress, recipe.windows, window)
+        x, y = (t[:rows].reshape(-1, tokens) for t in (x, y))
+        return x, y, self.micro_rows * (window // tokens)
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
         x, y = self.batches.batch(step, self.place.rank, self.place.size)
@@ -191,11 +205,15 @@ class Trainer:
         return self.model.loss
 
     def _warm_up(self, loss_of: Any) -> Any:
-        """Run it forward and backward on random tokens; no state changes."""
+        """Run it forward and backward on random tokens of every stage; no state changes."""
         random = torch.Generator().manual_seed(0)
-        shape = (self.micro_rows, self.recipe.model.window)
+        recipe, window = self.recipe.train, self.recipe.model.window
+        shape = (self.micro_rows, window)
         x = torch.randint(self.model.vocab_size, shape, generator=random).to(self.place.device)
-        loss_of(x, x).backward()
+        for progress in sorted({0.0, recipe.repeat_from, *(end for end, _ in recipe.windows)}):
+            self.model.repeating = progress >= recipe.repeat_from
+            rows = x.reshape(-1, staged(progress, recipe.windows, window))
+            loss_of(rows, rows).backward()
         for p in self.parameters:
             p.grad = None
         self.place.synchronize()
@@ -211,10 +229,10 @@ class Trainer:
         """Average, calibrate, score, write weights and result."""
         self.average.apply()
         self.model.dtype = self.place.dtype  # what follows is computed as scoring computes it
+        self.model.repeating = True
         calibration_s = self._calibrate()
         nats, bpb = self._validate()
         recipe, spent = self.recipe, self.clock.spent
-        tokens = self.step * recipe.train.batch_tokens
         self.run.path.mkdir(parents=True, exist_ok=True)
         if self.place.is_main:
             checkpoint.save(self.run.weights, dict(self.model.state_dict()), {})
@@ -225,13 +243,13 @@ class Trainer:
             stamp=self.stamp,
             parameters=sum(p.numel() for p in self.parameters),
             steps=self.step,
-            tokens=tokens,
+            tokens=self.tokens,
             train_s=spent["train"],
             calibration_s=calibration_s,
             compile_s=spent["compile"],
             score_s=spent["score"],
             pause_s=spent["pause"],
-            tokens_per_s=tokens / spent["train"],
+            tokens_per_s=self.tokens / spent["train"],
             within_limit=spent["train"] <= recipe.train.limit_s,
             val_bpb=bpb,
             val_nats_per_token=nats,
@@ -303,6 +321,7 @@ class Trainer:
         note = {
             "stamp": self.stamp,
             "step": self.step,
+            "tokens": self.tokens,
             "spent": self.clock.spent,
             "averaged": self.average.count,
         }
@@ -322,7 +341,8 @@ class Trainer:
             {n.removeprefix("optim."): t for n, t in tensors.items() if n.startswith("optim.")}
         )
         self.readings = tensors["readings"].tolist()
-        self.step, self.average.count = note["step"], note["averaged"]
+        self.step, self.tokens = note["step"], note["tokens"]
+        self.average.count = note["averaged"]
         self.clock = Clock(note["spent"])
         console.say(f"going on from step {self.step}")
 
