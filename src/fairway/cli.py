@@ -296,6 +296,22 @@ def train(
 
 
 @command
+def sweep(
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="A TOML file of variants.")],
+    out: Annotated[Path | None, typer.Option(help="Folder; default runs/<table's name>.")] = None,
+    seeds: Annotated[str, typer.Option(metavar="N,N,...", help="Instead of the table's.")] = "",
+    sets: Sets = None,
+    at_once: Annotated[int, typer.Option(min=1, help="Runs side by side on a CPU.")] = 1,
+) -> "Result":
+    """Variants of a recipe against it, over seeds, on held-out training text."""
+    from fairway.publish import sweep
+
+    return sweep.sweep(
+        sweep.load(table, seeds, sets or []), out or Path("runs") / table.stem, at_once
+    )
+
+
+@command
 def pack(
     run: RunFolder,
     budget: Annotated[int | None, typer.Option(metavar="BYTES", help="The byte budget.")] = None,

@@ -421,14 +421,14 @@ def dumps(recipe: Recipe) -> str:
 
 def _table(tree: dict[str, Any], prefix: str) -> list[str]:
     """Lines of a TOML table: its values, then the tables inside."""
-    lines = [f"{k} = {_value(v)}" for k, v in tree.items() if not isinstance(v, dict)]
+    lines = [f"{k} = {toml_value(v)}" for k, v in tree.items() if not isinstance(v, dict)]
     for key, inner in tree.items():
         if isinstance(inner, dict):
             lines += [f"\n[{prefix}{key}]", *_table(inner, f"{prefix}{key}.")]
     return lines
 
 
-def _value(value: object) -> str:
+def toml_value(value: object) -> str:
     """A TOML value: JSON's, but without surrogate pairs and with DEL escaped."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 

@@ -140,6 +140,42 @@ class FileResult(Result):
     output_bytes: int
 
 
+class SweepRow(BaseModel):
+    """A variant of a recipe, over the seeds that base and variant have both finished."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    sets: list[str]
+    published: str  # what others measured
+    seeds: list[int]
+    bpb: list[float]  # of the held-out text, per seed
+    gain: float | None  # bits per byte less than the base, mean over seeds; None: no seed
+    gain_se: float | None  # standard error of the paired differences; None: fewer than two
+    artifact_bytes: float  # means over seeds
+    train_s: float
+    steps: float
+    parameters: int
+    failed: str  # the first run that could not finish, and why
+
+
+class SweepResult(Result):
+    recipe: str
+    seeds: list[int]
+    held_out_bytes: int
+    packed: bool  # scored after packing, all to one byte budget
+    device: str
+    commit: str
+    at_once: int
+    threads: int  # of each run
+    rows: list[SweepRow]  # the base first, then the others, the largest gain first
+
+    @property
+    def complaint(self) -> str:
+        failed = [row.name for row in self.rows if row.failed]
+        return f"runs of {', '.join(failed)} did not finish" if failed else ""
+
+
 class SampleResult(Result):
     text: str  # the prompt and what the model added
 

@@ -56,6 +56,21 @@ def bars(values: Mapping[str, float], label: str, form: str) -> str:
         return _svg(figure)
 
 
+def gains(rows: Sequence[tuple[str, float, float]], label: str) -> str:
+    """(name, value, standard error) of each row: points with bars of two standard errors."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(6.2, 0.9 + 0.24 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        names, values, errors = zip(*rows, strict=True) if rows else ((), (), ())
+        spread = [2 * error for error in errors]
+        axes.errorbar(values, range(len(rows)), xerr=spread, fmt="o", color=_LINE, ms=4, lw=1.2)
+        axes.axvline(0, color=_INK, lw=0.8)
+        axes.set_yticks(range(len(rows)), names)
+        axes.invert_yaxis()
+        axes.set_xlabel(label)
+        return _svg(figure)
+
+
 def _svg(figure: Figure) -> str:
     """The <svg> element: no XML prologue, no ids but those that are referred to, page ink."""
     file = io.StringIO()

@@ -73,7 +73,27 @@ def prepare(recipe: Recipe, run: Run) -> DataResult:
     """Make the shards of `recipe.data`, or find them made. Raises BadInput."""
     maker = _maker(recipe.data)
     stamp = run.stamp("data", recipe, maker.fingerprint())
-    folder = run.data_root / f"{recipe.data.source}-{maker.vocab_size}-{short_hash(stamp)}"
+    name = f"{recipe.data.source}-{maker.vocab_size}-{short_hash(stamp)}"
+    return _prepared(maker, run, stamp, name)
+
+
+def hold_out(recipe: Recipe, run: Run, text_bytes: int) -> DataResult:
+    """As `prepare`, but the validation text is the end of the training text: whole documents, of
+    at most `text_bytes` bytes, the same for all tokenizers; nothing is trained on them. BadInput.
+    """
+    whole = prepare(recipe, run)
+    folder = run.data_folder(whole)
+    return _prepared(
+        _HeldOut(folder, text_bytes),
+        run,
+        f"{whole.stamp} held_out={text_bytes}",
+        f"{folder.name}-{text_bytes}",
+    )
+
+
+def _prepared(maker: _Maker, run: Run, stamp: str, name: str) -> DataResult:
+    """The result of what the maker makes, unless it is there, in a folder that runs share."""
+    folder = run.data_root / name
     with lock_folder(folder), _writing(folder):
         manifest = _read_manifest(folder)
         if manifest is None or manifest.result.stamp != stamp:
@@ -223,6 +243,49 @@ class _FromShards:
                 if left <= 0:
                     break
         return shards, documents, text_bytes
+
+
+class _HeldOut:
+    """The data of another folder without its validation text, its end held out instead."""
+
+    dropped = 0
+
+    def __init__(self, source: Path, text_bytes: int) -> None:
+        """Raises BadInput when the last shard holds no more than what is held out."""
+        self._source, self._manifest = source, _need_manifest(source)
+        last, tokenizer = load_train(source)[-1], load_tokenizer(source)
+        first = max(last.size - 2 * text_bytes, 0)  # a token has a byte, but a document's first
+        tail = last[first:]
+        left = np.cumsum(tokenizer.byte_lengths(tail)[::-1])[::-1]  # bytes from each token on
+        starts = np.flatnonzero((tail == tokenizer.bos_id) & (left <= text_bytes))
+        if left[0] <= text_bytes or not starts.size:
+            raise BadInput(
+                f"{text_bytes:,} bytes cannot be held out of the last shard of training text, of "
+                f"{last.size:,} tokens: hold out less, or train on more text (data.train_bytes)"
+            )
+        self._cut = first + int(starts[0])
+        self.vocab_size = tokenizer.vocab_size
+
+    def fingerprint(self) -> str:
+        return self._manifest.result.stamp
+
+    def tokenizer(self, folder: Path) -> Tokenizer:
+        write_atomic(folder / _TOKENIZER, (self._source / _TOKENIZER).read_bytes())
+        return load_tokenizer(folder)
+
+    def val(self, folder: Path, tokenizer: Tokenizer) -> list[ShardEntry]:
+        path = folder / "val_000000.bin"
+        write_shard(path, load_train(self._source)[-1][self._cut :])
+        return [ShardEntry(path=path.name, tokens=read_shard(path).size)]
+
+    def train(self, folder: Path, tokenizer: Tokenizer) -> tuple[list[ShardEntry], int, int]:
+        entries = [
+            _entry(folder, self._source / shard.path, shard.tokens)
+            for shard in self._manifest.train
+        ]
+        entries[-1] = entries[-1].model_copy(update={"tokens": self._cut})
+        counts = [_measure(shard, tokenizer, 1 << 62) for shard in _open(folder, entries)]
+        return entries, sum(c[1] for c in counts), sum(c[2] for c in counts)
 
 
 def _named(folder: str, split: str) -> list[Path]:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import tempfile
 import time
+from contextlib import closing, nullcontext
 from typing import Any
 
 import torch
@@ -117,6 +118,7 @@ class Trainer:
         saved, cpu_start, wall_start = time.monotonic(), time.process_time(), time.monotonic()
         self.clock.start("train")
         with (
+            closing(metrics) if metrics else nullcontext(),
             console.ctrl_c() as stop_asked,
             console.track("train", 1.0, "") as task,
         ):
@@ -142,8 +144,6 @@ class Trainer:
                     )
         self.place.synchronize()
         self.clock.start("pause")
-        if metrics:
-            metrics.close()
         return (time.process_time() - cpu_start) / max(time.monotonic() - wall_start, 1e-9)
 
     def _step(self, loss_of: Any, progress: float) -> tuple[float, float, float]:

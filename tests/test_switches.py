@@ -1,0 +1,170 @@
+"""Every switch of model, optimizer and training: on, it changes the result, and the course holds.
+
+One run each at a tiny shape: stopped in the middle and resumed, packed, decoded in integers.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from fairway import course
+from fairway.errors import BadInput
+from fairway.model.cache import Cache
+from fairway.model.gpt import build
+from fairway.pack import artifact
+from fairway.pack.pack import pack
+from fairway.predict.exact import ExactEngine
+from fairway.prove.codec import Codec, Reader, join, read_chunks
+from fairway.recipe import Recipe, load
+from fairway.train import checkpoint
+from fairway.train.loop import Trainer, train
+
+BASE = [
+    "train.steps=6", "train.batch_tokens=256", "train.calibration_tokens=512",
+    "train.validate_tokens=256", "train.checkpoint_every_s=1e-9", "model.embed_std=0.05",
+    "model.num_layers=3", "pack.budget_bytes=40000", "train.average=none",
+]  # fmt: skip
+MODEL = {
+    "leaky2": ["model.activation=leaky2"],
+    "partial rotary": ["model.rotary_dims=8"],
+    "layer scale": ["model.layer_scale=true"],
+    "exclusive": ["model.exclusive_layers=2"],
+    "gates": ["model.gate_channels=12"],
+    "smear v2": ["model.smear_channels=12"],
+    "value embeddings": ["model.value_dim=8"],
+    "parallel": ["model.parallel_layers=2"],
+    "repeated": [f"model.repeat_{k}" for k in ("first=1", "last=2", "times=1")],
+}
+TRAINING = {
+    "repeated later": [*MODEL["repeated"], "train.repeat_from=0.5"],
+    "equal rows": ["optim.equal_rows=true"],
+    "polar": ["optim.polynomials=polar"],
+    "cooldown": ["optim.momentum_warmup=0", "optim.momentum_cooldown=0.9"],
+    "taper": ["optim.decay_end=0", "optim.decay_taper=0.9", "optim.weight_decay=1"],
+    "floor": ["optim.lr_floor=0.5"],
+    "windows": ["train.windows=[[0.5, 8], [0.7, 16]]"],
+    "batches": ["train.batches=[[0.5, 64]]"],
+    "sequential": ["train.order=sequential"],
+    "none": [],
+}
+
+
+class Stopped(Exception):
+    """A process that was killed."""
+
+
+@pytest.fixture(scope="module")
+def data(finished_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs with the data of the recipe `tiny`."""
+    runs = tmp_path_factory.mktemp("switches") / "runs"
+    shutil.copytree(finished_tiny.parent / "data", runs / "data")
+    return runs
+
+
+def start(data: Path, finished: Path, name: str, sets: list[str]) -> tuple[Recipe, course.Run]:
+    run, recipe = course.Run(data / name), load("tiny", [*BASE, *sets])
+    run.create(recipe)
+    shutil.copy(finished / "data.json", run.path)
+    return recipe, run
+
+
+def weights(run: course.Run) -> dict[str, torch.Tensor]:
+    return checkpoint.load(run.weights)[0]
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def plain(data: Path, finished_tiny: Path) -> dict[str, torch.Tensor]:
+    recipe, run = start(data, finished_tiny, "plain", [])
+    train(recipe, run)
+    return weights(run)
+
+
+@pytest.mark.parametrize("name", [*MODEL, *TRAINING])
+def test_on_it_trains_resumes_packs_and_decodes(
+    name: str,
+    data: Path,
+    finished_tiny: Path,
+    plain: dict[str, torch.Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe, run = start(data, finished_tiny, name, (MODEL | TRAINING)[name])
+    train(recipe, run)
+    through = weights(run)
+    assert equal(through, plain) == (name == "none")
+
+    (run.path / "train.json").unlink()
+    step = Trainer._step
+
+    def killed(trainer: Trainer, *arguments: object) -> tuple[float, float, float]:
+        if trainer.step == 4:
+            raise Stopped
+        return step(trainer, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_step", killed)
+        with pytest.raises(Stopped):
+            train(recipe, run)
+    assert run.checkpoint.exists()
+    resumed = train(recipe, run)
+    assert equal(weights(run), through)
+    assert resumed.steps == 6
+    assert resumed.tokens == (256 * 6 if name != "batches" else 256 * 3 + 64 * 3)
+
+    if name in MODEL:
+        packed = pack(recipe, run)
+        assert packed.within_budget
+        assert packed.val_bpb_after < packed.val_bpb_before * 1.02
+        decodes(artifact.read(run.artifact))
+
+
+def decodes(opened: artifact.Artifact) -> None:
+    """Encoded many tokens at a time, decoded one at a time; the same bytes come back."""
+    codec = Codec(ExactEngine(opened), opened.tokenizer)
+    documents = [b"A switch is on or off. " * 6, b"", b"def forward(self, x):\n    return x\n"]
+    tokens = codec.tokenizer.encode_documents(documents)
+    chunk = codec.encode(tokens, documents, 2, lambda *_: None)
+    reader = Reader(join([b"", chunk.body]), "the header")
+    reader.check()
+    assert [codec.decode(c, lambda *_: None) for c in read_chunks(reader, 1)] == [documents]
+
+
+@pytest.mark.parametrize("name", MODEL)
+def test_on_it_changes_the_function_alike_with_a_cache(name: str) -> None:
+    off, on = load("tiny", BASE).model, load("tiny", [*BASE, *MODEL[name]]).model
+    models = [build(shape, 60, 0, seed=1) for shape in (off, on)]
+    for model in models:
+        with torch.no_grad():
+            for parameter, values in model.named_parameters():
+                random = torch.Generator().manual_seed(sum(map(ord, parameter)))
+                values.add_(torch.randn(values.shape, generator=random) * 0.1)
+    tokens = torch.randint(1, 60, (2, 24), generator=torch.Generator().manual_seed(2))
+    tokens[0, 9] = 0
+    with torch.no_grad():
+        plain, full = (model.logits(tokens) for model in models)
+        cache = Cache(on, 2, torch.float32)
+        steps = torch.cat([models[1].logits(t, cache) for t in tokens.split(1, 1)], 1)
+    assert (plain - full).abs().max() > 1e-3
+    torch.testing.assert_close(steps, full, rtol=1e-4, atol=1e-4)
+
+
+def test_what_contradicts_itself_is_refused() -> None:
+    for sets, problem in {
+        ("model.rotary_dims=7",): "must be even",
+        ("model.rotary_dims=18",): "at most the head width",
+        ("model.gate_channels=64",): "at most dim",
+        ("model.smear_channels=4", "model.smear=false"): "needs smear",
+        ("model.repeat_times=1", "model.repeat_last=9"): "no range of layers",
+        ("train.windows=[[0.5, 12]]",): "do not divide",
+        ("train.windows=[[0.5, 16], [0.2, 8]]",): "rising",
+        ("train.batches=[[0.5, 100]]",): "no whole windows",
+    }.items():
+        with pytest.raises(BadInput, match=problem):
+            load("tiny", sets)
