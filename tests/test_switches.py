@@ -5,6 +5,7 @@ One run each at a tiny shape: stopped in the middle and resumed, packed, decoded
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 
@@ -14,12 +15,14 @@ import torch
 from fairway import course
 from fairway.errors import BadInput
 from fairway.model.cache import Cache
-from fairway.model.gpt import build
+from fairway.model.gpt import build, skeleton
 from fairway.pack import artifact
+from fairway.pack.fit import fit
 from fairway.pack.pack import pack
 from fairway.predict.exact import ExactEngine
 from fairway.prove.codec import Codec, Reader, join, read_chunks
 from fairway.recipe import Recipe, load
+from fairway.score.score import score
 from fairway.train import checkpoint
 from fairway.train.loop import Trainer, train
 
@@ -66,7 +69,11 @@ def data(finished_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(data: Path, finished: Path, name: str, sets: list[str]) -> tuple[Recipe, course.Run]:
-    run, recipe = course.Run(data / name), load("tiny", [*BASE, *sets])
+    return started(data, finished, name, load("tiny", [*BASE, *sets]))
+
+
+def started(data: Path, finished: Path, name: str, recipe: Recipe) -> tuple[Recipe, course.Run]:
+    run = course.Run(data / name)
     run.create(recipe)
     shutil.copy(finished / "data.json", run.path)
     return recipe, run
@@ -153,6 +160,38 @@ def test_on_it_changes_the_function_alike_with_a_cache(name: str) -> None:
         steps = torch.cat([models[1].logits(t, cache) for t in tokens.split(1, 1)], 1)
     assert (plain - full).abs().max() > 1e-3
     torch.testing.assert_close(steps, full, rtol=1e-4, atol=1e-4)
+
+
+def test_frontier_fits_its_budget() -> None:
+    frontier = load("frontier")
+    predicted = fit(frontier)
+    assert predicted.artifact_bytes <= 16_000_000
+    assert predicted.shapes[0].fits
+    assert 35_900_000 < sum(map(math.prod, skeleton(frontier.model, 8192, 1).values())) < 36_000_000
+
+
+SMALLER = [
+    "model.dim=32", "model.num_heads=4", "model.num_kv_heads=2", "model.window=32",
+    "model.rotary_dims=4", "train.steps=4", "train.batch_tokens=256", "train.windows=[[0.1, 16]]",
+    "train.compile=false", "train.calibration_tokens=512", "pack.budget_bytes=90000",
+    "train.checkpoint_every_s=1e-9", "data.vocab_size=512",
+]  # fmt: skip
+
+
+def test_frontier_in_small_takes_the_whole_course(data: Path, finished_tiny: Path) -> None:
+    """All its switches together: all layers, all passes."""
+    recipe, run = started(data, finished_tiny, "frontier", load("frontier", SMALLER))
+    assert len(recipe.model.passes) == 17
+    assert train(recipe, run).steps == 4
+    packed = pack(recipe, run)
+    assert packed.within_budget
+    decodes(artifact.read(run.artifact))
+    text = run.path / "text.txt"
+    text.write_bytes(b"The whole network on one screen. " * 20)
+    exact = score(recipe, run, text=text)
+    assert exact.arithmetic == "exact"
+    assert exact.text_bytes == text.stat().st_size
+    assert 0 < exact.bpb < 12
 
 
 def test_what_contradicts_itself_is_refused() -> None:
