@@ -9,8 +9,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class Coming:
+    """A tensor that other ranks are still filling."""
+
+    tensor: torch.Tensor
+    work: dist.Work | None = None
+
+    def wait(self) -> torch.Tensor:
+        if self.work is not None:
+            self.work.wait()
+        return self.tensor
 
 
 @dataclass(frozen=True)
@@ -32,13 +46,37 @@ class World:
             dist.all_reduce(tensor)
         return tensor
 
-    def agree(self, value: float) -> float:
-        """Rank 0's value, on every rank."""
+    def send(self, array: npt.NDArray[Any]) -> torch.Tensor:
+        """The array on the device; a GPU that is at work is not waited for."""
+        tensor = torch.from_numpy(array)
+        if self.device.type == "cuda":
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)
+
+    def scatter_sum(self, tensor: torch.Tensor) -> Coming:
+        """[size · n, ...] summed over ranks, of which this rank gets its n rows, [n, ...]."""
         if self.size == 1:
-            return value
-        box = torch.tensor([value], dtype=torch.float64, device=self.device)
+            return Coming(tensor)
+        own = tensor.new_empty(len(tensor) // self.size, *tensor.shape[1:])
+        # torch 2.13 renamed both
+        scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+        return Coming(own, scatter(own, tensor, async_op=True))
+
+    def gather(self, own: torch.Tensor) -> Coming:
+        """[n, ...] of every rank, one after another: [size · n, ...]."""
+        if self.size == 1:
+            return Coming(own)
+        whole = own.new_empty(self.size * len(own), *own.shape[1:])
+        gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+        return Coming(whole, gather(whole, own.contiguous(), async_op=True))
+
+    def agree(self, *values: float) -> list[float]:
+        """Rank 0's values, on every rank; a GPU that is at work is not waited for."""
+        if self.size == 1:
+            return list(values)
+        box = torch.tensor(values, dtype=torch.float64)
         dist.broadcast(box, 0)
-        return float(box.item())
+        return list(box.tolist())
 
     def barrier(self) -> None:
         if self.size > 1:
@@ -54,6 +92,10 @@ class World:
         import resource
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+ALONE = World(0, 1, torch.device("cpu"), torch.float32)
+"""A world of one, on a CPU."""
 
 
 def keep_freed_memory() -> None:
@@ -101,7 +143,9 @@ def start(device: str = "") -> World:
         place = torch.device(kind)
         keep_freed_memory()
     if size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if kind == "cuda" else "gloo", rank=rank, world_size=size)
+        # Decisions of the host travel by gloo, so that they need not wait for a GPU's queue.
+        backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
+        dist.init_process_group(backend, rank=rank, world_size=size)
     return World(rank, size, place, torch.bfloat16 if kind == "cuda" else torch.float32)
 
 

@@ -46,7 +46,7 @@ def test_muon_follows_its_formula() -> None:
     for _ in range(3):
         g = torch.randn(6, 3, generator=random)
         p.grad = g.clone()
-        muon.step(lr=0.1, momentum=0.9, weight_decay=0.5)
+        muon.step([c.wait() for c in muon.gradients()], lr=0.1, momentum=0.9, decay=0.5)
         m = 0.9 * m + g
         update = plain_newton_schulz(g + 0.9 * m, 5).float() * 2**0.5
         want = want * (1 - 0.1 * 0.5) - 0.1 * update
@@ -82,9 +82,13 @@ def test_clipping_bounds_the_gradient() -> None:
     for p in model.parameters():
         p.grad = torch.ones_like(p)
     seen: list[float] = []
-    optimizer.muon.step = lambda *_: seen.append(  # type: ignore[method-assign,misc]
-        float(torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm())
-    )
+
+    def look(matrices: list[torch.Tensor], *_: float) -> None:
+        adamws = (optimizer.embeddings, optimizer.scalars)
+        small = [p.grad for a in adamws for p in a.param_groups[0]["params"]]
+        seen.append(float(torch.stack([g.norm() for g in matrices + small]).norm()))
+
+    optimizer.muon.step = look  # type: ignore[method-assign]
     norm = optimizer.step(1.0, 0.9)
     assert norm > 10
     assert seen[0] == pytest.approx(0.3, rel=1e-3)

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from contextlib import closing, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -57,6 +58,18 @@ def train(
         world.stop()
 
 
+@dataclass(frozen=True)
+class Taken:
+    """What one step gave; the tensors are on the device and may still be computed."""
+
+    step: int
+    tokens: int  # trained on so far
+    progress: float
+    loss: Tensor  # mean, in nats
+    norm: Tensor  # of the gradient
+    multiplier: float  # of the learning rates
+
+
 class Trainer:
     """One training run in this process: model, optimizer, average, clock and where it stands."""
 
@@ -77,7 +90,7 @@ class Trainer:
         ).to(place.device)
         self.model.dtype = world.training_dtype(recipe.train.dtype, place.device)
         self.parameters = list(self.model.parameters())
-        self.optimizer = Optimizer(self.model, recipe.optim, self.model.dtype)
+        self.optimizer = Optimizer(self.model, recipe.optim, self.model.dtype, place)
         self.average = Average([p.data for p in self.parameters], recipe.train)
         self.clock = Clock()
         self.step, self.tokens, self.compiled = 0, 0, False
@@ -105,7 +118,7 @@ class Trainer:
             done = self.step >= len(self.recorded)
             reading = seconds if done else self.recorded[self.step]
         else:
-            reading = self.place.agree(self.clock.read("train"))
+            reading = self.place.agree(self.clock.read("train"))[0]
         self.readings.append(reading)
         return reading / seconds
 
@@ -122,19 +135,19 @@ class Trainer:
             console.ctrl_c() as stop_asked,
             console.track("train", 1.0, "") as task,
         ):
+            shown: Taken | None = None
             while (progress := self.progress()) < 1:
-                loss, norm, multiplier = self._step(loss_of, progress)
-                rate = self.tokens / self.clock.read("train")
-                task.update(progress, step=self.step, loss=f"{loss:.3f}", tokens_s=f"{rate:,.0f}")
-                values = {"loss": loss, "lr": multiplier, "grad_norm": norm, "tokens_per_s": rate}
-                every = self.recipe.train.validate_every
-                if every and self.step % every == 0:
-                    values["val_bpb"] = self._validate(self.recipe.train.validate_tokens)[1]
-                if metrics:
-                    metrics.log(self.step, **values)
-                stop = self.place.agree(float(stop_asked()))
+                taken = self._step(loss_of, progress)
+                # What a step gave is read while the next one is computed: a GPU never waits.
+                if shown:
+                    self._show(shown, task, metrics)
+                shown = taken
                 due = time.monotonic() - saved > self.recipe.train.checkpoint_every_s
-                if self.place.agree(float(due)) or stop:
+                due, stop = map(bool, self.place.agree(due, stop_asked()))
+                if due or stop or self._validates():
+                    self._show(shown, task, metrics)
+                    shown = None
+                if due or stop:
                     with self.clock.during("pause"):
                         self._save()
                     saved = time.monotonic()
@@ -142,12 +155,31 @@ class Trainer:
                     raise Interrupted(
                         f"stopped after step {self.step}; the same command goes on from there"
                     )
+            if shown:
+                self._show(shown, task, metrics)
         self.place.synchronize()
         self.clock.start("pause")
         return (time.process_time() - cpu_start) / max(time.monotonic() - wall_start, 1e-9)
 
-    def _step(self, loss_of: Any, progress: float) -> tuple[float, float, float]:
-        """One optimizer step: (mean loss in nats, gradient norm, learning-rate multiplier)."""
+    def _validates(self) -> bool:
+        """Whether the step before was one after which the validation text is scored."""
+        every = self.recipe.train.validate_every
+        return every > 0 and self.step % every == 0
+
+    def _show(self, taken: Taken, task: console.Task, metrics: console.Metrics | None) -> None:
+        """Progress and metrics of a step."""
+        loss = float(taken.loss)
+        rate = taken.tokens / self.clock.read("train")
+        task.update(taken.progress, step=taken.step, loss=f"{loss:.3f}", tokens_s=f"{rate:,.0f}")
+        values = {"loss": loss, "lr": taken.multiplier, "grad_norm": float(taken.norm)}
+        values["tokens_per_s"] = rate
+        if self._validates() and taken.step == self.step:
+            values["val_bpb"] = self._validate(self.recipe.train.validate_tokens)[1]
+        if metrics:
+            metrics.log(taken.step, **values)
+
+    def _step(self, loss_of: Any, progress: float) -> Taken:
+        """One optimizer step."""
         optim = self.recipe.optim
         x, y, micro_rows = self._staged(progress, *self._batch(self.step))
         self.model.repeating = progress >= self.recipe.train.repeat_from
@@ -157,15 +189,12 @@ class Trainer:
             loss = loss_of(xs, ys) * share
             loss.backward()
             total += loss.detach()
-        for p in self.parameters:
-            assert p.grad is not None
-            self.place.sum_(p.grad)
         self.place.sum_(total)
         multiplier, decay = learning_rate(progress, optim), weight_decay(progress, optim)
         norm = self.optimizer.step(multiplier, momentum(progress, optim), decay)
         self.step, self.tokens = self.step + 1, self.tokens + x.numel() * self.place.size
         self.average.update(self.step, multiplier)
-        return float(total), norm, multiplier
+        return Taken(self.step, self.tokens, progress, total, norm, multiplier)
 
     def _staged(self, progress: float, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, int]:
         """The part of a batch [B, T] that is trained on, in rows of the stage's length.
@@ -180,10 +209,7 @@ class Trainer:
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
         x, y = self.batches.batch(step, self.place.rank, self.place.size)
-        return (
-            torch.from_numpy(x).to(self.place.device),
-            torch.from_numpy(y).to(self.place.device),
-        )
+        return self.place.send(x), self.place.send(y)
 
     def _loss_function(self) -> Any:
         """The model's loss, compiled on random tokens if the recipe says so, on its own clock."""
@@ -307,16 +333,17 @@ class Trainer:
     def _late(self) -> bool:
         """Whether a budget in seconds is spent, the same on every rank."""
         seconds = self.recipe.train.seconds
-        return bool(self.place.agree(float(0 < seconds <= self.clock.read("train"))))
+        return bool(self.place.agree(0 < seconds <= self.clock.read("train"))[0])
 
     # Saving and resuming --------------------------------------------------------------------
 
     def _save(self) -> None:
+        optim = self.optimizer.state()  # each rank has a share of it
         if not self.place.is_main:
             return
         tensors: dict[str, Tensor] = {f"model.{n}": p for n, p in self.model.named_parameters()}
         tensors |= {f"mean.{i}": m for i, m in enumerate(self.average.mean)}
-        tensors |= {f"optim.{n}": t for n, t in self.optimizer.state().items()}
+        tensors |= {f"optim.{n}": t for n, t in optim.items()}
         tensors["readings"] = torch.tensor(self.readings[: self.step], dtype=torch.float64)
         note = {
             "stamp": self.stamp,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fairway.recipe import Optim
+from fairway.world import ALONE, Coming, World
 
 MATRICES = {"q", "k", "v", "o", "up", "down", "bigram_proj", "value_proj"}
 EMBEDDINGS = {"tokens", "bigram_table", "value_table"}
@@ -70,7 +71,9 @@ def _gram_product(g: Tensor, steps: int, polynomials: Triples) -> Tensor:
 class Muon:
     """m ← μm + g; u = g + μm; w ← w(1 - lr·wd) - lr·√max(1, rows/cols)·orthogonalize(u).
 
-    Matrices of one shape are orthogonalised in one batched call. `dtype` is that of the iteration.
+    Matrices of one shape form a bank, orthogonalised in one batched call. Of every bank each rank
+    owns a share: it gets the sums of those gradients alone, keeps their momenta, and sends the
+    updates to all. `dtype` is that of the iteration.
     equal_rows: u's rows are divided by their lengths first (MuonEq-R, REFERENCE 25).
     """
 
@@ -81,39 +84,61 @@ class Muon:
         dtype: torch.dtype,
         polynomials: Triples = ((A, B, C),),
         equal_rows: bool = False,
+        place: World = ALONE,
     ) -> None:
-        self.steps, self.dtype = steps, dtype
+        self.steps, self.dtype, self.place = steps, dtype, place
         self.polynomials, self.equal_rows = polynomials, equal_rows
         shapes: dict[tuple[int, ...], list[nn.Parameter]] = {}
         for p in named.values():
             shapes.setdefault(tuple(p.shape), []).append(p)
         self.banks = list(shapes.values())
         self.momenta = [
-            torch.zeros(len(bank), *shape, device=bank[0].device) for shape, bank in shapes.items()
+            torch.zeros(self._share(bank), *shape, device=bank[0].device)
+            for shape, bank in shapes.items()
         ]
 
-    @torch.no_grad()
-    def step(self, lr: float, momentum: float, weight_decay: float) -> None:
-        for bank, m in zip(self.banks, self.momenta, strict=True):
-            g = torch.stack([p.grad for p in bank if p.grad is not None])
+    def _share(self, bank: list[nn.Parameter]) -> int:
+        """Matrices per rank: the last ranks may own zeros that fill the bank up."""
+        return -(-len(bank) // self.place.size)
+
+    def gradients(self) -> list[Coming]:
+        """This rank's share of every bank's gradients [n, rows, cols], summed over ranks."""
+        found = []
+        for bank in self.banks:
+            missing = self._share(bank) * self.place.size - len(bank)
+            filling = [torch.zeros_like(bank[0])] * missing
+            stacked = torch.stack([p.grad for p in bank if p.grad is not None] + filling)
+            found.append(self.place.scatter_sum(stacked))
+        return found
+
+    def step(self, gradients: list[Tensor], lr: float, momentum: float, decay: float) -> None:
+        """One update from what `gradients` gave; updates travel while the next ones are made."""
+        updates = []
+        for m, g in zip(self.momenta, gradients, strict=True):
             m.mul_(momentum).add_(g)
-            u = g.add_(m, alpha=momentum)
+            u = g.add(m, alpha=momentum)
             if self.equal_rows:
                 u = torch.nn.functional.normalize(u, dim=-1)
-            u = orthogonalize(u.to(self.dtype), self.steps, self.polynomials).float()
+            u = orthogonalize(u.to(self.dtype), self.steps, self.polynomials)
+            updates.append(self.place.gather(u))
+        for bank, update in zip(self.banks, updates, strict=True):
             rows, columns = bank[0].shape
             weights = [p.data for p in bank]
-            torch._foreach_mul_(weights, 1 - lr * weight_decay)
-            torch._foreach_add_(
-                weights, list(u.unbind()), alpha=-lr * max(1, rows / columns) ** 0.5
-            )
+            made = list(update.wait()[: len(bank)].float().unbind())
+            torch._foreach_mul_(weights, 1 - lr * decay)
+            torch._foreach_add_(weights, made, alpha=-lr * max(1, rows / columns) ** 0.5)
 
 
 class Optimizer:
-    """All parameters of a model, each with exactly one owner. Raises RuntimeError otherwise."""
+    """All parameters of a model, each with exactly one owner. Raises RuntimeError otherwise.
 
-    def __init__(self, model: nn.Module, recipe: Optim, dtype: torch.dtype) -> None:
-        self.recipe = recipe
+    Every rank of `place` calls every method, with gradients of its own part of the batch.
+    """
+
+    def __init__(
+        self, model: nn.Module, recipe: Optim, dtype: torch.dtype, place: World = ALONE
+    ) -> None:
+        self.recipe, self.place = recipe, place
         named = dict(model.named_parameters())
         leaf = {name: name.rsplit(".", 1)[-1] for name in named}
         matrices = {n: p for n, p in named.items() if leaf[n] in MATRICES}
@@ -124,42 +149,68 @@ class Optimizer:
         self.parameters = list(named.values())
         polynomials = POLYNOMIALS[recipe.polynomials]
         self.muon = Muon(
-            matrices, recipe.newton_schulz_steps, dtype, polynomials, recipe.equal_rows
+            matrices, recipe.newton_schulz_steps, dtype, polynomials, recipe.equal_rows, place
         )
-        self.embeddings = self._adamw(embeddings, recipe.weight_decay)
-        self.scalars = self._adamw(rest, recipe.weight_decay if recipe.decay_gains else 0.0)
+        self.embeddings = self._adamw(embeddings)
+        self.scalars = self._adamw(rest)
 
-    def _adamw(self, named: dict[str, nn.Parameter], weight_decay: float) -> torch.optim.AdamW:
-        r = self.recipe
+    def _adamw(self, named: dict[str, nn.Parameter]) -> torch.optim.AdamW:
+        betas = (self.recipe.beta1, self.recipe.beta2)
         return torch.optim.AdamW(
-            list(named.values()),
-            lr=0.0,
-            betas=(r.beta1, r.beta2),
-            eps=r.adam_eps,
-            weight_decay=weight_decay,
-            fused=True,
+            list(named.values()), lr=0.0, betas=betas, eps=self.recipe.adam_eps, fused=True
         )
 
-    def step(self, multiplier: float, momentum: float, decay: float = 1.0) -> float:
-        """Clip, update everything, clear gradients; returns the gradient's norm before clipping.
+    @torch.no_grad()
+    def step(self, multiplier: float, momentum: float, decay: float = 1.0) -> Tensor:
+        """Sum gradients over ranks, clip, update everything, clear gradients.
 
-        `decay` multiplies every weight decay.
+        `decay` multiplies every weight decay. Returns the gradient's norm before clipping, float32
+        on the device, so that nobody has to wait for it.
         """
         r = self.recipe
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, r.grad_clip or float("inf"))
-        for adamw, lr in ((self.embeddings, r.embed_lr), (self.scalars, r.scalar_lr)):
-            adamw.param_groups[0]["lr"] = lr * multiplier
-            if adamw.param_groups[0]["weight_decay"]:
-                adamw.param_groups[0]["weight_decay"] = r.weight_decay * decay
+        coming = self.muon.gradients()
+        small = self._small_gradients()
+        matrices = [c.wait() for c in coming]
+        norm = self._clip(matrices, small)
+        for adamw, lr, wd in (
+            (self.embeddings, r.embed_lr, r.weight_decay),
+            (self.scalars, r.scalar_lr, r.weight_decay if r.decay_gains else 0.0),
+        ):
+            adamw.param_groups[0] |= {"lr": lr * multiplier, "weight_decay": wd * decay}
             adamw.step()
-        self.muon.step(r.matrix_lr * multiplier, momentum, r.weight_decay * decay)
+        self.muon.step(matrices, r.matrix_lr * multiplier, momentum, r.weight_decay * decay)
         for p in self.parameters:
             p.grad = None
-        return float(norm)
+        return norm
+
+    def _small_gradients(self) -> list[Tensor]:
+        """Gradients of what AdamW owns, summed over ranks in one message, in place."""
+        owned = [p for a in (self.embeddings, self.scalars) for p in a.param_groups[0]["params"]]
+        gradients = [p.grad for p in owned]
+        if self.place.size > 1:
+            whole = self.place.sum_(torch.cat([g.flatten() for g in gradients]))
+            for g, summed in zip(
+                gradients, whole.split([g.numel() for g in gradients]), strict=True
+            ):
+                g.copy_(summed.view_as(g))
+        return gradients
+
+    def _clip(self, matrices: list[Tensor], small: list[Tensor]) -> Tensor:
+        """Scale all gradients so that their norm is at most recipe.grad_clip; the norm before."""
+        of_matrices, of_small = (
+            torch.stack(torch._foreach_norm(part)).square().sum() for part in (matrices, small)
+        )
+        norm = (self.place.sum_(of_matrices) + of_small).sqrt()
+        if self.recipe.grad_clip:
+            scale = (self.recipe.grad_clip / (norm + 1e-6)).clamp(max=1.0)
+            torch._foreach_mul_(matrices + small, scale)
+        return norm
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that a resumed run needs, by name; the tensors are not copied."""
-        tensors = {f"muon.{i}": m for i, m in enumerate(self.muon.momenta)}
+        """Everything that a resumed run needs, by name, whole on every rank."""
+        tensors = {}
+        for i, (bank, m) in enumerate(zip(self.muon.banks, self.muon.momenta, strict=True)):
+            tensors[f"muon.{i}"] = self.place.gather(m).wait()[: len(bank)]
         for name, adamw in (("embeddings", self.embeddings), ("scalars", self.scalars)):
             for i, p in enumerate(adamw.param_groups[0]["params"]):
                 for key, value in adamw.state[p].items():
@@ -167,8 +218,10 @@ class Optimizer:
         return tensors
 
     def load(self, tensors: dict[str, Tensor]) -> None:
+        """Inverse of `state`, for any number of ranks."""
         for i, m in enumerate(self.muon.momenta):
-            m.copy_(tensors[f"muon.{i}"])
+            own = tensors[f"muon.{i}"][self.place.rank * len(m) :][: len(m)]
+            m[: len(own)].copy_(own)
         for name, adamw in (("embeddings", self.embeddings), ("scalars", self.scalars)):
             for i, p in enumerate(adamw.param_groups[0]["params"]):
                 prefix = f"{name}.{i}."
