@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from fairway import course
+from fairway.errors import BadInput
 from fairway.model.gpt import build
 from fairway.recipe import Recipe, load
 from fairway.results import TrainResult
@@ -110,7 +111,7 @@ def test_two_processes_train_the_same_weights_as_one(tiny: course.Run) -> None:
     pair = again(tiny, "pair")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     process = start(pair, sets, *launcher)
-    errors = process.communicate(timeout=120)[1]
+    errors = process.communicate(timeout=300)[1]
     assert process.returncode == 0, errors
     two = weights(pair)
     assert (two - one).norm() / one.norm() < 1e-5
@@ -153,6 +154,35 @@ def test_accumulation_does_not_change_the_result(
     assert (whole - pieces).norm() / whole.norm() < 1e-5
 
 
+@pytest.mark.parametrize("fitting", [5, 1, 0])
+def test_rows_that_do_not_fit_memory_are_taken_fewer_at_once(
+    tiny: course.Run, monkeypatch: pytest.MonkeyPatch, fitting: int
+) -> None:
+    """A GPU's allocator raises what is raised here; a CPU has no such limit to run into."""
+    from fairway.model.gpt import GPT
+
+    whole = reference(again(tiny, "fits"), load("tiny", ["train.steps=4"]))
+    loss, seen = GPT.loss, []
+
+    def bounded(model: GPT, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            seen.append(len(x))
+            if len(x) > fitting:
+                raise torch.OutOfMemoryError
+        return loss(model, x, y)
+
+    monkeypatch.setattr(GPT, "loss", bounded)
+    monkeypatch.setattr(torch, "compile", lambda f, **_: f)
+    run, recipe = again(tiny, "bounded"), load("tiny", ["train.steps=4", "train.compile=true"])
+    if not fitting:
+        with pytest.raises(BadInput, match="one row of 32 tokens"):
+            train(recipe, run)
+        return
+    pieces = reference(run, recipe)
+    assert max(seen[-4:]) == {5: 4, 1: 1}[fitting]
+    assert (whole - pieces).norm() / whole.norm() < 1e-5
+
+
 def test_losses_follow_the_golden_curve() -> None:
     """Losses on fixed batches: they change only on purpose, with a line in CHANGELOG.md."""
     golden = Path(__file__).parents[1] / "golden" / "tiny-losses.json"
@@ -182,3 +212,26 @@ def test_a_damaged_checkpoint_is_one_sentence(tiny: course.Run) -> None:
     errors = process.communicate(timeout=60)[1]
     assert process.returncode == 2
     assert "remove it to start again" in errors
+
+
+def test_torchrun_restarts_after_a_killed_rank_and_ends_with_the_same_weights(
+    tiny: course.Run,
+) -> None:
+    sets = ["train.steps=150", "train.checkpoint_every_s=0.05"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    launcher += ["--nproc-per-node=2", "--max-restarts=1"]
+    whole, killed = again(tiny, "whole"), again(tiny, "killed")
+    process = start(whole, sets, *launcher)
+    errors = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, errors
+    process = start(killed, sets, *launcher)
+    while not killed.checkpoint.exists() and process.poll() is None:
+        time.sleep(0.01)
+    listed = subprocess.run(
+        ["ps", "--ppid", str(process.pid), "-o", "pid="], capture_output=True, text=True
+    )
+    os.kill(int(listed.stdout.split()[-1]), signal.SIGKILL)
+    errors = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, errors
+    assert "going on from step" in errors
+    assert torch.equal(weights(killed), weights(whole))

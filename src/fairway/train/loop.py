@@ -52,7 +52,7 @@ def train(
         return trainer.finish(trainer.run_steps())
     except torch.OutOfMemoryError:
         raise BadInput(
-            "out of GPU memory: lower train.batch_tokens or model.window, or use more GPUs"
+            "out of GPU memory: is another process on it? else make the model or its window smaller"
         ) from None
     finally:
         world.stop()
@@ -98,8 +98,9 @@ class Trainer:
         self.recorded = self._recorded_readings() if replay else None
         if run.checkpoint.exists() and not replay:
             self._resume()
-        micro = max(1, _MICRO_TOKENS[place.device.type] // recipe.model.window)
-        self.micro_rows = min(micro, rows // place.size)
+        self.micro_rows = _divisor(
+            rows // place.size, _MICRO_TOKENS[place.device.type] // recipe.model.window
+        )
         for _, tokens in recipe.train.batches:
             if tokens // recipe.model.window % place.size:
                 raise BadInput(f"train.batches: {tokens} tokens do not divide over the ranks")
@@ -214,7 +215,8 @@ class Trainer:
     def _loss_function(self) -> Any:
         """The model's loss, compiled on random tokens if the recipe says so, on its own clock."""
         if not self.recipe.train.compile:
-            return self.model.loss
+            on_cuda = self.place.device.type == "cuda"
+            return self._warm_up(self.model.loss) if on_cuda else self.model.loss
         with self.clock.during("compile"):
             for cache in (None, tempfile.mkdtemp(prefix="fairway-inductor-")):
                 if cache:  # a compiler that was killed leaves an empty file in the usual cache
@@ -231,7 +233,34 @@ class Trainer:
         return self.model.loss
 
     def _warm_up(self, loss_of: Any) -> Any:
-        """Run it forward and backward on random tokens of every stage; no state changes."""
+        """`loss_of`, after it has run, with as many rows at once as memory holds on every rank.
+
+        Raises BadInput when one row is too much. No state changes but `micro_rows`.
+        """
+        while True:
+            try:
+                self._rehearse(loss_of)
+                lacking = 0.0
+            except torch.OutOfMemoryError:
+                lacking = 1.0
+            for p in self.parameters:
+                p.grad = None
+            if not self.place.sum_(torch.tensor(lacking)):
+                break
+            if self.micro_rows == 1:
+                raise BadInput(
+                    f"out of memory with one row of {self.recipe.model.window} tokens: make "
+                    "model.window or the model smaller, or use a larger GPU"
+                )
+            self.micro_rows = _divisor(self.micro_rows, self.micro_rows // 2)
+            console.say(f"out of memory: going on with {self.micro_rows} rows at once")
+        used = self.place.peak_memory_bytes() / 1e9
+        rows = f"{self.micro_rows} rows of {self.recipe.model.window} tokens at once"
+        console.say(f"memory: {used:.1f} GB with {rows}")
+        return loss_of
+
+    def _rehearse(self, loss_of: Any) -> None:
+        """Forward and backward on random tokens of every stage."""
         random = torch.Generator().manual_seed(0)
         recipe, window = self.recipe.train, self.recipe.model.window
         shape = (self.micro_rows, window)
@@ -240,10 +269,7 @@ class Trainer:
             self.model.repeating = progress >= recipe.repeat_from
             rows = x.reshape(-1, staged(progress, recipe.windows, window))
             loss_of(rows, rows).backward()
-        for p in self.parameters:
-            p.grad = None
         self.place.synchronize()
-        return loss_of
 
     def _validate(self, limit: int = 0) -> tuple[float, float]:
         with self.clock.during("score"):
@@ -386,6 +412,11 @@ class Trainer:
         env["dtype"] = str(self.model.dtype).removeprefix("torch.")
         course.write_atomic(self.run.env, (json.dumps(env, indent=2) + "\n").encode())
         return console.Metrics(self.run.metrics, self.run.tensorboard, self.step)
+
+
+def _divisor(number: int, at_most: int) -> int:
+    """The largest divisor of `number` that is at most `at_most`, and at least 1."""
+    return next(d for d in range(max(1, min(number, at_most)), 0, -1) if number % d == 0)
 
 
 def commit() -> str:
