@@ -174,7 +174,7 @@ SMALLER = [
     "model.dim=32", "model.num_heads=4", "model.num_kv_heads=2", "model.window=32",
     "model.rotary_dims=4", "train.steps=4", "train.batch_tokens=256", "train.windows=[[0.1, 16]]",
     "train.compile=false", "train.calibration_tokens=512", "pack.budget_bytes=90000",
-    "train.checkpoint_every_s=1e-9", "data.vocab_size=512",
+    "train.checkpoint_every_s=1e-9", "data.vocab_size=512", "score.stride=32",
 ]  # fmt: skip
 
 

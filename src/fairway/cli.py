@@ -288,11 +288,15 @@ def train(
     replay_clock: Annotated[
         bool, typer.Option("--replay-clock", help="Repeat a run in seconds by its stored clock.")
     ] = False,
-) -> "Result":
+    then_pack: Annotated[bool, typer.Option("--pack", help="Then pack, in this process.")] = False,
+) -> "Result | dict[str, Result]":
     """Tokens to weights; also under torchrun."""
     loaded, run = _load(recipe, out, sets)
     with _opened(loaded, run):
-        return _perform("train", loaded, run, device=device, replay=replay_clock)
+        result = _perform("train", loaded, run, device=device, replay=replay_clock)
+        if not then_pack:
+            return result
+        return {"train": result, "pack": _perform("pack", loaded, run)}
 
 
 @command

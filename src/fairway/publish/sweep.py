@@ -105,6 +105,7 @@ def sweep(table: Table, out: Path, at_once: int = 1) -> SweepResult:
     for place in places:
         free.put(place)
     with console.track("sweep", len(jobs), "runs") as task, ThreadPoolExecutor(len(places)) as pool:
+        task.update(0)
         for done, (job, problem) in enumerate(_performed(jobs, table, free, pool)):
             if problem:
                 failures.setdefault(job.row.name, problem)
@@ -192,21 +193,20 @@ def _performed(
 
 
 def _perform(job: Job, packs: bool, place: dict[str, str]) -> str:
-    """Train and pack in processes of their own, unless that is done; the problem, if any."""
-    for verb in ("train", "pack") if packs else ("train",):
-        if _finished(job, verb):
-            continue
-        source = [str(job.run.recipe), "--out"] if verb == "train" else []
-        with open(job.run.path / "log.txt", "a") as log:
-            done = subprocess.run(
-                [sys.executable, "-m", "fairway", verb, *source, str(job.run.path)],
-                env=os.environ | place, stdout=log, stderr=log,
-            )  # fmt: skip
-        if done.returncode == _STOPPED:
-            raise Interrupted("stopped; the same command goes on from there")
-        if not _finished(job, verb):
-            return f"{job.row.name}, seed {job.seed}: {verb} failed, see {log.name}"
-    return ""
+    """Train and pack in a process of its own, unless that is done; the problem, if any."""
+    if _is_done(job, packs):
+        return ""
+    words = ["train", str(job.run.recipe), "--out", str(job.run.path), *["--pack"] * packs]
+    with open(job.run.path / "log.txt", "a") as log:
+        done = subprocess.run(
+            [sys.executable, "-m", "fairway", *words],
+            env=os.environ | place, stdout=log, stderr=log,
+        )  # fmt: skip
+    if done.returncode == _STOPPED:
+        raise Interrupted("stopped; the same command goes on from there")
+    if _is_done(job, packs):
+        return ""
+    return f"{job.row.name}, seed {job.seed}, did not finish: see {log.name}"
 
 
 def _finished(job: Job, verb: str) -> bool:
