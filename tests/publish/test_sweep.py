@@ -60,6 +60,7 @@ def test_a_sweep_compares_by_seed_and_resumes(folder: Path, fairway) -> None:
     assert row["steps"] == 3
     assert base["gain"] == 0
     assert "leaky" in (out / "sweep.svg").read_text()
+    assert (out / "sweep.md").read_text().splitlines()[3].startswith("| leaky | ")
 
     made = {file: file.stat().st_mtime_ns for file in out.glob("*/train.json")}
     assert len(made) == 4
@@ -77,7 +78,10 @@ def test_a_run_that_fails_leaves_the_others(folder: Path, fairway) -> None:
     code, _, shown = fairway("sweep", str(table), "--out", str(folder / "out"))
     assert code == 1
     assert "runs of hot did not finish" in shown
-    assert "base" in shown
+    base, hot = json.loads((folder / "out" / "sweep.json").read_text())["rows"]
+    assert (base["seeds"], base["failed"]) == ([1], "")
+    assert (hot["seeds"], hot["gain"]) == ([], None)
+    assert "log.txt" in hot["failed"]
 
 
 def test_held_out_text_is_the_end_of_the_training_text(folder: Path) -> None:

@@ -33,6 +33,7 @@ from fairway.text.prepare import hold_out
 from fairway.train.loop import commit
 
 BASE = "base"
+COLUMNS = ["row", "bpb", "gain/1000", "se", "bytes", "seconds", "parameters"]
 _STOPPED = 130  # exit code of a run after Ctrl-C
 
 
@@ -127,28 +128,33 @@ def paired(differences: Sequence[float]) -> tuple[float, float | None]:
 def show(result: SweepResult) -> None:
     """Print the table: gains in thousandths of a bit per byte."""
     base = result.rows[0]
-    cells = []
-    for row in result.rows:
-        known = row.gain is not None
-        cells.append(
-            [
-                row.name,
-                f"{fmean(row.bpb):.4f}" if known else "-",
-                f"{1000 * row.gain:+.1f}" if row.gain is not None else "-",
-                f"{1000 * row.gain_se:.1f}" if row.gain_se is not None else "-",
-                f"{row.artifact_bytes - base.artifact_bytes:+,.0f}" if known else "-",
-                f"{row.train_s / base.train_s - 1:+.0%}" if known else "-",
-                f"{row.parameters - base.parameters:+,}" if known else "-",
-                f"{len(row.seeds)}",
-                row.published,
-            ]
-        )
     console.table(
         f"{result.recipe}: {base.artifact_bytes:,.0f} bytes, {base.steps:,.0f} steps, "
-        f"{base.train_s:.0f} s, {base.parameters:,} parameters",
-        ["row", "bpb", "gain/1000", "se", "bytes", "seconds", "parameters", "seeds", "published"],
-        cells,
+        f"{base.train_s:.0f} s, {base.parameters:,} parameters, {len(base.seeds)} seeds",
+        COLUMNS,
+        [_cells(row, base) for row in result.rows],
     )
+
+
+def _cells(row: SweepRow, base: SweepRow) -> list[str]:
+    if row.gain is None:
+        return [row.name, *["-"] * (len(COLUMNS) - 1)]
+    return [
+        row.name,
+        f"{fmean(row.bpb):.4f}",
+        f"{1000 * row.gain:+.1f}",
+        "-" if row.gain_se is None else f"{1000 * row.gain_se:.1f}",
+        f"{row.artifact_bytes - base.artifact_bytes:+,.0f}",
+        f"{row.train_s / base.train_s - 1:+.0%}",
+        f"{row.parameters - base.parameters:+,}",
+    ]
+
+
+def _markdown(result: SweepResult) -> str:
+    """The same table for a page, with what others measured."""
+    rows = [[*_cells(row, result.rows[0]), row.published] for row in result.rows]
+    lines = [[*COLUMNS, "published"], ["---"] * (len(COLUMNS) + 1), *rows]
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
 
 
 def _job(table: Table, row: Row, seed: int, out: Path) -> Job:
@@ -285,8 +291,9 @@ def _packed(job: Job) -> PackResult | None:
 
 
 def _write(result: SweepResult, out: Path) -> None:
-    """OUT/sweep.json and OUT/sweep.svg, of what is finished."""
+    """OUT/sweep.json, .md and .svg, of what is finished."""
     write_atomic(out / "sweep.json", (result.model_dump_json(indent=2) + "\n").encode())
+    write_atomic(out / "sweep.md", _markdown(result).encode())
     shown = [row for row in result.rows[1:] if row.gain is not None]
     points = [(r.name, 1000 * (r.gain or 0), 1000 * (r.gain_se or 0)) for r in shown]
     label = "gain in thousandths of a bit per byte, with two standard errors"
