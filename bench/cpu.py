@@ -1,9 +1,10 @@
-"""Training speed on this CPU, ours against the original's classes, fp32, in one run.
+"""Training speed on this CPU, ours against the original's classes, in one run: fp32, then bf16.
 
     python bench/cpu.py --peer peer.py [--json]
 
 Each variant has a process of its own, as it would in use; steps alternate, one at a time, and the
-figures are medians. Each side may take the faster of eager and compiled.
+figures are medians. Each side may take the faster of eager and compiled. bf16 is autocast for the
+original; Newton-Schulz is in bf16 for both, always.
 """
 
 from __future__ import annotations
@@ -14,67 +15,29 @@ import multiprocessing
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
 
-import peer as peers
 from fairway import console, world
-from fairway.model.gpt import build
-from fairway.recipe import Model, Optim
-from fairway.train.optim import Optimizer
-
-VOCAB = 1024
-
-
-@dataclass(frozen=True)
-class Shape:
-    name: str
-    model: Model
-    rows: int
-    steps: int
-
+from fairway.recipe import Model
+from steps import Shape, ours, theirs
 
 SHAPES = [
-    Shape("4L/128d T256 B16", Model(num_layers=4, dim=128, window=256), 16, 15),
-    Shape("6L/256d T256 B16", Model(num_layers=6, dim=256, window=256), 16, 9),
-    Shape(
-        "11L/512d T512 B8",
-        Model(num_layers=11, dim=512, num_heads=8, num_kv_heads=4, window=512),
-        8,
-        5,
-    ),
-]  # fmt: skip
-
-
-def ours(shape: Shape, compiled: bool) -> Callable[[], None]:
-    model = build(shape.model, VOCAB, 0, seed=0)
-    optimizer = Optimizer(model, Optim(), torch.float32)
-    loss_of = torch.compile(model.loss, dynamic=False) if compiled else model.loss
-
-    def step() -> None:
-        tokens = torch.randint(1, VOCAB, (shape.rows, shape.model.window + 1))
-        loss_of(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()).backward()
-        optimizer.step(1.0, 0.95)
-
-    return step
-
-
-def theirs(shape: Shape, compiled: bool, path: Path) -> Callable[[], None]:
-    script = peers.load(path)
-    model = peers.build(script, shape.model, VOCAB)
-    stepper = peers.Stepper(script, model, Optim())
-    loss_of = torch.compile(model, dynamic=False, fullgraph=True) if compiled else model
-
-    def step() -> None:
-        tokens = torch.randint(1, VOCAB, (shape.rows, shape.model.window + 1))
-        loss_of(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()).backward()
-        stepper.step(1.0, 0.95)
-
-    return step
+    Shape(f"{name} {label}", model, rows, steps, dtype=dtype)
+    for label, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
+    for name, model, rows, steps in (
+        ("4L/128d T256 B16", Model(num_layers=4, dim=128, window=256), 16, 15),
+        ("6L/256d T256 B16", Model(num_layers=6, dim=256, window=256), 16, 9),
+        (
+            "11L/512d T512 B8",
+            Model(num_layers=11, dim=512, num_heads=8, num_kv_heads=4, window=512),
+            8,
+            5,
+        ),
+    )
+]
 
 
 def serve(pipe: Connection, shape: Shape, compiled: bool, path: Path | None) -> None:
@@ -127,8 +90,7 @@ def main() -> None:
         sides = {"ours": None, "peer": args.peer} if args.peer else {"ours": None}
         variants = {f"{s} {m}": (c, path) for s, path in sides.items() for m, c in modes.items()}
         seconds = measure(shape, variants)
-        tokens = shape.rows * shape.model.window
-        rates = {name: tokens / s for name, s in seconds.items()}
+        rates = {name: shape.tokens / s for name, s in seconds.items()}
         best = max(r for n, r in rates.items() if n.startswith("ours"))
         row: dict[str, object] = {"shape": shape.name, "tokens_per_s": best, "all": rates}
         if args.peer:

@@ -49,6 +49,16 @@ def build(script: ModuleType, shape: Model, vocab_size: int) -> Any:
     )
 
 
+def in_bfloat16(script: ModuleType, model: Any) -> Any:
+    """As the original's main() makes it: embeddings in bf16, matrices and vectors in fp32."""
+    model = model.bfloat16()
+    for module in model.modules():
+        if isinstance(module, script.CastedLinear):
+            module.float()
+    script.restore_low_dim_params_to_fp32(model)
+    return model
+
+
 class Stepper:
     """The original's optimizers over its own grouping (REFERENCE A3, A4)."""
 
