@@ -1,34 +1,42 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import nn
 
 from fairway.model.gpt import build
 from fairway.recipe import Model, Optim
-from fairway.train.optim import A, B, C, Muon, Optimizer, orthogonalize
+from fairway.train.optim import POLAR, POLYNOMIALS, A, B, C, Muon, Optimizer, orthogonalize
 
 SMALL = Model(num_layers=2, dim=16, num_heads=2, num_kv_heads=1, window=8, bigram_rows=32)
 
 
-def plain_newton_schulz(g: torch.Tensor, steps: int) -> torch.Tensor:
+def plain_newton_schulz(
+    g: torch.Tensor, steps: int, triples: Sequence[tuple[float, float, float]] = ((A, B, C),)
+) -> torch.Tensor:
     """The iteration as the specification writes it, one matrix, float64 (REFERENCE A4)."""
     x = g.double() / (g.double().norm() + 1e-7)
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
-    for _ in range(steps):
+    for step in range(steps):
+        one, three, five = triples[min(step, len(triples) - 1)]
         a = x @ x.T
-        x = A * x + (B * a + C * a @ a) @ x
+        x = one * x + (three * a + five * a @ a) @ x
     return x.T if tall else x
 
 
 @pytest.mark.parametrize("shape", [(12, 12), (8, 24), (30, 10), (4, 4)])
-@pytest.mark.parametrize("steps", [1, 5])
-def test_batched_iteration_equals_the_plain_one(shape: tuple[int, int], steps: int) -> None:
+@pytest.mark.parametrize("steps", [1, 5, 6])
+@pytest.mark.parametrize("name", POLYNOMIALS)
+def test_batched_iteration_equals_the_plain_one(
+    shape: tuple[int, int], steps: int, name: str
+) -> None:
     g = torch.randn(3, *shape, generator=torch.Generator().manual_seed(steps))
-    got = orthogonalize(g, steps)
+    got = orthogonalize(g, steps, POLYNOMIALS[name])
     for one, matrix in zip(got, g, strict=True):
-        want = plain_newton_schulz(matrix, steps)
+        want = plain_newton_schulz(matrix, steps, POLYNOMIALS[name])
         assert (one.double() - want).norm() / want.norm() < 1e-4
 
 
@@ -38,17 +46,30 @@ def test_singular_values_come_near_one() -> None:
     assert 0.6 < values.min() < values.max() < 1.3
 
 
-def test_muon_follows_its_formula() -> None:
+def test_polar_express_brings_singular_values_nearer_to_one() -> None:
+    g = torch.randn(2, 16, 48, generator=torch.Generator().manual_seed(1))
+    far = [
+        float((torch.linalg.svdvals(orthogonalize(g, 5, triples)) - 1).abs().max())
+        for triples in (POLAR, ((A, B, C),))
+    ]
+    assert far[0] < 0.15 < far[1]
+
+
+@pytest.mark.parametrize("equal_rows", [False, True])
+def test_muon_follows_its_formula(equal_rows: bool) -> None:
     random = torch.Generator().manual_seed(2)
     p = nn.Parameter(torch.randn(6, 3, generator=random))
-    start, muon = p.detach().clone(), Muon({"p": p}, 5, torch.float32)
+    muon = Muon({"p": p}, 5, torch.float32, equal_rows=equal_rows)
+    start = p.detach().clone()
     m, want = torch.zeros(6, 3), start.clone()
     for _ in range(3):
         g = torch.randn(6, 3, generator=random)
         p.grad = g.clone()
         muon.step([c.wait() for c in muon.gradients()], lr=0.1, momentum=0.9, decay=0.5)
         m = 0.9 * m + g
-        update = plain_newton_schulz(g + 0.9 * m, 5).float() * 2**0.5
+        u = g + 0.9 * m
+        u = u / u.norm(dim=1, keepdim=True) if equal_rows else u
+        update = plain_newton_schulz(u, 5).float() * 2**0.5
         want = want * (1 - 0.1 * 0.5) - 0.1 * update
     torch.testing.assert_close(p.detach(), want, rtol=1e-3, atol=1e-4)
 
@@ -74,6 +95,21 @@ def test_gains_are_not_decayed_unless_asked() -> None:
         optimizer.step(1.0, 0.9)
         assert (model.blocks[0].attn_scale < 1).all() == asked
         assert (model.blocks[0].attn.q.detach().norm() < 4).item()  # sqrt(16) at the start
+
+
+def test_weight_decay_tapers_off_for_all_that_decays() -> None:
+    model = build(SMALL, 40, 0, seed=0)
+    optimizer = Optimizer(model, Optim(weight_decay=0.5), torch.float32)
+    start = {n: p.detach().clone() for n, p in model.named_parameters()}
+    for decay in (1.0, 0.5):
+        for p in model.parameters():
+            p.grad = torch.zeros_like(p)
+        optimizer.step(1.0, 0.9, decay)
+    left = (1 - 0.02 * 0.5) * (1 - 0.02 * 0.25)
+    torch.testing.assert_close(model.blocks[0].attn.q.detach(), start["blocks.0.attn.q"] * left)
+    left = (1 - 0.03 * 0.5) * (1 - 0.03 * 0.25)
+    torch.testing.assert_close(model.embed.tokens.detach(), start["embed.tokens"] * left)
+    assert torch.equal(model.blocks[0].mix.detach(), start["blocks.0.mix"])
 
 
 def test_clipping_bounds_the_gradient() -> None:
