@@ -63,7 +63,7 @@ def test_a_text_of_several_lanes_comes_back(codec, monkeypatch):
     documents.append(b"\x00" * 600)  # a token per byte
     chunk = encode(codec, documents)
     assert chunk.lanes >= 3
-    assert read([chunk.body])[0].starts.inside.any()
+    assert read([chunk.body])[0].coded.starts.inside.any()
     assert decode(codec, [chunk.body]) == [documents]
 
 

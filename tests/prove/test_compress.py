@@ -1,6 +1,7 @@
 import hashlib
 import io
 
+import brotli
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -10,12 +11,16 @@ from fairway import world
 from fairway.errors import BadInput
 from fairway.pack import artifact
 from fairway.pack.pack import pack_weights
+from fairway.predict.exact import ExactEngine
 from fairway.prove import compress as module
+from fairway.prove import pieces
 from fairway.prove.compress import compress as write
 from fairway.prove.compress import decompress as read
+from fairway.prove.codec import Codec, Reader, join, varint
 from fairway.recipe import Pack
 
 DESCRIBED = ("torch", "machine", "device", "capability", "dtype")
+ZEROS = brotli.compress(bytes(100_000_000), quality=1)  # a stream that claims much is bounded
 TEXT = b"the cat sat on a mat and the dog ran after some bird. " * 12
 
 
@@ -47,6 +52,100 @@ def test_any_bytes_come_back_and_hardly_grow(artifact_file, data):
     packed = compress(artifact_file, data)
     assert decompress(artifact_file, packed) == data
     assert len(packed) <= len(data) + 24 + 8 * bool(data)
+
+
+@pytest.fixture
+def small_pieces(monkeypatch):
+    """Chunks of 700 bytes, pieces of 100; brotli is never too good or too bad to be compared."""
+    monkeypatch.setattr(module, "CHUNK_BYTES", 700)
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 100)
+    monkeypatch.setattr(pieces, "_ASK_FROM", 0.0)
+    monkeypatch.setattr(pieces, "_ASK_TO", 100.0)
+
+
+NOISE = np.random.default_rng(1).bytes(100)
+NAMES = [b"the", b"cat", b"sat", b"mat", b"dog", b"ran", b"after", b"some", b"bird"]
+WORDS = b" ".join(NAMES[i] for i in np.random.default_rng(2).integers(9, size=80))[:300]
+PIECES = [WORDS[:100], WORDS[100:200], NOISE, b"x" * 100, bytes(range(100))]
+kinds = st.one_of(st.sampled_from([*PIECES, "é😀".encode()]), st.binary(max_size=150))
+
+
+@pytest.mark.parametrize("arithmetic", ["exact", "float"])
+@pytest.mark.usefixtures("small_pieces")
+@given(data=st.lists(kinds, max_size=20).map(b"".join))
+@example(data=WORDS + NOISE + WORDS[:200] + b"x" * 100)
+@example(data=NOISE + WORDS[:100] + NOISE)
+@example(data="😀".encode() * 200)
+@settings(max_examples=15)
+def test_any_mixture_comes_back_and_hardly_grows(artifact_file, arithmetic, data):
+    packed = compress(artifact_file, data, arithmetic)
+    assert decompress(artifact_file, packed) == data
+    grows_by = (24 if arithmetic == "exact" else 32) + 8 * -(-len(data) // 700)
+    assert len(packed) <= len(data) + grows_by
+
+
+@pytest.fixture(scope="module")
+def codec(artifact_file):
+    opened = artifact.read(artifact_file)
+    return Codec(ExactEngine(opened), opened.tokenizer)
+
+
+def read_chunk(body):
+    return pieces.read(Reader(join([body]), "the chunk"))
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_each_piece_goes_where_it_costs_less(codec):
+    data = WORDS[:200] + NOISE + b"x" * 100 + WORDS[200:]
+    body = pieces.encode(codec, data, nothing)
+    chunk = read_chunk(body)
+    assert chunk.groups == [(0, 2), (200, 1)]
+    assert pieces.decode(codec, chunk) == data
+    assert len(body) < len(pieces.encode(codec, data[:200], nothing)) + 200 + 60
+
+
+@pytest.mark.usefixtures("small_pieces")
+@given(st.sets(st.integers(0, 4)))
+@settings(max_examples=20)
+def test_any_choice_decodes(codec, chosen):
+    """All by the network, all by brotli, and what lies between."""
+    cut = list(pieces.cut(b"".join(PIECES)))
+    charged = pieces._ask(codec, cut, [50] * 5, nothing)
+    chosen &= set(charged.pieces)
+    chunk = read_chunk(pieces._body(codec, cut, chosen, charged))
+    assert sum(documents for _, documents in chunk.groups) == len(chosen)
+    assert pieces.decode(codec, chunk) == b"".join(PIECES)
+
+
+def test_pieces_are_cut_between_characters(monkeypatch):
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 10)
+    cut = list(pieces.cut("aé😀".encode() * 9))
+    assert b"".join(cut) == "aé😀".encode() * 9
+    assert all(piece.decode() for piece in cut)
+    assert list(pieces.cut(b"\x80" * 25)) == [b"\x80" * 13, b"\x80" * 12]
+
+
+def group(*numbers):
+    return b"".join(map(varint, numbers))
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (group(1, 1 << 40), "claims 1099511627776 bytes or pieces"),
+        (group(1 << 40), "claims 1099511627775 groups"),
+        (group(2, 0, 1 << 40), "claims 1099511627776 bytes or pieces"),
+        (group(3, 1_500_000, 0, 1_500_000, 0), "claims 3000000 bytes"),
+        (group(2, 0, 1, 1 << 22), "claims 4194304 tokens"),
+        (group(2, 9, 0, 3) + b"abc", "no brotli stream|more or less"),
+        (group(2, 9, 0, len(ZEROS)) + ZEROS, "unpacks to more or less"),
+        (group(2, 2_000_000, 0, len(ZEROS)) + ZEROS, "unpacks to more or less"),
+        (group(2, 0, 2, 2, 1, 0) + bytes(4), "another text|more or less"),
+    ],
+)
+def test_claims_of_a_stranger_are_refused(codec, body, problem):
+    with pytest.raises(BadInput, match=problem):
+        pieces.decode(codec, read_chunk(body))
 
 
 def test_files_of_several_chunks(artifact_file, monkeypatch):
@@ -98,8 +197,8 @@ def test_what_is_no_compressed_file(artifact_file):
     with pytest.raises(BadInput, match="no file that fairway compress made"):
         decompress(artifact_file, b"PK\3\4")
     newer = bytearray(compress(artifact_file, b"x"))
-    newer[3] = 3
-    with pytest.raises(BadInput, match="format version 3"):
+    newer[3] = 9
+    with pytest.raises(BadInput, match="format version 9"):
         decompress(artifact_file, bytes(newer))
 
 

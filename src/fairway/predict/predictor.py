@@ -54,6 +54,10 @@ class Intervals(NamedTuple):
         found: NDArray[np.float64] = TOTAL_BITS - np.log2(self.stops - self.starts)
         return found
 
+    def at(self, where: Longs) -> Intervals:
+        """Some of them, by their indices."""
+        return Intervals(self.positions[where], self.starts[where], self.stops[where])
+
 
 class Engine(Protocol):
     """A network that codes texts, in one kind of arithmetic."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from fairway.errors import BadInput
 from fairway.predict.lanes import Layout, Starts, documents_of, plan
-from fairway.predict.predictor import Engine
+from fairway.predict.predictor import Engine, Intervals
 from fairway.prove.guard import Progress
-from fairway.rangecoder import Coder
+from fairway.rangecoder import TOTAL, Coder
 from fairway.text.tokenizer import Tokenizer
 
 MAX_CHUNK_TOKENS = 1 << 26  # a file that claims more is refused before memory is taken
@@ -27,7 +27,6 @@ MAX_LANES = 1 << 16
 _CODED = 0  # kind of a chunk; k > 0: stored, k documents
 _CRC_BYTES = 4
 _PIECE_BYTES = 1 << 20  # read at a time
-_NO_LANES = Starts(np.zeros(0, np.int64), np.zeros(0, bool))
 
 Tokens = NDArray[np.uint16]
 
@@ -127,49 +126,57 @@ class Reader:
 
 
 @dataclass(frozen=True)
-class Written:
-    """A chunk of a file, yet to be decoded. Its checksum is right."""
+class Coded:
+    """What a network coded, yet to be decoded."""
 
     name: str
-    tokens: int  # 0: stored
-    documents: list[bytes]  # when stored
+    tokens: int
     starts: Starts
     stream: bytes
     text_checksum: bytes
 
 
+@dataclass(frozen=True)
+class Written:
+    """A chunk of a proof. Its checksum is right."""
+
+    coded: Coded | None  # None: stored
+    documents: list[bytes]  # when stored
+
+    @property
+    def tokens(self) -> int:
+        return self.coded.tokens if self.coded else 0
+
+
 def read_chunks(reader: Reader, count: int) -> list[Written]:
-    """All chunks of a file after its header, up to its end. Raises BadInput naming the bad one."""
+    """All chunks of a proof after its header, up to its end. Raises BadInput naming the bad one."""
     chunks = []
     for i in range(count):
         reader.enter(f"chunk {i + 1} of {count}")
-        chunk = read_chunk(reader)
-        if chunk is None:
-            raise reader.bad("claims 0 tokens")
-        chunks.append(chunk)
+        chunks.append(_read_chunk(reader))
     reader.check_end()
     return chunks
 
 
-def read_chunk(reader: Reader) -> Written | None:
-    """The next chunk; None for the mark of an end, a chunk of no tokens. Raises BadInput."""
+def _read_chunk(reader: Reader) -> Written:
     kind = reader.varint()
-    if kind != _CODED:
+    if kind == _CODED:
+        chunk = Written(read_coded(reader, MAX_CHUNK_TOKENS), [])
+    else:
         lengths = [reader.varint() for _ in range(kind)]
-        documents = [reader.take(length) for length in lengths]
-        reader.check()
-        return Written(reader.what, 0, documents, _NO_LANES, b"", b"")
+        chunk = Written(None, [reader.take(length) for length in lengths])
+    reader.check()
+    return chunk
+
+
+def read_coded(reader: Reader, most_tokens: int) -> Coded:
+    """Inverse of `Codec.encode_coded`, as far as can be told without a network. Raises BadInput."""
     tokens = reader.varint()
-    if tokens == 0:
-        reader.check()
-        return None
-    if tokens > MAX_CHUNK_TOKENS:
+    if not 0 < tokens <= most_tokens:
         raise reader.bad(f"claims {tokens} tokens")
     starts = _read_starts(reader, tokens)
     stream = reader.take(reader.varint())
-    text_checksum = reader.take(_CRC_BYTES)
-    reader.check()
-    return Written(reader.what, tokens, [], starts, stream, text_checksum)
+    return Coded(reader.what, tokens, starts, stream, reader.take(_CRC_BYTES))
 
 
 class Codec:
@@ -195,18 +202,57 @@ class Codec:
         if len(tokens) > MAX_CHUNK_TOKENS:
             raise BadInput(f"a document of {len(text):,} bytes is too long: cut it into parts")
         starts = plan(len(tokens), documents_of(tokens, self.tokenizer.bos_id), lanes)
-        coder = Coder()
-        self._encode(coder, Layout(len(tokens), starts), tokens, progress)
-        stream = coder.finish()
-        body = bytes([_CODED]) + varint(len(tokens)) + _write_starts(starts) + varint(len(stream))
-        body += stream + _checksum_bytes(zlib.crc32(text))
-        coded = Chunk(body, len(stream), coder.ideal_bits, len(starts))
+        intervals = self.intervals(tokens, Layout(len(tokens), starts), progress)
+        coded = self.encode_coded(tokens, starts, text, intervals, progress)
+        coded = replace(coded, body=bytes([_CODED]) + coded.body)
         return min(stored, coded, key=lambda chunk: len(chunk.body))
+
+    def encode_coded(
+        self,
+        tokens: Tokens,
+        starts: Starts,
+        text: bytes,
+        intervals: Intervals | None,
+        progress: Progress = lambda tokens, bits: None,
+    ) -> Chunk:
+        """What the network makes of tokens uint16[N] that decode to `text`.
+
+        `intervals`: what `self.intervals` gave. Without them the lanes are coded in lockstep.
+        """
+        layout, coder = Layout(len(tokens), starts), Coder()
+        if intervals is None:
+            self._in_lockstep(coder, layout, tokens, True, progress)
+        else:
+            order = layout.order()
+            coder.code_intervals(intervals.starts[order], intervals.stops[order])
+        stream = coder.finish()
+        body = varint(len(tokens)) + _write_starts(starts) + varint(len(stream))
+        body += stream + _checksum_bytes(zlib.crc32(text))
+        return Chunk(body, len(stream), coder.ideal_bits, len(starts))
+
+    def intervals(self, tokens: Tokens, layout: Layout, progress: Progress) -> Intervals | None:
+        """Of tokens uint16[N], all of [0, 2^30) where none is coded; None: lockstep alone has them."""
+        found = self._engine.intervals(tokens, layout)
+        if found is None:
+            return None
+        count = len(tokens)
+        all_of_them = Intervals(
+            np.arange(count), np.zeros(count, np.int64), np.full(count, TOTAL, np.int64)
+        )
+        done, bits = 0, 0.0
+        for part in found:
+            all_of_them.starts[part.positions] = part.starts
+            all_of_them.stops[part.positions] = part.stops
+            done, bits = done + len(part.positions), bits + float(part.lengths.sum())
+            progress(done, bits)
+        return all_of_them
 
     def decode(self, chunk: Written, progress: Progress) -> list[bytes]:
         """The documents of a chunk. Raises BadInput when they are not those that were encoded."""
-        if chunk.tokens == 0:
-            return chunk.documents
+        return self.decode_coded(chunk.coded, progress) if chunk.coded else chunk.documents
+
+    def decode_coded(self, chunk: Coded, progress: Progress) -> list[bytes]:
+        """The same for what the network coded. Raises BadInput."""
         tokens = np.zeros(chunk.tokens, np.uint16)
         tokens[chunk.starts.positions] = self.tokenizer.bos_id  # lanes inside write over it
         coder = Coder(chunk.stream)
@@ -219,20 +265,6 @@ class Codec:
                 "made in floating point and this machine computes other probabilities than that one"
             )
         return text
-
-    def _encode(self, coder: Coder, layout: Layout, tokens: Tokens, progress: Progress) -> None:
-        found = self._engine.intervals(tokens, layout)
-        if found is None:
-            self._in_lockstep(coder, layout, tokens, True, progress)
-            return
-        starts, stops = np.zeros((2, len(tokens)), np.int64)
-        done, bits = 0, 0.0
-        for part in found:
-            starts[part.positions], stops[part.positions] = part.starts, part.stops
-            done, bits = done + len(part.positions), bits + float(part.lengths.sum())
-            progress(done, bits)
-        order = layout.order()
-        coder.code_intervals(starts[order], stops[order])
 
     def _in_lockstep(
         self, coder: Coder, layout: Layout, tokens: Tokens, encode: bool, progress: Progress

@@ -1,32 +1,27 @@
 """Any file ↔ a smaller one, without loss, with an artifact's model: the .fwz format.
 
 Files are read and written a chunk at a time, so that they may be larger than memory, or pipes. A
-file that the model cannot shorten grows by at most 24 bytes and 8 per chunk of CHUNK_BYTES.
+file that nothing can shorten grows by at most 24 bytes and 8 per chunk of CHUNK_BYTES.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
 from fairway.errors import BadInput
 from fairway.pack import artifact
-from fairway.prove.codec import Codec, Reader, Source, Tokens, framed, read_chunk
+from fairway.prove import pieces
+from fairway.prove.codec import Codec, Reader, Source, framed
 from fairway.prove.guard import Guard, computing
+from fairway.prove.pieces import Report
 from fairway.recipe import Arithmetic
-from fairway.text.tokenizer import Tokenizer
 
-MAGIC, VERSION = b"FWZ", 2
-CHUNK_BYTES = 2_000_000  # under 2^21, so that a stored chunk's length takes 3 bytes
-LANES = 128  # at most: one per 8,192 tokens of a chunk, which is one document
+MAGIC, VERSION = b"FWZ", 3
+CHUNK_BYTES = pieces.MAX_CHUNK_BYTES
 _CPU, _CUDA, _EXACT = 0, 1, 2  # how probabilities are computed
 _HASH_BYTES = 4  # of artifact, environment and logits each: enough to refuse with a sentence
-_END = b"\0\0"  # what stands for a chunk after the last
-
-Report = Callable[[int], None]  # told how many bytes of the text are done
 
 
 class Target(Protocol):
@@ -47,18 +42,12 @@ def compress(
         def parts() -> Iterator[bytes]:
             yield _header(opened.sha256, guard)
             done = 0
-            while piece := _read_full(source, CHUNK_BYTES):
-                tokens = _tokens(codec.tokenizer, piece)
-                share = len(piece) / len(tokens)
+            while text := _read_full(source, CHUNK_BYTES):
                 before = done
-
-                def progress(tokens: int, bits: float) -> None:
-                    report(before + int(tokens * share))  # noqa: B023 (called at once)
-
-                yield codec.encode(tokens, [piece], LANES, progress).body
-                done += len(piece)
+                yield pieces.encode(codec, text, lambda more: report(before + more))  # noqa: B023
+                done += len(text)
                 report(done)
-            yield _END
+            yield pieces.end()
 
         for part in framed(parts()):
             target.write(part)
@@ -97,10 +86,10 @@ def decompress(model: Path, source: Source, target: Target, report: Report) -> N
         while True:
             count += 1
             reader.enter(f"chunk {count} of the compressed file")
-            chunk = read_chunk(reader)
+            chunk = pieces.read(reader)
             if chunk is None:
                 break
-            text = b"".join(codec.decode(chunk, lambda tokens, bits: None))
+            text = pieces.decode(codec, chunk)
             target.write(text)
             done += len(text)
             report(done)
@@ -117,16 +106,8 @@ def _header(sha256: str, guard: Guard | None) -> bytes:
 
 def _read_full(source: Source, count: int) -> bytes:
     """So many bytes, fewer only at the end: a pipe gives what it has."""
-    pieces = []
-    while count and (piece := source.read(count)):
-        pieces.append(piece)
-        count -= len(piece)
-    return b"".join(pieces)
-
-
-def _tokens(tokenizer: Tokenizer, piece: bytes) -> Tokens:
-    """BOS and the tokens of a piece; BOS alone where the tokenizer cannot write it at all."""
-    try:
-        return tokenizer.encode_documents([piece])
-    except BadInput:  # the challenge's tokenizers refuse invalid UTF-8: the piece is stored
-        return np.array([tokenizer.bos_id], np.uint16)
+    parts = []
+    while count and (part := source.read(count)):
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)

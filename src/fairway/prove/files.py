@@ -18,7 +18,8 @@ from fairway.course import replacing
 from fairway.errors import BadInput
 from fairway.pack.artifact import MAGIC
 from fairway.prove.codec import Source
-from fairway.prove.compress import Report, Target
+from fairway.prove.compress import Target
+from fairway.prove.pieces import Report
 from fairway.results import FileResult
 
 SUFFIX = ".fwz"

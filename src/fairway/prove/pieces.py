@@ -1,0 +1,252 @@
+"""A chunk of a compressed file: pieces of it, each coded by the network or by brotli.
+
+A network that learned prose codes prose far better than a general compressor does, and program
+text, tables or noise worse. So every piece goes to the one that charges less. What the network
+charges is known before anything is written, from the pass that computes the probabilities: each of
+its pieces is a document and a lane of its own, so that no other piece changes its charge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+
+import brotli
+import numpy as np
+
+from fairway.errors import BadInput
+from fairway.predict.lanes import Layout, Longs, Starts, documents_of
+from fairway.predict.predictor import Intervals
+from fairway.prove.codec import Codec, Coded, Reader, Tokens, read_coded, varint
+from fairway.text.tokenizer import Tokenizer
+
+MAX_CHUNK_BYTES = 2_000_000  # under 2^21, so that a stored chunk's length takes 3 bytes
+PIECE_BYTES = 1 << 15  # about as many tokens of prose as a lane is long elsewhere
+_END, _STORED, _FIRST_GROUP = 0, 1, 2  # what a chunk begins with; k >= 2: k - 1 groups
+_GENERAL_QUALITY, _PRICING_QUALITY, _WINDOW_BITS = 11, 9, 24
+# Bits per byte by brotli between which the network is asked: below, no small network is better;
+# above, nothing is.
+_ASK_FROM, _ASK_TO = 1.5, 7.8
+# A piece whose first tokens cost so many times what brotli asks for the piece is not asked further.
+_PROBE_TOKENS, _HOPELESS = 512, 2.0
+_PIECE_OVERHEAD_BYTES = 4  # of a piece that the network codes: its lane, and a group at times
+
+Report = Callable[[int], None]  # told how many bytes of the chunk are done
+Group = tuple[int, int]  # bytes by brotli, then documents by the network
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One chunk as it was read; its checksum is right."""
+
+    name: str
+    groups: list[Group]
+    general: bytes  # brotli, or the chunk itself when there are no groups
+    coded: Coded | None
+
+
+@dataclass(frozen=True)
+class _Charged:
+    """The pieces that the network was asked about."""
+
+    tokens: Tokens  # of all of them, each after a BOS
+    intervals: Intervals | None  # of all tokens; None: only lockstep gives them
+    pieces: list[int]
+    charges: list[float]  # bytes
+
+
+def end() -> bytes:
+    return varint(_END)
+
+
+def encode(codec: Codec, text: bytes, report: Report) -> bytes:
+    """The shortest of the ways to write a text of 1 to MAX_CHUNK_BYTES. Raises BadInput."""
+    pieces = list(cut(text))
+    general = _general_charges(pieces)
+    charged = _ask(codec, pieces, general, report)
+    chosen = {
+        i for i, charge in zip(charged.pieces, charged.charges, strict=True) if charge < general[i]
+    }
+    bodies = [varint(_STORED) + varint(len(text)) + text]
+    if chosen:
+        bodies.append(_body(codec, pieces, chosen, charged))
+    if len(chosen) < len(pieces) or charged.intervals is None:
+        bodies.append(_body(codec, pieces, set(), charged))
+    return min(bodies, key=len)
+
+
+def cut(text: bytes) -> Iterator[bytes]:
+    """Pieces of PIECE_BYTES and up to 3 more, as no character of UTF-8 is cut in two."""
+    start = 0
+    while start < len(text):
+        stop = last = start + PIECE_BYTES
+        while stop < min(last + 3, len(text)) and text[stop] & 0xC0 == 0x80:
+            stop += 1
+        yield text[start:stop]
+        start = stop
+
+
+def read(reader: Reader) -> Chunk | None:
+    """The next chunk; None for the mark of the end. Raises BadInput."""
+    kind = reader.varint()
+    if kind == _END:
+        reader.check()
+        return None
+    if kind == _STORED:
+        stored = reader.take(_at_most(reader, MAX_CHUNK_BYTES))
+        reader.check()
+        return Chunk(reader.what, [], stored, None)
+    if kind - _STORED > MAX_CHUNK_BYTES:
+        raise reader.bad(f"claims {kind - _STORED} groups of pieces")
+    groups = [
+        (_at_most(reader, MAX_CHUNK_BYTES), _at_most(reader, MAX_CHUNK_BYTES))
+        for _ in range(kind - _STORED)
+    ]
+    general_bytes, documents = (sum(column) for column in zip(*groups, strict=True))
+    if general_bytes > MAX_CHUNK_BYTES:
+        raise reader.bad(f"claims {general_bytes} bytes")
+    general = reader.take(reader.varint()) if general_bytes else b""
+    # Every token but a BOS writes a byte at least.
+    coded = read_coded(reader, MAX_CHUNK_BYTES + documents) if documents else None
+    reader.check()
+    return Chunk(reader.what, groups, general, coded)
+
+
+def decode(codec: Codec, chunk: Chunk) -> bytes:
+    """The text of a chunk. Raises BadInput when it is not what was encoded."""
+    if not chunk.groups:
+        return chunk.general
+    general_bytes, documents = (sum(column) for column in zip(*chunk.groups, strict=True))
+    general = _unpack(chunk.general, general_bytes, chunk.name) if general_bytes else b""
+    found = codec.decode_coded(chunk.coded, lambda tokens, bits: None) if chunk.coded else []
+    if len(found) != documents or general_bytes + sum(map(len, found)) > MAX_CHUNK_BYTES:
+        raise BadInput(f"{chunk.name} decodes to more or less than it claims: it is damaged")
+    text, place, document = [], 0, 0
+    for by_brotli, by_network in chunk.groups:
+        text.append(general[place : place + by_brotli])
+        text += found[document : document + by_network]
+        place, document = place + by_brotli, document + by_network
+    return b"".join(text)
+
+
+def _at_most(reader: Reader, limit: int) -> int:
+    value = reader.varint()
+    if value > limit:
+        raise reader.bad(f"claims {value} bytes or pieces")
+    return value
+
+
+def _general_charges(pieces: list[bytes]) -> list[int]:
+    """Bytes that brotli adds for each piece after those before it."""
+    packer = brotli.Compressor(quality=_PRICING_QUALITY, lgwin=_WINDOW_BITS)
+    return [len(packer.process(piece)) + len(packer.flush()) for piece in pieces]
+
+
+def _ask(codec: Codec, pieces: list[bytes], general: list[int], report: Report) -> _Charged:
+    """What the network charges for the pieces that it may code better.
+
+    In floating point that is not known before they are coded: then it counts as nothing.
+    """
+    asked: dict[int, Tokens] = {}
+    for i, piece in enumerate(pieces):
+        worth = _ASK_FROM < 8 * general[i] / len(piece) < _ASK_TO or len(pieces) == 1
+        if worth and (found := _tokens(codec.tokenizer, piece)) is not None:
+            asked[i] = found
+    rates = [general[i] / len(pieces[i]) for i in asked]
+    hopeful = _hopeful(codec, list(asked.values()), rates)
+    asked = {i: tokens for hope, (i, tokens) in zip(hopeful, asked.items(), strict=True) if hope}
+    if not asked:
+        return _Charged(np.zeros(0, np.uint16), None, [], [])
+    joined = np.concatenate(list(asked.values()))
+    starts = _starts(codec, joined)
+    share = sum(len(pieces[i]) for i in asked) / len(joined)
+    intervals = codec.intervals(
+        joined, Layout(len(joined), starts), lambda done, bits: report(int(done * share))
+    )
+    if intervals is None:
+        return _Charged(joined, None, list(asked), [0.0] * len(asked))
+    charges = np.add.reduceat(intervals.lengths, starts.positions) / 8 + _PIECE_OVERHEAD_BYTES
+    return _Charged(joined, intervals, list(asked), charges.tolist())
+
+
+def _hopeful(codec: Codec, tokens: list[Tokens], rates: list[float]) -> list[bool]:
+    """Whether the first tokens of pieces cost little enough, next to brotli's bytes per byte."""
+    probes = [found[:_PROBE_TOKENS] for found in tokens]
+    if all(len(found) <= _PROBE_TOKENS for found in tokens):
+        return [True] * len(tokens)  # a probe would be all there is
+    joined = np.concatenate(probes)
+    starts = _starts(codec, joined)
+    found = codec.intervals(joined, Layout(len(joined), starts), lambda done, bits: None)
+    if found is None:
+        return [True] * len(tokens)
+    spent = np.add.reduceat(found.lengths, starts.positions) / 8
+    written = np.array([codec.tokenizer.byte_lengths(probe).sum() for probe in probes])
+    hopeful: list[bool] = (spent < _HOPELESS * np.array(rates) * written).tolist()
+    return hopeful
+
+
+def _tokens(tokenizer: Tokenizer, piece: bytes) -> Tokens | None:
+    """BOS and the tokens of a piece; None where they do not decode to it."""
+    try:
+        found = tokenizer.encode_documents([piece])
+    except BadInput:  # the challenge's tokenizers refuse invalid UTF-8
+        return None
+    return found if tokenizer.decode(found) == [piece] else None
+
+
+def _starts(codec: Codec, tokens: Tokens) -> Starts:
+    """A lane per document."""
+    positions = documents_of(tokens, codec.tokenizer.bos_id)
+    return Starts(positions, np.zeros(len(positions), bool))
+
+
+def _body(codec: Codec, pieces: list[bytes], chosen: set[int], charged: _Charged) -> bytes:
+    """A chunk whose pieces `chosen` are coded by the network, and the others by brotli."""
+    groups = _groups(pieces, chosen)
+    body = varint(_FIRST_GROUP - 1 + len(groups)) + b"".join(varint(n) for g in groups for n in g)
+    if len(chosen) < len(pieces):
+        general = b"".join(piece for i, piece in enumerate(pieces) if i not in chosen)
+        packed = brotli.compress(general, quality=_GENERAL_QUALITY, lgwin=_WINDOW_BITS)
+        body += varint(len(packed)) + packed
+    if chosen:
+        edges = [*_starts(codec, charged.tokens).positions.tolist(), len(charged.tokens)]
+        kept: Longs = np.concatenate(
+            [
+                np.arange(first, last)
+                for i, (first, last) in zip(charged.pieces, pairwise(edges), strict=True)
+                if i in chosen
+            ]
+        )
+        tokens = charged.tokens[kept]
+        intervals = charged.intervals and charged.intervals.at(kept)
+        text = b"".join(pieces[i] for i in sorted(chosen))
+        body += codec.encode_coded(tokens, _starts(codec, tokens), text, intervals).body
+    return body
+
+
+def _groups(pieces: list[bytes], chosen: set[int]) -> list[Group]:
+    """Runs of pieces by brotli, each with the run by the network that follows it."""
+    groups: list[Group] = []
+    for by_network, run in groupby(range(len(pieces)), lambda i: i in chosen):
+        found = list(run)
+        if not by_network:
+            groups.append((sum(len(pieces[i]) for i in found), 0))
+        elif groups:
+            groups[-1] = (groups[-1][0], len(found))
+        else:
+            groups.append((0, len(found)))
+    return groups
+
+
+def _unpack(packed: bytes, count: int, name: str) -> bytes:
+    """Exactly so many bytes out of a whole brotli stream. Raises BadInput."""
+    unpacker = brotli.Decompressor()
+    try:
+        # A limit of one more: what would write it is noticed, and takes no memory.
+        text = unpacker.process(packed, output_buffer_limit=count + 1)
+    except brotli.error:
+        raise BadInput(f"{name} holds no brotli stream where it should: it is damaged") from None
+    if len(text) != count or not unpacker.is_finished():
+        raise BadInput(f"{name} unpacks to more or less than it claims: it is damaged")
+    return bytes(text)
