@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import struct
+import sys
 import time
 from pathlib import Path
 from types import ModuleType
@@ -40,6 +41,7 @@ def _mutations() -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 

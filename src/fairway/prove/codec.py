@@ -231,7 +231,7 @@ class Codec:
         return Chunk(body, len(stream), coder.ideal_bits, len(starts))
 
     def intervals(self, tokens: Tokens, layout: Layout, progress: Progress) -> Intervals | None:
-        """Of tokens uint16[N], all of [0, 2^30) where none is coded; None: lockstep alone has them."""
+        """Of tokens uint16[N], [0, 2^30) where none is coded; None: only lockstep gives them."""
         found = self._engine.intervals(tokens, layout)
         if found is None:
             return None

@@ -28,8 +28,8 @@ _GENERAL_QUALITY, _PRICING_QUALITY, _WINDOW_BITS = 11, 9, 24
 # Bits per byte by brotli between which the network is asked: below, no small network is better;
 # above, nothing is.
 _ASK_FROM, _ASK_TO = 1.5, 7.8
-# A piece whose first tokens cost so many times what brotli asks for the piece is not asked further.
-_PROBE_TOKENS, _HOPELESS = 512, 2.0
+# A piece whose samples cost so many times what brotli charges for it is not asked further.
+_SAMPLES, _SAMPLE_TOKENS, _HOPELESS = 8, 128, 2.0
 _PIECE_OVERHEAD_BYTES = 4  # of a piece that the network codes: its lane, and a group at times
 
 Report = Callable[[int], None]  # told how many bytes of the chunk are done
@@ -107,8 +107,8 @@ def read(reader: Reader) -> Chunk | None:
     if general_bytes > MAX_CHUNK_BYTES:
         raise reader.bad(f"claims {general_bytes} bytes")
     general = reader.take(reader.varint()) if general_bytes else b""
-    # Every token but a BOS writes a byte at least.
-    coded = read_coded(reader, MAX_CHUNK_BYTES + documents) if documents else None
+    # A token writes a byte at least, but for a BOS and, of some tokenizers, the one after it.
+    coded = read_coded(reader, MAX_CHUNK_BYTES + 2 * documents) if documents else None
     reader.check()
     return Chunk(reader.what, groups, general, coded)
 
@@ -171,19 +171,27 @@ def _ask(codec: Codec, pieces: list[bytes], general: list[int], report: Report) 
 
 
 def _hopeful(codec: Codec, tokens: list[Tokens], rates: list[float]) -> list[bool]:
-    """Whether the first tokens of pieces cost little enough, next to brotli's bytes per byte."""
-    probes = [found[:_PROBE_TOKENS] for found in tokens]
-    if all(len(found) <= _PROBE_TOKENS for found in tokens):
-        return [True] * len(tokens)  # a probe would be all there is
-    joined = np.concatenate(probes)
+    """Whether samples of pieces cost little enough, next to brotli's bytes per byte."""
+    if all(len(found) <= 2 * _SAMPLES * _SAMPLE_TOKENS for found in tokens):
+        return [True] * len(tokens)  # samples would be most of it
+    samples = [_sampled(found) for found in tokens]
+    joined = np.concatenate(samples)
     starts = _starts(codec, joined)
     found = codec.intervals(joined, Layout(len(joined), starts), lambda done, bits: None)
     if found is None:
         return [True] * len(tokens)
-    spent = np.add.reduceat(found.lengths, starts.positions) / 8
-    written = np.array([codec.tokenizer.byte_lengths(probe).sum() for probe in probes])
+    firsts = np.cumsum([0, *(len(sample) for sample in samples[:-1])])
+    spent = np.add.reduceat(found.lengths, firsts) / 8
+    written = np.add.reduceat(codec.tokenizer.byte_lengths(joined), firsts)
     hopeful: list[bool] = (spent < _HOPELESS * np.array(rates) * written).tolist()
     return hopeful
+
+
+def _sampled(tokens: Tokens) -> Tokens:
+    """Some runs of a piece's tokens, each after its BOS."""
+    edges = range(1, len(tokens), -(-len(tokens) // _SAMPLES))
+    runs = [tokens[edge : edge + _SAMPLE_TOKENS] for edge in edges]
+    return np.concatenate([part for run in runs for part in (tokens[:1], run)])
 
 
 def _tokens(tokenizer: Tokenizer, piece: bytes) -> Tokens | None:
