@@ -149,6 +149,8 @@ def group(*numbers):
         (group(2, 0, 1 << 40), "claims 1099511627776 bytes or pieces"),
         (group(3, 1_500_000, 0, 1_500_000, 0), "claims 3000000 bytes"),
         (group(2, 0, 1, 1 << 22), "claims 4194304 tokens"),
+        (group(2, 0, 1, 9, 1, 1 << 40), "claims a stream of 1099511627776 bytes for 9 tokens"),
+        (group(2, 9, 0, 1 << 40), "claims 1099511627776 bytes or pieces"),
         (group(2, 9, 0, 3) + b"abc", "no brotli stream|more or less"),
         (group(2, 9, 0, len(ZEROS)) + ZEROS, "unpacks to more or less"),
         (group(2, 2_000_000, 0, len(ZEROS)) + ZEROS, "unpacks to more or less"),

@@ -175,7 +175,10 @@ def read_coded(reader: Reader, most_tokens: int) -> Coded:
     if not 0 < tokens <= most_tokens:
         raise reader.bad(f"claims {tokens} tokens")
     starts = _read_starts(reader, tokens)
-    stream = reader.take(reader.varint())
+    stream_bytes = reader.varint()
+    if stream_bytes > 4 * tokens + 8:  # a token takes 30 bits at most
+        raise reader.bad(f"claims a stream of {stream_bytes} bytes for {tokens} tokens")
+    stream = reader.take(stream_bytes)
     return Coded(reader.what, tokens, starts, stream, reader.take(_CRC_BYTES))
 
 

@@ -106,7 +106,7 @@ def read(reader: Reader) -> Chunk | None:
     general_bytes, documents = (sum(column) for column in zip(*groups, strict=True))
     if general_bytes > MAX_CHUNK_BYTES:
         raise reader.bad(f"claims {general_bytes} bytes")
-    general = reader.take(reader.varint()) if general_bytes else b""
+    general = reader.take(_at_most(reader, 2 * MAX_CHUNK_BYTES)) if general_bytes else b""
     # A token writes a byte at least, but for a BOS and, of some tokenizers, the one after it.
     coded = read_coded(reader, MAX_CHUNK_BYTES + 2 * documents) if documents else None
     reader.check()
