@@ -115,8 +115,9 @@ def test_a_span_stops_at_documents_if_the_model_does(aware):
     ]
 
 
-def test_slices_are_for_training_alone():
-    mask = torch.ones(1, 1, 4, 4, dtype=torch.bool).tril()
-    assert "sliced" in for_windows(mask, None, torch.float32).__qualname__
+def test_a_cpu_takes_slices_unless_their_weights_would_fill_memory():
+    mask = torch.ones(1, 1, 1025, 1025, dtype=torch.bool).tril()
+    assert "library" in for_windows(mask, None, torch.float32).__qualname__
+    assert "sliced" in for_windows(mask[..., :9, :9], None, torch.float32).__qualname__
     with torch.no_grad():
-        assert "library" in for_windows(mask, None, torch.float32).__qualname__
+        assert "sliced" in for_windows(mask, None, torch.float32).__qualname__

@@ -18,7 +18,7 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """softmax(q·kᵀ/√h, where it may look)·v: q [B, H, S, h], k and v [B, G, n, h] → [B, H, S, h]."""
 
 _SLICE = 64  # queries at once on a CPU: their scores stay in its cache
-_LONGEST_SLICED = 1024  # tokens; the weights that the backward pass needs grow with the square
+_LONGEST_SLICED = 1024  # tokens; what is kept for the backward pass grows with the square
 
 
 def for_windows(mask: Tensor, starts: Tensor | None, dtype: torch.dtype) -> Attend:
@@ -28,8 +28,8 @@ def for_windows(mask: Tensor, starts: Tensor | None, dtype: torch.dtype) -> Atte
     a query sees all before it.
     """
     if mask.device.type == "cpu":
-        short = mask.shape[-1] <= _LONGEST_SLICED
-        return sliced(mask, dtype) if short and torch.is_grad_enabled() else library(mask)
+        long = torch.is_grad_enabled() and mask.shape[-1] > _LONGEST_SLICED
+        return library(mask) if long else sliced(mask, dtype)
     if starts is None:
         return flash3() or library(None)
     # Uncompiled, FlexAttention would hold all scores of a layer at once.
@@ -91,7 +91,7 @@ def flash3() -> Attend | None:
 
 
 def sliced(mask: Tensor, dtype: torch.dtype) -> Attend:
-    """For training on a CPU: see `_SlicedAttention`."""
+    """For a CPU: see `_SlicedAttention`."""
     bias = torch.zeros(mask[:, 0].shape, dtype=dtype).masked_fill_(~mask[:, 0], -math.inf)
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -124,7 +124,8 @@ class _SlicedAttention(torch.autograd.Function):
             shaped += bias[:, None, None, first:last, :last]
             weight = scores.softmax(-1)
             y[:, :, :, first:last] = (weight @ values[:, :last]).view(B, G, -1, last - first, h)
-            weights.append(weight)
+            if any(ctx.needs_input_grad):
+                weights.append(weight)
         ctx.save_for_backward(q, k, v, *weights)
         return y.view(q.shape)
 
