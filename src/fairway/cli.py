@@ -22,6 +22,7 @@ from fairway.errors import BadInput, Interrupted
 
 if TYPE_CHECKING:
     from fairway.course import Run
+    from fairway.publish.report import Table
     from fairway.recipe import Recipe
     from fairway.results import Result
 
@@ -65,7 +66,9 @@ Text = Annotated[Path | None, typer.Option(metavar="FILE", help="Instead of the 
 Force = Annotated[str, typer.Option(metavar="VERB", help="Redo it and all that depends on it.")]
 
 
-def command(function: Callable[..., Any]) -> Callable[..., None]:
+def command(
+    function: Callable[..., Any], settings: dict[str, Any] | None = None
+) -> Callable[..., None]:
     """Register a command, and give it `--json`, `--debug` and the exit codes.
 
     The function returns what `--json` prints: a Result, results by name, or None. A result with a
@@ -102,7 +105,7 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
     parameters = [*signature(function).parameters.values(), *extra]
     run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
-    app.command()(run)
+    app.command(context_settings=settings)(run)
     return run
 
 
@@ -239,20 +242,50 @@ def play(
     sets: Sets = None,
     force: Force = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run.")] = False,
+    seeds: Annotated[
+        str, typer.Option(metavar="1,2,3", help="One run per seed: folder OUT-SEED each.")
+    ] = "",
 ) -> "dict[str, Result] | None":
     """The whole course for a recipe; what is finished and unchanged is skipped."""
     from fairway.course import STAGES
 
-    loaded, run = _load(recipe, out, sets)
     if force and force not in STAGES:
         raise BadInput(f"--force {force}: no such verb; choose one of {', '.join(STAGES)}")
+    jobs = _of_seeds(recipe, out, sets, seeds) if seeds else [("", *_load(recipe, out, sets))]
     if dry_run:
         from fairway import console, plan
 
-        steps = plan.plan(loaded, run, force)
-        console.table(f"{loaded.name} in {run.path}", plan.COLUMNS, plan.rows(steps))
+        for _, loaded, run in jobs:
+            steps = plan.plan(loaded, run, force)
+            console.table(f"{loaded.name} in {run.path}", plan.COLUMNS, plan.rows(steps))
         return None
-    return _course(loaded, run, force)
+    results: dict[str, Result] = {}
+    for name, loaded, run in jobs:
+        results |= {name + verb: r for verb, r in _course(loaded, run, force).items()}
+    if len(jobs) > 1:
+        _show_seeds([run for _, _, run in jobs])
+    return results
+
+
+def _of_seeds(
+    recipe: str, out: Path | None, sets: list[str] | None, seeds: str
+) -> "list[tuple[str, Recipe, Run]]":
+    """A recipe and a run folder per seed, beside each other, so that they share their data."""
+    words = [word.strip() for word in seeds.split(",")]
+    if not all(word.isdecimal() for word in words) or len(set(words)) < len(words):
+        raise BadInput(f"--seeds {seeds}: give different whole numbers, as in 1337,42,2025")
+    jobs = []
+    for word in words:
+        loaded, run = _load(recipe, out, [*(sets or []), f"train.seed={word}"])
+        folder = run.path.with_name(f"{run.path.name}-{word}")
+        jobs.append((f"{word}.", loaded, type(run)(folder)))
+    return jobs
+
+
+def _show_seeds(runs: "list[Run]") -> None:
+    from fairway.publish import report
+
+    _print([report.seeds_table(runs)])
 
 
 def _course(recipe: "Recipe", run: "Run", force: str = "") -> "dict[str, Result]":
@@ -530,11 +563,36 @@ def report(
         console.say(f"report: {page}")
 
 
-def _show_tables(run: "Run") -> None:
+@functools.partial(command, settings={"ignore_unknown_options": True})
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN... --against RUN...")],
+    claim: Annotated[
+        float, typer.Option(min=0.0, metavar="NATS", help="The gain claimed, per token.")
+    ] = 0.005,
+    output: Output = None,
+) -> "Result":
+    """Are runs better than others? Tests over seeds, in bits per byte and in nats per token."""
     from fairway import console
+    from fairway.publish import compare, report
+
+    found = compare.compare(*compare.split(runs), claim)
+    _print(compare.tables(found))
+    if output:
+        report.write_comparison(found, compare.tables(found), output)
+        console.say(f"page: {output}")
+    return found
+
+
+def _show_tables(run: "Run") -> None:
     from fairway.publish import report
 
-    for table in report.tables(run):
+    _print(report.tables(run))
+
+
+def _print(tables: "list[Table]") -> None:
+    from fairway import console
+
+    for table in tables:
         console.table(table.title, table.columns, table.rows)
         console.say(table.note + "\n")
 

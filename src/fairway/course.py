@@ -39,7 +39,7 @@ STAGES: dict[str, Stage] = {
     "data": Stage(("data",), None, 1),
     "train": Stage(("model", "optim", "train"), "data", 2),
     "pack": Stage(("pack",), "train", 2),
-    "score": Stage(("adapt", "score"), "pack", 1),
+    "score": Stage(("adapt", "score"), "pack", 2),
     "prove": Stage(("adapt", "prove"), "pack", 2),
     "verify": Stage((), "prove", 1),
 }
@@ -73,6 +73,7 @@ class Run:
         self.prove_checkpoint = self.path / "prove.partial"
         self.prove_learned = self.path / "prove.learned"  # what an adapting network has become
         self.score_learned = self.path / "score.learned"
+        self.score_documents = self.path / "score_documents.npy"
         self.baselines = self.path / "baselines.json"
         self.report = self.path / "report.html"
         self.data_root = self.path.parent / "data"

@@ -132,6 +132,57 @@ class VerifyResult(Result):
         return "" if self.verified else f"the proof does not hold: {self.reason}"
 
 
+class Measured(BaseModel):
+    """A mean, its standard error, its two-sided confidence interval and a one-sided p."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mean: float
+    standard_error: float
+    low: float
+    high: float
+    p: float
+
+
+class Gain(BaseModel):
+    """By how much runs are better than others, in one unit; positive is better."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    unit: Literal["bits per byte", "nats per token"]
+    claim: float  # the gain that is claimed, in this unit
+    paired: Measured | None  # over pairs of runs with one seed; None where seeds differ
+    paired_claim_p: float | None  # of the hypothesis that the gain is at most the claim
+    welch: Measured | None  # None with fewer than two runs on a side
+    welch_claim_p: float | None
+    documents: Measured | None  # of one pair of runs; None where there is more than one
+    sd: float | None  # of one run, within both sides
+    power: float | None  # of Welch's test, for the claimed gain with the seeds at hand
+    seeds_needed: int | None  # a side, for the claimed gain; None where the spread is unknown
+    pairs_needed: int | None  # the same for the paired test
+
+
+class Side(BaseModel):
+    """One side of a comparison, in the order of the seeds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    names: list[str]
+    seeds: list[int]
+    bpb: list[float]
+    nats_per_token: list[float]
+    tokens: int
+    text_bytes: int
+
+
+class CompareResult(Result):
+    runs: Side
+    against: Side
+    confidence: float
+    alpha: float
+    gains: list[Gain]  # in bits per byte; in nats per token too where both count the same tokens
+
+
 class FileResult(Result):
     """Of compress and decompress."""
 

@@ -71,6 +71,22 @@ def gains(rows: Sequence[tuple[str, float, float]], label: str) -> str:
         return _svg(figure)
 
 
+def spread(groups: Mapping[str, Sequence[float]], label: str) -> str:
+    """A row of points per group, one per run, and a bar at their mean."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(4.6, 0.9 + 0.45 * len(groups)), layout="constrained")
+        axes = figure.subplots()
+        for row, values in enumerate(groups.values()):
+            axes.plot(values, [row] * len(values), "o", color=_LINE, alpha=0.7, ms=5)
+            axes.plot([sum(values) / len(values)], [row], "|", color=_LINE, ms=22, mew=2)
+        axes.set_yticks(range(len(groups)), list(groups))
+        axes.set_ylim(len(groups) - 0.4, -0.6)
+        axes.ticklabel_format(axis="x", useOffset=False)
+        axes.locator_params(axis="x", nbins=4)
+        axes.set_xlabel(label)
+        return _svg(figure)
+
+
 def _svg(figure: Figure) -> str:
     """The <svg> element: no XML prologue, no ids but those that are referred to, page ink."""
     file = io.StringIO()

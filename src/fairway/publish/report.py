@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from math import sqrt
 from pathlib import Path
 from string import Template
 from typing import TypeVar
@@ -15,6 +17,7 @@ from fairway.errors import BadInput
 from fairway.publish import compressors, pictures
 from fairway.results import (
     VERBS,
+    CompareResult,
     DataResult,
     PackResult,
     ProveResult,
@@ -96,6 +99,30 @@ def tables(run: Run) -> list[Table]:
     return made
 
 
+def seeds_table(runs: Sequence[Run]) -> Table:
+    """Bits per byte of runs that differ in the seed, their mean and its 95 % interval."""
+    from fairway.publish import significance
+
+    found = [Results(run) for run in runs]
+    rows, means, intervals = [], [], []
+    for label, key in (("scored", "score"), ("proved", "prove")):
+        values = [r.bpb for r in (getattr(results, key) for results in found) if r]
+        if len(values) < len(runs):
+            continue
+        estimate = significance.paired(values)
+        rows.append((label, [_bpb(value) for value in values]))
+        means.append(f"{estimate.mean:.4f} ± {_sd(estimate.standard_error, len(values)):.4f}")
+        intervals.append(f"{estimate.low:.4f} to {estimate.high:.4f}")
+    body = [[run.path.name, *(cells[i] for _, cells in rows)] for i, run in enumerate(runs)]
+    body += [["mean ± sd", *means], ["95 % interval", *intervals]]
+    note = "sd: of one run; the interval is of the mean over seeds, by Student's t."
+    return Table("Bits per byte over seeds", ["run", *(label for label, _ in rows)], body, note)
+
+
+def _sd(standard_error: float, count: int) -> float:
+    return standard_error * sqrt(count)
+
+
 def _course_table(found: Results) -> Table:
     rows = []
     if found.data:
@@ -164,16 +191,39 @@ def write(run: Run) -> Path:
     found = Results(run)
     if found.train is None:
         raise BadInput(f"{run.path} has no finished 'train' yet: there is nothing to report on")
-    shown = [_figure(*picture) for picture in _pictures(run, found)]
-    page = _PAGE.substitute(
-        title=escape(str(run.path.name)),
-        headline=escape(_headline(found)),
-        figures="\n".join(shown),
-        tables="\n".join(_table(table) for table in tables(run)),
-        details=_details("Recipe", run.recipe) + _details("Machine and versions", run.env),
-    )
+    details = _details("Recipe", run.recipe) + _details("Machine and versions", run.env)
+    page = _page(run.path.name, _headline(found), _pictures(run, found), tables(run), details)
     write_atomic(run.report, page.encode())
     return run.report
+
+
+def _page(
+    title: str,
+    headline: str,
+    figures: Sequence[tuple[str, str]],
+    shown: Sequence[Table],
+    details: str = "",
+) -> str:
+    return _PAGE.substitute(
+        title=escape(title),
+        headline=escape(headline),
+        figures="\n".join(_figure(*picture) for picture in figures),
+        tables="\n".join(_table(table) for table in shown),
+        details=details,
+    )
+
+
+def write_comparison(found: CompareResult, shown: Sequence[Table], file: Path) -> None:
+    """One self-contained page about a comparison. Raises OSError."""
+    sides = (found.runs, found.against)
+    points = {side.names[0] + ("…" if side.names[1:] else ""): side.bpb for side in sides}
+    picture = ("Every run, and the mean of its side", pictures.spread(points, "bits per byte"))
+    gain = found.gains[0]
+    best = gain.paired or gain.welch or gain.documents
+    headline = "One run a side says nothing about seeds"
+    if best:
+        headline = f"{best.mean:+.5f} bits per byte better, p = {best.p:.2g}"
+    write_atomic(file, _page("Comparison", headline, [picture], shown).encode())
 
 
 def _headline(found: Results) -> str:

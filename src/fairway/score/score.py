@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fairway import console, world
-from fairway.course import Run
+from fairway.course import Run, replacing
 from fairway.errors import BadInput, Interrupted
 from fairway.model.cache import Cache
 from fairway.model.gpt import GPT
@@ -59,6 +59,7 @@ def score(recipe: Recipe, run: Run, text: Path | None = None) -> ScoreResult:
         return finished
     here, began = world.start(), time.perf_counter()
     how, arithmetic = recipe.adapt, methods.arithmetic(recipe.adapt, recipe.score.arithmetic)
+    documents = _Documents(subject)
     kept: _Kept | None = None
     if arithmetic == "exact":
         engine = ExactEngine(opened, torch.get_num_threads(), here.device)
@@ -73,9 +74,9 @@ def score(recipe: Recipe, run: Run, text: Path | None = None) -> ScoreResult:
             shared = here if recipe.score.protocol == "rolling" else adapt.ALONE
             learner = adapt.Learner(model, how, len(subject.tokens), shared)
             about = " ".join((stamp, subject.text_sha256, opened.sha256))
-            kept = _Kept(place.score_learned, about, learner, here.is_main)
+            kept = _Kept(place.score_learned, about, learner, documents, here.is_main)
             charged = kept.charges(subject.tokens, recipe.score)
-    nats = _total(charged, subject, recipe.score.limit_s, kept)
+    nats = _total(charged, subject, documents, recipe.score.limit_s, kept)
     count = len(subject.tokens) - 1
     result = ScoreResult(
         stamp=stamp,
@@ -92,13 +93,35 @@ def score(recipe: Recipe, run: Run, text: Path | None = None) -> ScoreResult:
     )
     if here.is_main:
         place.path.mkdir(parents=True, exist_ok=True)
+        documents.save(place.score_documents)
         place.finish("score", result)
         place.score_learned.unlink(missing_ok=True)
     return result
 
 
+class _Documents:
+    """What each document of a text costs; a token belongs to the document that it is in."""
+
+    def __init__(self, subject: texts.Text) -> None:
+        self._starts, self._lengths = subject.starts, subject.lengths
+        self.nats = torch.zeros(len(subject.starts), dtype=torch.float64)
+
+    def add(self, positions: NDArray[np.int64], nats: NDArray[np.float64]) -> None:
+        where = np.searchsorted(self._starts, positions, side="right") - 1
+        self.nats += torch.from_numpy(np.bincount(where, nats, len(self._starts)))
+
+    def save(self, path: Path) -> None:
+        """float64[D, 2]: nats and bytes of each document."""
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.save(file, np.stack([self.nats.numpy(), self._lengths], axis=1))
+
+
 def _total(
-    charged: Charges, subject: texts.Text, limit_s: float, kept: _Kept | None = None
+    charged: Charges,
+    subject: texts.Text,
+    documents: _Documents,
+    limit_s: float,
+    kept: _Kept | None = None,
 ) -> float:
     """Sum of all nats, with progress. Raises Interrupted after Ctrl-C, BadInput at the limit."""
     nats, done, before_s = (kept.nats, kept.done, kept.seconds) if kept else (0.0, 0, 0.0)
@@ -112,6 +135,7 @@ def _total(
     with console.ctrl_c() as stop_asked, console.track("score", tokens, "tokens") as task:
         for positions, charged_nats in charged:
             nats += float(charged_nats.sum())
+            documents.add(positions, charged_nats)
             done += len(positions)
             task.update(done, bpb=so_far())
             if stop_asked():
@@ -122,7 +146,9 @@ def _total(
                     f"score.limit_s is {limit_s:g} s: by then {done:,} of {tokens:,} tokens were "
                     f"scored, at {so_far()} bits per byte; raise it or choose a cheaper protocol"
                 )
-    nats, done = kept.all_of(nats, done) if kept else (nats, done)
+    if kept:
+        nats, done = kept.all_of(nats, done)
+        documents.nats = kept.all_documents()
     if done != tokens:
         raise AssertionError(f"{done} of {tokens} tokens were charged")
     return nats
@@ -134,9 +160,17 @@ class _Kept:
     Processes that share a score each have the totals of their own lanes.
     """
 
-    def __init__(self, path: Path, about: str, learner: adapt.Learner, writes: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        about: str,
+        learner: adapt.Learner,
+        documents: _Documents,
+        writes: bool,
+    ) -> None:
         """about: what the totals depend on; those of something else are not taken up."""
         self._path, self._about, self._learner, self._writes = path, about, learner, writes
+        self._documents = documents
         self._skip, self.nats, self.done, self.seconds = 0, 0.0, 0, 0.0
         if path.exists():
             tensors, note = checkpoint.load(path)
@@ -144,6 +178,7 @@ class _Kept:
                 learner.restore(tensors)
                 self._skip, self.seconds = note["done"], note["seconds"]
                 if learner.world.is_main:
+                    documents.nats += tensors["documents"]
                     self.nats, self.done = note["nats"], note["done"]
         self._began = self._saved = time.perf_counter()
 
@@ -163,12 +198,18 @@ class _Kept:
         nats, done = self._learner.world.sum_(sums).tolist()
         return nats, int(done)
 
+    def all_documents(self) -> Tensor:
+        """Nats of each document, float64[D], the sums over all processes."""
+        nats = self._documents.nats.to(self._learner.device, copy=True)
+        return self._learner.world.sum_(nats).cpu()
+
     def _save(self, nats: float, done: int) -> None:
         self._saved = time.perf_counter()
         seconds = self.seconds + self._saved - self._began
         note = {"about": self._about, "nats": nats, "done": done, "seconds": seconds}
+        tensors = {**self._learner.snapshot(), "documents": self.all_documents()}
         if self._writes:
-            checkpoint.save(self._path, self._learner.snapshot(), note)
+            checkpoint.save(self._path, tensors, note)
 
 
 def charges(model: GPT, tokens: NDArray[np.uint16], how: Score) -> Charges:

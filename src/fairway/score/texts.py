@@ -31,6 +31,8 @@ class Text:
     text_bytes: int
     text_sha256: str
     lengths_sha256: str
+    starts: NDArray[np.int64]  # [D] of the documents, in tokens
+    lengths: NDArray[np.int64]  # [D] of the documents, in bytes
 
 
 def load(recipe: Recipe, run: Run, tokenizer: Tokenizer, file: Path | None) -> Text:
@@ -68,11 +70,19 @@ def _encoded(file: Path, text_field: str, tokenizer: Tokenizer) -> NDArray[np.ui
 def describe(tokens: NDArray[np.uint16], tokenizer: Tokenizer) -> Text:
     """Hashes and length of what the tokens decode to."""
     digest = Digest()
-    starts = documents_of(tokens, tokenizer.bos_id)[::_DOCUMENTS_AT_ONCE]
-    for part in np.split(tokens, starts[1:]):
+    starts, lengths = documents_of(tokens, tokenizer.bos_id), []
+    for part in np.split(tokens, starts[::_DOCUMENTS_AT_ONCE][1:]):
         for document in tokenizer.decode(part):
             digest.update(document)
-    return Text(tokens, digest.text_bytes, digest.text_sha256, digest.lengths_sha256)
+            lengths.append(len(document))
+    return Text(
+        tokens,
+        digest.text_bytes,
+        digest.text_sha256,
+        digest.lengths_sha256,
+        starts,
+        np.array(lengths, np.int64),
+    )
 
 
 class Digest:
