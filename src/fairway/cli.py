@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fairway.course import Run
     from fairway.publish.report import Table
     from fairway.recipe import Recipe
-    from fairway.results import Result
+    from fairway.results import CheckResult, Result
 
 app = typer.Typer(
     help="Train a language model under a byte budget; prove its score with a file that decodes.",
@@ -581,6 +581,43 @@ def compare(
         report.write_comparison(found, compare.tables(found), output)
         console.say(f"page: {output}")
     return found
+
+
+@command
+def submit(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs of several seeds.")],
+    out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("submission"),
+    author: Annotated[str, typer.Option(help="Your name.")] = "",
+    github: Annotated[str, typer.Option(metavar="ID", help="Your GitHub name.")] = "",
+    title: Annotated[str, typer.Option(help="Default: the recipe's name.")] = "",
+    only_check: Annotated[
+        bool, typer.Option("--check", help="RUN is a submission folder: check it.")
+    ] = False,
+) -> "Result":
+    """Write runs as a submission to the challenge, or check any submission folder."""
+    from fairway import console
+    from fairway.publish import checks, submission
+
+    if only_check:
+        if len(runs) != 1:
+            raise BadInput("give one folder: fairway submit --check FOLDER")
+        found = checks.check(runs[0])
+        _show_findings(found)
+        return found
+    result = submission.submit(runs, out, author, github, title)
+    _show_findings(result.check)
+    console.say(
+        f"submission: {result.folder}, {result.val_bpb:.4f} bits per byte over seeds "
+        f"{result.seeds}, train_gpt.py has {result.bundle_bytes:,} bytes"
+    )
+    return result
+
+
+def _show_findings(found: "CheckResult") -> None:
+    from fairway import console
+
+    rows = [[f"{f.rule}: {f.evidence}", f.verdict] for f in found.findings]
+    console.table(f"Checks of {found.folder}", ["rule", "holds"], rows)
 
 
 def _show_tables(run: "Run") -> None:

@@ -183,6 +183,40 @@ class CompareResult(Result):
     gains: list[Gain]  # in bits per byte; in nats per token too where both count the same tokens
 
 
+class Finding(BaseModel):
+    """What one rule says about a submission folder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rule: str
+    verdict: Literal["yes", "no", "unknown"]
+    evidence: str  # one sentence
+
+
+class CheckResult(Result):
+    """Of submit --check."""
+
+    folder: str
+    findings: list[Finding]
+
+    @property
+    def complaint(self) -> str:
+        failed = [f.evidence for f in self.findings if f.verdict == "no"]
+        return f"{len(failed)} of {len(self.findings)} checks failed" if failed else ""
+
+
+class SubmitResult(Result):
+    folder: str
+    bundle_bytes: int
+    seeds: list[int]
+    val_bpb: float  # mean over seeds, of the scores
+    check: CheckResult
+
+    @property
+    def complaint(self) -> str:
+        return self.check.complaint
+
+
 class FileResult(Result):
     """Of compress and decompress."""
 

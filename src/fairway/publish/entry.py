@@ -1,0 +1,98 @@
+"""What a bundle runs: the whole course of its recipe, or the check of what lies beside it.
+
+    python train_gpt.py --out runs/mine [--seed 42] [--set data.path=FOLDER]
+    python train_gpt.py --check
+
+Under torchrun the first form trains on all processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from fairway import console, world
+from fairway.course import Run
+from fairway.errors import BadInput, Interrupted
+from fairway.pack.pack import pack
+from fairway.prove.proof import decode, prove, verify
+from fairway.publish import trainlog
+from fairway.recipe import Recipe, load
+from fairway.score.score import score
+from fairway.text.prepare import prepare
+from fairway.train.loop import train
+
+
+def main(recipe: str, script: str) -> int:
+    """Returns the exit code: 0 good, 1 the verdict is no, 2 bad input."""
+    parser = argparse.ArgumentParser(prog=f"python {Path(script).name}")
+    parser.add_argument("--out", type=Path, default=Path("run"), help="run folder")
+    parser.add_argument("--seed", help="of the training run; default: the recipe's")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--check", action="store_true", help="decode the proofs in seed*/")
+    given = parser.parse_args()
+    seed = [] if given.seed is None else [f"train.seed={given.seed}"]
+    try:
+        if given.check:
+            return check(Path(script).resolve().parent)
+        return course(load(recipe, [*given.set, *seed]), Run(given.out), Path(script))
+    except BadInput as error:
+        console.error(str(error))
+        return 2
+    except (Interrupted, KeyboardInterrupt):
+        return 130
+
+
+def course(recipe: Recipe, run: Run, script: Path) -> int:
+    """Every verb in order; the log, in the challenge's words, in RUN/train.log and on stdout."""
+    if os.environ.get("RANK", "0") != "0":  # another rank of torchrun: it shares only training
+        console.silence()
+        here = world.start()
+        here.barrier()
+        train(recipe, run)
+        return 0
+    with run.lock():
+        run.create(recipe)
+        prepare(recipe, run)
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            world.start().barrier()
+        train(recipe, run)
+        pack(recipe, run)
+        score(recipe, run)
+        prove(recipe, run)
+        verdict = verify(recipe, run)
+        text = trainlog.text(recipe, run, script.stat().st_size)
+        (run.path / "train.log").write_text(text, "utf-8")
+    print(text, end="")
+    return 0 if verdict.verified else 1
+
+
+def check(folder: Path) -> int:
+    """Decode the proof of every seed, with its artifact alone, and compare with its results."""
+    seeds = sorted(folder.glob("seed*/prove.json"))
+    if not seeds:
+        raise BadInput(f"{folder} holds no folder seed* with results, so there is nothing to check")
+    good = True
+    for results in seeds:
+        claimed = json.loads(results.read_text("utf-8"))
+        with tempfile.TemporaryDirectory() as out:
+            proof = results.parent / "val.fwp"
+            try:
+                found = decode(results.parent / "model.fairway", proof, Path(out, "text"))
+            except BadInput as error:
+                print(f"{results.parent.name}: NOT verified: {error}")
+                good = False
+                continue
+        bpb = 8 * proof.stat().st_size / found.text_bytes
+        same = (bpb, found.text_sha256) == (claimed["bpb"], claimed["text_sha256"])
+        good = good and same
+        verdict = "verified" if same else f"NOT verified, {claimed['bpb']:.8f} is claimed"
+        print(
+            f"{results.parent.name}: {bpb:.8f} bits per byte, {found.text_bytes} bytes, {verdict}"
+        )
+    sys.stdout.flush()
+    return 0 if good else 1
