@@ -59,7 +59,7 @@ def check(folder: Path) -> CheckResult:
     source = script.read_text("utf-8", "replace") if script else ""
     names = sorted(f for f in folder.iterdir() if f.suffix in (".log", ".txt"))
     logs = [_read(f, source) for f in names if f.name != "requirements.txt"]
-    logs = [log for log in logs if log.scores or log.total_bytes]
+    logs = _distinct([log for log in logs if log.scores or log.total_bytes])
     claims, problems = _claims(folder / "submission.json")
     findings = [
         *_files(folder, script, logs),
@@ -92,6 +92,14 @@ def _list(problems: list[str]) -> str:
 def _script(folder: Path) -> Path | None:
     scripts = sorted(folder.glob("train_gpt*.py"), key=lambda f: (f.name != "train_gpt.py", f.name))
     return scripts[0] if scripts else None
+
+
+def _distinct(logs: list[Log]) -> list[Log]:
+    """Without copies of a log under a second name."""
+    kept: dict[tuple[object, ...], Log] = {}
+    for log in logs:
+        kept.setdefault((log.seed, log.total_bytes, log.train_s, *log.scores), log)
+    return list(kept.values())
 
 
 def _claims(file: Path) -> tuple[dict[str, Any], list[str]]:

@@ -1,0 +1,73 @@
+"""The single script: what is in it, and that it works where nothing else can be seen."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+from fairway.course import Run
+from fairway.publish import bundle
+from fairway.recipe import load
+
+
+@pytest.fixture(scope="module")
+def script():
+    return bundle.bundle(load("tiny"))
+
+
+def test_the_script_of_pr264_is_small():
+    assert len(bundle.bundle(load("pr264"))) < 60_000
+
+
+def test_the_script_is_one_valid_source(script, tmp_path):
+    assert not {b"\0", b"\r"} & {script[i : i + 1] for i in range(len(script))}
+    ast.parse(script)
+    assert script == bundle.bundle(load("tiny"))
+
+
+@pytest.mark.parametrize("data", [bytes(range(256)) * 3, b"\\0'\n\r\0001\\'"])
+def test_any_bytes_survive_in_the_literal(data):
+    source = b"# coding: latin-1\nx='" + bundle._escaped(data) + b"'.encode('latin-1')"
+    names = {}
+    exec(compile(source, "x", "exec"), names)
+    assert names["x"] == data
+
+
+def test_only_what_the_recipe_uses():
+    paths = dict(bundle._sources(load("pr264")))
+    assert "fairway/publish/entry.py" in paths
+    assert not any("matplotlib" in source for source in paths.values())
+    assert "not in this bundle" in paths["fairway/text/corpus.py"]
+    assert "not in this bundle" not in paths["fairway/text/shards.py"]
+    assert "fairway/cli.py" not in paths
+
+
+def test_the_script_trains_scores_and_proves_alone(script, tmp_path):
+    file = tmp_path / "train_gpt.py"
+    file.write_bytes(script)
+    sets = ["--set", "train.steps=4", "--set", "data.train_bytes=40000"]
+    arguments = ["--out", "run", "--seed", "7", *sets, "--set", "data.vocab_size=300"]
+    done = bundle.run_apart(file, arguments, tmp_path, timeout_s=280)
+    assert done.returncode == 0, done.stderr
+    run = Run(tmp_path / "run")
+    assert run.need("verify").verified
+    assert run.need("train").seed == 7
+    assert f"Code size: {len(script)} bytes" in done.stdout
+    assert done.stdout == (run.path / "train.log").read_text("utf-8")
+    assert f"val_bpb:{run.need('score').bpb:.8f}" in done.stdout
+
+
+def test_a_script_that_reads_the_source_tree_is_stopped(tmp_path):
+    file = tmp_path / "peek.py"
+    file.write_text(
+        f"import subprocess, sys\nsys.path.insert(0, {str(bundle._ROOT.parent)!r})\n"
+        "if sys.argv[1] == 'here': import fairway.errors\n"
+        "else: sys.exit(subprocess.call([sys.executable, __file__, 'here']))\n"
+    )
+    for where in ("here", "child"):
+        done = bundle.run_apart(file, [where], tmp_path)
+        assert done.returncode != 0
+        assert "the bundle opened" in done.stderr
+    plain = subprocess.run([sys.executable, str(file), "here"], capture_output=True)
+    assert plain.returncode == 0
