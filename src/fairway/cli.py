@@ -305,11 +305,46 @@ def _course(recipe: "Recipe", run: "Run", force: str = "") -> "dict[str, Result]
 
 
 @command
-def data(recipe: RecipeName, out: Out = None, sets: Sets = None) -> "Result":
-    """Documents to tokens: corpus, split, tokenizer, shards."""
+def data(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A recipe; or fineweb, fineweb-raw: download.")
+    ],
+    out: Out = None,
+    sets: Sets = None,
+    variant: Annotated[str, typer.Option(help="Of fineweb: sp1024, sp8192.")] = "sp1024",
+    shards: Annotated[
+        int, typer.Option(min=0, help="To download, for training: fineweb: files of 100 M tokens.")
+    ] = 1,
+    processes: Annotated[int, typer.Option(min=1, help="Of fineweb-raw.")] = 2,
+) -> "Result":
+    """Documents to tokens: corpus, split, tokenizer, shards. Or FineWeb from the Hub to disk."""
+    if recipe in ("fineweb", "fineweb-raw"):
+        return _download(recipe, out or Path("data"), variant, shards, processes)
     loaded, run = _load(recipe, out, sets)
     with _opened(loaded, run):
         return _perform("data", loaded, run)
+
+
+def _download(name: str, out: Path, variant: str, shards: int, processes: int) -> "Result":
+    from fairway import console
+    from fairway.results import FetchResult
+    from fairway.text import fineweb
+
+    if name == "fineweb":
+        path, tokenizer = fineweb.shards(variant, out, shards)
+        files = sorted(path.glob("*.bin"))
+        source = f"--set data.source=shards --set data.path={path} --set data.tokenizer={tokenizer}"
+    else:
+        path, tokenizer = fineweb.documents(out, shards, processes), None
+        files = sorted(path.glob("*.jsonl.zst"))
+        source = f"--set data.source=files --set data.path={path}"
+    console.say(f"{len(files)} files in {path}; for a recipe: {source}")
+    return FetchResult(
+        path=str(path),
+        tokenizer=str(tokenizer or ""),
+        shards=len(files),
+        size_bytes=sum(file.stat().st_size for file in files),
+    )
 
 
 @command

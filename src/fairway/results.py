@@ -217,6 +217,15 @@ class SubmitResult(Result):
         return self.check.complaint
 
 
+class FetchResult(Result):
+    """Of data fineweb and fineweb-raw."""
+
+    path: str  # of the shards or documents: data.path
+    tokenizer: str  # data.tokenizer; empty for documents
+    shards: int
+    size_bytes: int
+
+
 class FileResult(Result):
     """Of compress and decompress."""
 
