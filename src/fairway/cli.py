@@ -586,11 +586,17 @@ def fit(
 @command
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+    output: Output = None,
 ) -> None:
-    """Write each run's tables and one self-contained page, RUN/report.html."""
+    """Write each run's tables and one self-contained page, RUN/report.html; -o: one for all."""
     from fairway import console
     from fairway.course import Run
     from fairway.publish import report
+
+    if output:
+        report.write_many([Run(folder) for folder in runs], output)
+        console.say(f"report: {output}")
+        return
 
     for folder in runs:
         page = report.write(Run(folder))
@@ -646,6 +652,31 @@ def submit(
         f"{result.seeds}, train_gpt.py has {result.bundle_bytes:,} bytes"
     )
     return result
+
+
+@command
+def export(artifact: ArtifactFile, output: Output = None) -> None:
+    """Write an artifact as safetensors, with its configuration and tokenizer (-o FOLDER)."""
+    from fairway import console
+    from fairway.publish import export
+
+    folder = output or artifact.with_name("export")
+    export.export(artifact, folder)
+    console.say(f"exported to {folder}")
+
+
+@command
+def push(
+    run: RunFolder,
+    repository: Annotated[str, typer.Argument(metavar="USER/NAME", help="On the Hub.")],
+    private: Annotated[bool, typer.Option("--private", help="For your eyes only.")] = False,
+) -> None:
+    """Upload a run's artifact, proof and export to the Hugging Face Hub, with a card."""
+    from fairway import console
+    from fairway.course import Run
+    from fairway.publish import export
+
+    console.say(f"pushed: {export.push(Run(run), repository, private)}")
 
 
 def _show_findings(found: "CheckResult") -> None:

@@ -3,6 +3,7 @@
 import bz2
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pytest
@@ -128,3 +129,17 @@ def test_pictures_take_the_ink_of_the_page_and_stay_the_same():
     assert "currentColor" in svg
     assert "#010203" not in svg
     assert re.search(r">2\.0<", svg)
+
+
+def test_one_page_for_several_runs(tiny, tmp_path, fairway):
+    other = Run(shutil.copytree(tiny.path, tiny.path.with_name("other")))
+    page = tmp_path / "all.html"
+    code, _, err = fairway("report", tiny.path, other.path, "-o", page)
+    assert code == 0, err
+    text = page.read_text("utf-8")
+    found = Page(text)
+    assert found.open == []
+    assert found.loads == []
+    assert found.counts["svg"] == 3
+    assert "Bits per byte over seeds" in text
+    assert "other: The course" in text

@@ -26,7 +26,9 @@ def submitted(finished_tiny, tmp_path_factory):
 
 @pytest.fixture
 def folder(submitted, tmp_path):
-    return shutil.copytree(submitted[0], tmp_path / "folder")
+    """A copy without the proofs, which take long to decode."""
+    ignored = shutil.ignore_patterns("seed[0-9]")
+    return shutil.copytree(submitted[0], tmp_path / "folder", ignore=ignored)
 
 
 def verdicts(folder):
@@ -80,8 +82,8 @@ def replaced(folder, before, after, name="train_seed2.log"):
 @pytest.mark.parametrize(
     ("before", "after", "rule", "evidence"),
     [
-        ("Total submission size fairway: ", "Total submission size fairway: 99",
-         "size <= 16,000,000", "train_seed2.log states 99"),
+        ("Total submission size fairway: ", "Total submission size fairway: 9999",
+         "size <= 16,000,000", "train_seed2.log states 9"),
         ("Code size: ", "Code size: 1", "code's size", "the logs count"),
         (" train_time:", " train_time:999", "training <= 600 s", "train_seed2.log"),
         ("eval_time:", "eval_time:999999", "evaluation <= 600 s", "train_seed2.log"),
@@ -98,14 +100,15 @@ def test_logs_that_break_a_rule_are_found(folder, before, after, rule, evidence)
     assert evidence in found.evidence
 
 
-def test_missing_files_and_damaged_proofs_are_found(folder):
+def test_missing_files_and_damaged_proofs_are_found(folder, submitted):
+    for name in ("seed1", "seed2"):
+        shutil.copytree(submitted[0] / name, folder / name)
     (folder / "README.md").unlink()
     (folder / "helper.py").write_text("x = 1\n")
     proof = folder / "seed1" / "val.fwp"
     data = bytearray(proof.read_bytes())
     data[-20] ^= 1
     proof.write_bytes(data)
-    shutil.copy(folder / "seed3" / "model.fairway", folder / "seed2" / "other.fairway")
     (folder / "train_gpt.py").write_text("def broken(:\n")
     found = verdicts(folder)
     assert "README.md" in found["files"].evidence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from math import sqrt
 from pathlib import Path
@@ -211,6 +211,32 @@ def _page(
         tables="\n".join(_table(table) for table in shown),
         details=details,
     )
+
+
+def write_many(runs: Sequence[Run], file: Path) -> None:
+    """One self-contained page about several runs. Raises BadInput where one is not trained."""
+    for run in runs:
+        run.need("train")
+    points = {run.path.name: [r.prove.bpb] for run in runs if (r := Results(run)).prove}
+    figures = [("Bits per byte, proved", pictures.spread(points, "bits per byte"))]
+    figures += [
+        (f"Training of {run.path.name}", pictures.training(lines))
+        for run in runs
+        if (lines := _read_metrics(run.metrics))
+    ]
+    headlines = [f"{run.path.name}: {_headline(Results(run))}" for run in runs]
+    shown = [seeds_table(runs)] if len(points) > 1 else []
+    for run in runs:
+        shown += [replace(table, title=f"{run.path.name}: {table.title}") for table in tables(run)]
+    details = "".join(_details(f"Recipe of {run.path.name}", run.recipe) for run in runs)
+    page = _page(
+        f"{len(runs)} runs",
+        ". ".join(headlines),
+        figures if points else figures[1:],
+        shown,
+        details,
+    )
+    write_atomic(file, page.encode())
 
 
 def write_comparison(found: CompareResult, shown: Sequence[Table], file: Path) -> None:

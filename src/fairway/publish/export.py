@@ -1,0 +1,140 @@
+"""An artifact as safetensors, and on the Hugging Face Hub with a card made of results.
+
+A folder: model.safetensors (float32, the network's own names), config.json, tokenizer.fwt, and
+model.fairway, which all of them come from.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from string import Template
+
+import safetensors.torch
+import torch
+
+from fairway import console
+from fairway.course import Run, replacing, write_atomic
+from fairway.errors import BadInput
+from fairway.model.gpt import GPT
+from fairway.pack import artifact
+from fairway.publish.report import Results, tables
+from fairway.recipe import Model
+from fairway.text.tokenizer import Tokenizer
+
+_WEIGHTS, _CONFIG, _TOKENIZER = "model.safetensors", "config.json", "tokenizer.fwt"
+
+
+def export(source: Path, folder: Path) -> None:
+    """Write the artifact `source` into `folder`. Raises BadInput."""
+    opened = artifact.read(source)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "model": opened.model.model_dump(),
+        "vocab_size": opened.tokenizer.vocab_size,
+        "bos_id": opened.tokenizer.bos_id,
+        "artifact_sha256": opened.sha256,
+    }
+    with replacing(folder / _WEIGHTS) as temporary:
+        safetensors.torch.save_file(opened.state, temporary, {"format": "pt"})
+    write_atomic(folder / _CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    write_atomic(folder / _TOKENIZER, opened.tokenizer.to_bytes())
+
+
+def load(folder: Path) -> tuple[GPT, Tokenizer]:
+    """The network, in float32 on the CPU, and the tokenizer of an exported folder.
+
+    Raises BadInput when a file is missing or its tensors are not those of the configuration.
+    """
+    try:
+        config = json.loads((folder / _CONFIG).read_text("utf-8"))
+        state = safetensors.torch.load_file(folder / _WEIGHTS)
+        tokenizer = Tokenizer.from_bytes((folder / _TOKENIZER).read_bytes())
+        with torch.device("meta"):
+            shape = Model.model_validate(config["model"])
+            model = GPT(shape, config["vocab_size"], config["bos_id"])
+        model.load_state_dict(state, assign=True)
+    except (OSError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
+        raise BadInput(f"{folder} is no exported model: {error}") from None
+    return model, tokenizer
+
+
+def push(run: Run, repository: str, private: bool = False) -> str:
+    """Upload a run's artifact, its proof and its export to the Hub; returns the page's address.
+
+    Raises BadInput when the run is not proved, or the Hub refuses.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    run.need("prove")
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        export(run.artifact, folder)
+        shutil.copy(run.artifact, folder)
+        shutil.copy(run.proof_file, folder)
+        (folder / "README.md").write_text(card(run, repository), "utf-8")
+        try:
+            made = HfApi().create_repo(repository, private=private, exist_ok=True)
+            console.say(f"uploading to {made}")
+            HfApi().upload_folder(
+                repo_id=repository, folder_path=folder, commit_message=f"{run.path.name}, proved"
+            )
+        except HfHubHTTPError as error:
+            status = error.response.status_code
+            raise BadInput(
+                f"the Hub refused {repository} ({status}): check the name, and hf auth login"
+            ) from None
+    return str(made)
+
+
+def card(run: Run, repository: str) -> str:
+    """The model card, from results."""
+    found = Results(run)
+    if not (found.prove and found.train and found.pack and found.data):
+        raise BadInput(f"{run.path} is not proved yet: run fairway prove on it")
+    course = tables(run)[0]
+    lines = [course.columns, ["---"] * len(course.columns), *course.rows]
+    verified = bool(found.verify and found.verify.verified)
+    return _CARD.substitute(
+        name=repository.rpartition("/")[2],
+        bpb=f"{found.prove.bpb:.4f}",
+        proved="proved and decoded by a separate process" if verified else "proved, not verified",
+        size=f"{found.pack.artifact_bytes:,}",
+        parameters=f"{found.train.parameters:,}",
+        vocabulary=found.data.vocab_size,
+        tokens=f"{found.train.tokens:,}",
+        text_bytes=f"{found.prove.text_bytes:,}",
+        sha256=found.prove.text_sha256,
+        table="\n".join("| " + " | ".join(cells) + " |" for cells in lines),
+    )
+
+
+_CARD = Template("""---
+library_name: fairway
+tags: [fairway, bits-per-byte, compression]
+---
+
+# $name
+
+A language model in one file of $size bytes: **$bpb bits per byte**, $proved.
+
+$parameters parameters, $vocabulary tokens in the vocabulary, trained on $tokens tokens. The text:
+$text_bytes bytes, SHA-256 `$sha256`.
+
+$table
+
+```python
+import fairway
+
+model = fairway.load("model.fairway")
+print(model.logprobs("a text").bits_per_byte)
+print(model.generate("Once"))
+small = model.compress(b"any bytes")
+```
+
+`val.fwp` is the validation text as a file that model.fairway alone decodes: its length is the
+score. It does not show that the model was not trained on the text.
+""")
