@@ -24,7 +24,8 @@ WITH_COMMANDS = [page for page in PAGES if commands(page)]
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: page.name)
 def test_the_commands_of_a_page_run(page, finished_tiny, tmp_path, fairway, monkeypatch):
     shutil.copytree(finished_tiny.parent / "data", tmp_path / "runs" / "data")
-    shutil.copytree(finished_tiny, tmp_path / "runs" / "demo")
+    for name in ("demo", "entry-1337"):
+        shutil.copytree(finished_tiny, tmp_path / "runs" / name)
     (tmp_path / "letter.txt").write_text("Dear reader,\n\nthis is a letter.\n")
     monkeypatch.chdir(tmp_path)
     for command in commands(page):

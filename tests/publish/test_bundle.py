@@ -26,9 +26,11 @@ def test_the_script_is_one_valid_source(script, tmp_path):
     assert script == bundle.bundle(load("tiny"))
 
 
-@pytest.mark.parametrize("data", [bytes(range(256)) * 3, b"\\0'\n\r\0001\\'"])
+@pytest.mark.parametrize(
+    "data", [bytes(range(256)) * 3, b"\\0'\n\r\0001\\'", b"'''''''", b"\0008\0"]
+)
 def test_any_bytes_survive_in_the_literal(data):
-    source = b"# coding: latin-1\nx='" + bundle._escaped(data) + b"'.encode('latin-1')"
+    source = b"# coding: latin-1\nx='''" + bundle._escaped(data) + b"'''.encode('latin-1')"
     names = {}
     exec(compile(source, "x", "exec"), names)
     assert names["x"] == data

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import lzma
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,7 @@ _LOADER = """# coding: latin-1
 # Fairway {version}, recipe {name}. python {file} --help; the source: see README.md.
 import atexit,lzma,os,shutil,sys,tempfile
 h=tempfile.mkdtemp();atexit.register(shutil.rmtree,h,True)
-p=lzma.decompress('{payload}'.encode('latin-1'),lzma.FORMAT_RAW,None,{filters}).decode().split('\\0')
+p=lzma.decompress('''{payload}'''.encode('latin-1'),lzma.FORMAT_RAW,None,{filters}).decode().split('\\0')
 for n,t in zip(p[::2],p[1::2]):
     f=os.path.join(h,n);os.makedirs(os.path.dirname(f),exist_ok=True);open(f,'w',encoding='utf-8').write(t)
 sys.path.insert(0,h)
@@ -42,7 +43,6 @@ if __name__=='__main__':
     from fairway.publish.entry import main
     sys.exit(main({name!r},__file__))
 """
-_ESCAPES = {b"\\": b"\\\\", b"'": b"\\'", b"\n": b"\\n", b"\r": b"\\r", b"\0": b"\\x00"}
 _GUARD = """import sys
 def hook(event, arguments, source={source!r}):
     if event == "open" and isinstance(arguments[0], str) and arguments[0].startswith(source):
@@ -53,7 +53,7 @@ sys.addaudithook(hook)
 
 def bundle(recipe: Recipe, file: str = "train_gpt.py") -> bytes:
     """The script, whose length is what counts as code."""
-    files = {path: _minified(source) for path, source in _sources(recipe)}
+    files = _shaken({path: _minified(source) for path, source in _sources(recipe)})
     files[f"fairway/recipes/{recipe.name}.toml"] = dumps(recipe)
     packed = lzma.compress(
         "\0".join(part for item in files.items() for part in item).encode(),
@@ -71,11 +71,12 @@ def bundle(recipe: Recipe, file: str = "train_gpt.py") -> bytes:
 
 
 def _escaped(data: bytes) -> bytes:
-    """Bytes as the inside of a string literal in a latin-1 source: 2.7 % longer, where base85
+    """Bytes as the inside of a triple-quoted literal in a latin-1 source: 1 % longer, where base85
     takes 25 %."""
-    for raw, escape in _ESCAPES.items():
-        data = data.replace(raw, escape)
-    return data
+    data = data.replace(b"\\", b"\\\\").replace(b"\r", b"\\r")
+    data = re.sub(rb"\0(?=[0-7])", rb"\\000", data).replace(b"\0", b"\\0")
+    data = data.replace(b"'''", b"''\\'")
+    return data[:-1] + b"\\'" if data.endswith(b"'") else data
 
 
 def _sources(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -146,6 +147,65 @@ def _minified(source: str) -> str:
     return python_minifier.minify(
         source, remove_literal_statements=True, hoist_literals=False, remove_annotations=keep
     )
+
+
+# What nothing names ------------------------------------------------------------------------------
+
+
+def _shaken(files: dict[str, str]) -> dict[str, str]:
+    """Minified sources without functions, classes and imports that nothing in them names.
+
+    By name alone, so it keeps too much rather than too little; nothing here is found by a string.
+    """
+    trees = {path: ast.parse(source) for path, source in files.items()}
+    while sum(_drop(path, trees) for path in trees):
+        pass
+    return {path: python_minifier.unparse(tree) for path, tree in trees.items()}
+
+
+def _drop(path: str, trees: dict[str, ast.Module]) -> bool:
+    """Take what nothing names out of one module; whether there was any."""
+    if path == ENTRY.replace(".", "/") + ".py":
+        return False
+    elsewhere = set[str]().union(
+        *(_foreign(s) for p, t in trees.items() if p != path for s in t.body)
+    )
+    body, changed = trees[path].body, False
+    for statement in list(body):
+        others = elsewhere.union(*(_named(s) for s in body if s is not statement))
+        if isinstance(statement, ast.FunctionDef | ast.ClassDef) and statement.name not in others:
+            body.remove(statement)
+            changed = True
+        elif isinstance(statement, ast.ImportFrom) and statement.module != "__future__":
+            bound = [a for a in statement.names if (a.asname or a.name) in others]
+            changed = changed or len(bound) < len(statement.names)
+            statement.names = bound
+            if not bound:
+                body.remove(statement)
+    return changed
+
+
+@cache
+def _named(statement: ast.stmt) -> frozenset[str]:
+    """Names that a statement reads; an import at the top reads none."""
+    if isinstance(statement, ast.Import | ast.ImportFrom):
+        return frozenset()
+    names = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
+    return _foreign(statement) | names
+
+
+def _foreign(statement: ast.stmt) -> frozenset[str]:
+    """Names by which it may reach into other modules: attributes and imports."""
+    if isinstance(statement, ast.ImportFrom):  # may lose names as we go
+        return frozenset(alias.name for alias in statement.names)
+    return _reaches(statement)
+
+
+@cache
+def _reaches(statement: ast.stmt) -> frozenset[str]:
+    nodes = list(ast.walk(statement))
+    attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    return frozenset(attributes | {node.name for node in nodes if isinstance(node, ast.alias)})
 
 
 def run_apart(
