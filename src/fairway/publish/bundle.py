@@ -172,7 +172,7 @@ def _drop(path: str, trees: dict[str, ast.Module]) -> bool:
     )
     body, changed = trees[path].body, False
     for statement in list(body):
-        others = elsewhere.union(*(_named(s) for s in body if s is not statement))
+        others = elsewhere.union({"__getattr__"}, *(_named(s) for s in body if s is not statement))
         if isinstance(statement, ast.FunctionDef | ast.ClassDef) and statement.name not in others:
             body.remove(statement)
             changed = True
