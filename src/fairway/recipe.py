@@ -414,9 +414,9 @@ def _sentence(error: Any) -> str:
     return f"{place + ': ' if place else ''}{error['msg'].removeprefix('Value error, ')}"
 
 
-def dumps(recipe: Recipe) -> str:
-    """The resolved recipe as TOML; `loads(dumps(r)) == r`."""
-    return "\n".join(_table(recipe.model_dump(), "")) + "\n"
+def dumps(recipe: Recipe, defaults: bool = True) -> str:
+    """The resolved recipe as TOML, or only what differs from defaults; `loads(dumps(r)) == r`."""
+    return "\n".join(_table(recipe.model_dump(exclude_defaults=not defaults), "")) + "\n"
 
 
 def _table(tree: dict[str, Any], prefix: str) -> list[str]:

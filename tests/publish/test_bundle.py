@@ -8,7 +8,7 @@ import pytest
 
 from fairway.course import Run
 from fairway.publish import bundle
-from fairway.recipe import load
+from fairway.recipe import dumps, load, loads
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +73,15 @@ def test_a_script_that_reads_the_source_tree_is_stopped(tmp_path):
         assert "the bundle opened" in done.stderr
     plain = subprocess.run([sys.executable, str(file), "here"], capture_output=True)
     assert plain.returncode == 0
+
+
+def test_the_recipe_in_the_script_is_the_recipe():
+    for name in ("tiny", "pr264"):
+        recipe = load(name)
+        assert loads(dumps(recipe, defaults=False)) == recipe
+
+
+def test_requirements_are_what_the_script_imports():
+    names = {line.partition("==")[0] for line in bundle.requirements(load("tiny"))}
+    assert {"torch", "numpy", "numba", "brotli", "zstandard", "pydantic"} <= names
+    assert not {"scipy", "matplotlib", "typer", "python_minifier", "fairway"} & names

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from functools import cache
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import python_minifier
@@ -54,7 +55,7 @@ sys.addaudithook(hook)
 def bundle(recipe: Recipe, file: str = "train_gpt.py") -> bytes:
     """The script, whose length is what counts as code."""
     files = _shaken({path: _minified(source) for path, source in _sources(recipe)})
-    files[f"fairway/recipes/{recipe.name}.toml"] = dumps(recipe)
+    files[f"fairway/recipes/{recipe.name}.toml"] = dumps(recipe, defaults=False)
     packed = lzma.compress(
         "\0".join(part for item in files.items() for part in item).encode(),
         lzma.FORMAT_RAW,
@@ -68,6 +69,17 @@ def bundle(recipe: Recipe, file: str = "train_gpt.py") -> bytes:
         "filters": _FILTERS,
     }
     return head.format(**values).encode() + _escaped(packed) + tail.format(**values).encode()
+
+
+def requirements(recipe: Recipe) -> list[str]:
+    """`name==version` of every distribution that the script imports, as it is installed here."""
+    modules = {
+        name.partition(".")[0] for _, source in _sources(recipe) for name in _imports(source)
+    }
+    modules = modules - sys.stdlib_module_names - {"fairway"} | {"tensorboard"}  # torch imports it
+    installed = packages_distributions()
+    names = {installed[module][0] for module in modules if module in installed}
+    return sorted(f"{name}=={version(name).partition('+')[0]}" for name in names)
 
 
 def _escaped(data: bytes) -> bytes:

@@ -28,11 +28,6 @@ from fairway.publish.report import Results, seeds_table
 from fairway.recipe import Recipe, load
 from fairway.results import VERBS, SubmitResult
 
-# What the script imports; versions are those of this environment.
-_REQUIREMENTS = (
-    "torch", "numpy", "numba", "sentencepiece", "protobuf", "safetensors", "zstandard",
-    "pydantic", "rich", "tensorboard",
-)  # fmt: skip
 _RESULTS = tuple(VERBS)
 
 
@@ -62,7 +57,7 @@ def submit(
             _copy(run, recipe, partial, _seed(results), len(script))
         (partial / "submission.json").write_text(json.dumps(claims, indent=2) + "\n", "utf-8")
         (partial / "README.md").write_text(_readme(recipe, found, claims), "utf-8")
-        pins = "".join(f"{name}=={version(name).partition('+')[0]}\n" for name in _REQUIREMENTS)
+        pins = "".join(f"{line}\n" for line in bundle.requirements(recipe))
         (partial / "requirements.txt").write_text(pins, "utf-8")
         _run_once(partial)
         partial.rename(out)
