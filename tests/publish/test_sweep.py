@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fairway import course
 from fairway.errors import BadInput
@@ -109,14 +107,6 @@ def test_a_grid_is_every_combination() -> None:
         ("optim.matrix_lr=0.01", "model.smear=false"),
         ("optim.matrix_lr=0.02", "model.smear=false"),
     ]
-
-
-@given(st.lists(st.floats(-1, 1), min_size=2, max_size=9))
-def test_paired_is_the_mean_and_its_standard_error(differences: list[float]) -> None:
-    mean, error = sweep.paired(differences)
-    assert mean == pytest.approx(np.mean(differences), abs=1e-12)
-    assert error == pytest.approx(np.std(differences, ddof=1) / len(differences) ** 0.5, abs=1e-12)
-    assert sweep.paired(differences[:1])[1] is None
 
 
 @pytest.mark.parametrize(

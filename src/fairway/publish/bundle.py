@@ -7,7 +7,6 @@ unpacks them into a temporary folder and runs fairway.publish.entry. docs/submit
 from __future__ import annotations
 
 import ast
-import lzma
 import os
 import re
 import subprocess
@@ -18,6 +17,7 @@ from functools import cache
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
+import brotli
 import python_minifier
 
 import fairway
@@ -25,7 +25,6 @@ from fairway.recipe import Recipe, dumps
 
 ENTRY = "fairway.publish.entry"
 _ROOT = Path(fairway.__file__).parent
-_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "pb": 0}]
 _LEFT_OUT = '''"""A part that this recipe does not use."""
 def __getattr__(name):
     if name.startswith("__"): raise AttributeError(name)
@@ -34,9 +33,9 @@ def __getattr__(name):
 '''
 _LOADER = """# coding: latin-1
 # Fairway {version}, recipe {name}. python {file} --help; the source: see README.md.
-import atexit,lzma,os,shutil,sys,tempfile
+import atexit,brotli,os,shutil,sys,tempfile
 h=tempfile.mkdtemp();atexit.register(shutil.rmtree,h,True)
-p=lzma.decompress('''{payload}'''.encode('latin-1'),lzma.FORMAT_RAW,None,{filters}).decode().split('\\0')
+p=brotli.decompress('''{payload}'''.encode('latin-1')).decode().split('\\0')
 for n,t in zip(p[::2],p[1::2]):
     f=os.path.join(h,n);os.makedirs(os.path.dirname(f),exist_ok=True);open(f,'w',encoding='utf-8').write(t)
 sys.path.insert(0,h)
@@ -56,17 +55,13 @@ def bundle(recipe: Recipe, file: str = "train_gpt.py") -> bytes:
     """The script, whose length is what counts as code."""
     files = _shaken({path: _minified(source) for path, source in _sources(recipe)})
     files[f"fairway/recipes/{recipe.name}.toml"] = dumps(recipe, defaults=False)
-    packed = lzma.compress(
-        "\0".join(part for item in files.items() for part in item).encode(),
-        lzma.FORMAT_RAW,
-        filters=_FILTERS,
-    )
+    text = "\0".join(part for item in files.items() for part in item).encode()
+    packed = brotli.compress(text, mode=brotli.MODE_TEXT, quality=11, lgwin=24)
     head, _, tail = _LOADER.partition("{payload}")
     values = {
         "version": fairway.__version__,
         "name": recipe.name,
         "file": file,
-        "filters": _FILTERS,
     }
     return head.format(**values).encode() + _escaped(packed) + tail.format(**values).encode()
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from queue import Queue
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from pydantic import Field, ValidationError
@@ -27,6 +27,7 @@ from fairway import console, course, recipe, world
 from fairway.course import Run, write_atomic
 from fairway.errors import BadInput, Interrupted
 from fairway.publish import pictures
+from fairway.publish.significance import paired
 from fairway.recipe import Recipe, Section
 from fairway.results import DataResult, PackResult, SweepResult, SweepRow, TrainResult
 from fairway.text.prepare import hold_out
@@ -117,12 +118,6 @@ def sweep(table: Table, out: Path, at_once: int = 1) -> SweepResult:
     show(result)
     console.say(f"picture: {out / 'sweep.svg'}")
     return result
-
-
-def paired(differences: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and standard error, s/√n; None for fewer than two differences."""
-    spread = stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else None
-    return fmean(differences), spread
 
 
 def show(result: SweepResult) -> None:
@@ -255,7 +250,9 @@ def _row(row: Row, table: Table, done: dict[tuple[str, int], Job], failed: str) 
     seeds = [s for s in table.seeds if (row.name, s) in done and (BASE, s) in done]
     bpb = [_bpb(done[row.name, seed], table.pack) for seed in seeds]
     base = [_bpb(done[BASE, seed], table.pack) for seed in seeds]
-    gain, error = paired([b - r for b, r in zip(base, bpb, strict=True)]) if seeds else (None, None)
+    gains = [b - r for b, r in zip(base, bpb, strict=True)]
+    gain = fmean(gains) if gains else None
+    error = paired(gains).standard_error if len(gains) > 1 else None
     trained = [_trained(done[row.name, seed]) for seed in seeds]
     sizes = [p.artifact_bytes for s in seeds if (p := _packed(done[row.name, s]))]
     return SweepRow(
