@@ -154,6 +154,19 @@ def test_accumulation_does_not_change_the_result(
     assert (whole - pieces).norm() / whole.norm() < 1e-5
 
 
+def test_two_processes_in_bfloat16_lose_what_one_loses(tiny: course.Run) -> None:
+    sets = ["train.steps=200", "train.dtype=bfloat16"]
+    one = train(load("tiny", sets), again(tiny, "one"))
+    pair = again(tiny, "pair")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    process = start(pair, sets, *launcher)
+    errors = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, errors
+    two = pair.need("train")
+    assert isinstance(two, TrainResult)
+    assert two.val_bpb == pytest.approx(one.val_bpb, rel=2e-3)
+
+
 @pytest.mark.parametrize("fitting", [5, 1, 0])
 def test_rows_that_do_not_fit_memory_are_taken_fewer_at_once(
     tiny: course.Run, monkeypatch: pytest.MonkeyPatch, fitting: int
