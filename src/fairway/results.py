@@ -274,6 +274,46 @@ class SampleResult(Result):
     text: str  # the prompt and what the model added
 
 
+class Evidence(BaseModel):
+    """A token whose charge is not what it must be: position -1 is the whole text."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    position: int
+    before: float  # what it was, or should be
+    after: float
+    cause: int = -1  # the first token that was changed; -1: none
+
+
+class Finding(BaseModel):
+    """One condition: what an audit saw, and what it would have seen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    condition: str
+    verdict: Literal["holds", "broken", "noted"]
+    summary: str
+    evidence: list[Evidence] = []
+    power: str  # what would have been found with probability 0.99
+    picture: str = ""
+
+
+class AuditResult(Result):
+    subject: str  # what was audited
+    valid: bool  # nothing is broken, as far as the findings' power goes
+    findings: list[Finding]
+    order: str  # left-to-right, declared, none; empty where it does not apply
+    tokens: int
+    calls: int
+    seconds: float
+    isolation: str  # what the foreign code was kept from; empty: none ran
+
+    @property
+    def complaint(self) -> str:
+        broken = ", ".join(f.condition for f in self.findings if f.verdict == "broken")
+        return "" if self.valid else f"{self.subject} is not valid: {broken}"
+
+
 VERBS: dict[str, type[Result]] = {
     "data": DataResult,
     "train": TrainResult,

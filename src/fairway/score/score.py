@@ -37,7 +37,7 @@ from fairway.train import checkpoint
 
 _BATCH_TOKENS = {"cpu": 2048, "cuda": 1 << 16}  # positions per pass: activations stay in a cache
 _HEAD_ROWS = 1024  # rows of logits at once
-_LANES = 32  # of rolling, at most
+LANES = 32  # of rolling, at most
 _BLOCK = 128  # tokens of a lane per forward pass
 _KEEP_EVERY_S = 20.0  # at least so long between two states of an adapting score
 
@@ -234,7 +234,7 @@ def exact_charges(engine: ExactEngine, tokens: NDArray[np.uint16], how: Score) -
 
 def _layout(tokens: NDArray[np.uint16], bos_id: int) -> Layout:
     documents = documents_of(tokens, bos_id)
-    return Layout(len(tokens), plan(len(tokens), documents, _LANES), boundaries=True)
+    return Layout(len(tokens), plan(len(tokens), documents, LANES), boundaries=True)
 
 
 @torch.inference_mode()

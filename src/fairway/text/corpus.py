@@ -166,8 +166,13 @@ def read_documents(path: str | Path, text_field: str = "text") -> list[bytes]:
 
 def stream_documents(path: str | Path, text_field: str = "text") -> Iterator[bytes]:
     """The same, one after another. Raises BadInput."""
-    for document, _ in _read_files(find_files(path), text_field):
+    for document, _ in stream_with_share(path, text_field):
         yield document
+
+
+def stream_with_share(path: str | Path, text_field: str = "text") -> Source:
+    """The same, each with the share of the files read so far. Raises BadInput."""
+    return _read_files(find_files(path), text_field)
 
 
 def _read_files(files: list[Path], text_field: str) -> Source:
@@ -380,7 +385,7 @@ class NearDuplicates:
 
 
 _WINDOW = 48
-_KEPT = np.uint64(64)
+_KEPT = 64
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no character is lost from the window
 _OUTGOING = np.uint64(pow(int(_BASE), _WINDOW, 1 << 64))
 _NORMAL = np.array(
@@ -389,9 +394,14 @@ _NORMAL = np.array(
 )
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
 def fingerprints(document: npt.NDArray[np.uint8]) -> Fingerprints:
     """uint64[k] fingerprints of uint8[n] text, in order; about one per 64 letters or digits."""
+    return hashes(document, _KEPT)  # type: ignore[no-any-return]
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def hashes(document: npt.NDArray[np.uint8], kept: int) -> Fingerprints:
+    """Those of all rolling hashes that are 0 modulo `kept`."""
     found = np.empty(16, np.uint64)
     count = 0
     ring = np.zeros(_WINDOW, np.uint64)
@@ -407,7 +417,7 @@ def fingerprints(document: npt.NDArray[np.uint8]) -> Fingerprints:
         seen += 1
         mixed = (rolling ^ (rolling >> np.uint64(29))) * _BASE
         mixed ^= mixed >> np.uint64(32)
-        if seen >= _WINDOW and mixed % _KEPT == 0:
+        if seen >= _WINDOW and mixed % np.uint64(kept) == 0:
             if count == found.size:
                 found = np.concatenate((found, np.empty(count, np.uint64)))
             found[count] = mixed

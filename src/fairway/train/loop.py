@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import tempfile
 import time
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -74,7 +76,13 @@ class Trainer:
     """One training run in this process: model, optimizer, average, clock and where it stands."""
 
     def __init__(
-        self, recipe: Recipe, run: course.Run, stamp: str, place: World, replay: bool
+        self,
+        recipe: Recipe,
+        run: course.Run,
+        stamp: str,
+        place: World,
+        replay: bool,
+        resume: bool = True,
     ) -> None:
         self.recipe, self.run, self.stamp, self.place = recipe, run, stamp, place
         folder = run.data_folder(run.need("data"))
@@ -96,7 +104,7 @@ class Trainer:
         self.step, self.tokens, self.compiled = 0, 0, False
         self.readings: list[float] = []  # of the train clock before each step
         self.recorded = self._recorded_readings() if replay else None
-        if run.checkpoint.exists() and not replay:
+        if run.checkpoint.exists() and resume and not replay:
             self._resume()
         self.micro_rows = _divisor(
             rows // place.size, _MICRO_TOKENS[place.device.type] // recipe.model.window
@@ -178,6 +186,10 @@ class Trainer:
             values["val_bpb"] = self._validate(self.recipe.train.validate_tokens)[1]
         if metrics:
             metrics.log(taken.step, **values)
+
+    def advance(self) -> float:
+        """One step by itself, not compiled, with nothing written: for a replay. Its loss."""
+        return float(self._step(self.model.loss, self.progress()).loss)
 
     def _step(self, loss_of: Any, progress: float) -> Taken:
         """One optimizer step."""
@@ -339,22 +351,28 @@ class Trainer:
             return 0.0
         before = self.clock.read("train")
         with self.clock.during("train"):
-            collector = calibrate.Collector(self.model)
-            ahead = 0
-            while collector.tokens * self.place.size < wanted and not (ahead and self._late()):
-                x, y = self._batch(self.step + ahead)
-                room = wanted // self.place.size - collector.tokens
-                rows = max(1, min(len(x), -(-room // x.shape[1])))
-                for xs, ys in zip(
-                    x[:rows].split(self.micro_rows), y[:rows].split(self.micro_rows), strict=True
-                ):
-                    collector.add(xs, ys)
-                ahead += 1
-            found = collector.curvatures(self.place)
-            self.place.synchronize()
+            found = self.curvatures()
         if self.place.is_main:
             calibrate.save(self.run.calibration, found, {})
         return self.clock.read("train") - before
+
+    def curvatures(self) -> dict[str, calibrate.Curvature]:
+        """On the batches that would come next."""
+        wanted = self.recipe.train.calibration_tokens
+        collector = calibrate.Collector(self.model)
+        ahead = 0
+        while collector.tokens * self.place.size < wanted and not (ahead and self._late()):
+            x, y = self._batch(self.step + ahead)
+            room = wanted // self.place.size - collector.tokens
+            rows = max(1, min(len(x), -(-room // x.shape[1])))
+            for xs, ys in zip(
+                x[:rows].split(self.micro_rows), y[:rows].split(self.micro_rows), strict=True
+            ):
+                collector.add(xs, ys)
+            ahead += 1
+        found = collector.curvatures(self.place)
+        self.place.synchronize()
+        return found
 
     def _late(self) -> bool:
         """Whether a budget in seconds is spent, the same on every rank."""
@@ -408,7 +426,11 @@ class Trainer:
     def _metrics(self) -> console.Metrics | None:
         if not self.place.is_main:
             return None
-        env = world.describe(self.place) | {"commit": commit(), "compiled": self.compiled}
+        env = world.describe(self.place) | {
+            "commit": commit(),
+            "code_sha256": code_sha256(),
+            "compiled": self.compiled,
+        }
         env["dtype"] = str(self.model.dtype).removeprefix("torch.")
         course.write_atomic(self.run.env, (json.dumps(env, indent=2) + "\n").encode())
         return console.Metrics(self.run.metrics, self.run.tensorboard, self.step)
@@ -417,6 +439,15 @@ class Trainer:
 def _divisor(number: int, at_most: int) -> int:
     """The largest divisor of `number` that is at most `at_most`, and at least 1."""
     return next(d for d in range(max(1, min(number, at_most)), 0, -1) if number % d == 0)
+
+
+def code_sha256() -> str:
+    """Of all source files of the package, by name."""
+    root = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        digest.update(f"{file.relative_to(root).as_posix()} {course.sha256_file(file)}\n".encode())
+    return digest.hexdigest()
 
 
 def commit() -> str:

@@ -1,0 +1,162 @@
+"""The command `audit`: every experiment on one scorer, within the time given."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fairway import console
+from fairway.audit import experiments
+from fairway.audit.experiments import Audit
+from fairway.audit.sandbox import Child, Limits
+from fairway.audit.scorer import Caller, Charges
+from fairway.audit.subject import Subject, of_shard, of_text, open_tokenizer, shortened
+from fairway.errors import BadInput
+from fairway.results import AuditResult, Finding
+
+_FIRST_TOKENS = 2048  # how fast the scorer is, before it gets the text
+_WHOLE = 1 / 14  # of the time, for one call on the whole text
+_PIECE = 1024  # tokens of a short text
+_FAR, _NEAR, _SUMS, _SLICES = 24, 320, 24, 64  # experiments of a kind, at most
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the command line asks for."""
+
+    text: Path | None
+    tokenizer: Path | None
+    tokens: Path | None
+    minutes: float
+    seed: int
+    readable: list[Path]
+    memory_bytes: int
+
+
+def audit_scorer(name: str, wanted: Wanted) -> AuditResult:
+    """Audit `FILE.py:FUNCTION` in a process of its own. Raises BadInput."""
+    subject = subject_of(wanted)
+    hidden = [p for p in (wanted.text, wanted.tokens) if p is not None]
+    limits = Limits(call_s=60 * wanted.minutes, memory_bytes=wanted.memory_bytes)
+    console.say(
+        f"{name} is foreign code: it runs in a process of its own, which is no safe place for "
+        "code that you distrust"
+    )
+    child = Child(name, hidden, wanted.readable, limits)
+    kept_from = [
+        "network" if child.network_cut else "",
+        "files but its own folder's" if child.files_cut else "",
+    ]
+    isolation = "without " + " and ".join(filter(None, kept_from)) if any(kept_from) else "none"
+    try:
+        return audit(child, subject, wanted.minutes, wanted.seed, name, isolation)
+    finally:
+        child.close()
+
+
+def subject_of(wanted: Wanted) -> Subject:
+    """The text to audit with. Raises BadInput."""
+    if (wanted.text is None) == (wanted.tokens is None):
+        raise BadInput("give one text: --text FILE with --tokenizer MODEL, or --tokens SHARD")
+    tokenizer = open_tokenizer(wanted.tokenizer) if wanted.tokenizer else None
+    if wanted.tokens is not None:
+        return of_shard(wanted.tokens, tokenizer)
+    if tokenizer is None:
+        raise BadInput("--text needs --tokenizer: a SentencePiece .model, a .fwt or an artifact")
+    assert wanted.text is not None
+    return of_text(wanted.text, tokenizer)
+
+
+def audit(
+    caller: Caller, subject: Subject, minutes: float, seed: int, name: str, isolation: str = ""
+) -> AuditResult:
+    """All experiments. tokens int64[N] of `subject`, N of 2 or more. Raises BadInput."""
+    if len(subject.tokens) < 2:
+        raise BadInput("the text has fewer than two tokens: give a longer one")
+    began = time.monotonic()
+    until = began + 60 * minutes
+    with console.track("audit", 60 * minutes, "") as task:
+        job = Audit(caller, subject, np.random.default_rng(seed), until)
+        job.progress = lambda: task.update(
+            min(time.monotonic() - began, 60 * minutes), calls=f"{job.calls:,}"
+        )
+        whole = _fitting(job, minutes)
+        _run(job)
+    if len(job.subject.tokens) < whole:
+        console.warn(
+            f"only the first {len(job.subject.tokens):,} of {whole:,} tokens were audited: more take "
+            "more --minutes"
+        )
+    broken = {f.condition for f in job.findings if f.verdict == "broken"}
+    followed = not broken & {"order", "causal"}
+    return AuditResult(
+        subject=name,
+        valid=not broken,
+        findings=job.findings,
+        order="none" if not followed else "declared" if job.declared else "left-to-right",
+        tokens=len(job.subject.tokens),
+        calls=job.calls,
+        seconds=time.monotonic() - began,
+        isolation=isolation,
+    )
+
+
+def _fitting(job: Audit, minutes: float) -> int:
+    """Shorten the text to what one call of a fourteenth of the time can score; its whole length."""
+    whole = len(job.subject.tokens)
+    if whole > _FIRST_TOKENS:
+        first = job.subject.tokens[:_FIRST_TOKENS]
+        job.charges(first)  # compiles and fills caches
+        began = time.monotonic()
+        job.charges(first)
+        per_token = (time.monotonic() - began) / _FIRST_TOKENS
+        most = int(60 * minutes * _WHOLE / max(per_token, 1e-9))
+        job.subject = shortened(job.subject, min(whole, max(most, _FIRST_TOKENS)))
+    return whole
+
+
+def _run(job: Audit) -> None:
+    """From what one call shows to what takes many; a fault ends neither the others nor the time."""
+    base = job.charges(job.subject.tokens)
+    experiments.with_side(job, base)
+    job.found(experiments.coverage(job, base), experiments.byte_count(job, base))
+    if negative := experiments.probabilities(job, base):
+        job.found(negative)
+    job.found(experiments.repeatable(job, base))
+    if job.findings[-1].verdict == "broken":
+        return  # no two calls can be compared
+    far, near = _cuts(job, base)
+    moved = far.order_moved or near.order_moved
+    job.found(
+        experiments.causal(job, far, near, "declared" if job.declared else "text's"),
+        *experiments.coding_order(job, base, moved, far.boundary or near.boundary),
+        *_noted(job, base),
+    )
+    if negative or any(f.condition == "causal" and f.verdict == "broken" for f in job.findings):
+        return  # a charge that looks ahead says nothing about the distribution that it is from
+    length = min(_PIECE, len(job.subject.tokens))
+    if job.caller.has_distributions:
+        until = job.share_of_time(0.6)
+        job.found(experiments.distributions(job, length, until, _SLICES))
+    suspects = far.unmoved + near.unmoved
+    job.found(experiments.normalised(job, base, suspects, job.share_of_time(0.95), _SUMS))
+
+
+def _cuts(job: Audit, base: Charges) -> tuple[experiments.Cuts, experiments.Cuts]:
+    """Cuts of the whole text, and of pieces of it where that is many times cheaper."""
+    whole = experiments.same_text(job.subject.tokens, base)
+    short = len(job.subject.tokens) <= 2 * _PIECE
+    until = job.share_of_time(0.5 if short else 0.3)
+    far = experiments.cuts_of(job, whole, until, _NEAR if short else _FAR)
+    if short:
+        return far, experiments.Cuts()
+    pieces = experiments.short_texts(job, _PIECE, _NEAR)
+    return far, experiments.cuts_of(job, pieces, job.share_of_time(0.4), _NEAR)
+
+
+def _noted(job: Audit, base: Charges) -> list[Finding]:
+    """What is allowed and worth knowing."""
+    return [f for f in (experiments.documents(job), experiments.prefix(job, base)) if f]

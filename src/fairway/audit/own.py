@@ -1,0 +1,87 @@
+"""Fairway's own scorers, as `audit` wants them: any artifact, protocol and adaptation.
+
+    from fairway.audit.own import fairway_scorer
+    scorer = fairway_scorer("model.fairway", protocol="rolling", method="dynamic")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from math import log
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fairway.audit.scorer import Charges, Tokens
+from fairway.pack import artifact
+from fairway.predict import adapt, methods
+from fairway.predict.exact import ExactEngine
+from fairway.predict.lanes import Layout, Starts, chunk_ends, documents_of, plan
+from fairway.recipe import Adapt, Arithmetic, Score
+from fairway.score.score import LANES, charges, exact_charges
+
+_BYTES_PER_LANE = 2  # of a proof's header: where it starts
+
+
+def fairway_scorer(
+    model: str | Path,
+    protocol: Literal["plain", "sliding", "rolling"] = "rolling",
+    stride: int = 64,
+    method: Literal["none", "sgd", "dynamic", "lora"] = "none",
+    order: Literal["left-to-right", "lanes"] = "left-to-right",
+    arithmetic: Arithmetic = "exact",
+) -> Callable[[Tokens], Charges]:
+    """A scorer of the artifact in the file `model`. Raises BadInput."""
+    opened = artifact.read(Path(model))
+    how = Score(protocol=protocol, stride=stride, arithmetic=arithmetic)
+    learns = Adapt(method=method, order=order)
+    engine = ExactEngine(opened, torch.get_num_threads())
+
+    def scorer(ids: Tokens) -> Charges:
+        tokens = ids.astype(np.uint16)
+        if method != "none":
+            learner = adapt.Learner(opened.build_model(), learns, len(tokens))
+            parts = [(p.positions, p.nats) for p in adapt.charges(learner, tokens, how)]
+        elif arithmetic == "exact":
+            parts = list(exact_charges(engine, tokens, how))
+        else:
+            parts = list(charges(opened.build_model(), tokens, how))
+        nats, times = np.zeros(len(tokens)), np.zeros(len(tokens), np.int64)
+        for positions, charged in parts:
+            np.add.at(nats, positions, charged)
+            np.add.at(times, positions, 1)
+        size = opened.tokenizer.byte_lengths(tokens)
+        taken, side = _order(tokens, opened.tokenizer.bos_id, learns, protocol)
+        return Charges(
+            nats, times, size, float(nats.sum()) + 8 * side * log(2), int(times.sum()),
+            int(size.sum()), taken, side,
+        )  # fmt: skip
+
+    return scorer
+
+
+def _order(
+    tokens: NDArray[np.uint16], bos_id: int, how: Adapt, protocol: str
+) -> tuple[Tokens | None, int]:
+    """The order of a proof (None: left to right), and what its header says of the lanes."""
+    if protocol != "rolling":
+        return None, 0
+    documents = documents_of(tokens, bos_id)
+    if not documents.size or documents[0]:
+        return None, 0
+    if how.method == "none":  # lanes that share nothing
+        return None, _BYTES_PER_LANE * (len(plan(len(tokens), documents, LANES)) - 1)
+    ends = chunk_ends(documents, len(tokens), methods.chunk_tokens(how))
+    taken, side = [np.zeros(1, np.int64)], 0
+    for start, end in pairwise([0, *ends]):
+        part = min(end + 1, len(tokens)) - start
+        inside = documents[(documents >= start) & (documents < end)] - start
+        starts: Starts = plan(end - start, inside, methods.lanes_of(how))
+        taken.append(Layout(part, starts, boundaries=True).order() + start)
+        side += _BYTES_PER_LANE * (len(starts) - 1)
+    straight = methods.order_of(how) == "left-to-right"
+    return (None if straight else np.concatenate(taken)), side

@@ -1,0 +1,40 @@
+"""What an experiment would have found, with probability 0.99, over our own random choices alone.
+
+Of m independent uniform draws, none hits a share s of the places with probability (1 - s)^m. So a
+fault that shows at s = 1 - 0.01^(1/m) of the places or more is found with probability 0.99.
+Nothing is assumed about the scorer, but that its fault does not hide from our draws.
+"""
+
+from __future__ import annotations
+
+MISS = 0.01
+
+
+def share(draws: int) -> float:
+    """The smallest share of places that so many draws miss with probability 0.01 at most."""
+    return 1.0 if draws == 0 else float(1 - MISS ** (1 / draws))
+
+
+def reach(draws: int, ahead: int) -> float:
+    """Share of positions that look `ahead` tokens too far, scattered over the text.
+
+    A cut is crossed by such a look from any of the `ahead` positions before it, so it misses all
+    of them with probability (1 - s)^ahead.
+    """
+    return share(draws * max(ahead, 1))
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.3g} %"
+
+
+def cuts(draws: int, length: int) -> str:
+    """For cuts at random places of texts of `length` tokens."""
+    if not draws:
+        return "none"
+    steps = [r for r in (1, 16, 256, 4096, 65536) if r < length]
+    parts = [f"{percent(reach(draws, r))} of positions looking {r:,} tokens ahead" for r in steps]
+    return (
+        f"{draws} random cuts in {length:,} tokens: with probability 0.99 a leak that crosses "
+        f"{percent(share(draws))} of cuts; scattered, {', '.join(parts)}"
+    )

@@ -1,0 +1,251 @@
+"""The command `audit run`: where an artifact came from, which no round trip can show.
+
+A chain: the data's hash, a replay of the first training steps, the calibration computed anew from
+the weights, the artifact packed anew from both. What lies between the replayed steps and the
+weights is taken on trust, unless all steps are replayed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fairway import console, course, world
+from fairway.audit import twin as twins
+from fairway.audit.experiments import finding
+from fairway.course import Run
+from fairway.errors import BadInput
+from fairway.pack.pack import pack_weights
+from fairway.recipe import Recipe
+from fairway.recipe import load as load_recipe
+from fairway.results import (
+    AuditResult,
+    DataResult,
+    Evidence,
+    Finding,
+    PackResult,
+    TrainResult,
+    VerifyResult,
+)
+from fairway.text.prepare import load_tokenizer, load_train
+from fairway.train import calibrate, checkpoint
+from fairway.train.loop import Trainer, code_sha256
+
+_LOSS_TOLERANCE = 1e-3  # relative: another machine's rounding, over a few steps
+_SAME = "all bytes, exact"
+
+
+def audit_run(folders: Sequence[Path], steps: int, twin: Path | None) -> AuditResult:
+    """Audit finished runs. Several are taken for seeds of one recipe. Raises BadInput."""
+    began = time.monotonic()
+    found: list[Finding] = []
+    for folder in folders:
+        about = f"{folder}: " if len(folders) > 1 else ""
+        for one in _of_run(_opened(folder), steps, twin):
+            found.append(one.model_copy(update={"summary": about + one.summary}))
+    if len(folders) > 1:
+        found.append(_seeds([_opened(folder) for folder in folders]))
+    return AuditResult(
+        subject=", ".join(map(str, folders)),
+        valid=all(f.verdict != "broken" for f in found),
+        findings=found, order="", tokens=0, calls=0,
+        seconds=time.monotonic() - began, isolation="",
+    )  # fmt: skip
+
+
+def _opened(folder: Path) -> tuple[Recipe, Run]:
+    run = Run(folder)
+    if not run.recipe.is_file():
+        raise BadInput(f"{folder} is no run folder (it has no recipe.toml): fairway play makes one")
+    return load_recipe(str(run.recipe), []), run
+
+
+def _of_run(opened: tuple[Recipe, Run], steps: int, twin: Path | None) -> list[Finding]:
+    recipe, run = opened
+    data, trained, packed = run.need("data"), run.need("train"), run.need("pack")
+    assert isinstance(data, DataResult)
+    assert isinstance(trained, TrainResult)
+    assert isinstance(packed, PackResult)
+    found = [
+        _data(run, data),
+        _recipe(recipe, run, trained),
+        _files(run, trained, packed),
+        _training(recipe, run, trained, steps),
+    ]
+    if recipe.pack.quantizer == "gptq":
+        found.append(_calibration(recipe, run, trained))
+    found += [_packing(recipe, run, packed), _budgets(recipe, run, trained, packed)]
+    if twin is not None:
+        found.append(twins.compare(recipe, run, twin))
+    return found
+
+
+def _compared(condition: str, pairs: dict[str, tuple[object, object]], what: str) -> Finding:
+    """Holds where both of each pair are the same."""
+    wrong = [f"{k}: {a} is written, {b} is there" for k, (a, b) in pairs.items() if a != b]
+    summary = "; ".join(wrong) if wrong else what
+    return finding(condition, bool(wrong), summary, [], _SAME)
+
+
+def _data(run: Run, data: DataResult) -> Finding:
+    """The shards are those that were written down."""
+    digest = hashlib.sha256()
+    for shard in load_train(run.data_folder(data)):
+        digest.update(shard.data)
+    pairs = {"train_sha256": (data.train_sha256, digest.hexdigest())}
+    return _compared("data", pairs, f"{data.train_tokens:,} training tokens have their hash")
+
+
+def _recipe(recipe: Recipe, run: Run, trained: TrainResult) -> Finding:
+    """Each result was made with the recipe that lies beside it, and this program's code."""
+    wrong = [
+        f"{verb}.json was made with other {', '.join(parts)}"
+        for verb in ("train", "pack")
+        if (parts := course.stamp_changes(run.need(verb).stamp, run.stamp(verb, recipe)))
+    ]
+    if recipe.train.seed != trained.seed:
+        wrong.append(f"the recipe's seed is {recipe.train.seed}, training says {trained.seed}")
+    if wrong:
+        return finding("recipe", True, "; ".join(wrong), [], _SAME)
+    env = json.loads(run.env.read_text()) if run.env.is_file() else {}
+    theirs = env.get("code_sha256", "")
+    said = "the results are this recipe's; trained by "
+    said += "this code" if theirs == code_sha256() else "other code, or code that left no hash"
+    return finding("recipe", False if theirs == code_sha256() else None, said, [], _SAME)
+
+
+def _files(run: Run, trained: TrainResult, packed: PackResult) -> Finding:
+    """Weights, artifact and proof are the files that the results are about."""
+    pairs: dict[str, tuple[object, object]] = {
+        "weights": (trained.weights_sha256, course.sha256_file(run.weights)),
+        "artifact": (packed.artifact_sha256, course.sha256_file(run.artifact)),
+        "artifact_bytes": (packed.artifact_bytes, run.artifact.stat().st_size),
+    }
+    verified = run.result("verify")
+    if isinstance(verified, VerifyResult) and verified.verified:
+        for name, digest in verified.files_sha256.items():
+            path = next((p for p in (run.path / name, run.proof / name) if p.is_file()), None)
+            if path is not None:
+                pairs[name] = (digest, course.sha256_file(path))
+    return _compared("files", pairs, f"{', '.join(pairs)} are what the results say")
+
+
+def _training(recipe: Recipe, run: Run, trained: TrainResult, steps: int) -> Finding:
+    """The first steps, done again, give the losses that were written down."""
+    lines = [json.loads(line) for line in run.metrics.read_text("utf-8").splitlines()]
+    written = {line["step"]: line["loss"] for line in lines if "loss" in line}
+    count = min(steps or trained.steps, trained.steps)
+    trainer = _trainer(recipe, run)
+    exact = 0
+    strength = (
+        f"the first {count:,} of {trained.steps:,} steps: other data, another start, seed or "
+        "schedule in them; nothing later"
+    )
+    with console.track("replay", count, "steps") as task:
+        for _ in range(count):
+            loss = trainer.advance()
+            expected = float(written.get(trainer.step, np.nan))
+            if not abs(loss - expected) <= _LOSS_TOLERANCE * abs(expected):
+                wrong = Evidence(position=trainer.step, before=expected, after=loss)
+                summary = f"step {trainer.step} has another loss when it is done again"
+                return finding("training", True, summary, [wrong], strength)
+            exact += loss == expected
+            task.update(trainer.step, loss=f"{loss:.3f}")
+    summary = f"{count:,} steps have the losses that were written down, {exact:,} to the bit"
+    if count < trained.steps:
+        return finding("training", False, summary, [], strength)
+    trainer.average.apply()
+    same = _weights_sha256(trainer) == trained.weights_sha256
+    summary += "; the weights are these to the bit" if same else "; the weights are others"
+    return finding("training", None if not same else False, summary, [], "all steps")
+
+
+def _weights_sha256(trainer: Trainer) -> str:
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "weights.safetensors"
+        checkpoint.save(file, dict(trainer.model.state_dict()), {})
+        return course.sha256_file(file)
+
+
+def _trainer(recipe: Recipe, run: Run) -> Trainer:
+    """One that starts from nothing and writes nothing into the run."""
+    return Trainer(recipe, run, "", world.start(), replay=bool(recipe.train.seconds), resume=False)
+
+
+def _calibration(recipe: Recipe, run: Run, trained: TrainResult) -> Finding:
+    """What packing knows of the text comes from training text: computed anew from the weights."""
+    trainer = _trainer(recipe, run)
+    tensors, _ = checkpoint.load(run.weights)
+    trainer.model.load_state_dict(tensors)
+    trainer.step = trained.steps
+    again, written = trainer.curvatures(), calibrate.load(run.calibration)[0]
+    apart = max(_apart(again[name], written[name]) for name in written)
+    strength = f"{len(written)} matrices, all entries"
+    if set(again) != set(written) or not apart < _LOSS_TOLERANCE:
+        summary = f"the calibration is not that of the training text: it is {apart:.1%} off"
+        return finding("calibration", True, summary, [], strength)
+    summary = f"the calibration is that of the training text, up to {apart:.1e}"
+    return finding("calibration", False, summary, [], strength)
+
+
+def _apart(one: calibrate.Curvature, two: calibrate.Curvature) -> float:
+    """Largest relative distance of their two parts."""
+    pairs = ((one.inputs, two.inputs), (one.outputs, two.outputs))
+    return max(float(torch.dist(a, b) / b.norm().clamp(min=1e-30)) for a, b in pairs)
+
+
+def _packing(recipe: Recipe, run: Run, packed: PackResult) -> Finding:
+    """The artifact is what packing makes of the weights."""
+    tensors, _ = checkpoint.load(run.weights)
+    weights = {name: t.float().numpy() for name, t in tensors.items()}
+    curved = recipe.pack.quantizer == "gptq"
+    curvatures = calibrate.load(run.calibration)[0] if curved else {}
+    tokenizer = load_tokenizer(run.data_folder(run.need("data")))
+    again = pack_weights(recipe.model, tokenizer, weights, curvatures, recipe.pack)
+    if again.artifact.sha256 == packed.artifact_sha256:
+        return finding("packing", False, "the weights pack to this artifact", [], _SAME)
+    state, there = again.artifact.state, course.sha256_file(run.artifact)
+    summary = f"the weights pack to another artifact than {there[:12]} ({len(state)} tensors)"
+    return finding("packing", True, summary, [], _SAME)
+
+
+def _budgets(recipe: Recipe, run: Run, trained: TrainResult, packed: PackResult) -> Finding:
+    """Time and size, by the files themselves where they can say so."""
+    wrong = []
+    if trained.train_s > recipe.train.limit_s:
+        wrong.append(f"training took {trained.train_s:.0f} s of {recipe.train.limit_s:.0f}")
+    size = run.artifact.stat().st_size
+    if size > recipe.pack.budget_bytes:
+        wrong.append(f"the artifact has {size:,} bytes of {recipe.pack.budget_bytes:,}")
+    readings = json.loads(run.clock.read_text())["readings_s"] if run.clock.is_file() else []
+    if readings and (np.diff(readings).min(initial=0.0) < 0 or readings[-1] > trained.train_s):
+        wrong.append("the clock's readings run backwards, or on after the end of training")
+    summary = "; ".join(wrong) or (
+        f"{trained.train_s:.0f} s of {recipe.train.limit_s:.0f}, {size:,} bytes of "
+        f"{recipe.pack.budget_bytes:,}"
+    )
+    strength = "size: the file; time: what the run's clock wrote down, on trust"
+    return finding("budgets", bool(wrong), summary, [], strength)
+
+
+def _seeds(opened: Sequence[tuple[Recipe, Run]]) -> Finding:
+    """Seeds of one recipe differ in the seed alone."""
+    first = opened[0][0]
+    wrong = []
+    for recipe, run in opened[1:]:
+        train = recipe.train.model_copy(update={"seed": first.train.seed})
+        if recipe.model_copy(update={"train": train}) != first:
+            wrong.append(f"{run.path} has other settings than {opened[0][1].path}")
+    seeds = [recipe.train.seed for recipe, _ in opened]
+    if len(set(seeds)) < len(seeds):
+        wrong.append(f"the seeds {seeds} are not distinct")
+    summary = "; ".join(wrong) or f"{len(seeds)} runs differ in the seed alone: {sorted(seeds)}"
+    strength = "the recipes, exact; that these were not the best of more seeds cannot be seen"
+    return finding("seeds", bool(wrong), summary, [], strength)

@@ -1,0 +1,39 @@
+"""An audit for readers: findings, their power, and pictures of where the evidence lies."""
+
+from __future__ import annotations
+
+from fairway import console
+from fairway.results import AuditResult, Finding
+
+_MARKS = {"holds": "holds", "broken": "BROKEN", "noted": "noted"}
+_STRIP = "the text: # moved, · did not, | the cut, ~ was changed"
+
+
+def show(result: AuditResult) -> None:
+    """Print it."""
+    for finding in result.findings:
+        console.say(f"\n{_MARKS[finding.verdict]:<7} {finding.condition}: {finding.summary}")
+        console.say(f"        power: {finding.power}")
+        for line in _evidence(finding):
+            console.say(f"        {line}")
+    console.say("")
+    order = {"": "", "left-to-right": ", left to right", "declared": ", in its declared order"}
+    verdict = "valid as far as tested" if result.valid else "NOT VALID"
+    console.say(
+        f"{result.subject}: {verdict}{order.get(result.order, '')}; {result.tokens:,} tokens, "
+        f"{result.calls:,} calls, {result.seconds:.0f} s"
+        + (f"; ran {result.isolation}" if result.isolation else "")
+    )
+    if result.valid:
+        console.say("what a pass means, and what it cannot show: docs/validity.md")
+
+
+def _evidence(finding: Finding) -> list[str]:
+    lines = [
+        f"token {e.position:,}: {e.before:.6g} → {e.after:.6g}"
+        + (f"  (changed from token {e.cause:,} on)" if e.cause >= 0 else "")
+        for e in finding.evidence
+        if e.position >= 0
+    ]
+    picture = finding.picture.splitlines()
+    return lines + ([_STRIP] if len(picture) == 1 else []) + picture

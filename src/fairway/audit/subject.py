@@ -1,0 +1,125 @@
+"""The text that a scorer is given: tokens, and what a decoder would have to restore."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+
+from fairway.audit.scorer import Tokens
+from fairway.errors import BadInput
+from fairway.pack import artifact
+from fairway.text.corpus import read_documents
+from fairway.text.shards import read_shard
+from fairway.text.tokenizer import Tokenizer, load_challenge
+
+
+@dataclass(frozen=True)
+class Subject:
+    """tokens int64[N]. lengths int64[N]: bytes that each writes, or None without a tokenizer."""
+
+    tokens: Tokens
+    vocab_size: int
+    bos_id: int | None
+    lengths: Tokens | None = None
+    loss: str = ""  # what the tokens do not restore of the text; empty: nothing
+    rule: str = ""  # which text they restore
+
+
+def open_tokenizer(path: Path) -> Tokenizer:
+    """From a SentencePiece .model, a tokenizer.fwt, or an artifact. Raises BadInput."""
+    if path.suffix == ".model":
+        return load_challenge(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"cannot read the tokenizer {path}: {error.strerror}") from None
+    if data.startswith(artifact.MAGIC):
+        return artifact.read(path).tokenizer
+    return Tokenizer.from_bytes(data)
+
+
+def of_text(text: Path, tokenizer: Tokenizer) -> Subject:
+    """The documents of a file as `tokenizer` writes them. Raises BadInput."""
+    documents = read_documents(text)
+    tokens = tokenizer.encode_documents(documents)
+    loss = lost(documents, tokenizer.decode(tokens), tokenizer.rule)
+    return _of(tokens.astype(np.int64), tokenizer, loss)
+
+
+def of_shard(shard: Path, tokenizer: Tokenizer | None) -> Subject:
+    """The tokens of a shard; without a tokenizer the first is taken for BOS. Raises BadInput."""
+    tokens = np.array(read_shard(shard), np.int64)
+    if not tokens.size:
+        raise BadInput(f"the shard {shard} holds no tokens")
+    if tokenizer is not None:
+        return _of(tokens, tokenizer, "")
+    return Subject(tokens, int(tokens.max()) + 1, int(tokens[0]))
+
+
+def _of(tokens: Tokens, tokenizer: Tokenizer, loss: str) -> Subject:
+    lengths = tokenizer.byte_lengths(tokens)
+    rule = "the bytes themselves" if tokenizer.rule == "bytes" else "what its tokens decode to"
+    return Subject(tokens, tokenizer.vocab_size, tokenizer.bos_id, lengths, loss, rule)
+
+
+def lost(documents: Sequence[bytes], decoded: Sequence[bytes], rule: str) -> str:
+    """Where decoded documents are another text; empty where they are the same.
+
+    The challenge's text is normalised (NFKC, one space for all white space): what that changes is
+    part of its definition of the text, the same for every score. Anything else is an easier text.
+    """
+    if rule == "challenge":
+        normal = sentencepiece.SentencePieceNormalizer(
+            rule_name="nmt_nfkc", remove_extra_whitespaces=True, add_dummy_prefix=False,
+            escape_whitespaces=False,
+        )  # fmt: skip
+        documents = [normal.normalize(d.decode()).strip().encode() for d in documents]
+        decoded = [d.strip(b" ") for d in decoded]
+    for number, (wanted, found) in enumerate(zip(documents, decoded, strict=True)):
+        if wanted != found:
+            place = next(
+                (i for i, (a, b) in enumerate(zip(wanted, found, strict=False)) if a != b),
+                min(len(wanted), len(found)),
+            )
+            return (
+                f"document {number} differs from byte {place} on: "
+                f"{wanted[place : place + 24]!r} became {found[place : place + 24]!r}"
+            )
+    return ""
+
+
+def shortened(subject: Subject, count: int) -> Subject:
+    """Its first `count` tokens."""
+    lengths = None if subject.lengths is None else subject.lengths[:count]
+    return Subject(
+        subject.tokens[:count], subject.vocab_size, subject.bos_id, lengths, subject.loss,
+        subject.rule,
+    )  # fmt: skip
+
+
+def slices(subject: Subject, length: int, count: int, random: np.random.Generator) -> list[Tokens]:
+    """`count` pieces of `length` tokens that begin as texts do, with a document boundary."""
+    tokens, bos = subject.tokens, subject.bos_id
+    if len(tokens) <= length:
+        return [tokens] * count
+    starts = np.flatnonzero(tokens == bos) if bos is not None else np.zeros(1, np.int64)
+    starts = starts[starts + length <= len(tokens)]
+    found = []
+    for _ in range(count):
+        if len(starts) >= count // 2:
+            found.append(tokens[(at := int(random.choice(starts))) : at + length])
+        else:  # few documents: begin anywhere, after a boundary of our own
+            at = int(random.integers(1, len(tokens) - length + 2))
+            found.append(np.concatenate([tokens[:1], tokens[at : at + length - 1]]))
+    return found
+
+
+def blocks(count: int, parts: int) -> list[tuple[int, int]]:
+    """0 .. count cut into `parts` about equal runs."""
+    edges = [count * i // parts for i in range(parts + 1)]
+    return list(pairwise(edges))
