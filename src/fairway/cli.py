@@ -623,7 +623,8 @@ def audit_scorer(
 ) -> "Result":
     """Find out by experiment whether a scorer is valid. Runs foreign code."""
     from fairway.audit import report
-    from fairway.audit.audit import Wanted, audit_scorer as audit
+    from fairway.audit.audit import Wanted
+    from fairway.audit.audit import audit_scorer as audit
 
     wanted = Wanted(text, tokenizer, tokens, minutes, seed, read or [], memory << 30)
     found = audit(name, wanted)

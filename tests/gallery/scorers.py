@@ -5,6 +5,7 @@ A maker takes V and returns a scorer: tokens int64[N] → nats float64[N], token
 """
 
 from collections import Counter, defaultdict
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -130,7 +131,7 @@ def document_reset(vocab):
     def scorer(tokens):
         starts = [*np.flatnonzero(tokens == 0).tolist(), len(tokens)]
         rows, nats = logits(vocab, tokens), np.zeros(len(tokens))
-        for first, last in zip(starts, starts[1:], strict=False):
+        for first, last in pairwise(starts):
             where = np.arange(max(first, 1), last)
             parts = np.split(where, range(SPAN, len(where), SPAN))
             nats += learned(tokens, rows, np.zeros(vocab), [p for p in parts if len(p)])
@@ -159,7 +160,9 @@ def lanes(vocab):
         half, rows = (len(tokens) + 1) // 2, logits(vocab, tokens)
         rows[half - 1] = 0.0  # the second lane begins without the token before it
         steps = range(0, half, 32)
-        pairs = [(np.arange(s, min(s + 32, half)), np.arange(s, min(s + 32, half)) + half) for s in steps]
+        pairs = [
+            (np.arange(s, min(s + 32, half)), np.arange(s, min(s + 32, half)) + half) for s in steps
+        ]
         spans = [np.concatenate([a, b[b < len(tokens)]]) for a, b in pairs]
         order = np.concatenate(spans)
         spans[0] = spans[0][1:]  # the first token is free
@@ -230,7 +233,7 @@ def best_pass(vocab):
 
     def scorer(tokens):
         rows = logits(vocab, tokens)
-        passes = [charged(log_softmax(rows * t), tokens) for t in np.geomspace(0.3, 3, 40)]
+        passes = [charged(log_softmax(rows * t), tokens) for t in np.geomspace(0.3, 3, 12)]
         return min(passes, key=np.sum)
 
     return scorer
@@ -326,7 +329,9 @@ def slot(vocab, width=48):
             bias = np.zeros(vocab)
             for _ in range(3):
                 learned(tokens, rows, bias, [where])
-            nats[where] = charged(log_softmax(rows[where - 1] + bias), np.append(0, tokens[where]))[1:]
+            nats[where] = charged(log_softmax(rows[where - 1] + bias), np.append(0, tokens[where]))[
+                1:
+            ]
         return nats
 
     return scorer
@@ -389,7 +394,7 @@ def length_sorted(vocab, declared=True):
 
     def scorer(tokens):
         edges = [*np.flatnonzero(tokens == 0).tolist(), len(tokens)]
-        parts = [np.arange(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+        parts = [np.arange(a, b) for a, b in pairwise(edges)]
         order = np.concatenate(sorted(parts, key=len))
         spans = [s for s in np.split(order, range(32, len(order), 32)) if len(s)]
         spans = [s[s > 0] for s in spans if (s > 0).any()]
@@ -417,7 +422,10 @@ def circular(vocab):
     def scorer(tokens):
         base, nats = np.exp(-plain(vocab)(tokens)), np.zeros(len(tokens))
         half = len(tokens) // 2
-        for mine, other in ((range(1, half), tokens[half:]), (range(half, len(tokens)), tokens[:half])):
+        for mine, other in (
+            (range(1, half), tokens[half:]),
+            (range(half, len(tokens)), tokens[:half]),
+        ):
             hints = defaultdict(Counter)
             for a, b in zip(other[:-1].tolist(), other[1:].tolist(), strict=True):
                 hints[a][b] += 1

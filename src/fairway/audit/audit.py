@@ -87,8 +87,8 @@ def audit(
         _run(job)
     if len(job.subject.tokens) < whole:
         console.warn(
-            f"only the first {len(job.subject.tokens):,} of {whole:,} tokens were audited: more take "
-            "more --minutes"
+            f"only the first {len(job.subject.tokens):,} of {whole:,} tokens were audited: "
+            "more take more --minutes"
         )
     broken = {f.condition for f in job.findings if f.verdict == "broken"}
     followed = not broken & {"order", "causal"}
@@ -149,7 +149,7 @@ def _cuts(job: Audit, base: Charges) -> tuple[experiments.Cuts, experiments.Cuts
     """Cuts of the whole text, and of pieces of it where that is many times cheaper."""
     whole = experiments.same_text(job.subject.tokens, base)
     short = len(job.subject.tokens) <= 2 * _PIECE
-    until = job.share_of_time(0.5 if short else 0.3)
+    until = job.share_of_time(0.35 if short else 0.3)
     far = experiments.cuts_of(job, whole, until, _NEAR if short else _FAR)
     if short:
         return far, experiments.Cuts()

@@ -102,7 +102,9 @@ def coverage(audit: Audit, found: Charges) -> Finding:
                 f"{len(places):,} of {len(tokens):,} tokens are not charged exactly once: "
                 f"tokens {_runs(places)}"
             )
-            some = [Evidence(position=int(p), before=1.0, after=float(times[p])) for p in places[:8]]
+            some = [
+                Evidence(position=int(p), before=1.0, after=float(times[p])) for p in places[:8]
+            ]
             return finding("coverage", True, summary, some, strength)
         charged = int(times.sum())
         if found.total_tokens is not None and found.total_tokens != charged:
@@ -282,7 +284,11 @@ def cut(audit: Audit, tokens: Tokens, base: Charges, k: int, style: str, result:
     if size.any():
         result.small.append(np.pad(change, (0, len(tokens) - k), constant_values=np.nan))
     if style in ("shuffled", "uniform"):
-        same = (again.nats == base.nats) & (new != tokens) & (base.nats < log(audit.subject.vocab_size))
+        same = (
+            (again.nats == base.nats)
+            & (new != tokens)
+            & (base.nats < log(audit.subject.vocab_size))
+        )
         result.unmoved += np.flatnonzero(same)[:4].tolist()
 
 
@@ -316,9 +322,7 @@ def helpful(changes: list[Floats]) -> tuple[float, float]:
     return float(means.mean()), float(means.mean()) / error if error else np.inf
 
 
-def cuts_of(
-    audit: Audit, texts: Iterator[tuple[Tokens, Charges]], until: float, most: int
-) -> Cuts:
+def cuts_of(audit: Audit, texts: Iterator[tuple[Tokens, Charges]], until: float, most: int) -> Cuts:
     """A cut at a random place of each text, in a style of its own, while there is time."""
     result = Cuts()
     for number, (tokens, base) in enumerate(texts):
@@ -354,8 +358,8 @@ def causal(audit: Audit, far: Cuts, near: Cuts, where: str) -> Finding:
     if largest > audit.tolerance:
         e = worst.evidence[0]
         summary = (
-            f"the charge of token {e.position:,} went from {e.before:.4f} to {e.after:.4f} nats when "
-            f"only tokens from {e.cause:,} on in the {where} order were changed (largest change "
+            f"the charge of token {e.position:,} went from {e.before:.4f} to {e.after:.4f} nats "
+            f"when only tokens from {e.cause:,} on in the {where} order were changed (largest change "
             f"{largest:.3g} nats)"
         )
         out = finding("causal", True, summary, worst.evidence, strength)
@@ -422,7 +426,9 @@ def coding_order(audit: Audit, base: Charges, moved: str, boundary: str) -> list
         table = dependencies(audit, tokens, base, natural=True)
         straight = not np.tril(table, -1).any()
         kind = "left to right as well" if straight else "not left to right"
-        out = finding("order", False, f"the declared order is decodable, {kind}{paid}", [], strength)
+        out = finding(
+            "order", False, f"the declared order is decodable, {kind}{paid}", [], strength
+        )
     return [out.model_copy(update={"picture": drawn})]
 
 
@@ -440,7 +446,8 @@ def picture(table: np.ndarray[Any, Any]) -> str:
     rows = ["changed part ↓   moved parts →"]
     for a, row in enumerate(table):
         rows.append(
-            f"{a + 1}  " + " ".join(("!" if b < a else "#") if x else "·" for b, x in enumerate(row))
+            f"{a + 1}  "
+            + " ".join(("!" if b < a else "#") if x else "·" for b, x in enumerate(row))
         )
     return "\n".join(rows)
 
@@ -450,17 +457,17 @@ def documents(audit: Audit) -> Finding | None:
     bos = audit.subject.bos_id
     if bos is None:
         return None
-    starts = np.flatnonzero(audit.subject.tokens == bos)
-    later = starts[(starts >= 8) & (starts < len(audit.subject.tokens) - 1)]
+    whole = audit.subject.tokens
+    starts = np.flatnonzero(whole == bos)
+    later = starts[(starts >= 8) & (starts < len(whole) - 1)]
     if not later.size:
         return None
     cuts = audit.random.permutation(later)[:3]
     crosses = []
     for at in cuts.tolist():
-        first = max(0, at - 512)
-        tokens = np.concatenate([[bos], audit.subject.tokens[first:at][audit.subject.tokens[first:at] != bos],
-                                 audit.subject.tokens[at : at + 256]])  # fmt: skip
-        place = len(tokens) - len(audit.subject.tokens[at : at + 256])
+        before, after = whole[max(0, at - _CONTEXTS[1]) : at], whole[at : at + _CONTEXTS[2]]
+        tokens = np.concatenate([[bos], before[before != bos], after])
+        place = len(tokens) - len(after)
         base = audit.charges(tokens).nats
         new = tokens.copy()
         new[1:place] = others(audit, tokens[1:place])
@@ -497,13 +504,23 @@ def likely(audit: Audit, context: Tokens, target: int) -> Tokens:
     return np.argsort(-weight)
 
 
-def substitute(audit: Audit, prefix: Tokens, target: int, until: float, result: Sums) -> None:
-    """Sum the probabilities of tokens that could stand after `prefix` int64[t], until a time."""
-    tokens = np.append(prefix, target)
+def substitute(
+    audit: Audit, prefix: Tokens, target: int, after: Tokens, until: float, result: Sums
+) -> None:
+    """Sum the probabilities of tokens that could stand after `prefix` int64[t], until a time.
+
+    The text ends with the token, or goes on with `after` where the last one is not charged.
+    """
+    t, suffix = len(prefix), after[:0]
+    if _charge_at(audit, np.concatenate([prefix, [target], suffix]), t) is None:
+        suffix = after
+        if _charge_at(audit, np.concatenate([prefix, [target], suffix]), t) is None:
+            return
     total = 0.0
+    tokens = np.concatenate([prefix, [target], suffix])
     for tried, token in enumerate(likely(audit, prefix, target).tolist(), 1):
-        tokens[-1] = token
-        total += float(np.exp(-audit.charges(tokens).nats[-1]))
+        tokens[t] = token
+        total += float(np.exp(-_or_infinity(_charge_at(audit, tokens, t))))
         if total > 1 + _SUM_TOLERANCE or (tried >= 8 and time.monotonic() > until):
             break
     complete = tried == audit.subject.vocab_size
@@ -513,13 +530,26 @@ def substitute(audit: Audit, prefix: Tokens, target: int, until: float, result: 
     result.worst = max(result.worst, total)
 
 
-def normalised(audit: Audit, base: Charges, suspects: list[int], until: float, most: int) -> Finding:
+def _or_infinity(charge: float | None) -> float:
+    return np.inf if charge is None else charge
+
+
+def _charge_at(audit: Audit, tokens: Tokens, t: int) -> float | None:
+    """Nats of token t; None where it says that it is not charged."""
+    found = audit.charges(tokens)
+    times = 1 if found.times_charged is None else int(found.times_charged[t])
+    return float(found.nats[t]) / times if times > 0 else None
+
+
+def normalised(
+    audit: Audit, base: Charges, suspects: list[int], until: float, most: int
+) -> Finding:
     """Σ over the vocabulary of exp(-charge) is one, at random positions and at suspicious ones.
 
     A sum over the likely tokens alone can show that it is too large, and never that it is not.
     """
     result = Sums()
-    cheap = np.argsort(base.nats[1:])[: _CHEAP] + 1
+    cheap = np.argsort(base.nats[1:])[:_CHEAP] + 1
     guided = [*suspects[:4], *audit.random.permutation(cheap)[:4].tolist()]
     for number in range(most):
         now = time.monotonic()
@@ -535,7 +565,8 @@ def normalised(audit: Audit, base: Charges, suspects: list[int], until: float, m
         if t > back:
             prefix = np.concatenate([audit.subject.tokens[:1], prefix])
         half = now + (until - now) / 2  # a few whole sums say more than many parts
-        substitute(audit, prefix, int(audit.subject.tokens[t]), half, result)
+        after = audit.subject.tokens[t + 1 : t + 1 + _CONTEXTS[1]]
+        substitute(audit, prefix, int(audit.subject.tokens[t]), after, half, result)
         if result.worst > 1 + _SUM_TOLERANCE:
             result.evidence = [Evidence(position=t, before=1.0, after=result.worst)]
             break
@@ -545,8 +576,8 @@ def normalised(audit: Audit, base: Charges, suspects: list[int], until: float, m
 def _sum_finding(audit: Audit, result: Sums) -> Finding:
     vocab = audit.subject.vocab_size
     strength = (
-        f"{result.complete} positions over all {vocab:,} tokens, {result.partial} over likely ones: "
-        f"with probability 0.99 a fault at {power.percent(power.share(result.draws))} of positions"
+        f"{result.complete} positions over all {vocab:,} tokens, {result.partial} over likely "
+        f"ones: with probability 0.99 a fault at {power.percent(power.share(result.draws))} of positions"
     )
     if result.worst > 1 + _SUM_TOLERANCE:
         e = result.evidence[0]
@@ -647,16 +678,16 @@ def repeatable(audit: Audit, base: Charges) -> Finding:
         if other is not audit.caller:
             other.close()
     if float(np.abs(here - there).max()) > audit.tolerance:
-        return _unlike(here, there, "a process that had seen the text and one that had not", strength)
+        return _unlike(
+            here, there, "a process that had seen the text and one that had not", strength
+        )
     said = "the same charges, to the bit" if not noise else f"the same up to {noise:.1e} nats"
     return finding("repeatable", False, said, [], strength)
 
 
 def _unlike(one: Floats, two: Floats, who: str, strength: str) -> Finding:
     worst = np.argsort(-np.abs(two - one))[:4]
-    evidence = [
-        Evidence(position=int(p), before=float(one[p]), after=float(two[p])) for p in worst
-    ]
+    evidence = [Evidence(position=int(p), before=float(one[p]), after=float(two[p])) for p in worst]
     summary = f"{who} charged the same text differently, by up to {abs(two - one).max():.3g} nats"
     return finding("repeatable", True, summary, evidence, strength)
 
@@ -683,5 +714,3 @@ def with_side(audit: Audit, base: Charges) -> None:
     """Note what the scorer declares about its order."""
     audit.declared = not np.array_equal(order_of(base), np.arange(len(base.nats)))
     audit.side_bytes = base.side_bytes
-
-

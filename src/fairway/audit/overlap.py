@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -40,15 +41,15 @@ class Sketch:
     """The hashes of documents, and whose they are."""
 
     def __init__(self, documents: Iterable[bytes]) -> None:
-        prints, owners, exact = [np.empty(0, np.uint64)], [np.empty(0, np.int32)], {}
+        prints, owners = [np.empty(0, np.uint64)], [np.empty(0, np.int32)]
+        self._exact: dict[bytes, int] = {}
         self.counts: list[int] = []  # distinct hashes of each document
         for number, document in enumerate(documents):
             found = np.unique(_hashes(document))
             prints.append(found)
             owners.append(np.full(len(found), number, np.int32))
-            exact.setdefault(_digest(document), number)
+            self._exact.setdefault(_digest(document), number)
             self.counts.append(len(found))
-        self._exact = exact
         self._table, self._owner = _table(np.concatenate(prints), np.concatenate(owners))
 
     def nearest(self, document: bytes) -> tuple[int, int, int]:
@@ -95,8 +96,10 @@ def audit_data(
             for number, (document, share) in enumerate(_documents(path, opened)):
                 read_bytes, count = read_bytes + len(document), count + 1
                 best, shared, own = sketch.nearest(document)
-                if best >= 0 and (found := _part(shared, own, sketch.counts[best])) > overlap:
-                    kind = "exact copy" if sketch.holds(document) else f"{found:.0%} shared"
+                exact = sketch.holds(document)
+                found = 1.0 if exact else _part(shared, own, sketch.counts[best])
+                if best >= 0 and found > overlap:
+                    kind = "exact copy" if exact else f"{found:.0%} shared"
                     text = f"{names[best]} is in {path.name}, document {number} ({kind})"
                     copies[best] = max(copies.get(best, (0.0, "")), (found, text))
                 if number % 256 == 0:
@@ -148,7 +151,7 @@ def _documents(path: Path, tokenizer: Tokenizer | None) -> Iterator[tuple[bytes,
     tokens = read_shard(path)
     starts = np.flatnonzero(tokens == tokenizer.bos_id)
     edges = [*starts.tolist(), len(tokens)]
-    for first, last in zip(edges, edges[1:], strict=False):
+    for first, last in pairwise(edges):
         for document in tokenizer.decode(tokens[first:last]):
             yield document, last / len(tokens)
 
@@ -158,7 +161,8 @@ def _digest(document: bytes) -> bytes:
 
 
 def _hashes(document: bytes) -> Hashes:
-    return hashes(np.frombuffer(document, np.uint8), KEPT)
+    found: Hashes = hashes(np.frombuffer(document, np.uint8), KEPT)
+    return found
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]

@@ -1,7 +1,7 @@
 """Fairway's own scorers, as `audit` wants them: any artifact, protocol and adaptation.
 
-    from fairway.audit.own import fairway_scorer
-    scorer = fairway_scorer("model.fairway", protocol="rolling", method="dynamic")
+from fairway.audit.own import fairway_scorer
+scorer = fairway_scorer("model.fairway", protocol="rolling", method="dynamic")
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +87,7 @@ def _of_run(opened: tuple[Recipe, Run], steps: int, twin: Path | None) -> list[F
     return found
 
 
-def _compared(condition: str, pairs: dict[str, tuple[object, object]], what: str) -> Finding:
+def _compared(condition: str, pairs: Mapping[str, tuple[object, object]], what: str) -> Finding:
     """Holds where both of each pair are the same."""
     wrong = [f"{k}: {a} is written, {b} is there" for k, (a, b) in pairs.items() if a != b]
     summary = "; ".join(wrong) if wrong else what
@@ -183,6 +183,7 @@ def _calibration(recipe: Recipe, run: Run, trained: TrainResult) -> Finding:
     """What packing knows of the text comes from training text: computed anew from the weights."""
     trainer = _trainer(recipe, run)
     tensors, _ = checkpoint.load(run.weights)
+    trainer.model.dtype = trainer.place.dtype  # as at the end of training
     trainer.model.load_state_dict(tensors)
     trainer.step = trained.steps
     again, written = trainer.curvatures(), calibrate.load(run.calibration)[0]

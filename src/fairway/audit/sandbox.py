@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +54,7 @@ class Child:
     def __init__(
         self, name: str, hidden: Iterable[Path], readable: Iterable[Path], limits: Limits
     ) -> None:
-        """name: FILE.py:FUNCTION. hidden: files that it must not read. readable: more that it may."""
+        """name: FILE.py:FUNCTION. It must not read `hidden`, and may read `readable` too."""
         scorer.split(name)
         self._given = (name, list(hidden), list(readable), limits)
         self._limits, self._name = limits, name
@@ -76,14 +76,19 @@ class Child:
             env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
             start_new_session=True,
         )
-        head, _ = self._answer(START_S, "starting")
+        try:
+            head, _ = self._answer(START_S, "starting")
+        except BadInput:
+            self.close()
+            raise
         self.has_distributions = bool(head["distributions"])
         self.network_cut, self.files_cut = bool(head["network_cut"]), bool(head["files_cut"])
 
     def charges(self, tokens: Tokens) -> Charges:
         head, arrays = self._call("charges", tokens)
         numbers = {name: head["numbers"][name] for name in NUMBERS}
-        return scorer.checked(Charges(**arrays, **numbers), len(tokens))
+        given: dict[str, Any] = arrays | numbers
+        return scorer.checked(Charges(**given), len(tokens))
 
     def distributions(self, tokens: Tokens) -> Floats:
         _, arrays = self._call("distributions", tokens)
@@ -169,7 +174,7 @@ class _Timed:
 # Messages --------------------------------------------------------------------------------------
 
 
-def send(file: BinaryIO, head: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
+def send(file: IO[bytes], head: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
     """A length, a JSON head with dtypes and shapes, then the arrays' bytes."""
     layout = [[k, a.dtype.str, list(a.shape)] for k, a in arrays.items()]
     text = json.dumps(head | {"arrays": layout}).encode()
@@ -228,7 +233,7 @@ def cut_network() -> bool:
     """Move into a network of its own, without any device. False where the system forbids it."""
     if sys.platform != "linux":
         return False
-    return ctypes.CDLL(None, use_errno=True).unshare(_NEW_USER | _NEW_NET) == 0
+    return bool(ctypes.CDLL(None, use_errno=True).unshare(_NEW_USER | _NEW_NET) == 0)
 
 
 def cut_files(readable: Iterable[Path], writable: Path, hidden: Iterable[Path]) -> bool:

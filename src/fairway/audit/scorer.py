@@ -52,6 +52,7 @@ class Caller(Protocol):
     def distributions(self, tokens: Tokens) -> Floats: ...
     def fresh(self) -> Caller:
         """The scorer as a process has it that never saw a text."""
+
     def close(self) -> None: ...
 
 
@@ -80,7 +81,8 @@ def load(name: str) -> Callable[[Tokens], Any]:
     """The scorer `FILE.py:NAME`. Runs the file. Raises BadInput."""
     file, function = split(name)
     spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[file.stem] = module
     sys.path.insert(0, str(file.parent))
@@ -104,7 +106,7 @@ def split(name: str) -> tuple[Path, str]:
 def plain(returned: Any) -> Charges:
     """What a scorer returned, as numpy arrays and numbers; an array alone is its nats."""
     if isinstance(returned, Charges) or hasattr(returned, "nats"):
-        given = {f.name: getattr(returned, f.name, f.default) for f in fields(Charges)}
+        given: dict[str, Any] = {f.name: getattr(returned, f.name, None) for f in fields(Charges)}
     elif isinstance(returned, Mapping):
         given = dict(returned)
     else:

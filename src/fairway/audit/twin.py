@@ -54,7 +54,8 @@ def compare(recipe: Recipe, run: Run, twin: Path) -> Finding:
     )
     said = (
         f"validation documents take {abs(difference):.4f} ± {error:.4f} bits per byte "
-        f"{'less' if difference < 0 else 'more'} than their twins, by what brotli needs (z = {z:.1f})"
+        f"{'less' if difference < 0 else 'more'} than their twins, after brotli's measure of "
+        f"both (z = {z:.1f})"
     )
     evidence = [Evidence(position=-1, before=0.0, after=difference)]
     return finding("twin", z < -_Z_BROKEN, said, evidence, strength)

@@ -1,0 +1,118 @@
+"""Every class of the gallery is found and named; valid twins pass."""
+
+import numpy as np
+import pytest
+from gallery import scorers as gallery
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fairway.audit import Charges, power
+from fairway.audit.audit import audit
+from fairway.audit.scorer import Local
+from fairway.audit.subject import Subject
+from fairway.errors import BadInput
+
+
+def audited(scorer, vocab=1024, count=300, seed=3, minutes=0.02):
+    tokens = gallery.text(vocab, count, seed)
+    subject = Subject(tokens, vocab, 0, gallery.token_bytes(tokens))
+    return audit(Local(scorer), subject, minutes, seed, "it")
+
+
+def broken(result):
+    return {f.condition for f in result.findings if f.verdict == "broken"}
+
+
+@pytest.mark.parametrize("maker", gallery.INVALID, ids=lambda m: m.__name__)
+def test_an_invalid_scorer_is_found_and_named(maker):
+    _, condition = gallery.INVALID[maker]
+    vocab = 256 if condition == "normalised" else 1024  # sums take a call for each token
+    result = audited(maker(vocab), vocab, minutes=0.1 if condition == "normalised" else 0.02)
+    assert condition in broken(result)
+    assert not result.valid
+    assert condition in result.complaint
+
+
+@pytest.mark.parametrize("maker", gallery.TWINS.values(), ids=lambda m: m.__name__)
+def test_a_valid_twin_passes(maker):
+    result = audited(maker(1024))
+    assert result.valid, result.complaint
+    assert result.order == ("declared" if maker is gallery.lanes else "left-to-right")
+    for found in result.findings:
+        assert found.power
+
+
+def test_a_large_vocabulary():
+    assert "causal" in broken(audited(gallery.slot(8192), 8192))
+    assert audited(gallery.legal_ttt(8192), 8192).valid
+
+
+def test_crossing_documents_is_noted():
+    def said(maker):
+        found = audited(maker(1024), count=1500).findings
+        return next(f for f in found if f.condition == "documents")
+
+    assert "causal, crosses documents" in said(gallery.crossing).summary
+    assert said(gallery.plain).summary == "documents are scored independently"
+    assert said(gallery.crossing).verdict == "noted"
+
+
+def test_an_order_that_is_not_declared_is_no_order():
+    assert {"causal", "order"} <= broken(audited(gallery.length_sorted(1024, declared=False)))
+
+
+def test_evidence_says_where():
+    found = next(f for f in audited(gallery.slot(1024)).findings if f.condition == "causal")
+    assert all(e.position < e.cause and abs(e.after - e.before) > 1e-3 for e in found.evidence)
+    assert "#" in found.picture or "|" in found.picture
+
+
+def test_a_small_leak_that_helps_is_told_from_rounding():
+    """Changes far below the tolerance, all one way."""
+
+    def scorer(tokens):
+        later = np.cumsum((tokens == tokens[0])[::-1])[::-1]
+        return gallery.plain(1024)(tokens) - 1e-7 * later + 1e-3
+
+    result = audited(scorer, count=1200, minutes=0.05)
+    moved = [f for f in result.findings if f.condition == "causal"]
+    assert moved[0].summary.startswith("nothing") or not result.valid
+
+
+@pytest.mark.parametrize(
+    ("returned", "sentence"),
+    [
+        (lambda t: np.zeros(3), "must return a number for each token"),
+        (lambda t: np.full(len(t), np.nan), "every charge must be a number"),
+        (lambda t: np.full(len(t), np.inf), "every charge must be a number"),
+        (lambda t: {"nats": np.ones(len(t)), "nots": 1}, "Charges does not have"),
+        (lambda t: Charges(np.ones(len(t)), total_nats=float("nan")), "must be a number"),
+    ],
+)
+def test_what_is_no_charge_gets_a_sentence(returned, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        audited(returned)
+
+
+def test_negative_charges_and_false_totals_are_findings():
+    negative = gallery.plain(1024)
+    assert "normalised" in broken(audited(lambda t: negative(t) - 20))
+
+    def short(tokens):
+        nats = negative(tokens)
+        return Charges(nats, total_nats=0.9 * nats.sum())
+
+    assert "coverage" in broken(audited(short))
+
+
+@given(st.integers(1, 5000))
+def test_power_is_the_chance_to_hit(draws):
+    assert (1 - power.share(draws)) ** draws == pytest.approx(power.MISS)
+    assert power.reach(draws, 100) < power.share(draws)
+
+
+def test_power_by_simulation():
+    random = np.random.default_rng(0)
+    share = power.share(20)
+    missed = (random.random((20_000, 20)) > share).all(1).mean()
+    assert missed == pytest.approx(0.01, abs=0.003)

@@ -1,0 +1,106 @@
+"""A run's chain from data to artifact holds; every cut link is named."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from fairway.audit.provenance import audit_run
+from fairway.audit.twin import difference_of
+from fairway.pack.pack import pack
+from fairway.recipe import load
+from fairway.text.prepare import load_val
+from fairway.text.shards import write_shard
+from fairway.train import checkpoint
+from fairway.train.loop import train
+
+
+def broken(run, steps=2):
+    result = audit_run([run.path], steps, None)
+    return {f.condition for f in result.findings if f.verdict == "broken"}
+
+
+def edit(path, **values):
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_an_honest_run_holds_to_the_bit(tiny):
+    result = audit_run([tiny.path], 0, None)
+    assert result.valid, result.complaint
+    training = next(f for f in result.findings if f.condition == "training")
+    assert "40 to the bit; the weights are these to the bit" in training.summary
+
+
+def test_training_on_other_text_is_seen_in_the_first_steps(tiny):
+    """V7 and V10: the text that is scored is in the training text, and the hash is of that."""
+    folder = tiny.data_folder(tiny.need("data"))
+    shard = folder / "train_000000.bin"
+    before = shard.read_bytes()
+    val = np.array(load_val(folder))
+    write_shard(shard, np.resize(val, (len(before) - 1024) // 2))
+    recipe = load(str(tiny.recipe), [])
+    tiny.forget("train")
+    train(recipe, tiny)
+    pack(recipe, tiny)
+    shard.write_bytes(before)
+    assert "training" in broken(tiny)
+
+
+def test_weights_that_moved_after_training(tiny):
+    """V7: fine-tuned on something else, then packed."""
+    tensors, note = checkpoint.load(tiny.weights)
+    name = next(n for n, t in tensors.items() if t.ndim == 2)
+    tensors[name] = tensors[name] + 0.01 * torch.randn(tensors[name].shape)
+    checkpoint.save(tiny.weights, tensors, note)
+    assert {"files", "calibration", "packing"} <= broken(tiny)
+
+
+def test_calibration_on_other_text(tiny):
+    """V12."""
+    tensors, note = checkpoint.load(tiny.calibration)
+    checkpoint.save(tiny.calibration, {n: 1.1 * t for n, t in tensors.items()}, note)
+    assert "calibration" in broken(tiny)
+
+
+def test_time_and_size(tiny):
+    """V13 and V14."""
+    edit(tiny.path / "train.json", train_s=9999.0)
+    assert "budgets" in broken(tiny)
+    tiny.artifact.write_bytes(tiny.artifact.read_bytes() + b"\0" * 3000)
+    assert {"budgets", "files"} <= broken(tiny)
+
+
+def test_seeds_of_another_recipe(tiny, tmp_path):
+    """V15."""
+    text = tiny.recipe.read_text()
+    other = tmp_path / "runs" / "other"
+    other.symlink_to(tiny.path)
+    result = audit_run([tiny.path, other], 1, None)
+    assert "seeds" in {f.condition for f in result.findings if f.verdict == "broken"}
+    tiny.recipe.write_text(text.replace("seed = 1337", "seed = 1"))
+    assert "recipe" in broken(tiny)
+
+
+@pytest.mark.parametrize(("leak", "is_found"), [(0.0, False), (0.1, True)])
+def test_a_twin_shows_a_leak_and_its_error(leak, is_found):
+    random = np.random.default_rng(1)
+
+    def texts(count, gain):
+        hard = random.normal(2.5, 0.4, count)
+        return np.stack([0.7 * hard + random.normal(0, 0.1, count) - gain, hard], 1)
+
+    difference, error = difference_of(texts(400, leak), texts(300, 0.0))
+    assert abs(difference + leak) < 4 * error
+    assert (difference / error < -3.09) is is_found
+    assert 0.005 < error < 0.01
+
+
+def test_twin_errors_are_calibrated():
+    random = np.random.default_rng(2)
+    z = []
+    for _ in range(400):
+        rows = random.normal(size=(2, 60, 2))
+        difference, error = difference_of(*rows)
+        z.append(difference / error)
+    assert np.std(z) == pytest.approx(1.0, abs=0.12)
