@@ -1,7 +1,7 @@
 """Is every invalid scorer of the gallery found, and every valid twin passed?
 
-    python bench/audit.py found --minutes 0.5      a line for each invalid scorer and vocabulary
-    python bench/audit.py alarms --runs 200        audits of valid twins, and how many are wrong
+python bench/audit.py found --minutes 0.5      a line for each invalid scorer and vocabulary
+python bench/audit.py alarms --runs 200        audits of valid twins, and how many are wrong
 """
 
 import argparse
@@ -14,12 +14,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from gallery import scorers as gallery
-
 from fairway import console
 from fairway.audit.audit import audit
 from fairway.audit.scorer import Local
 from fairway.audit.subject import Subject
+from gallery import scorers as gallery
 
 VOCABULARIES = (1024, 8192)
 
@@ -53,6 +52,7 @@ def alarms(minutes, runs):
         tokens = int(np.exp(random.uniform(np.log(200), np.log(4000))))
         result = audited(maker, vocab, tokens, seed, minutes)
         tested += 1
+        print(f"{tested} tested, {wrong} wrong", file=sys.stderr, flush=True)
         wrong += not result.valid
         if not result.valid:
             print(vocab, maker.__name__, tokens, seed, result.complaint, flush=True)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from gallery import scorers as gallery
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +10,7 @@ from fairway.audit.audit import audit
 from fairway.audit.scorer import Local
 from fairway.audit.subject import Subject
 from fairway.errors import BadInput
+from gallery import scorers as gallery
 
 
 def audited(scorer, vocab=1024, count=300, seed=3, minutes=0.02):

@@ -96,4 +96,3 @@ def scorer(t):
     denied = nats(started)
     assert denied[:2].tolist() == [float(started.files_cut)] * 2
     assert denied[2] == 1.0 or not started.network_cut
-

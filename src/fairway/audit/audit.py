@@ -17,9 +17,10 @@ from fairway.audit.subject import Subject, of_shard, of_text, open_tokenizer, sh
 from fairway.errors import BadInput
 from fairway.results import AuditResult, Finding
 
-_FIRST_TOKENS = 2048  # how fast the scorer is, before it gets the text
+_FIRST_TOKENS = 512  # how fast the scorer is, before it gets the text
 _WHOLE = 1 / 14  # of the time, for one call on the whole text
-_PIECE = 1024  # tokens of a short text
+_ONCE = 1 / 4  # of the time, for the one call that shows coverage and bytes
+_PIECE, _OF_PIECE = 1024, 1 / 60  # tokens of a short text, and of the time for one call on it
 _FAR, _NEAR, _SUMS, _SLICES = 24, 320, 24, 64  # experiments of a kind, at most
 
 
@@ -87,8 +88,8 @@ def audit(
         _run(job)
     if len(job.subject.tokens) < whole:
         console.warn(
-            f"only the first {len(job.subject.tokens):,} of {whole:,} tokens were audited: "
-            "more take more --minutes"
+            f"only the first {len(job.subject.tokens):,} of {whole:,} tokens were audited"
+            f"{', but for coverage and bytes' if job.whole else ''}: more take more --minutes"
         )
     broken = {f.condition for f in job.findings if f.verdict == "broken"}
     followed = not broken & {"order", "causal"}
@@ -114,15 +115,25 @@ def _fitting(job: Audit, minutes: float) -> int:
         job.charges(first)
         per_token = (time.monotonic() - began) / _FIRST_TOKENS
         most = int(60 * minutes * _WHOLE / max(per_token, 1e-9))
-        job.subject = shortened(job.subject, min(whole, max(most, _FIRST_TOKENS)))
+        if most < whole <= most / _WHOLE * _ONCE:
+            job.whole = job.subject
+        job.subject = shortened(job.subject, min(whole, max(most, 2 * _FIRST_TOKENS)))
+        short = int(60 * minutes * _OF_PIECE / max(per_token, 1e-9))
+        job.piece = min(_PIECE, max(short, _FIRST_TOKENS // 2))
     return whole
 
 
 def _run(job: Audit) -> None:
     """From what one call shows to what takes many; a fault ends neither the others nor the time."""
     base = job.charges(job.subject.tokens)
+    if job.whole is None:
+        job.found(experiments.coverage(job, base), experiments.byte_count(job, base))
+    else:
+        part, job.subject = job.subject, job.whole
+        all_of_it = job.charges(job.whole.tokens)
+        job.found(experiments.coverage(job, all_of_it), experiments.byte_count(job, all_of_it))
+        job.subject = part
     experiments.with_side(job, base)
-    job.found(experiments.coverage(job, base), experiments.byte_count(job, base))
     if negative := experiments.probabilities(job, base):
         job.found(negative)
     job.found(experiments.repeatable(job, base))
@@ -137,7 +148,7 @@ def _run(job: Audit) -> None:
     )
     if negative or any(f.condition == "causal" and f.verdict == "broken" for f in job.findings):
         return  # a charge that looks ahead says nothing about the distribution that it is from
-    length = min(_PIECE, len(job.subject.tokens))
+    length = min(job.piece, len(job.subject.tokens))
     if job.caller.has_distributions:
         until = job.share_of_time(0.6)
         job.found(experiments.distributions(job, length, until, _SLICES))
@@ -148,12 +159,12 @@ def _run(job: Audit) -> None:
 def _cuts(job: Audit, base: Charges) -> tuple[experiments.Cuts, experiments.Cuts]:
     """Cuts of the whole text, and of pieces of it where that is many times cheaper."""
     whole = experiments.same_text(job.subject.tokens, base)
-    short = len(job.subject.tokens) <= 2 * _PIECE
+    short = len(job.subject.tokens) <= 2 * job.piece
     until = job.share_of_time(0.35 if short else 0.3)
     far = experiments.cuts_of(job, whole, until, _NEAR if short else _FAR)
     if short:
         return far, experiments.Cuts()
-    pieces = experiments.short_texts(job, _PIECE, _NEAR)
+    pieces = experiments.short_texts(job, job.piece, _NEAR)
     return far, experiments.cuts_of(job, pieces, job.share_of_time(0.4), _NEAR)
 
 

@@ -23,7 +23,7 @@ def main() -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 0)
     os.dup2(nowhere, 1)
-    os.environ["TMPDIR"] = order["folder"]
+    os.environ |= {"TMPDIR": order["folder"], "NUMBA_CACHE_DIR": order["folder"]}  # writable
     sandbox.limit(*order["limits"])
     network_cut = sandbox.cut_network()
     file, _ = scorer.split(order["name"])

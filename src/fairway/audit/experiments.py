@@ -46,6 +46,8 @@ class Audit:
     until: float  # time.monotonic()
     tokens_asked: int = 0
     calls: int = 0
+    whole: Subject | None = None  # what is scored but once, where `subject` is its beginning
+    piece: int = 1024  # tokens of a short text
     repeat_noise: float = 0.0
     declared: bool = False  # an order other than left to right
     side_bytes: int = 0
@@ -359,8 +361,8 @@ def causal(audit: Audit, far: Cuts, near: Cuts, where: str) -> Finding:
         e = worst.evidence[0]
         summary = (
             f"the charge of token {e.position:,} went from {e.before:.4f} to {e.after:.4f} nats "
-            f"when only tokens from {e.cause:,} on in the {where} order were changed (largest change "
-            f"{largest:.3g} nats)"
+            f"when only tokens from {e.cause:,} on in the {where} order were changed (largest "
+            f"change {largest:.3g} nats)"
         )
         out = finding("causal", True, summary, worst.evidence, strength)
         return out.model_copy(update={"picture": worst.strip})
@@ -381,9 +383,9 @@ def causal(audit: Audit, far: Cuts, near: Cuts, where: str) -> Finding:
 def dependencies(
     audit: Audit, tokens: Tokens, base: Charges, natural: bool
 ) -> np.ndarray[Any, Any]:
-    """bool[8, 8]: entry a, b says that changing part a of the order moved a charge in part b."""
+    """bool[p, p]: entry a, b says that changing part a of the order moved a charge in part b."""
     order = np.arange(len(tokens)) if natural else order_of(base)
-    parts = blocks(len(tokens), min(_PARTS, len(tokens)))
+    parts = blocks(len(tokens), min(4 if audit.declared else _PARTS, len(tokens)))
     found = np.zeros((len(parts), len(parts)), bool)
     for a, (first, last) in enumerate(parts):
         new = tokens.copy()
@@ -404,11 +406,14 @@ def coding_order(audit: Audit, base: Charges, moved: str, boundary: str) -> list
         return [finding("order", True, summary, [], "exact")]
     if moved:
         return [finding("order", True, moved + "; it does not know which", [], "random cuts")]
-    piece = slices(audit.subject, 2048, 1, audit.random)[0] if not audit.declared else None
+    piece = slices(audit.subject, audit.piece, 1, audit.random)[0] if not audit.declared else None
     tokens = audit.subject.tokens if piece is None else piece
     base = base if piece is None else audit.charges(piece)
     table = dependencies(audit, tokens, base, natural=False)
-    drawn, strength = picture(table), f"eight parts of {len(tokens):,} tokens, each changed once"
+    drawn, strength = (
+        picture(table),
+        f"{len(table)} parts of {len(tokens):,} tokens, each changed once",
+    )
     back = np.argwhere(np.tril(table, -1))
     paid = f"; {boundary}, {audit.side_bytes} bytes pay for them" if boundary else ""
     if back.size:
@@ -577,7 +582,8 @@ def _sum_finding(audit: Audit, result: Sums) -> Finding:
     vocab = audit.subject.vocab_size
     strength = (
         f"{result.complete} positions over all {vocab:,} tokens, {result.partial} over likely "
-        f"ones: with probability 0.99 a fault at {power.percent(power.share(result.draws))} of positions"
+        f"ones: with probability 0.99 a fault at {power.percent(power.share(result.draws))} of "
+        "positions"
     )
     if result.worst > 1 + _SUM_TOLERANCE:
         e = result.evidence[0]

@@ -113,6 +113,8 @@ def plain(returned: Any) -> Charges:
         given = {"nats": returned}
     if unknown := set(given) - {f.name for f in fields(Charges)}:
         raise BadInput(f"the scorer returned {sorted(unknown)}, which Charges does not have")
+    if given.get("nats") is None:
+        raise BadInput("the scorer returned no charges: it must return a number for each token")
     arrays = {k: None if given.get(k) is None else _array(given[k]) for k in ARRAYS}
     numbers = {k: None if given.get(k) is None else float(given[k]) for k in NUMBERS}
     counts = {k: v if k == "total_nats" or v is None else int(v) for k, v in numbers.items()}
