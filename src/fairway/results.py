@@ -183,7 +183,7 @@ class CompareResult(Result):
     gains: list[Gain]  # in bits per byte; in nats per token too where both count the same tokens
 
 
-class Finding(BaseModel):
+class RuleFinding(BaseModel):
     """What one rule says about a submission folder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -197,7 +197,7 @@ class CheckResult(Result):
     """Of submit --check."""
 
     folder: str
-    findings: list[Finding]
+    findings: list[RuleFinding]
 
     @property
     def complaint(self) -> str:

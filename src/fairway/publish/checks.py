@@ -17,7 +17,7 @@ from typing import Any
 
 from fairway.budget import CHALLENGE_BYTES
 from fairway.errors import BadInput
-from fairway.results import CheckResult, Finding
+from fairway.results import CheckResult, RuleFinding
 
 LIMIT_S = 600.0  # of training and of evaluation, each
 SEEDS = 3
@@ -74,8 +74,8 @@ def check(folder: Path) -> CheckResult:
     return CheckResult(folder=str(folder), findings=findings)
 
 
-def _finding(rule: str, good: bool | None, evidence: str) -> Finding:
-    return Finding(
+def _finding(rule: str, good: bool | None, evidence: str) -> RuleFinding:
+    return RuleFinding(
         rule=rule,
         verdict="unknown" if good is None else "yes" if good else "no",
         evidence=evidence,
@@ -166,7 +166,7 @@ def _read(file: Path, source: str) -> Log:
 # Rules ------------------------------------------------------------------------------------------
 
 
-def _files(folder: Path, script: Path | None, logs: list[Log]) -> Iterator[Finding]:
+def _files(folder: Path, script: Path | None, logs: list[Log]) -> Iterator[RuleFinding]:
     missing = [n for n in ("README.md", "submission.json") if not (folder / n).is_file()]
     missing += [] if script else ["train_gpt.py"]
     missing += [] if logs else ["a training log with a final score"]
@@ -187,7 +187,7 @@ def _files(folder: Path, script: Path | None, logs: list[Log]) -> Iterator[Findi
 
 def _sizes(
     folder: Path, script: Path | None, logs: list[Log], claims: dict[str, Any]
-) -> Iterator[Finding]:
+) -> Iterator[RuleFinding]:
     over = [log for log in logs if (log.total_bytes or 0) > CHALLENGE_BYTES]
     totals = [log.total_bytes for log in logs if log.total_bytes]
     known = bool(totals) or None
@@ -230,7 +230,7 @@ def _sizes(
         )
 
 
-def _times(logs: list[Log]) -> Iterator[Finding]:
+def _times(logs: list[Log]) -> Iterator[RuleFinding]:
     for rule, key in (("training", "train_s"), ("evaluation", "eval_s")):
         times = {log.name: getattr(log, key) for log in logs if getattr(log, key) is not None}
         late = {name: t for name, t in times.items() if t > LIMIT_S + _SLACK_S}
@@ -242,7 +242,7 @@ def _times(logs: list[Log]) -> Iterator[Finding]:
         )
 
 
-def _seeds(logs: list[Log]) -> Iterator[Finding]:
+def _seeds(logs: list[Log]) -> Iterator[RuleFinding]:
     seeds = [log.seed for log in logs if log.seed is not None]
     shown = ", ".join(map(str, seeds)) or "none are named"
     enough = len(set(seeds)) >= SEEDS and len(seeds) == len(logs)
@@ -250,7 +250,7 @@ def _seeds(logs: list[Log]) -> Iterator[Finding]:
     yield _finding(f"{SEEDS} seeds", enough if seeds or len(logs) < SEEDS else None, several)
 
 
-def _scores(logs: list[Log], claims: dict[str, Any]) -> Iterator[Finding]:
+def _scores(logs: list[Log], claims: dict[str, Any]) -> Iterator[RuleFinding]:
     finals = [log.scores[-1] for log in logs if log.scores]
     claimed = claims.get("val_bpb")
     if not finals or not isinstance(claimed, int | float) or not isfinite(claimed):
@@ -271,7 +271,7 @@ def _scores(logs: list[Log], claims: dict[str, Any]) -> Iterator[Finding]:
     yield from _seed_results(logs, claims)
 
 
-def _seed_results(logs: list[Log], claims: dict[str, Any]) -> Iterator[Finding]:
+def _seed_results(logs: list[Log], claims: dict[str, Any]) -> Iterator[RuleFinding]:
     results = claims.get("seed_results")
     if not isinstance(results, dict):
         return
@@ -289,7 +289,7 @@ def _seed_results(logs: list[Log], claims: dict[str, Any]) -> Iterator[Finding]:
     yield _finding("seed_results", not wrong, "; ".join(wrong) or "each is in its log")
 
 
-def _consistency(logs: list[Log]) -> Iterator[Finding]:
+def _consistency(logs: list[Log]) -> Iterator[RuleFinding]:
     tokens = {log.val_tokens for log in logs if log.val_tokens}
     if tokens:
         shown = " and ".join(f"{n:,}" for n in sorted(tokens))
@@ -305,7 +305,7 @@ def _consistency(logs: list[Log]) -> Iterator[Finding]:
         yield _finding("source in the logs", not other, said)
 
 
-def _proofs(folder: Path) -> Iterator[Finding]:
+def _proofs(folder: Path) -> Iterator[RuleFinding]:
     """Of folders that have them: seed*/ with prove.json, model.fairway and val.fwp."""
     for results in sorted(folder.glob("seed*/prove.json")):
         from fairway.prove.proof import decode
