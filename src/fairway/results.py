@@ -285,7 +285,7 @@ class Evidence(BaseModel):
     cause: int = -1  # the first token that was changed; -1: none
 
 
-class Finding(BaseModel):
+class AuditFinding(BaseModel):
     """One condition: what an audit saw, and what it would have seen."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -301,7 +301,7 @@ class Finding(BaseModel):
 class AuditResult(Result):
     subject: str  # what was audited
     valid: bool  # nothing is broken, as far as the findings' power goes
-    findings: list[Finding]
+    findings: list[AuditFinding]
     order: str  # left-to-right, declared, none; empty where it does not apply
     tokens: int
     calls: int

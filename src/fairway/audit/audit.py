@@ -15,7 +15,7 @@ from fairway.audit.sandbox import Child, Limits
 from fairway.audit.scorer import Caller, Charges
 from fairway.audit.subject import Subject, of_shard, of_text, open_tokenizer, shortened
 from fairway.errors import BadInput
-from fairway.results import AuditResult, Finding
+from fairway.results import AuditFinding, AuditResult
 
 _FIRST_TOKENS = 512  # how fast the scorer is, before it gets the text
 _WHOLE = 1 / 14  # of the time, for one call on the whole text
@@ -168,6 +168,6 @@ def _cuts(job: Audit, base: Charges) -> tuple[experiments.Cuts, experiments.Cuts
     return far, experiments.cuts_of(job, pieces, job.share_of_time(0.4), _NEAR)
 
 
-def _noted(job: Audit, base: Charges) -> list[Finding]:
+def _noted(job: Audit, base: Charges) -> list[AuditFinding]:
     """What is allowed and worth knowing."""
     return [f for f in (experiments.documents(job), experiments.prefix(job, base)) if f]

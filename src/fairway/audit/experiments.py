@@ -23,7 +23,7 @@ import numpy as np
 from fairway.audit import power
 from fairway.audit.scorer import Caller, Charges, Floats, Tokens
 from fairway.audit.subject import Subject, blocks, slices
-from fairway.results import Evidence, Finding
+from fairway.results import AuditFinding, Evidence
 
 TOLERANCE = 1e-3  # nats; rounding in float32 stays below a tenth of it
 _SUM_TOLERANCE = 1e-4  # of probabilities
@@ -52,7 +52,7 @@ class Audit:
     declared: bool = False  # an order other than left to right
     side_bytes: int = 0
     progress: Any = None
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[AuditFinding] = field(default_factory=list)
 
     def charges(self, tokens: Tokens) -> Charges:
         self.calls += 1
@@ -70,7 +70,7 @@ class Audit:
         now = time.monotonic()
         return now + share * max(0.0, self.until - now)
 
-    def found(self, *findings: Finding) -> None:
+    def found(self, *findings: AuditFinding) -> None:
         self.findings += findings
 
 
@@ -81,10 +81,10 @@ def order_of(found: Charges) -> Tokens:
 
 def finding(
     condition: str, broken: bool | None, summary: str, evidence: list[Evidence], strength: str
-) -> Finding:
+) -> AuditFinding:
     """broken None: neither holds nor broken, told to the reader."""
     verdict = "noted" if broken is None else "broken" if broken else "holds"
-    return Finding(
+    return AuditFinding(
         condition=condition, verdict=verdict, summary=summary, evidence=evidence, power=strength
     )
 
@@ -92,7 +92,7 @@ def finding(
 # One call ---------------------------------------------------------------------------------------
 
 
-def coverage(audit: Audit, found: Charges) -> Finding:
+def coverage(audit: Audit, found: Charges) -> AuditFinding:
     """Each token charged exactly once, the first at most once; totals are sums of their parts."""
     nats, times, tokens = found.nats, found.times_charged, audit.subject.tokens
     strength = f"all of {len(tokens):,} tokens, exact"
@@ -143,7 +143,7 @@ def _uncharged(audit: Audit, nats: Floats) -> list[int]:
     return [int(p) for p in suspects]
 
 
-def probabilities(audit: Audit, found: Charges) -> Finding | None:
+def probabilities(audit: Audit, found: Charges) -> AuditFinding | None:
     """No token is charged less than nothing."""
     places = np.flatnonzero(found.nats < -1e-5)
     if not places.size:
@@ -154,7 +154,7 @@ def probabilities(audit: Audit, found: Charges) -> Finding | None:
     return finding("normalised", True, summary, evidence, "all tokens, exact")
 
 
-def byte_count(audit: Audit, found: Charges) -> Finding:
+def byte_count(audit: Audit, found: Charges) -> AuditFinding:
     """The denominator is the length of what the tokens decode to."""
     subject = audit.subject
     strength = f"all of {len(subject.tokens):,} tokens, exact"
@@ -351,7 +351,7 @@ def short_texts(audit: Audit, length: int, most: int) -> Iterator[tuple[Tokens, 
             yield piece, base
 
 
-def causal(audit: Audit, far: Cuts, near: Cuts, where: str) -> Finding:
+def causal(audit: Audit, far: Cuts, near: Cuts, where: str) -> AuditFinding:
     """No charge depends on what comes later in the order."""
     strength = "; ".join(power.cuts(c.draws, c.length) for c in (far, near) if c.draws)
     largest = max(far.largest, near.largest)
@@ -398,7 +398,7 @@ def dependencies(
     return found
 
 
-def coding_order(audit: Audit, base: Charges, moved: str, boundary: str) -> list[Finding]:
+def coding_order(audit: Audit, base: Charges, moved: str, boundary: str) -> list[AuditFinding]:
     """Whether a decoder can run in the declared order, and whether that is left to right."""
     order = order_of(base)
     if not np.array_equal(np.sort(order), np.arange(len(order))):
@@ -457,7 +457,7 @@ def picture(table: np.ndarray[Any, Any]) -> str:
     return "\n".join(rows)
 
 
-def documents(audit: Audit) -> Finding | None:
+def documents(audit: Audit) -> AuditFinding | None:
     """Whether charges depend on earlier documents: allowed to a decoder, not by every rule."""
     bos = audit.subject.bos_id
     if bos is None:
@@ -548,7 +548,7 @@ def _charge_at(audit: Audit, tokens: Tokens, t: int) -> float | None:
 
 def normalised(
     audit: Audit, base: Charges, suspects: list[int], until: float, most: int
-) -> Finding:
+) -> AuditFinding:
     """Σ over the vocabulary of exp(-charge) is one, at random positions and at suspicious ones.
 
     A sum over the likely tokens alone can show that it is too large, and never that it is not.
@@ -578,7 +578,7 @@ def normalised(
     return _sum_finding(audit, result)
 
 
-def _sum_finding(audit: Audit, result: Sums) -> Finding:
+def _sum_finding(audit: Audit, result: Sums) -> AuditFinding:
     vocab = audit.subject.vocab_size
     strength = (
         f"{result.complete} positions over all {vocab:,} tokens, {result.partial} over likely "
@@ -598,7 +598,7 @@ def _sum_finding(audit: Audit, result: Sums) -> Finding:
     return finding("normalised", False, summary, [], strength)
 
 
-def distributions(audit: Audit, length: int, until: float, most: int) -> Finding:
+def distributions(audit: Audit, length: int, until: float, most: int) -> AuditFinding:
     """Rows that the scorer offers: sums of one, the charges' own, and blind to their token."""
     rows_seen = own = 0
     for piece in slices(audit.subject, length, most, audit.random):
@@ -658,7 +658,7 @@ def _rows_moved(audit: Audit, piece: Tokens, rows: Floats) -> list[tuple[int, in
 # Again ------------------------------------------------------------------------------------------
 
 
-def repeatable(audit: Audit, base: Charges) -> Finding:
+def repeatable(audit: Audit, base: Charges) -> AuditFinding:
     """The same text is charged the same by the same process, and by one that never saw it.
 
     The second process sees the text with another ending first: what it charges for the beginning
@@ -691,14 +691,14 @@ def repeatable(audit: Audit, base: Charges) -> Finding:
     return finding("repeatable", False, said, [], strength)
 
 
-def _unlike(one: Floats, two: Floats, who: str, strength: str) -> Finding:
+def _unlike(one: Floats, two: Floats, who: str, strength: str) -> AuditFinding:
     worst = np.argsort(-np.abs(two - one))[:4]
     evidence = [Evidence(position=int(p), before=float(one[p]), after=float(two[p])) for p in worst]
     summary = f"{who} charged the same text differently, by up to {abs(two - one).max():.3g} nats"
     return finding("repeatable", True, summary, evidence, strength)
 
 
-def prefix(audit: Audit, base: Charges) -> Finding | None:
+def prefix(audit: Audit, base: Charges) -> AuditFinding | None:
     """Whether the number of tokens matters: a decoder must then be told it."""
     n = len(audit.subject.tokens)
     if n < 4 or audit.declared:

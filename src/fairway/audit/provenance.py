@@ -26,10 +26,10 @@ from fairway.pack.pack import pack_weights
 from fairway.recipe import Recipe
 from fairway.recipe import load as load_recipe
 from fairway.results import (
+    AuditFinding,
     AuditResult,
     DataResult,
     Evidence,
-    Finding,
     PackResult,
     TrainResult,
     VerifyResult,
@@ -45,7 +45,7 @@ _SAME = "all bytes, exact"
 def audit_run(folders: Sequence[Path], steps: int, twin: Path | None) -> AuditResult:
     """Audit finished runs. Several are taken for seeds of one recipe. Raises BadInput."""
     began = time.monotonic()
-    found: list[Finding] = []
+    found: list[AuditFinding] = []
     for folder in folders:
         about = f"{folder}: " if len(folders) > 1 else ""
         for one in _of_run(_opened(folder), steps, twin):
@@ -67,7 +67,7 @@ def _opened(folder: Path) -> tuple[Recipe, Run]:
     return load_recipe(str(run.recipe), []), run
 
 
-def _of_run(opened: tuple[Recipe, Run], steps: int, twin: Path | None) -> list[Finding]:
+def _of_run(opened: tuple[Recipe, Run], steps: int, twin: Path | None) -> list[AuditFinding]:
     recipe, run = opened
     data, trained, packed = run.need("data"), run.need("train"), run.need("pack")
     assert isinstance(data, DataResult)
@@ -87,14 +87,16 @@ def _of_run(opened: tuple[Recipe, Run], steps: int, twin: Path | None) -> list[F
     return found
 
 
-def _compared(condition: str, pairs: Mapping[str, tuple[object, object]], what: str) -> Finding:
+def _compared(
+    condition: str, pairs: Mapping[str, tuple[object, object]], what: str
+) -> AuditFinding:
     """Holds where both of each pair are the same."""
     wrong = [f"{k}: {a} is written, {b} is there" for k, (a, b) in pairs.items() if a != b]
     summary = "; ".join(wrong) if wrong else what
     return finding(condition, bool(wrong), summary, [], _SAME)
 
 
-def _data(run: Run, data: DataResult) -> Finding:
+def _data(run: Run, data: DataResult) -> AuditFinding:
     """The shards are those that were written down."""
     digest = hashlib.sha256()
     for shard in load_train(run.data_folder(data)):
@@ -103,7 +105,7 @@ def _data(run: Run, data: DataResult) -> Finding:
     return _compared("data", pairs, f"{data.train_tokens:,} training tokens have their hash")
 
 
-def _recipe(recipe: Recipe, run: Run, trained: TrainResult) -> Finding:
+def _recipe(recipe: Recipe, run: Run, trained: TrainResult) -> AuditFinding:
     """Each result was made with the recipe that lies beside it, and this program's code."""
     wrong = [
         f"{verb}.json was made with other {', '.join(parts)}"
@@ -121,7 +123,7 @@ def _recipe(recipe: Recipe, run: Run, trained: TrainResult) -> Finding:
     return finding("recipe", False if theirs == code_sha256() else None, said, [], _SAME)
 
 
-def _files(run: Run, trained: TrainResult, packed: PackResult) -> Finding:
+def _files(run: Run, trained: TrainResult, packed: PackResult) -> AuditFinding:
     """Weights, artifact and proof are the files that the results are about."""
     pairs: dict[str, tuple[object, object]] = {
         "weights": (trained.weights_sha256, course.sha256_file(run.weights)),
@@ -137,7 +139,7 @@ def _files(run: Run, trained: TrainResult, packed: PackResult) -> Finding:
     return _compared("files", pairs, f"{', '.join(pairs)} are what the results say")
 
 
-def _training(recipe: Recipe, run: Run, trained: TrainResult, steps: int) -> Finding:
+def _training(recipe: Recipe, run: Run, trained: TrainResult, steps: int) -> AuditFinding:
     """The first steps, done again, give the losses that were written down."""
     lines = [json.loads(line) for line in run.metrics.read_text("utf-8").splitlines()]
     written = {line["step"]: line["loss"] for line in lines if "loss" in line}
@@ -179,7 +181,7 @@ def _trainer(recipe: Recipe, run: Run) -> Trainer:
     return Trainer(recipe, run, "", world.start(), replay=bool(recipe.train.seconds), resume=False)
 
 
-def _calibration(recipe: Recipe, run: Run, trained: TrainResult) -> Finding:
+def _calibration(recipe: Recipe, run: Run, trained: TrainResult) -> AuditFinding:
     """What packing knows of the text comes from training text: computed anew from the weights."""
     trainer = _trainer(recipe, run)
     tensors, _ = checkpoint.load(run.weights)
@@ -202,7 +204,7 @@ def _apart(one: calibrate.Curvature, two: calibrate.Curvature) -> float:
     return max(float(torch.dist(a, b) / b.norm().clamp(min=1e-30)) for a, b in pairs)
 
 
-def _packing(recipe: Recipe, run: Run, packed: PackResult) -> Finding:
+def _packing(recipe: Recipe, run: Run, packed: PackResult) -> AuditFinding:
     """The artifact is what packing makes of the weights."""
     tensors, _ = checkpoint.load(run.weights)
     weights = {name: t.float().numpy() for name, t in tensors.items()}
@@ -217,7 +219,7 @@ def _packing(recipe: Recipe, run: Run, packed: PackResult) -> Finding:
     return finding("packing", True, summary, [], _SAME)
 
 
-def _budgets(recipe: Recipe, run: Run, trained: TrainResult, packed: PackResult) -> Finding:
+def _budgets(recipe: Recipe, run: Run, trained: TrainResult, packed: PackResult) -> AuditFinding:
     """Time and size, by the files themselves where they can say so."""
     wrong = []
     if trained.train_s > recipe.train.limit_s:
@@ -236,7 +238,7 @@ def _budgets(recipe: Recipe, run: Run, trained: TrainResult, packed: PackResult)
     return finding("budgets", bool(wrong), summary, [], strength)
 
 
-def _seeds(opened: Sequence[tuple[Recipe, Run]]) -> Finding:
+def _seeds(opened: Sequence[tuple[Recipe, Run]]) -> AuditFinding:
     """Seeds of one recipe differ in the seed alone."""
     first = opened[0][0]
     wrong = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fairway import console
-from fairway.results import AuditResult, Finding
+from fairway.results import AuditFinding, AuditResult
 
 _MARKS = {"holds": "holds", "broken": "BROKEN", "noted": "noted"}
 _STRIP = "the text: # moved, · did not, | the cut, ~ was changed"
@@ -28,7 +28,7 @@ def show(result: AuditResult) -> None:
         console.say("what a pass means, and what it cannot show: docs/validity.md")
 
 
-def _evidence(finding: Finding) -> list[str]:
+def _evidence(finding: AuditFinding) -> list[str]:
     lines = [
         f"token {e.position:,}: {e.before:.6g} → {e.after:.6g}"
         + (f"  (changed from token {e.cause:,} on)" if e.cause >= 0 else "")

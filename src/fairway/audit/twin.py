@@ -23,7 +23,7 @@ from fairway.pack import artifact
 from fairway.predict.exact import ExactEngine
 from fairway.predict.lanes import documents_of
 from fairway.recipe import Recipe
-from fairway.results import Evidence, Finding
+from fairway.results import AuditFinding, Evidence
 from fairway.score import texts
 from fairway.score.score import exact_charges
 from fairway.text.tokenizer import Tokenizer
@@ -35,7 +35,7 @@ _Z_FOUND = 2.33  # with probability 0.99
 _LEAST_DOCUMENTS, _LEAST_BYTES = 20, 200
 
 
-def compare(recipe: Recipe, run: Run, twin: Path) -> Finding:
+def compare(recipe: Recipe, run: Run, twin: Path) -> AuditFinding:
     """Validation text against the documents of `twin`. Raises BadInput."""
     opened = artifact.read(run.artifact)
     engine = ExactEngine(opened, torch.get_num_threads())
