@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 _INK = "#010203"  # stands for the page's text colour until the SVG is written
 _LINE = "#2f7de1"
@@ -53,6 +54,8 @@ def bars(values: Mapping[str, float], label: str, form: str) -> str:
         axes.invert_yaxis()
         axes.margins(x=0.2)
         axes.set_xlabel(label)
+        axes.locator_params(axis="x", nbins=4)
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
         return _svg(figure)
 
 
