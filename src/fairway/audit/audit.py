@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from fairway.audit.subject import Subject, of_shard, of_text, open_tokenizer, sh
 from fairway.errors import BadInput
 from fairway.results import AuditFinding, AuditResult
 
-_FIRST_TOKENS = 512  # how fast the scorer is, before it gets the text
+_PROBES = (256, 1024)  # tokens, to see how fast the scorer is before it gets the text
 _WHOLE = 1 / 14  # of the time, for one call on the whole text
 _ONCE = 1 / 4  # of the time, for the one call that shows coverage and bytes
 _PIECE, _OF_PIECE = 1024, 1 / 60  # tokens of a short text, and of the time for one call on it
@@ -108,19 +109,28 @@ def audit(
 def _fitting(job: Audit, minutes: float) -> int:
     """Shorten the text to what one call of a fourteenth of the time can score; its whole length."""
     whole = len(job.subject.tokens)
-    if whole > _FIRST_TOKENS:
-        first = job.subject.tokens[:_FIRST_TOKENS]
-        job.charges(first)  # compiles and fills caches
-        began = time.monotonic()
-        job.charges(first)
-        per_token = (time.monotonic() - began) / _FIRST_TOKENS
-        most = int(60 * minutes * _WHOLE / max(per_token, 1e-9))
-        if most < whole <= most / _WHOLE * _ONCE:
-            job.whole = job.subject
-        job.subject = shortened(job.subject, min(whole, max(most, 2 * _FIRST_TOKENS)))
-        short = int(60 * minutes * _OF_PIECE / max(per_token, 1e-9))
-        job.piece = min(_PIECE, max(short, _FIRST_TOKENS // 2))
+    if whole <= _PROBES[-1]:
+        return whole
+    fits = _fitting_tokens(job)
+    most = fits(60 * minutes * _WHOLE)
+    if most < whole <= fits(60 * minutes * _ONCE):
+        job.whole = job.subject
+    job.subject = shortened(job.subject, min(whole, max(most, _PROBES[-1])))
+    job.piece = min(_PIECE, max(fits(60 * minutes * _OF_PIECE), _PROBES[0]))
     return whole
+
+
+def _fitting_tokens(job: Audit) -> Callable[[float], int]:
+    """How many tokens a call of so many seconds scores: a call costs something, and each token."""
+    seconds = []
+    for count in _PROBES:
+        job.charges(job.subject.tokens[:count])  # compiles and fills caches
+        began = time.monotonic()
+        job.charges(job.subject.tokens[:count])
+        seconds.append(time.monotonic() - began)
+    per_token = max((seconds[1] - seconds[0]) / (_PROBES[1] - _PROBES[0]), 1e-7)
+    per_call = max(seconds[0] - _PROBES[0] * per_token, 0.0)
+    return lambda limit: max(0, int((limit - per_call) / per_token))
 
 
 def _run(job: Audit) -> None:

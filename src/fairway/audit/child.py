@@ -1,6 +1,7 @@
-"""The process in which foreign code runs: limits first, then its file, then answers, one per call.
+"""The process in which foreign code runs: limits first, then its file, then answers.
 
-`python -m fairway.audit.child ORDER`, started by sandbox.Child. What the code prints goes nowhere.
+Started by sandbox.Child through enter.py, which has left the network. What the code prints goes
+nowhere.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ def main() -> None:
     os.dup2(nowhere, 1)
     os.environ |= {"TMPDIR": order["folder"], "NUMBA_CACHE_DIR": order["folder"]}  # writable
     sandbox.limit(*order["limits"])
-    network_cut = sandbox.cut_network()
     file, _ = scorer.split(order["name"])
     readable = [*sandbox.system_folders(), file.parent, *map(Path, order["readable"])]
     hidden = [Path(p) for p in order["hidden"]]
@@ -35,7 +35,7 @@ def main() -> None:
     except BaseException as error:
         sandbox.send(outbox, {"error": _told(error)}, {})
         return
-    about = {"network_cut": network_cut, "files_cut": files_cut}
+    about = {"network_cut": sys.argv[2] == "cut", "files_cut": files_cut}
     sandbox.send(outbox, about | {"distributions": hasattr(function, "distributions")}, {})
     while True:
         try:

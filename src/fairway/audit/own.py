@@ -7,6 +7,7 @@ scorer = fairway_scorer("model.fairway", protocol="rolling", method="dynamic")
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from itertools import pairwise
 from math import log
 from pathlib import Path
@@ -40,16 +41,17 @@ def fairway_scorer(
     how = Score(protocol=protocol, stride=stride, arithmetic=arithmetic)
     learns = Adapt(method=method, order=order)
     engine = ExactEngine(opened, torch.get_num_threads())
+    network = opened.build_model()
 
     def scorer(ids: Tokens) -> Charges:
         tokens = ids.astype(np.uint16)
         if method != "none":
-            learner = adapt.Learner(opened.build_model(), learns, len(tokens))
+            learner = adapt.Learner(deepcopy(network), learns, len(tokens))
             parts = [(p.positions, p.nats) for p in adapt.charges(learner, tokens, how)]
         elif arithmetic == "exact":
             parts = list(exact_charges(engine, tokens, how))
         else:
-            parts = list(charges(opened.build_model(), tokens, how))
+            parts = list(charges(network, tokens, how))
         nats, times = np.zeros(len(tokens)), np.zeros(len(tokens), np.int64)
         for positions, charged in parts:
             np.add.at(nats, positions, charged)

@@ -68,7 +68,7 @@ class Child:
             "limits": [limits.memory_bytes, limits.file_bytes, limits.files],
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "fairway.audit.child", json.dumps(order)],
+            [sys.executable, str(Path(__file__).with_name("enter.py")), json.dumps(order)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -208,7 +208,6 @@ def answer_of(found: Charges) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
 
 # Inside the child ------------------------------------------------------------------------------
 
-_NEW_USER, _NEW_NET = 0x10000000, 0x40000000  # linux/sched.h
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # landlock's system calls
 _READ_RIGHTS = 1 << 0 | 1 << 2 | 1 << 3  # execute, read files, read folders
 _FILE_RIGHTS = 1 << 0 | 1 << 1 | 1 << 2  # execute, write, read: what a rule on a file may name
@@ -227,13 +226,6 @@ def limit(memory_bytes: int, file_bytes: int, files: int) -> None:
         hard = resource.getrlimit(what)[1]
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(what, (most, most))
-
-
-def cut_network() -> bool:
-    """Move into a network of its own, without any device. False where the system forbids it."""
-    if sys.platform != "linux":
-        return False
-    return bool(ctypes.CDLL(None, use_errno=True).unshare(_NEW_USER | _NEW_NET) == 0)
 
 
 def cut_files(readable: Iterable[Path], writable: Path, hidden: Iterable[Path]) -> bool:
