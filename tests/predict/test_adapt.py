@@ -12,7 +12,7 @@ from fairway.errors import BadInput
 from fairway.predict import adapt, methods, rules
 from fairway.predict.adapt import AdaptiveEngine, AdaptivePredictor, Learner, Span
 from fairway.predict.lanes import Layout, Starts, plan
-from fairway.prove.codec import Codec, Reader, framed, read_chunk
+from fairway.prove.codec import Codec, Reader, join, read_chunks
 from fairway.recipe import Adapt, Dynamic, Lora, Score, Sgd
 from fairway.score.score import charges
 
@@ -129,12 +129,13 @@ def test_a_fresh_learner_decodes_chunk_after_chunk(lively_model, tokenizer, how)
     total = sum(len(tokens) for tokens, _ in chunks)
     codec = Codec(AdaptiveEngine(learner(lively_model, how, total)), tokenizer)
     made = [codec.encode(tokens, documents, 1, lambda *_: None) for tokens, documents in chunks]
-    data = b"".join(framed(chunk.body for chunk in made))
+    reader = Reader(join([b"", *(chunk.body for chunk in made)]), "a file")
     assert made[0].lanes == 1, "stored: the test says nothing"
-    reader = Reader(data, "a file")
+    reader.check()
     decoder = Codec(AdaptiveEngine(learner(lively_model, how, total)), tokenizer)
-    for _, documents in chunks:
-        assert decoder.decode(read_chunk(reader), lambda *_: None) == documents
+    read = read_chunks(reader, len(chunks))
+    for chunk, (_, documents) in zip(read, chunks, strict=True):
+        assert decoder.decode(chunk, lambda *_: None) == documents
 
 
 @every_method
