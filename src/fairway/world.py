@@ -145,8 +145,25 @@ def start(device: str = "") -> World:
     if size > 1 and not dist.is_initialized():
         # Decisions of the host travel by gloo, so that they need not wait for a GPU's queue.
         backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
-        dist.init_process_group(backend, rank=rank, world_size=size)
+        dist.init_process_group(backend, store=_fresh_store(size), rank=rank, world_size=size)
     return World(rank, size, place, torch.bfloat16 if kind == "cuda" else torch.float32)
+
+
+def _fresh_store(size: int) -> Any:
+    """What ranks find each other by, without what a killed attempt has left in it; None: torch's.
+
+    torchrun restarts its workers with the store of the attempt before, where the addresses of dead
+    processes stand. Restarts are counted per node, so with several nodes the count is no common
+    name: there TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 gives every attempt a store (docs/scale.md).
+    """
+    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+
+    known = os.environ
+    shared = known.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if not shared or known.get("GROUP_WORLD_SIZE") != "1":
+        return None
+    store = TCPStore(known["MASTER_ADDR"], int(known["MASTER_PORT"]), size, is_master=False)
+    return PrefixStore(f"attempt {known['TORCHELASTIC_RESTART_COUNT']}", store)
 
 
 def stop() -> None:
