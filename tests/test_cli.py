@@ -318,3 +318,14 @@ def test_other_ranks_are_silent(fairway, tiny, monkeypatch):
     monkeypatch.setattr(cli, "_is_main_rank", lambda: False)
     code, out, err = fairway("pack", tiny.path, "--json")
     assert (code, out, err) == (0, "", "")
+
+
+def test_ranks_of_torchrun_go_through_several_verbs_together(tiny):
+    for verb in ("score", "verify"):
+        (tiny.path / f"{verb}.json").unlink()
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*launcher, "-m", "fairway", "play", "tiny", "--out", str(tiny.path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    assert tiny.need("verify").verified
+    assert tiny.need("score").bpb > 0

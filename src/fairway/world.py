@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import platform
 from dataclasses import dataclass
@@ -94,6 +95,8 @@ class World:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+_worlds = itertools.count()  # that this process has joined
+
 ALONE = World(0, 1, torch.device("cpu"), torch.float32)
 """A world of one, on a CPU."""
 
@@ -150,11 +153,12 @@ def start(device: str = "") -> World:
 
 
 def _fresh_store(size: int) -> Any:
-    """What ranks find each other by, without what a killed attempt has left in it; None: torch's.
+    """What ranks find each other by, without what was there before; None: torch's.
 
     torchrun restarts its workers with the store of the attempt before, where the addresses of dead
-    processes stand. Restarts are counted per node, so with several nodes the count is no common
-    name: there TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 gives every attempt a store (docs/scale.md).
+    processes stand; and a process that starts a second time finds those of its first world.
+    Restarts are counted per node, so with several nodes the count is no common name: there
+    TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 gives every attempt a store (docs/scale.md).
     """
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
@@ -163,12 +167,20 @@ def _fresh_store(size: int) -> Any:
     if not shared or known.get("GROUP_WORLD_SIZE") != "1":
         return None
     store = TCPStore(known["MASTER_ADDR"], int(known["MASTER_PORT"]), size, is_master=False)
-    return PrefixStore(f"attempt {known['TORCHELASTIC_RESTART_COUNT']}", store)
+    attempt = known["TORCHELASTIC_RESTART_COUNT"]
+    return PrefixStore(f"attempt {attempt}, world {next(_worlds)}", store)
 
 
 def stop() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def leave() -> None:
+    """From here on this process is a world of one, whatever torchrun has started beside it."""
+    stop()
+    for name in ("RANK", "WORLD_SIZE"):
+        os.environ.pop(name, None)
 
 
 def describe(world: World) -> dict[str, Any]:

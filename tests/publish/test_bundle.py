@@ -45,6 +45,18 @@ def test_only_what_the_recipe_uses():
     assert "fairway/cli.py" not in paths
 
 
+def test_ranks_of_torchrun_share_the_training_and_the_first_does_the_rest(script, tmp_path):
+    (tmp_path / "train_gpt.py").write_bytes(script)
+    sets = ["train.steps=4", "data.train_bytes=40000", "data.vocab_size=300"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["train_gpt.py", *(word for value in sets for word in ("--set", value))]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    run = Run(tmp_path / "run")
+    assert run.need("train").world_size == 2
+    assert run.need("verify").verified
+
+
 def test_the_script_trains_scores_and_proves_alone(script, tmp_path):
     file = tmp_path / "train_gpt.py"
     file.write_bytes(script)

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 import fairway
-from fairway import console
+from fairway import console, world
 from fairway.course import Run, replacing, sha256_file, write_atomic
 from fairway.errors import BadInput, Interrupted
 from fairway.pack import artifact
@@ -344,6 +344,7 @@ def _decode(opened: artifact.Artifact, header: Header, chunks: list[Written]) ->
 
 def main(arguments: list[str]) -> int:
     """Decode a proof; one line of JSON on stdout says what came out, or why nothing did."""
+    world.leave()  # whoever started this process may be a rank of torchrun
     try:
         digest = decode(*(Path(argument) for argument in arguments))
     except BadInput as error:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -49,18 +48,18 @@ def main(recipe: str, script: str) -> int:
 
 def course(recipe: Recipe, run: Run, script: Path) -> int:
     """Every verb in order; the log, in the challenge's words, in RUN/train.log and on stdout."""
-    if os.environ.get("RANK", "0") != "0":  # another rank of torchrun: it shares only training
+    here = world.start()
+    if not here.is_main:  # another rank of torchrun shares only the training
         console.silence()
-        here = world.start()
         here.barrier()
         train(recipe, run)
         return 0
     with run.lock():
         run.create(recipe)
         prepare(recipe, run)
-        if os.environ.get("WORLD_SIZE", "1") != "1":
-            world.start().barrier()
+        here.barrier()
         train(recipe, run)
+        world.leave()
         pack(recipe, run)
         score(recipe, run)
         prove(recipe, run)

@@ -108,7 +108,7 @@ class _Documents:
 
     def add(self, positions: NDArray[np.int64], nats: NDArray[np.float64]) -> None:
         where = np.searchsorted(self._starts, positions, side="right") - 1
-        self.nats += torch.from_numpy(np.bincount(where, nats, len(self._starts)))
+        np.add.at(self.nats.numpy(), where, nats)
 
     def save(self, path: Path) -> None:
         """float64[D, 2]: nats and bytes of each document."""
