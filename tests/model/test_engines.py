@@ -115,9 +115,11 @@ def test_a_span_stops_at_documents_if_the_model_does(aware):
     ]
 
 
-def test_a_cpu_takes_slices_unless_their_weights_would_fill_memory():
-    mask = torch.ones(1, 1, 1025, 1025, dtype=torch.bool).tril()
-    assert "library" in for_windows(mask, None, torch.float32).__qualname__
-    assert "sliced" in for_windows(mask[..., :9, :9], None, torch.float32).__qualname__
+def test_a_cpu_takes_slices_where_they_pay():
+    def chosen(tokens):
+        mask = torch.ones(1, 1, tokens, tokens, dtype=torch.bool).tril()
+        return for_windows(mask, None, torch.float32).__qualname__.partition(".")[0]
+
+    assert [chosen(n) for n in (9, 512, 1024, 1025)] == ["sliced", "sliced", "sliced", "library"]
     with torch.no_grad():
-        assert "sliced" in for_windows(mask, None, torch.float32).__qualname__
+        assert [chosen(n) for n in (9, 511, 512, 2048)] == ["library"] * 2 + ["sliced"] * 2

@@ -18,7 +18,8 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """softmax(q·kᵀ/√h, where it may look)·v: q [B, H, S, h], k and v [B, G, n, h] → [B, H, S, h]."""
 
 _SLICE = 64  # queries at once on a CPU: their scores stay in its cache
-_LONGEST_SLICED = 1024  # tokens; what is kept for the backward pass grows with the square
+_LONGEST_LEARNED = 1024  # tokens; what is kept for the backward pass grows with the square
+_SHORTEST_SCORED = 512  # tokens; below, the library's forward pass alone is faster (docs/LOG.md)
 
 
 def for_windows(mask: Tensor, starts: Tensor | None, dtype: torch.dtype) -> Attend:
@@ -28,8 +29,9 @@ def for_windows(mask: Tensor, starts: Tensor | None, dtype: torch.dtype) -> Atte
     a query sees all before it.
     """
     if mask.device.type == "cpu":
-        long = torch.is_grad_enabled() and mask.shape[-1] > _LONGEST_SLICED
-        return library(mask) if long else sliced(mask, dtype)
+        tokens, learns = mask.shape[-1], torch.is_grad_enabled()
+        pays = tokens <= _LONGEST_LEARNED if learns else tokens >= _SHORTEST_SCORED
+        return sliced(mask, dtype) if pays else library(mask)
     if starts is None:
         return flash3() or library(None)
     # Uncompiled, FlexAttention would hold all scores of a layer at once.
