@@ -1,15 +1,18 @@
-"""The starting system in small against `mini`: same corpus, tokenizer, tokens and byte budget.
+"""`mini` against the starting system in small: same text, bytes and seconds of training.
 
     python bench/start_in_small.py --data ../shared/data/corpus [--seeds 1337,42,2025]
-        [--only start|mini] [--threads 1] [--at-once 2] [--json] [--out FILE]
+        [--text web=../shared/data/fineweb_sample.jsonl] [--only mini|pr264] [--set KEY=VALUE]
+        [--threads 2] [--at-once 1] [--json] [--out FILE]
 
-The starting system is pull request 264's mathematics at `mini`'s shape: its quirks on (documents
-ignored, shards in order, decay on gains), its learning rates, schedule and SWA. Its own rules, none
-of Fairway's, then make its file and its score: every matrix rounded by its row's largest weight
-(int5 MLP, int6 attention and bigrams, int8 embedding), all else in fp16; torch.save and zstd-22,
-with neither tokenizer nor script counted; the rounded network scored on sliding windows, stride 64.
-(The original leaves tensors of up to 65,536 values in fp16; at this size that would be most of
-them, and the file over its budget.) `mini` is scored by its proof, all bytes of the file counted.
+The starting system is pull request 264's mathematics at a shape that its rule brings to a million
+bytes: 4 layers of width 128. Its quirks are on (documents ignored, shards in order, decay on
+gains), with its learning rates, schedule and SWA; it is compiled and computes in bf16 as `mini`
+does. Its own rules, none of Fairway's, then make its file and its score: every matrix rounded by
+its row's largest weight (int5 MLP, int6 attention and bigrams, int8 embedding), all else in fp16;
+torch.save and zstd-22, with neither tokenizer nor script counted; the rounded network scored on
+sliding windows, stride 64. (The original leaves tensors of up to 65,536 values in fp16; at this
+size that would be most of them, and the file over its budget.) `mini` is scored by its proof, all
+bytes of the artifact counted. The texts are the validation text and those of --text.
 
 Runs are kept, so that a second call goes on where the first was stopped.
 """
@@ -27,6 +30,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import torch
 import zstandard
@@ -44,45 +48,53 @@ from fairway.text.prepare import load_tokenizer
 from fairway.train import checkpoint
 from fairway.train.loop import commit
 
-START = recipe.load("pr264")
+ORIGINAL = recipe.load("pr264")
 QUIRKS = [
     "model.document_aware=false",
     "train.order=sequential",
     "optim.decay_gains=true",
     "train.average=swa",
 ]
-SIDES = ("mini", "start")
+SHAPE = {"num_layers": 4, "dim": 128, "num_heads": 4, "num_kv_heads": 2, "window": 256}
+BIGRAMS = {"bigram_rows": 2048, "bigram_dim": 64}
+SIDES = ("mini", "pr264")
+VAL = "val"
 Figures = dict[str, float]
 
 
-def overrides_of_the_start() -> list[str]:
-    """pr264's own values for everything that is not `mini`'s shape or text."""
+def overrides_of_the_original() -> list[str]:
+    """pr264's own values for everything but its shape, its text and the budget of training."""
     sets = list(QUIRKS)
-    sets += [f"optim.{k}={json.dumps(v)}" for k, v in START.optim if k != "decay_gains"]
-    kept = ("mlp_mult", "qk_gain", "softcap", "rope_base", "embed_std", "output_init")
-    sets += [f"model.{k}={json.dumps(getattr(START.model, k))}" for k in kept]
-    return [*sets, "model.bigram_rows=2048", "model.bigram_dim=64", "train.compile=false"]
+    sets += [f"optim.{k}={json.dumps(v)}" for k, v in ORIGINAL.optim if k != "decay_gains"]
+    model = dict(ORIGINAL.model) | SHAPE | BIGRAMS
+    sets += [f"model.{k}={json.dumps(v)}" for k, v in model.items() if k != "document_aware"]
+    staged = ("windows", "batches", "repeat_from")
+    sets += [f"train.{k}={json.dumps(getattr(ORIGINAL.train, k))}" for k in staged]
+    return [*sets, "train.batch_tokens=2048", "train.calibration_tokens=0"]
 
 
 def measure(side: str, seed: int, args: argparse.Namespace) -> Figures:
-    """Train one side with one seed, unless an earlier call has; {bpb, bytes, train_s}."""
+    """Train one side with one seed, unless an earlier call has, and score every text."""
     run = Run(args.root / f"{side}-{seed}")
     sets = ["data.source=files", f"data.path={args.data}", *args.set, f"train.seed={seed}"]
-    if side == "start":
-        sets += overrides_of_the_start()
+    if side == "pr264":
+        sets += overrides_of_the_original()
     for verb in ("data", "train"):
         options = [word for s in sets for word in ("--set", s)]
         call(args.threads, verb, "mini", "--out", str(run.path), *options)
     trained = run.need("train")
     assert isinstance(trained, TrainResult)
-    if side == "start":
-        return {**scored_by_the_original(run), "train_s": trained.train_s}
-    for verb in ("pack", "prove"):
-        call(args.threads, verb, str(run.path))
-    proved = run.need("prove")
-    assert isinstance(proved, ProveResult)
-    size = run.artifact.stat().st_size
-    return {"bpb": proved.bpb, "bytes": size, "train_s": trained.train_s}
+    figures = {"train_s": trained.train_s, "steps": trained.steps}
+    texts_of = {**dict(text.split("=", 1) for text in args.text), VAL: ""}
+    if side == "pr264":
+        return figures | scored_by_the_original(run, texts_of)
+    call(args.threads, "pack", str(run.path))
+    for name, path in texts_of.items():
+        call(args.threads, "prove", str(run.path), *(["--text", path] if path else []))
+        proved = run.need("prove")
+        assert isinstance(proved, ProveResult)
+        figures[f"{name}_bpb"] = proved.bpb
+    return figures | {"bytes": run.artifact.stat().st_size}
 
 
 def call(threads: int, *arguments: str) -> None:
@@ -93,15 +105,18 @@ def call(threads: int, *arguments: str) -> None:
         raise SystemExit(done.returncode)
 
 
-def scored_by_the_original(run: Run) -> Figures:
-    """{bpb, bytes} of the rounded weights; kept in the run folder for as long as they are these."""
-    kept, sha256 = run.path / "start.json", sha256_file(run.weights)
-    if kept.exists() and (found := json.loads(kept.read_text()))["weights_sha256"] == sha256:
-        return {"bpb": found["bpb"], "bytes": found["bytes"]}
-    weights, _ = checkpoint.load(run.weights)
-    saved, rounded = rounded_by_the_original(weights)
-    figures: Figures = {"bpb": sliding_bpb(run, rounded), "bytes": container_bytes(saved)}
-    write_atomic(kept, json.dumps({**figures, "weights_sha256": sha256}).encode())
+def scored_by_the_original(run: Run, texts_of: Mapping[str, str]) -> Figures:
+    """Bytes, and the rounded weights' BPB of every text; kept in the run folder with their hash."""
+    kept, sha256 = run.path / "original.json", sha256_file(run.weights)
+    known: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+    figures: Figures = known["figures"] if known.get("weights_sha256") == sha256 else {}
+    if missing := [name for name in texts_of if f"{name}_bpb" not in figures]:
+        weights, _ = checkpoint.load(run.weights)
+        saved, rounded = rounded_by_the_original(weights)
+        figures["bytes"] = container_bytes(saved)
+        for name in missing:
+            figures[f"{name}_bpb"] = sliding_bpb(run, rounded, texts_of[name])
+        write_atomic(kept, json.dumps({"weights_sha256": sha256, "figures": figures}).encode())
     return figures
 
 
@@ -117,7 +132,7 @@ def rounded_by_the_original(
             saved[name] = weight.half()
             rounded[name] = saved[name].float()
         else:
-            matrix = rtn(weight.numpy(), bits_of(part, START.pack), "max")
+            matrix = rtn(weight.numpy(), bits_of(part, ORIGINAL.pack), "max")
             saved[name + ".q"] = torch.from_numpy(matrix.codes).to(torch.int8)
             saved[name + ".scale"] = torch.from_numpy(matrix.rows).to(torch.int16).view(torch.half)
             rounded[name] = torch.from_numpy(weights_from_codes(matrix))
@@ -131,49 +146,63 @@ def container_bytes(saved: dict[str, Tensor]) -> int:
     return len(zstandard.ZstdCompressor(level=22).compress(buffer.getvalue()))
 
 
-def sliding_bpb(run: Run, weights: Mapping[str, Tensor]) -> float:
-    """Bits per byte of the validation text by the original's protocol."""
+def sliding_bpb(run: Run, weights: Mapping[str, Tensor], path: str) -> float:
+    """Bits per byte of a text, "" for the validation text, by the original's protocol."""
     loaded, here = recipe.load(str(run.recipe)), world.start()
     tokenizer = load_tokenizer(run.data_folder(run.need("data")))
-    text = texts.load(loaded, run, tokenizer, None)
+    text = texts.load(loaded, run, tokenizer, Path(path) if path else None)
     model = GPT(loaded.model, tokenizer.vocab_size, tokenizer.bos_id)
     model.load_state_dict(weights)
     model.to(here.device).dtype = here.dtype
-    nats = sum(float(each.sum()) for _, each in charges(model, text.tokens, START.score))
+    nats = sum(float(each.sum()) for _, each in charges(model, text.tokens, ORIGINAL.score))
     return bits_per_byte(nats, text.text_bytes)
 
 
-def rows_of(measured: dict[tuple[str, int], Figures], seeds: list[int]) -> list[Figures]:
-    """One row per seed: the figures of the sides that were measured; `lower` is mini's gain."""
+def rows_of(
+    measured: dict[tuple[str, int], Figures], seeds: list[int], names: list[str]
+) -> list[Figures]:
+    """One row per seed: the figures of the sides that were measured, and `mini`'s gains."""
     rows = []
     for seed in seeds:
         row: Figures = {"seed": seed}
         for side in SIDES:
             row |= {f"{side}_{k}": v for k, v in measured.get((side, seed), {}).items()}
-        if "mini_bpb" in row and "start_bpb" in row:
-            row["lower"] = 1 - row["mini_bpb"] / row["start_bpb"]
+        for name in names:
+            if f"mini_{name}_bpb" in row and f"pr264_{name}_bpb" in row:
+                row[f"{name}_lower"] = 1 - row[f"mini_{name}_bpb"] / row[f"pr264_{name}_bpb"]
         rows.append(row)
     return rows
 
 
-def show(rows: list[Figures]) -> None:
-    columns = {  # heading: key and format
-        "seed": ("seed", "{}"),
-        "mini": ("mini_bpb", "{:.4f}"),
-        "start": ("start_bpb", "{:.4f}"),
-        "lower by": ("lower", "{:.2%}"),
-        "mini B": ("mini_bytes", "{:,}"),
-        "start B": ("start_bytes", "{:,}"),
-        "mini s": ("mini_train_s", "{:.0f}"),
-        "start s": ("start_train_s", "{:.0f}"),
-    }
+def summary(rows: list[Figures], names: list[str]) -> dict[str, Any]:
+    """Means over the seeds that both sides have: of the validation text, and of each other text."""
+    both = [row for row in rows if f"{VAL}_lower" in row]
+    if not both:
+        return {}
+
+    def means(name: str) -> Figures:
+        keys = {f"{side}_bpb": f"{side}_{name}_bpb" for side in SIDES} | {"lower": f"{name}_lower"}
+        return {key: statistics.mean(row[column] for row in both) for key, column in keys.items()}
+
+    others = {name: means(name) for name in names if name != VAL}
+    return {"seeds": [row["seed"] for row in both], **means(VAL), **others}
+
+
+def show(rows: list[Figures], names: list[str]) -> None:
+    columns = {"seed": ("seed", "{}")}  # heading: key and format
+    for name in names:
+        columns[f"mini, {name}"] = (f"mini_{name}_bpb", "{:.4f}")
+        columns[f"pr264, {name}"] = (f"pr264_{name}_bpb", "{:.4f}")
+        columns[f"{name} lower by"] = (f"{name}_lower", "{:.2%}")
+    for side in SIDES:
+        columns[f"{side} bytes"] = (f"{side}_bytes", "{:,}")
+        columns[f"{side} s"] = (f"{side}_train_s", "{:.0f}")
+        columns[f"{side} steps"] = (f"{side}_steps", "{:,}")
     console.table(
-        "mini (proved) and the starting system in small: bits per byte, bytes, train seconds",
+        "mini (proved) and pr264 in small: bits per byte, bytes, seconds of training",
         list(columns),
         [[form.format(r[key]) if key in r else "" for key, form in columns.values()] for r in rows],
     )
-    if lower := [r["lower"] for r in rows if "lower" in r]:
-        console.say(f"mean: {statistics.mean(lower):.2%} lower")
 
 
 def main() -> None:
@@ -182,35 +211,38 @@ def main() -> None:
     parser.add_argument("--seeds", default="1337,42,2025")
     parser.add_argument("--root", type=Path, default=Path("runs/start-in-small"))
     parser.add_argument("--set", action="append", default=[], help="for both sides")
+    parser.add_argument("--text", action="append", default=[], help="NAME=FILE, besides val")
     parser.add_argument("--only", choices=SIDES, help="one side alone")
-    parser.add_argument("--threads", type=int, default=1, help="of each run")
-    parser.add_argument("--at-once", type=int, default=2, help="runs side by side")
+    parser.add_argument("--threads", type=int, default=2, help="of each run")
+    parser.add_argument("--at-once", type=int, default=1, help="runs side by side")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument(
-        "--out", type=Path, help="write rows, machine, commit and date to this file"
-    )
+    parser.add_argument("--out", type=Path, help="write all of it to this file")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     seeds = [int(s) for s in args.seeds.split(",")]
+    names = [VAL, *(text.split("=", 1)[0] for text in args.text)]
     jobs = [(side, seed) for seed in seeds for side in SIDES if args.only in (None, side)]
+    measured = {}
     with ThreadPoolExecutor(args.at_once) as pool:
-        figures = pool.map(lambda job: measure(*job, args), jobs)
-        rows = rows_of(dict(zip(jobs, figures, strict=True)), seeds)
-    show(rows)
+        for job, figures in zip(jobs, pool.map(lambda job: measure(*job, args), jobs), strict=True):
+            measured[job] = figures
+            rows = rows_of(measured, seeds, names)
+            show(rows, names)
+            found = {"kind": "mini-against-pr264", **summary(rows, names)}
+            if args.out:
+                about = {
+                    "machine": world.describe(world.start()),
+                    "cores": os.cpu_count(),
+                    "threads": args.threads,
+                    "at_once": args.at_once,
+                    "commit": commit(),
+                    "date": date.today().isoformat(),
+                    "rows": rows,
+                }
+                args.out.parent.mkdir(parents=True, exist_ok=True)
+                write_atomic(args.out, (json.dumps(found | about, indent=2) + "\n").encode())
     if args.json:
-        sys.stdout.write(json.dumps(rows) + "\n")
-    if args.out:
-        about = {
-            "machine": world.describe(world.start()),
-            "cores": os.cpu_count(),
-            "threads": args.threads,
-            "at_once": args.at_once,
-            "commit": commit(),
-            "date": date.today().isoformat(),
-            "rows": rows,
-        }
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(args.out, (json.dumps(about, indent=2) + "\n").encode())
+        sys.stdout.write(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":

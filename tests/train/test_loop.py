@@ -196,6 +196,16 @@ def test_rows_that_do_not_fit_memory_are_taken_fewer_at_once(
     assert (whole - pieces).norm() / whole.norm() < 1e-5
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler
+def test_all_that_steps_need_is_compiled_before_the_clock_starts(tiny: Run) -> None:
+    stages = ["train.windows=[[0.5, 16]]", "train.batches=[[0.25, 32]]"]
+    recipe = load("tiny", ["train.steps=8", "train.compile=true", *stages])
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        torch.compiler.reset()
+        trained = train(recipe, again(tiny, "compiled"))
+    assert trained.steps == 8 and trained.compile_s > 1
+
+
 def test_losses_follow_the_golden_curve() -> None:
     """Losses on fixed batches: they change only on purpose, with a line in CHANGELOG.md."""
     golden = Path(__file__).parents[1] / "golden" / "tiny-losses.json"

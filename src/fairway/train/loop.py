@@ -225,7 +225,7 @@ class Trainer:
         return self.place.send(x), self.place.send(y)
 
     def _loss_function(self) -> Any:
-        """The model's loss, compiled on random tokens if the recipe says so, on its own clock."""
+        """The model's loss, compiled if the recipe says so, on a clock of its own."""
         if not self.recipe.train.compile:
             on_cuda = self.place.device.type == "cuda"
             return self._warm_up(self.model.loss) if on_cuda else self.model.loss
@@ -272,15 +272,16 @@ class Trainer:
         return loss_of
 
     def _rehearse(self, loss_of: Any) -> None:
-        """Forward and backward on random tokens of every stage."""
-        random = torch.Generator().manual_seed(0)
-        recipe, window = self.recipe.train, self.recipe.model.window
-        shape = (self.micro_rows, window)
-        x = torch.randint(self.model.vocab_size, shape, generator=random).to(self.place.device)
-        for progress in sorted({0.0, recipe.repeat_from, *(end for end, _ in recipe.windows)}):
+        """Forward and backward on one micro-batch of every stage, with the strides that steps have:
+        for others the compiler would start again, on the training's clock.
+        """
+        recipe = self.recipe.train
+        batch = self._batch(self.step)
+        ends = {end for end, _ in (*recipe.windows, *recipe.batches)}
+        for progress in sorted({0.0, recipe.repeat_from, *ends}):
             self.model.repeating = progress >= recipe.repeat_from
-            rows = x.reshape(-1, staged(progress, recipe.windows, window))
-            loss_of(rows, rows).backward()
+            x, y, micro_rows = self._staged(progress, *batch)
+            loss_of(x[:micro_rows], y[:micro_rows]).backward()
         self.place.synchronize()
 
     def _validate(self, limit: int = 0) -> tuple[float, float]:
