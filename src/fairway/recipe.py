@@ -64,7 +64,7 @@ class Model(Section):
     window: int = Field(256, ge=8, le=65536)  # tokens of context; rows in training are as long
     rope_base: float = Field(10000.0, gt=1)
     qk_gain: float = Field(1.5, gt=0)
-    softcap: float = Field(30.0, gt=0)
+    softcap: float = Field(30.0, gt=0, le=40)  # its double's exponential fits in float32
     bigram_rows: int = Field(2048, ge=0, le=1 << 24)  # 0: no bigram table
     bigram_dim: int = Field(64, ge=1, le=8192)
     smear: bool = True

@@ -7,11 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_SLICE = {"cpu": 512, "cuda": 32768}  # rows at once: a slice of logits stays in a CPU's cache
+_SLICE = {"cpu": 256, "cuda": 32768}  # rows at once: a slice of logits stays in a CPU's cache
 
 
 class _SoftcappedCrossEntropy(torch.autograd.Function):
-    """Forward computes the loss and both gradients at once (as in Liger's fused linear loss)."""
+    """Forward computes the loss and both gradients at once (as in Liger's fused linear loss).
+
+    With q = σ(2z/c), a logit is c·tanh(z/c) = c·(2q - 1), and its derivative 4q(1 - q). As it is
+    bounded, sums of exp(2c·q) need no maximum to be taken off: one pass less over the logits.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, head: Tensor, targets: Tensor, cap: float) -> Tensor:
@@ -22,14 +26,12 @@ class _SoftcappedCrossEntropy(torch.autograd.Function):
         size = _SLICE[x.device.type]
         for start in range(0, N, size):
             rows, target = x[start : start + size], targets[start : start + size, None]
-            t = torch.tanh((rows @ weight.T).float().mul_(1 / cap))
-            z = t * cap
-            lse = z.logsumexp(1, keepdim=True)
-            total += (lse - z.gather(1, target)).sum()
-            # dL/dz = softmax(c·t) - onehot;  through the cap: times 1 - t²
-            p = z.sub_(lse).exp_()
-            p.scatter_add_(1, target, torch.full_like(lse, -1.0))
-            p.mul_(t.square_().neg_().add_(1)).mul_(1 / N)
+            q = torch.sigmoid((rows @ weight.T).float().mul_(2 / cap))
+            p = torch.exp(q * (2 * cap))
+            sums, own = p.sum(1, keepdim=True), q.gather(1, target)
+            total += (sums.log() - own * (2 * cap)).sum()
+            p.mul_(4 / N / sums).mul_(q - q * q)
+            p.scatter_add_(1, target, (own * own - own).mul_(4 / N))
             p = p.to(x.dtype)
             torch.mm(p, weight, out=grad_x[start : start + size])
             grad_head.addmm_(p.T, rows) if head.dtype == p.dtype else grad_head.add_(p.T @ rows)
