@@ -42,6 +42,7 @@ class Data(Section):
     train_bytes: int = Field(0, ge=0)  # use only the first so many bytes of train text; 0: all
     vocab_size: int = Field(1024, ge=258, le=65535)
     tokenizer_bytes: int = Field(20_000_000, ge=10_000)  # of train text, to train the tokenizer
+    cased: bool = False  # our own tokenizer's words are in lower case behind marks (CaseOps)
     overlap: float = Field(0.2, gt=0, le=1)  # drop train documents that share more with val
 
     @model_validator(mode="after")
@@ -50,6 +51,10 @@ class Data(Section):
             raise ValueError(f"source '{self.source}' needs a path: --set data.path=FOLDER")
         if self.source == "shards" and not self.tokenizer:
             raise ValueError("source 'shards' needs data.tokenizer, a SentencePiece .model file")
+        if self.cased and self.source == "shards":
+            raise ValueError("data.cased is for a tokenizer of our own: shards have theirs already")
+        if self.cased and self.vocab_size < 260:
+            raise ValueError("data.cased needs a data.vocab_size of at least 260")
         return self
 
 

@@ -180,7 +180,9 @@ class _FromDocuments:
         if not path.exists():
             console.say(f"training a tokenizer of {self.vocab_size} tokens")
             sample = _first_bytes(self._corpus.train(), self._data.tokenizer_bytes)
-            write_atomic(path, train_tokenizer(sample, self.vocab_size).to_bytes())
+            write_atomic(
+                path, train_tokenizer(sample, self.vocab_size, self._data.cased).to_bytes()
+            )
         return load_tokenizer(folder)
 
     def val(self, folder: Path, tokenizer: Tokenizer) -> list[ShardEntry]:

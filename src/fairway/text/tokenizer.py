@@ -4,6 +4,7 @@ Ids of Fairway's tokenizer: 0 is BOS, 1..256 are the bytes 0..255, 257.. are byt
 order in which they were merged. SentencePiece trains the pieces and does the encoding, without any
 normalisation. What it cannot write (its own mark for a space, the characters that stand for newline
 and tab, invalid UTF-8) is cut out first and written as byte tokens. Decoding is a table of bytes.
+With `cased` pieces, words are in lower case behind marks, which decoding takes back (text/case.py).
 
 An artifact stores only the pieces: the SentencePiece model is rebuilt from them.
 """
@@ -27,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fairway.errors import BadInput
+from fairway.text import case
 
 Tokens = npt.NDArray[np.uint16]
 
@@ -41,7 +43,7 @@ _MARKS = {" ": _SPACE, "\n": _NEWLINE, "\t": _TAB}
 _TO_MARKS = str.maketrans(_MARKS)
 _FROM_MARKS = str.maketrans({mark: character for character, mark in _MARKS.items()})
 # Invalid bytes decode to the surrogates U+DC80..U+DCFF (Python's surrogateescape).
-_UNWRITABLE = re.compile(f"([{_SPACE}{_NEWLINE}{_TAB}\udc80-\udcff]+)")
+_UNWRITABLE = re.compile(f"([{_SPACE}{_NEWLINE}{_TAB}{case.MARKS}\udc80-\udcff]+)")
 # The trainer skips every sentence that holds a NUL or U+2585, its mark for unknown characters.
 _UNTRAINABLE = f"{_SPACE}{_NEWLINE}{_TAB}\u2585\x7f" + "".join(
     chr(i) for i in range(32) if chr(i) not in _MARKS
@@ -83,8 +85,8 @@ class Tokenizer(ABC):
     @staticmethod
     def from_bytes(data: bytes) -> Tokenizer:
         """Inverse of `to_bytes`. Raises BadInput on damage or a newer version."""
-        if data[:1] == _ByteTokenizer.KIND:
-            return _ByteTokenizer.parse(_unpack(data[1:]))
+        if data[:1] in (_ByteTokenizer.KIND, _ByteTokenizer.CASED_KIND):
+            return _ByteTokenizer.parse(_unpack(data[1:]), data[:1] == _ByteTokenizer.CASED_KIND)
         if data[:1] == _ChallengeTokenizer.KIND:
             return _ChallengeTokenizer(_unpack(data[1:]), "the artifact")
         raise BadInput("the tokenizer is damaged or was made by a newer Fairway")
@@ -117,7 +119,8 @@ class Tokenizer(ABC):
         if ids.size and starts[:1] != [0]:
             raise BadInput("the tokens do not begin with a document boundary (BOS)")
         written = [self._table[form] for form in self._forms(ids).tolist()]
-        return [b"".join(written[a:b]) for a, b in pairwise([*starts, len(written)])]
+        ends = pairwise([*starts, len(written)])
+        return [self._finished(b"".join(written[a:b])) for a, b in ends]
 
     def byte_lengths(self, tokens: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """int64[N]: bytes that each of tokens[N] writes; 0 for BOS. They sum to the text's length.
@@ -128,7 +131,11 @@ class Tokenizer(ABC):
 
     @cached_property
     def _lengths(self) -> npt.NDArray[np.int64]:
-        return np.array([len(piece) for piece in self._table], np.int64)
+        return np.array([len(self._finished(piece)) for piece in self._table], np.int64)
+
+    def _finished(self, written: bytes) -> bytes:
+        """The text of what tokens write, joined; its length is the sum of theirs."""
+        return written
 
     def _checked(self, tokens: npt.ArrayLike) -> Tokens:
         ids = np.asarray(tokens)
@@ -145,35 +152,41 @@ class _ByteTokenizer(Tokenizer):
 
     rule = "bytes"
     bos_id = BOS
-    KIND = b"\x01"
+    KIND, CASED_KIND = b"\x01", b"\x03"
 
-    def __init__(self, pieces: Sequence[str]) -> None:
-        """`pieces` in merge order, each of two bytes of UTF-8 or more."""
-        self._pieces = list(pieces)
-        single = [bytes([i]) for i in range(256)]
-        self._table = [b"", *single, *(piece.encode() for piece in self._pieces)]
+    def __init__(self, pieces: Sequence[str], cased: bool = False) -> None:
+        """`pieces` in merge order, each of two bytes of UTF-8 or more; cased: marks among them."""
+        self._pieces, self._cased = list(pieces), cased
+        self._table = [b"", *(case.raw(i) if cased else bytes([i]) for i in range(256))]
+        self._table += [case.written(p) if cased else p.encode() for p in self._pieces]
         self.vocab_size = len(self._table)
 
     def to_bytes(self) -> bytes:
         # UTF-8 never holds the byte 255.
-        return self.KIND + _pack(b"\xff".join(piece.encode() for piece in self._pieces))
+        kind = self.CASED_KIND if self._cased else self.KIND
+        return kind + _pack(b"\xff".join(piece.encode() for piece in self._pieces))
 
     @classmethod
-    def parse(cls, data: bytes) -> _ByteTokenizer:
+    def parse(cls, data: bytes, cased: bool) -> _ByteTokenizer:
         try:
             pieces = [piece.decode() for piece in data.split(b"\xff")] if data else []
         except UnicodeDecodeError:
             raise BadInput("the tokenizer is damaged: a piece is not UTF-8") from None
-        tokenizer = cls(pieces)
+        tokenizer = cls(pieces, cased)
         if len(set(tokenizer._table)) < tokenizer.vocab_size or tokenizer.vocab_size > MAX_VOCAB:
             raise BadInput("the tokenizer is damaged: its pieces are too many or not distinct")
+        if cased and not set(case.MARKS) <= set(pieces):
+            raise BadInput("the tokenizer is damaged: it lacks the marks of capital letters")
         return tokenizer
+
+    def _finished(self, written: bytes) -> bytes:
+        return case.unmark(written) if self._cased else written
 
     def _forms(self, tokens: Tokens) -> npt.NDArray[np.int64]:
         return tokens.astype(np.int64)
 
     def _encode_batch(self, documents: Sequence[bytes]) -> list[Tokens]:
-        plans = [list(_segments(document)) for document in documents]
+        plans = [list(_segments(document, self._cased)) for document in documents]
         texts = [part for plan in plans for part in plan if isinstance(part, str)]
         encoded = iter(self._processor.encode(texts, out_type=int, num_threads=_THREADS))
         return [
@@ -282,20 +295,25 @@ def load_challenge(path: str | Path) -> Tokenizer:
         raise BadInput(f"cannot read the tokenizer {path}: {error.strerror}") from None
 
 
-def train_tokenizer(documents: Iterable[bytes], vocab_size: int) -> Tokenizer:
+def train_tokenizer(documents: Iterable[bytes], vocab_size: int, cased: bool = False) -> Tokenizer:
     """Fairway's tokenizer with `vocab_size` ids; the same documents always give the same one.
 
     SentencePiece byte-pair training: pieces do not reach over a space, digits stand alone, runs of
     spaces may be pieces. Raises BadInput when the documents allow fewer pieces.
+
+    cased: words in lower case behind marks, which are the first two pieces (text/case.py).
     """
     texts = [document.decode("utf-8", "surrogateescape") for document in documents]
-    pieces = _train_pieces(texts, vocab_size)
+    if cased:
+        texts = [case.mark(text) for text in texts]
+    always = case.MARKS if cased else ""
+    pieces = _train_pieces(texts, vocab_size, always)
     if FIRST_PIECE + len(pieces) == vocab_size:
-        return _ByteTokenizer(pieces)
+        return _ByteTokenizer(pieces, cased)
     largest = vocab_size
     while FIRST_PIECE + len(pieces) < largest:  # a smaller vocabulary has a smaller alphabet
         largest = FIRST_PIECE + len(pieces)
-        pieces = _train_pieces(texts, largest)
+        pieces = _train_pieces(texts, largest, always)
     if not pieces:
         raise BadInput("there is too little train text for a tokenizer: give it more documents")
     raise BadInput(
@@ -304,10 +322,13 @@ def train_tokenizer(documents: Iterable[bytes], vocab_size: int) -> Tokenizer:
     )
 
 
-def _train_pieces(texts: Sequence[str], vocab_size: int) -> list[str]:
-    """vocab_size - 257 pieces in merge order, or as many as the texts allow."""
-    single, longer = _alphabet(texts, vocab_size)
-    if not single + longer:
+def _train_pieces(texts: Sequence[str], vocab_size: int, always: str) -> list[str]:
+    """vocab_size - 257 pieces in merge order, or as many as the texts allow.
+
+    The characters `always` are the first of them.
+    """
+    single, longer = _alphabet(texts, vocab_size, always)
+    if not {*single, *longer}.difference(always):
         return []
     model = _train_model(_sentences(texts, single + longer), vocab_size + len(single))
     merged = [
@@ -318,7 +339,7 @@ def _train_pieces(texts: Sequence[str], vocab_size: int) -> list[str]:
     return longer + merged
 
 
-def _alphabet(texts: Sequence[str], vocab_size: int) -> tuple[list[str], list[str]]:
+def _alphabet(texts: Sequence[str], vocab_size: int, always: str) -> tuple[list[str], list[str]]:
     """Characters that training sees: those of one byte, and the longer ones that earn a piece.
 
     A longer character earns one when it saves more byte tokens than a usual piece saves tokens:
@@ -330,9 +351,10 @@ def _alphabet(texts: Sequence[str], vocab_size: int) -> tuple[list[str], list[st
     for character in [c for c in counts if c in _UNTRAINABLE or "\udc80" <= c <= "\udcff"]:
         del counts[character]
     least = counts.total() / (8 * vocab_size)
-    saved = {c: n * (len(c.encode()) - 1) for c, n in counts.items() if ord(c) > 127}
+    earning = {c: n for c, n in counts.items() if ord(c) > 127 and c not in always}
+    saved = {c: n * (len(c.encode()) - 1) for c, n in earning.items()}
     ranked = sorted((-s, c) for c, s in saved.items() if s >= least)
-    longer = [c for _, c in ranked[: (vocab_size - FIRST_PIECE) // 2]]
+    longer = [*always, *(c for _, c in ranked)][: max(len(always), (vocab_size - FIRST_PIECE) // 2)]
     return sorted(c for c in counts if ord(c) < 128), longer
 
 
@@ -377,14 +399,15 @@ def _sentences(texts: Iterable[str], alphabet: Sequence[str]) -> Iterator[str]:
                 )
 
 
-def _segments(document: bytes) -> Iterator[str | bytes]:
+def _segments(document: bytes, cased: bool) -> Iterator[str | bytes]:
     """The document in order: text for SentencePiece (str), and bytes that become byte tokens."""
     text = document.decode("utf-8", "surrogateescape")
     for i, part in enumerate(_UNWRITABLE.split(text)):
         if i % 2:
             yield part.encode("utf-8", "surrogateescape")
         elif part:
-            yield from _cut(_mark_lines(part), _ENCODE_CHARS)
+            marked = case.mark(part) if cased else part
+            yield from _cut(_mark_lines(marked), _ENCODE_CHARS)
 
 
 def _mark_lines(text: str) -> str:

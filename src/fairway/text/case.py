@@ -1,0 +1,56 @@
+"""Words in lower case behind marks, so that "The" and "the" share their pieces (CaseOps, #1729).
+
+    " The USA's iPhone"  →  TITLE " the" CAPS " usa's iPhone"
+
+A mark stands before the space before its word, as no piece reaches over a space from the right.
+Only ASCII letters change, so a text keeps its length in bytes, and every mark writes none.
+"""
+
+from __future__ import annotations
+
+import re
+
+TITLE, CAPS = "\ue001", "\ue002"
+MARKS = TITLE + CAPS
+
+_CAPITALS = re.compile("( ?(?<![A-Za-z]))([A-Z]+[a-z]*)(?![A-Za-z])")
+
+# In written bytes marks are two that UTF-8 does not have; behind a third, a byte is itself.
+_ESCAPE, _CAPS, _TITLE = 0xFD, 0xFE, 0xFF
+_MARKED = re.compile(rb"\xff( ?)([a-z])|\xfe( ?)([a-z]+)|\xfd(.)|[\xfe\xff]", re.DOTALL)
+
+
+def mark(text: str) -> str:
+    """Words of ASCII letters like "The" and "THE" in lower case, a mark before each.
+
+    All other words stay. The text holds no marks of its own.
+    """
+
+    def marked(match: re.Match[str]) -> str:
+        space, word = match.groups()
+        if word[1:].islower() or len(word) == 1:
+            return TITLE + space + word.lower()
+        return CAPS + space + word.lower() if word.isupper() else match.group()
+
+    return _CAPITALS.sub(marked, text)
+
+
+def written(piece: str) -> bytes:
+    """The bytes of a piece for `unmark`."""
+    data = piece.encode()
+    return data.replace(TITLE.encode(), bytes([_TITLE])).replace(CAPS.encode(), bytes([_CAPS]))
+
+
+def raw(byte: int) -> bytes:
+    """A byte that is no mark, for `unmark`."""
+    return bytes([_ESCAPE, byte] if byte >= _ESCAPE else [byte])
+
+
+def unmark(data: bytes) -> bytes:
+    """The text of joined pieces and bytes; a mark without a word behind it writes nothing."""
+
+    def plain(match: re.Match[bytes]) -> bytes:
+        title_space, letter, caps_space, word, byte = match.groups(b"")
+        return title_space + letter.upper() + caps_space + word.upper() + byte
+
+    return _MARKED.sub(plain, data)
