@@ -70,7 +70,8 @@ def overrides_of_the_original() -> list[str]:
     sets += [f"model.{k}={json.dumps(v)}" for k, v in model.items() if k != "document_aware"]
     staged = ("windows", "batches", "repeat_from")
     sets += [f"train.{k}={json.dumps(getattr(ORIGINAL.train, k))}" for k in staged]
-    return [*sets, "train.batch_tokens=2048", "train.calibration_tokens=0"]
+    sets += ["data.cased=false", "train.batch_tokens=2048", "train.calibration_tokens=0"]
+    return sets
 
 
 def measure(side: str, seed: int, args: argparse.Namespace) -> Figures:
