@@ -92,7 +92,7 @@ def measure(side: str, seed: int, args: argparse.Namespace) -> Figures:
     call(args.threads, "pack", str(run.path))
     for name, path in texts_of.items():
         call(args.threads, "prove", str(run.path), *(["--text", path] if path else []))
-        proved = run.need("prove")
+        proved = (run.about(Path(path)) if path else run).need("prove")
         assert isinstance(proved, ProveResult)
         figures[f"{name}_bpb"] = proved.bpb
     return figures | {"bytes": run.artifact.stat().st_size}
