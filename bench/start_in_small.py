@@ -59,6 +59,7 @@ SHAPE = {"num_layers": 4, "dim": 128, "num_heads": 4, "num_kv_heads": 2, "window
 BIGRAMS = {"bigram_rows": 2048, "bigram_dim": 64}
 SIDES = ("mini", "pr264")
 VAL = "val"
+COSTS = {"bytes": "{:,}", "train_s": "{:.0f}", "steps": "{:,}"}
 Figures = dict[str, float]
 
 
@@ -190,19 +191,31 @@ def summary(rows: list[Figures], names: list[str]) -> dict[str, Any]:
 
 
 def show(rows: list[Figures], names: list[str]) -> None:
-    columns = {"seed": ("seed", "{}")}  # heading: key and format
-    for name in names:
-        columns[f"mini, {name}"] = (f"mini_{name}_bpb", "{:.4f}")
-        columns[f"pr264, {name}"] = (f"pr264_{name}_bpb", "{:.4f}")
-        columns[f"{name} lower by"] = (f"{name}_lower", "{:.2%}")
-    for side in SIDES:
-        columns[f"{side} bytes"] = (f"{side}_bytes", "{:,}")
-        columns[f"{side} s"] = (f"{side}_train_s", "{:.0f}")
-        columns[f"{side} steps"] = (f"{side}_steps", "{:,}")
+    def cell(row: Figures, key: str, form: str) -> str:
+        return form.format(row[key]) if key in row else ""
+
     console.table(
-        "mini (proved) and pr264 in small: bits per byte, bytes, seconds of training",
-        list(columns),
-        [[form.format(r[key]) if key in r else "" for key, form in columns.values()] for r in rows],
+        "bits per byte: mini proved, pr264 in small scored on sliding windows",
+        ["seed", "text", *SIDES, "lower by"],
+        [
+            [
+                str(row["seed"]),
+                name,
+                *(cell(row, f"{side}_{name}_bpb", "{:.4f}") for side in SIDES),
+                cell(row, f"{name}_lower", "{:.2%}"),
+            ]
+            for row in rows
+            for name in names
+        ],
+    )
+    console.table(
+        "what they took",
+        ["seed", "side", "bytes", "seconds of training", "steps"],
+        [
+            [str(row["seed"]), side, *(cell(row, f"{side}_{k}", f) for k, f in COSTS.items())]
+            for row in rows
+            for side in SIDES
+        ],
     )
 
 
@@ -228,7 +241,6 @@ def main() -> None:
         for job, figures in zip(jobs, pool.map(lambda job: measure(*job, args), jobs), strict=True):
             measured[job] = figures
             rows = rows_of(measured, seeds, names)
-            show(rows, names)
             found = {"kind": "mini-against-pr264", **summary(rows, names)}
             if args.out:
                 about = {
@@ -242,6 +254,7 @@ def main() -> None:
                 }
                 args.out.parent.mkdir(parents=True, exist_ok=True)
                 write_atomic(args.out, (json.dumps(found | about, indent=2) + "\n").encode())
+    show(rows, names)
     if args.json:
         sys.stdout.write(json.dumps(found) + "\n")
 
