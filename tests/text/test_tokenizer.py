@@ -59,6 +59,7 @@ def assert_lossless(tokenizer, document):
     assert tokens[0] == tokenizer.bos_id
     assert tokenizer.decode(tokens) == [document]
     assert tokenizer.byte_lengths(tokens).sum() == len(document)
+    assert len(tokens) <= tokenizer.most_tokens(len(document), 1)
 
 
 ANY_BYTES = st.one_of(

@@ -303,8 +303,8 @@ def decode(artifact_file: Path, proof: Path, out: Path) -> texts.Digest:
             f"{artifact_file} has {opened.sha256}"
         )
     chunks = read_chunks(reader, header.chunks)
-    # A token writes a byte at least, but for a BOS and, of some tokenizers, the one after it.
-    if sum(chunk.tokens for chunk in chunks) > header.text_bytes + 2 * header.documents:
+    most = opened.tokenizer.most_tokens(header.text_bytes, header.documents)
+    if sum(chunk.tokens for chunk in chunks) > most:
         raise BadInput("the proof's chunks claim more tokens than its text can have: it is damaged")
     digest = texts.Digest()
     with replacing(out) as temporary, open(temporary, "wb") as file:

@@ -129,6 +129,10 @@ class Tokenizer(ABC):
         """
         return self._lengths[self._forms(self._checked(tokens))]
 
+    def most_tokens(self, text_bytes: int, documents: int) -> int:
+        """More than this no text has: a token writes a byte, but for BOS and the one after it."""
+        return text_bytes + 2 * documents
+
     @cached_property
     def _lengths(self) -> npt.NDArray[np.int64]:
         return np.array([len(self._finished(piece)) for piece in self._table], np.int64)
@@ -181,6 +185,9 @@ class _ByteTokenizer(Tokenizer):
 
     def _finished(self, written: bytes) -> bytes:
         return case.unmark(written) if self._cased else written
+
+    def most_tokens(self, text_bytes: int, documents: int) -> int:
+        return (1 + self._cased) * text_bytes + documents  # a mark for every byte: "A" is two
 
     def _forms(self, tokens: Tokens) -> npt.NDArray[np.int64]:
         return tokens.astype(np.int64)
