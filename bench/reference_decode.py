@@ -22,6 +22,7 @@ from fairway.exact.reference import Reference
 from fairway.pack import artifact
 from fairway.predict.lanes import Layout
 from fairway.predict.predictor import Predictor
+from fairway.predict.recall import Recalling
 from fairway.prove.codec import Codec, Reader, read_chunks
 from fairway.prove.header import Header, text_digest
 from fairway.score.texts import Digest
@@ -33,11 +34,14 @@ class _ReferencePredictor(Reference):
 
 
 class ReferenceEngine:
-    def __init__(self, operands: Operands) -> None:
-        self._operands = operands
+    def __init__(self, operands: Operands, recall: int) -> None:
+        self._operands, self._recall = operands, recall
 
     def predictor(self, layout: Layout) -> Predictor:
-        return _ReferencePredictor(self._operands, layout.lanes)
+        inner, p = _ReferencePredictor(self._operands, layout.lanes), self._operands
+        if not self._recall:
+            return inner
+        return Recalling(inner, self._recall, p.vocab_size, p.bos_id, layout)
 
     def intervals(self, tokens: object, layout: Layout) -> None:
         return None
@@ -52,7 +56,7 @@ def main() -> int:
     opened = artifact.read(args.artifact)
     reader = Reader(args.proof.read_bytes(), "the proof's header")
     header = Header.read(reader)
-    codec = Codec(ReferenceEngine(prepare(opened)), opened.tokenizer)
+    codec = Codec(ReferenceEngine(prepare(opened), opened.recall), opened.tokenizer)
     began = time.perf_counter()
     digest = Digest()
     with open(args.out, "wb") as out:

@@ -217,6 +217,7 @@ class Pack(Section):
 
     quantizer: Literal["gptq", "uniform", "rtn"] = "gptq"
     budget_bytes: int = Field(16_000_000, gt=0)
+    recall: int = Field(0, ge=0, le=4)  # longest n-gram of a document whose sequels are mixed in
     step: float = Field(0.0, ge=0, le=10)  # uniform: in standard deviations; 0: fill the budget
     row_scale: Literal["std", "max"] = "std"  # rtn: a row's largest code: 4 std, or its maximum
     mlp_bits: int = Field(5, ge=2, le=8)

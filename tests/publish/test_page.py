@@ -1,4 +1,4 @@
-"""The report as a browser draws it: nothing overflows, nothing overlaps, every axis says what it is.
+"""The report as a browser draws it: nothing overflows, nothing overlaps.
 
 Needs Chromium on the PATH; there is no other way to know.
 """
@@ -81,7 +81,9 @@ def test_what_overlaps_is_seen(tmp_path):
         <svg width="20" height="20"><text x="5" y="15">longer than that</text></svg>"""
     wrong = looked_at(page, 390, tmp_path)["wrong"]
     assert len(wrong) == 3
-    assert [word for text in wrong for word in text.split() if word in ("overflows", "under", "cut")]
+    assert [
+        word for text in wrong for word in text.split() if word in ("overflows", "under", "cut")
+    ]
 
 
 def test_a_page_for_several_runs(tiny, tmp_path):

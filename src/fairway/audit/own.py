@@ -47,11 +47,14 @@ def fairway_scorer(
         tokens = ids.astype(np.uint16)
         if method != "none":
             learner = adapt.Learner(deepcopy(network), learns, len(tokens))
-            parts = [(p.positions, p.nats) for p in adapt.charges(learner, tokens, how)]
+            parts = [
+                (p.positions, p.nats)
+                for p in adapt.charges(learner, tokens, how, recall=opened.recall)
+            ]
         elif arithmetic == "exact":
             parts = list(exact_charges(engine, tokens, how))
         else:
-            parts = list(charges(network, tokens, how))
+            parts = list(charges(network, tokens, how, opened.recall))
         nats, times = np.zeros(len(tokens)), np.zeros(len(tokens), np.int64)
         for positions, charged in parts:
             np.add.at(nats, positions, charged)

@@ -108,7 +108,7 @@ def pack_weights(
     quantizer = allocate.Quantizer(weights, forms, recipe)
 
     def write(quantized: Quantized) -> bytes:
-        return artifact.write(model, tokenizer, quantized)
+        return artifact.write(model, tokenizer, quantized, recipe.recall)
 
     if quantizer.fills:
         fixed_bytes = (

@@ -31,7 +31,8 @@ from fairway.model.cache import Cache
 from fairway.model.gpt import GPT
 from fairway.predict import methods, windows
 from fairway.predict.lanes import Layout, chunk_ends, documents_of, ids_at, plan
-from fairway.predict.predictor import FloatPredictor, Longs
+from fairway.predict.predictor import FloatPredictor, Longs, Predictor
+from fairway.predict.recall import Recall, Recalling
 from fairway.predict.rules import LoraRule, Tensors, rule_of
 from fairway.recipe import Adapt, Score
 from fairway.world import World
@@ -189,20 +190,23 @@ class Charged(NamedTuple):
 
 
 def charges(
-    learner: Learner, tokens: NDArray[np.uint16], how: Score, done: int = 0
+    learner: Learner, tokens: NDArray[np.uint16], how: Score, done: int = 0, recall: int = 0
 ) -> Iterator[Charged]:
     """Charge tokens uint16[N], all known, and learn from them; token 0 is free.
 
-    `done` tokens after it have been charged before `learner` was restored. Raises BadInput.
+    `done` tokens after it have been charged before `learner` was restored. recall: of the
+    artifact, for the protocol that proofs have. Raises BadInput.
     """
     if how.protocol == "rolling":
-        return _rolling_charges(learner, tokens, done)
+        return _rolling_charges(learner, tokens, done, recall)
     if isinstance(learner.rule, LoraRule):
         raise BadInput("lora learns in lanes: score it with --protocol rolling")
     return _windowed_charges(learner, tokens, how, done)
 
 
-def _rolling_charges(learner: Learner, tokens: NDArray[np.uint16], done: int) -> Iterator[Charged]:
+def _rolling_charges(
+    learner: Learner, tokens: NDArray[np.uint16], done: int, recall: int
+) -> Iterator[Charged]:
     """In the order of a proof, whose chunks and lanes these are."""
     documents = documents_of(tokens, learner.model.bos_id)
     ends = chunk_ends(documents, len(tokens), methods.chunk_tokens(learner.how))
@@ -214,7 +218,8 @@ def _rolling_charges(learner: Learner, tokens: NDArray[np.uint16], done: int) ->
         starts = plan(end - start, inside, methods.lanes_of(learner.how))
         layout = Layout(len(part), starts, boundaries=True)
         learner.start(layout.lanes)
-        device = learner.device
+        device, model = learner.device, learner.model
+        recalled = recall and Recall(recall, model.vocab_size, model.bos_id, part, layout)
         for first in range(0, layout.steps, learner.span):
             last = first + learner.span
             block = layout.block(part, learner.model.bos_id, first, last, learner.share)
@@ -223,8 +228,10 @@ def _rolling_charges(learner: Learner, tokens: NDArray[np.uint16], done: int) ->
             span = Span(fed, ids_at(part, block.where, device), within)
             nats = learner.learn(span, layout.coded(first, last), charge=True)
             assert nats is not None
-            charged = nats.double().cpu().numpy()[block.within]
-            yield Charged(block.where[block.within] + start, charged, last >= layout.steps)
+            where, charged = block.where[block.within], nats.double().cpu().numpy()[block.within]
+            if recalled:
+                charged = recalled.nats(where, charged)
+            yield Charged(where + start, charged, last >= layout.steps)
 
 
 def _windowed_charges(
@@ -265,11 +272,14 @@ def _rows(
 class AdaptiveEngine:
     """Codes the chunks of one text, in their order, with one learner."""
 
-    def __init__(self, learner: Learner) -> None:
-        self.learner = learner
+    def __init__(self, learner: Learner, recall: int = 0) -> None:
+        self.learner, self.recall = learner, recall
 
-    def predictor(self, layout: Layout) -> AdaptivePredictor:
-        return AdaptivePredictor(self.learner, layout)
+    def predictor(self, layout: Layout) -> Predictor:
+        inner, model = AdaptivePredictor(self.learner, layout), self.learner.model
+        if not self.recall:
+            return inner
+        return Recalling(inner, self.recall, model.vocab_size, model.bos_id, layout)
 
     def intervals(self, tokens: NDArray[np.uint16], layout: Layout) -> None:
         return None

@@ -24,6 +24,7 @@ from fairway.exact.operands import prepare
 from fairway.pack.artifact import Artifact
 from fairway.predict.lanes import Layout
 from fairway.predict.predictor import Intervals, Longs, Predictor
+from fairway.predict.recall import Recall, Recalling
 
 T = TypeVar("T")
 
@@ -39,7 +40,7 @@ class ExactEngine:
         self, artifact: Artifact, workers: int = 1, device: torch.device | str = "cpu"
     ) -> None:
         """workers: threads on a CPU."""
-        self.operands = prepare(artifact)
+        self.operands, self.recall = prepare(artifact), artifact.recall
         place = torch.device(device)
         self._uploaded = None if place.type == "cpu" else Uploaded(self.operands, place)
         self.workers = workers if self._uploaded is None else 1
@@ -52,11 +53,19 @@ class ExactEngine:
         return DeviceNetwork(self._uploaded, lanes)
 
     def predictor(self, layout: Layout) -> Predictor:
-        return ExactPredictor(self, layout.lanes)
+        inner, p = ExactPredictor(self, layout.lanes), self.operands
+        if not self.recall:
+            return inner
+        return Recalling(inner, self.recall, p.vocab_size, p.bos_id, layout)
 
     def intervals(self, tokens: NDArray[np.uint16], layout: Layout) -> Iterator[Intervals]:
-        """Of all that the lanes of `layout` code of tokens uint16[N], in any order."""
+        """Of all that the lanes of `layout` code of tokens uint16[N]; of a lane, in its order."""
+        p, found = self.operands, self._of_network(tokens, layout)
+        if not self.recall:
+            return found
+        return map(Recall(self.recall, p.vocab_size, p.bos_id, tokens, layout).intervals, found)
 
+    def _of_network(self, tokens: NDArray[np.uint16], layout: Layout) -> Iterator[Intervals]:
         def group(start: int) -> Iterator[Intervals]:
             lanes = slice(start, start + self.together)
             longest = int(layout.length[start])

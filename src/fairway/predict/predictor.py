@@ -20,6 +20,7 @@ from fairway.errors import BadInput
 from fairway.model.cache import Cache
 from fairway.model.gpt import GPT
 from fairway.predict.lanes import Layout
+from fairway.predict.recall import Recalling
 from fairway.rangecoder import TOTAL, TOTAL_BITS
 
 Longs = NDArray[np.int64]
@@ -76,9 +77,13 @@ class FloatEngine:
     """Floating point: the bits depend on how many lanes advance together, and on the machine."""
 
     model: GPT
+    recall: int = 0
 
     def predictor(self, layout: Layout) -> Predictor:
-        return FloatPredictor(self.model, layout.lanes)
+        inner, model = FloatPredictor(self.model, layout.lanes), self.model
+        if not self.recall:
+            return inner
+        return Recalling(inner, self.recall, model.vocab_size, model.bos_id, layout)
 
     def intervals(self, tokens: NDArray[np.uint16], layout: Layout) -> None:
         return None

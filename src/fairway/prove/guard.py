@@ -110,11 +110,12 @@ def computing(
         cuda, logits = here.device.type == "cuda", _probe(model)
         if how.method == "none":
             guard = Guard(cuda, 1 if cuda else threads, environment, logits.digest())
-            yield FloatEngine(model), guard
+            yield FloatEngine(model, artifact.recall), guard
             return
         logits.update(_probe_learning(Learner(build(), how, tokens)))
         learner = Learner(model, how, tokens)
-        yield AdaptiveEngine(learner), Guard(cuda, 1, environment, logits.digest())
+        guard = Guard(cuda, 1, environment, logits.digest())
+        yield AdaptiveEngine(learner, artifact.recall), guard
     finally:
         torch.set_num_threads(threads)
 

@@ -109,6 +109,8 @@ def _unused(recipe: Recipe) -> Iterator[str]:
         yield "fairway.text.corpus"
     if recipe.adapt.method == "none":
         yield from ("fairway.predict.adapt", "fairway.predict.rules")
+    if not recipe.pack.recall:
+        yield "fairway.predict.recall"
     if recipe.pack.quantizer != "gptq":
         yield "fairway.pack.gptq"
     if recipe.pack.quantizer == "rtn":

@@ -28,6 +28,7 @@ from fairway.pack import artifact
 from fairway.predict import adapt, methods, windows
 from fairway.predict.exact import ExactEngine
 from fairway.predict.lanes import Layout, documents_of, ids_at, plan
+from fairway.predict.recall import Recall
 from fairway.predict.windows import Window
 from fairway.recipe import Recipe, Score
 from fairway.results import ScoreResult
@@ -68,14 +69,14 @@ def score(recipe: Recipe, run: Run, text: Path | None = None) -> ScoreResult:
         model = opened.build_model(here.device)
         model.dtype = here.dtype
         if how.method == "none":
-            charged = charges(model, subject.tokens, recipe.score)
+            charged = charges(model, subject.tokens, recipe.score, opened.recall)
         else:
             place.path.mkdir(parents=True, exist_ok=True)
             shared = here if recipe.score.protocol == "rolling" else adapt.ALONE
             learner = adapt.Learner(model, how, len(subject.tokens), shared)
             about = " ".join((stamp, subject.text_sha256, opened.sha256))
             kept = _Kept(place.score_learned, about, learner, documents, here.is_main)
-            charged = kept.charges(subject.tokens, recipe.score)
+            charged = kept.charges(subject.tokens, recipe.score, opened.recall)
     nats = _total(charged, subject, documents, recipe.score.limit_s, kept)
     count = len(subject.tokens) - 1
     result = ScoreResult(
@@ -182,10 +183,10 @@ class _Kept:
                     self.nats, self.done = note["nats"], note["done"]
         self._began = self._saved = time.perf_counter()
 
-    def charges(self, tokens: NDArray[np.uint16], how: Score) -> Charges:
+    def charges(self, tokens: NDArray[np.uint16], how: Score, recall: int) -> Charges:
         """All that is still to be charged."""
         nats, done = self.nats, self.done
-        for part in adapt.charges(self._learner, tokens, how, self._skip):
+        for part in adapt.charges(self._learner, tokens, how, self._skip, recall):
             nats, done = nats + float(part.nats.sum()), done + len(part.positions)
             yield part.positions, part.nats
             due = how.protocol == "rolling" or time.perf_counter() - self._saved > _KEEP_EVERY_S
@@ -212,13 +213,19 @@ class _Kept:
             checkpoint.save(self._path, tensors, note)
 
 
-def charges(model: GPT, tokens: NDArray[np.uint16], how: Score) -> Charges:
+def charges(model: GPT, tokens: NDArray[np.uint16], how: Score, recall: int = 0) -> Charges:
     """What each of tokens uint16[N] costs in floating point, in batches and in any order.
 
-    Token p is charged given earlier tokens only; token 0, the first BOS, is free. Raises BadInput.
+    Token p is charged given earlier tokens only; token 0, the first BOS, is free. recall: of the
+    artifact, for the protocol that proofs have. Raises BadInput.
     """
     if how.protocol == "rolling":
-        return _rolling(model, tokens)
+        layout = _layout(tokens, model.bos_id)
+        found = _rolling(model, tokens, layout)
+        if not recall:
+            return found
+        mixture = Recall(recall, model.vocab_size, model.bos_id, tokens, layout)
+        return ((at, mixture.nats(at, nats)) for at, nats in found)
     return _windowed(model, tokens, windows.planned(len(tokens), model.shape.window, how))
 
 
@@ -250,9 +257,9 @@ def _windowed(model: GPT, tokens: NDArray[np.uint16], planned: Iterator[Window])
 
 
 @torch.inference_mode()
-def _rolling(model: GPT, tokens: NDArray[np.uint16]) -> Charges:
+def _rolling(model: GPT, tokens: NDArray[np.uint16], layout: Layout) -> Charges:
     """All lanes advance by a block per forward pass; the cache carries a window of context."""
-    layout, device = _layout(tokens, model.bos_id), model.embed.tokens.device
+    device = model.embed.tokens.device
     cache = Cache(model.shape, layout.lanes, model.dtype, device)
     block = min(_BLOCK, model.shape.window)
     for done in range(0, layout.steps, block):

@@ -1,0 +1,226 @@
+"""What a document said before is mixed in: normalised, causal, the same for encoder and decoder."""
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fairway.pack import artifact
+from fairway.pack.pack import pack_weights
+from fairway.predict import adapt, recall
+from fairway.predict.adapt import AdaptiveEngine
+from fairway.predict.exact import ExactEngine
+from fairway.predict.lanes import Layout, Starts, documents_of, plan
+from fairway.predict.predictor import FloatEngine, Intervals
+from fairway.predict.recall import Recall, Recalling
+from fairway.prove.codec import Codec, Reader, read_coded
+from fairway.rangecoder import TOTAL
+from fairway.recipe import Adapt, Pack, Score
+from fairway.score.score import charges, exact_charges
+
+BOS, V = 0, 8
+TEXTS = st.lists(st.lists(st.integers(1, V - 1), max_size=40), min_size=1, max_size=6)
+
+
+class Uniform:
+    """A network that predicts every token alike."""
+
+    def step(self, tokens):
+        row = np.arange(V + 1, dtype=np.int64) * (TOTAL // V)
+        return np.repeat(row[None], len(tokens), 0)
+
+    def saw(self, tokens):
+        return
+
+
+def joined(documents):
+    return np.array([t for document in documents for t in [BOS, *document]], np.uint16)
+
+
+def tables(tokens, layout, order):
+    """(positions, mixed tables) of every step, lanes in lockstep."""
+    predictor = Recalling(Uniform(), order, V, BOS, layout)
+    fed = np.full(layout.lanes, BOS, np.int64)
+    for step in range(layout.steps):
+        where = layout.positions(step)
+        yield where, predictor.step(fed[: len(where)]).copy()
+        fed = tokens[where].astype(np.int64)
+        predictor.saw(fed)
+
+
+def layout_of(tokens, cuts):
+    documents = documents_of(tokens, BOS)
+    chosen = np.unique([0, *(documents[c % len(documents)] for c in cuts)])
+    return Layout(len(tokens), Starts(chosen, np.zeros(len(chosen), bool)))
+
+
+@settings(max_examples=60)
+@given(TEXTS, st.lists(st.integers(0, 5), max_size=3), st.integers(1, 4))
+def test_encoder_and_decoder_mix_alike(documents, cuts, order):
+    tokens = joined(documents)
+    layout = layout_of(tokens, cuts)
+    known = Recall(order, V, BOS, tokens, layout)
+    found = {}
+    for first, length in zip(layout.first.tolist(), layout.length.tolist(), strict=True):
+        at = np.arange(first, first + length)
+        symbols, unit = tokens[at].astype(np.int64), TOTAL // V
+        for piece in np.array_split(np.arange(length), 3):
+            network = recall_input(at[piece], symbols[piece] * unit)
+            part = known.intervals(network)
+            found |= dict(
+                zip(part.positions.tolist(), zip(part.starts, part.stops, strict=True), strict=True)
+            )
+    for where, table in tables(tokens, layout, order):
+        assert (table[:, 0] == 0).all()
+        assert (table[:, -1] == TOTAL).all()
+        assert (np.diff(table) >= 1).all()
+        for lane, position in enumerate(where.tolist()):
+            symbol = int(tokens[position])
+            assert found[position] == (table[lane, symbol], table[lane, symbol + 1])
+
+
+def recall_input(positions, starts):
+    return Intervals(positions, starts, starts + TOTAL // V)
+
+
+def mixture(past, order, shares):
+    """q_K by its definition, from uniform q_0, with given λ."""
+    q = [Fraction(1, V)] * V
+    for k in range(1, order + 1):
+        context = past[len(past) - k :]
+        sequels = [past[j + k] for j in range(len(past) - k) if past[j : j + k] == context]
+        if len(past) >= k and sequels:
+            share = Fraction(int(shares[k][min(len(sequels), 8) - 1]), 1 << 20)
+            q = [
+                (1 - share) * x + share * Fraction(sequels.count(w), len(sequels))
+                for w, x in enumerate(q)
+            ]
+    return q
+
+
+@settings(max_examples=60)
+@given(st.lists(st.integers(1, 3), min_size=1, max_size=60), st.integers(1, 4))
+def test_the_mixture_is_its_definition(document, order):
+    tokens = joined([document])
+    layout = Layout(len(tokens), Starts.whole())
+    shares = recall._start(order, 1)[0]
+    predictor = Recalling(Uniform(), order, V, BOS, layout)
+    predictor._shares[:] = shares
+    fed = np.zeros(1, np.int64)
+    for i, token in enumerate([*document, 0]):
+        table = predictor.step(fed)[0]
+        q = mixture(document[:i], order, predictor._shares[0])
+        for w in range(V):
+            assert abs(Fraction(int(table[w + 1] - table[w]), TOTAL) - q[w]) < Fraction(100, TOTAL)
+        fed = np.array([token])
+        predictor.saw(fed)
+        if i == len(document) - 1:
+            break
+
+
+def test_what_repeats_gets_cheap_and_what_does_not_stays_dear():
+    random = np.random.default_rng(3)
+    again = np.tile(random.integers(1, V, 50), 8)
+    never = random.integers(1, V, 400)
+    costs = []
+    for document in (again, never):
+        tokens = joined([document.tolist()])
+        layout = Layout(len(tokens), Starts.whole())
+        at = np.arange(1, len(tokens))
+        known = Recall(4, V, BOS, tokens, layout)
+        bits = known.intervals(recall_input(at, tokens[at].astype(np.int64) * (TOTAL // V))).lengths
+        costs.append(bits.mean())
+    assert costs[0] < 1.3
+    assert costs[1] < 3 * 1.06
+
+
+def test_documents_and_lanes_do_not_know_each_other():
+    document = [1, 2, 3, 4, 5, 6, 7] * 5
+    one, two = joined([document]), joined([[7, 6, 5] * 9, document])
+    last = [table for _, table in tables(one, Layout(len(one), Starts.whole()), 3)]
+    apart = layout_of(two, [1])
+    lane = [t for where, t in tables(two, apart, 3) if len(where)]
+    which = next(i for i, first in enumerate(apart.first) if first > 1)
+    for mine, table in zip(last, lane, strict=False):
+        if which < len(table):
+            np.testing.assert_array_equal(mine[0], table[which])
+
+
+@pytest.fixture(scope="module")
+def recalling_artifact(lively_model, tokenizer, tmp_path_factory):
+    file = tmp_path_factory.mktemp("recall") / "model.fairway"
+    weights = {name: t.numpy() for name, t in lively_model.state_dict().items()}
+    how = Pack(quantizer="uniform", step=0.1, recall=3)
+    file.write_bytes(pack_weights(lively_model.shape, tokenizer, weights, {}, how).data)
+    return artifact.read(file)
+
+
+WORDS = [
+    b"the cat sat on the mat and the dog ran after the cat, " * 6,
+    b"a bird",
+    b"the cat sat " * 40,
+]
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+@pytest.mark.parametrize("arithmetic", ["exact", "float"])
+def test_texts_come_back(recalling_artifact, arithmetic, lanes, monkeypatch):
+    monkeypatch.setattr("fairway.predict.lanes.TOKENS_PER_LANE", 16)
+    opened = recalling_artifact
+    assert opened.recall == 3
+    tokenizer = opened.tokenizer
+    tokens = tokenizer.encode_documents(WORDS)
+
+    def codec():
+        exact = arithmetic == "exact"
+        engine = ExactEngine(opened, 2) if exact else FloatEngine(opened.build_model(), 3)
+        return Codec(engine, tokenizer)
+
+    quiet = lambda done, bits: None  # noqa: E731
+    starts = plan(len(tokens), documents_of(tokens, tokenizer.bos_id), lanes)
+    layout = Layout(len(tokens), starts)
+    coder = codec()
+    chunk = coder.encode_coded(
+        tokens, starts, b"".join(WORDS), coder.intervals(tokens, layout, quiet)
+    )
+    reader = Reader(chunk.body, "chunk")
+    assert codec().decode_coded(read_coded(reader, 1 << 20), quiet) == WORDS
+    without = ExactEngine(replace(opened, recall=0), 1)
+    bits = sum(float(part.lengths.sum()) for part in without.intervals(tokens, layout))
+    assert 8 * chunk.stream_bytes < 0.8 * bits
+
+
+def test_with_adaptation_a_proof_costs_what_the_score_says(recalling_artifact):
+    opened, how = recalling_artifact, Adapt(method="dynamic")
+    tokenizer = opened.tokenizer
+    tokens = tokenizer.encode_documents(WORDS)
+
+    def learner():
+        return adapt.Learner(opened.build_model(), how, len(tokens))
+
+    score = sum(part.nats.sum() for part in adapt.charges(learner(), tokens, Score(), recall=3))
+    without = sum(part.nats.sum() for part in adapt.charges(learner(), tokens, Score()))
+    codec = Codec(AdaptiveEngine(learner(), 3), tokenizer)
+    chunk = codec.encode_coded(tokens, Starts.whole(), b"".join(WORDS), None)
+    assert chunk.ideal_bits == pytest.approx(score / np.log(2), rel=1e-3)
+    assert score < 0.9 * without
+    decoder = Codec(AdaptiveEngine(learner(), 3), tokenizer)
+    coded = read_coded(Reader(chunk.body, "chunk"), 1 << 20)
+    assert decoder.decode_coded(coded, lambda done, bits: None) == WORDS
+
+
+def test_floating_point_charges_the_same(recalling_artifact):
+    opened = recalling_artifact
+    tokens = opened.tokenizer.encode_documents(WORDS)
+    exact = sorted_nats(exact_charges(ExactEngine(opened, 2), tokens, Score()))
+    floating = sorted_nats(charges(opened.build_model(), tokens, Score(), 3))
+    np.testing.assert_allclose(exact, floating, rtol=0.02, atol=0.02)
+
+
+def sorted_nats(found):
+    parts = list(found)
+    positions = np.concatenate([at for at, _ in parts])
+    return np.concatenate([nats for _, nats in parts])[np.argsort(positions)]
