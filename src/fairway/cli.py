@@ -542,7 +542,9 @@ def inspect(artifact: ArtifactFile) -> "Result":
     )  # fmt: skip
     console.say(
         f"{found.artifact_bytes:,} bytes, {found.weights:,} weights, "
-        f"{found.bits_per_weight:.2f} bits per coded weight; sha256 {found.sha256}"
+        f"{found.bits_per_weight:.2f} bits per coded weight, "
+        f"{f'recalls n-grams up to {found.recall}' if found.recall else 'no recall'}; "
+        f"sha256 {found.sha256}"
     )
     console.say(budget.sentence(found.artifact_bytes))
     return found

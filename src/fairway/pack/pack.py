@@ -32,6 +32,7 @@ class Inspection(Result):
     sha256: str
     weights: int
     bits_per_weight: float  # of the coded matrices
+    recall: int  # longest n-gram of a document whose sequels predictions mix in; 0: none
     parts: dict[str, int]  # bytes; they sum to artifact_bytes
     tensors: list[TensorRow]
 
@@ -140,6 +141,7 @@ def inspect(path: Path | str) -> Inspection:
         sha256=opened.sha256,
         weights=sum(t.numel() for t in opened.state.values()),
         bits_per_weight=bits_per_weight(opened),
+        recall=opened.recall,
         parts=opened.parts,
         tensors=opened.tensors,
     )
