@@ -27,7 +27,6 @@ RAW, RAW_FOLDER = "HuggingFaceFW/fineweb", "sample/10BT"
 _TRIES = 12
 _MOST_WAIT_S = 30.0
 _THREADS = 4
-_CHUNK_BYTES = 1 << 16
 _ROWS = 1000  # of a parquet file at once
 
 
@@ -229,9 +228,10 @@ def _rest(repository: str, part: Path, remote: Remote) -> None:
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils._headers import build_hf_headers
 
-    constants.DOWNLOAD_CHUNK_SIZE = _CHUNK_BYTES  # theirs, 10 MB, would be lost by a kill
+    # As it arrives: of theirs, 10 MB, a kill or a cut would lose all but the whole ones.
+    constants.DOWNLOAD_CHUNK_SIZE = None  # type: ignore[assignment]
     url = hf_hub_url(repository, remote.path, repo_type="dataset")
-    with open(part, "ab") as target:
+    with open(part, "ab", buffering=0) as target:
         have = target.tell()
         if have > remote.size:
             target.truncate(0)
