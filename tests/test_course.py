@@ -22,7 +22,7 @@ CHANGES = {
     "train.steps=41": {"train"},
     "pack.mlp_bits=4": {"pack"},
     "score.protocol=plain": {"score"},
-    "prove.lanes=3": {"prove"},
+    "prove.lanes=3": {"score", "prove"},
     "description=another": set(),
 }
 

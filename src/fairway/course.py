@@ -39,7 +39,7 @@ STAGES: dict[str, Stage] = {
     "data": Stage(("data",), None, 1),
     "train": Stage(("model", "optim", "train"), "data", 2),
     "pack": Stage(("pack",), "train", 2),
-    "score": Stage(("adapt", "score"), "pack", 2),
+    "score": Stage(("adapt", "score", "prove"), "pack", 3),
     "prove": Stage(("adapt", "prove"), "pack", 2),
     "verify": Stage((), "prove", 1),
 }

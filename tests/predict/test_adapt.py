@@ -111,7 +111,7 @@ def test_score_charges_what_the_proof_codes(lively_model, how, order, monkeypatc
     assert times[0] == 0
     assert (times[1:] == 1).all()
     documents = np.flatnonzero(tokens == 0)
-    starts = plan(len(tokens), documents, methods.lanes_of(how))
+    starts = plan(len(tokens), documents, methods.division(how, 1).lanes)
     layout = Layout(len(tokens), starts)
     proved = in_lockstep(learner(lively_model, how, len(tokens)), tokens, layout)
     coded = (30 - np.log2(proved[:, 1] - proved[:, 0])) * np.log(2)

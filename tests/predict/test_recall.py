@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from fairway.pack.pack import pack_weights
 from fairway.predict import adapt, recall
 from fairway.predict.adapt import AdaptiveEngine
 from fairway.predict.exact import ExactEngine
-from fairway.predict.lanes import Layout, Starts, documents_of, plan
+from fairway.predict.lanes import Division, Layout, Starts, chunk_ends, documents_of, plan
 from fairway.predict.predictor import FloatEngine, Intervals
 from fairway.predict.recall import Recall, Recalling
 from fairway.prove.codec import Codec, Reader, read_coded
@@ -210,6 +211,37 @@ def test_with_adaptation_a_proof_costs_what_the_score_says(recalling_artifact):
     decoder = Codec(AdaptiveEngine(learner(), 3), tokenizer)
     coded = read_coded(Reader(chunk.body, "chunk"), 1 << 20)
     assert decoder.decode_coded(coded, lambda done, bits: None) == WORDS
+
+
+@pytest.mark.parametrize("floating", [False, True])
+def test_a_score_is_what_the_proof_codes(recalling_artifact, floating, monkeypatch):
+    """λ belongs to a lane, so a score has a proof's chunks and lanes: the same integers."""
+    monkeypatch.setattr("fairway.predict.lanes.TOKENS_PER_LANE", 16)
+    engine, tokenizer = ExactEngine(recalling_artifact, 2), recalling_artifact.tokenizer
+    tokens = tokenizer.encode_documents(WORDS * 4)
+    documents = documents_of(tokens, tokenizer.bos_id)
+    division = Division(3, len(tokens) // 3)
+    ends = chunk_ends(documents, len(tokens), division.tokens)
+    codec, proved, free = Codec(engine, tokenizer), 0.0, [0]
+    for start, end in pairwise([0, *ends]):
+        part = tokens[start:end]
+        chunk = codec.encode(part, tokenizer.decode(part), division.lanes, lambda *_: None)
+        assert chunk.lanes > 1, "no lanes: the test says nothing"
+        starts = plan(end - start, documents_of(part, tokenizer.bos_id), division.lanes)
+        free += [start, *(start + starts.positions[~starts.inside])]  # paid for by the header
+        proved += chunk.ideal_bits
+    assert len(ends) > 1, "one chunk: the test says nothing"
+
+    if floating:
+        found = charges(recalling_artifact.build_model(), tokens, Score(), 3, division)
+    else:
+        found = exact_charges(engine, tokens, Score(), division)
+    nats = np.zeros(len(tokens))
+    for at, some in found:
+        nats[at] += some
+    assert (nats[1:] > 0).all()
+    nats[free] = 0.0
+    assert nats.sum() / np.log(2) == pytest.approx(proved, rel=1e-3 if floating else 1e-12)
 
 
 def test_floating_point_charges_the_same(recalling_artifact):

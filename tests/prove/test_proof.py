@@ -37,7 +37,7 @@ def text(tmp_path):
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(proof, "CHUNK_TOKENS_PER_LANE", 4)
+    monkeypatch.setattr(methods, "CHUNK_TOKENS_PER_LANE", 4)
 
 
 def test_the_course_ends_with_a_proof_that_counts_every_byte(tiny):
@@ -106,9 +106,10 @@ def test_ctrl_c_keeps_the_finished_chunks(tiny, recipe, text, small_chunks, tmp_
 def test_a_killed_proof_goes_on_and_ends_with_the_same_bytes(tiny, recipe, text, small_chunks):
     place = tiny.about(text)
     program = (
-        "from fairway.course import Run; from fairway.prove import proof;"
+        "from fairway.course import Run; from fairway.predict import methods;"
+        "from fairway.prove import proof;"
         "from fairway.recipe import loads; from pathlib import Path; import sys;"
-        "proof.CHUNK_TOKENS_PER_LANE = 4; run = Run(sys.argv[1]);"
+        "methods.CHUNK_TOKENS_PER_LANE = 4; run = Run(sys.argv[1]);"
         "proof.prove(loads(run.recipe.read_text()), run, Path(sys.argv[2]))"
     )
     process = subprocess.Popen([sys.executable, "-c", program, str(tiny.path), str(text)])
@@ -133,7 +134,8 @@ LEARNING = {"adapt": Adapt(method="dynamic")}
 
 @pytest.fixture
 def small_learned_chunks(monkeypatch):
-    monkeypatch.setattr(methods, "chunk_tokens", lambda how: 200)
+    monkeypatch.setattr(methods, "CHUNK_TOKENS_PER_LANE", 200)
+    monkeypatch.setattr(methods, "CHUNK_TOKENS", 200)
 
 
 def test_a_proof_by_a_network_that_learns(tiny, recipe, text, small_learned_chunks):

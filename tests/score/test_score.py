@@ -209,7 +209,8 @@ def test_a_failure_in_a_lane_is_raised(artifact_file):
 
 def test_a_killed_adapting_score_goes_on_to_the_same_result(tiny, monkeypatch):
     recipe = loads(tiny.recipe.read_text()).model_copy(update={"adapt": Adapt(method="dynamic")})
-    monkeypatch.setattr(methods, "chunk_tokens", lambda how: 2000)
+    monkeypatch.setattr(methods, "CHUNK_TOKENS_PER_LANE", 2000)
+    monkeypatch.setattr(methods, "CHUNK_TOKENS", 2000)
     whole = score(recipe, tiny)
     assert not tiny.score_learned.exists()
     tiny.forget("score")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from itertools import pairwise
 from math import log
 from pathlib import Path
 from typing import Literal
@@ -21,9 +20,9 @@ from fairway.audit.scorer import Charges, Tokens
 from fairway.pack import artifact
 from fairway.predict import adapt, methods
 from fairway.predict.exact import ExactEngine
-from fairway.predict.lanes import Layout, Starts, chunk_ends, documents_of, plan
-from fairway.recipe import Adapt, Arithmetic, Score
-from fairway.score.score import LANES, charges, exact_charges
+from fairway.predict.lanes import documents_of, parts
+from fairway.recipe import Adapt, Arithmetic, Prove, Score
+from fairway.score.score import charges, exact_charges
 
 _BYTES_PER_LANE = 2  # of a proof's header: where it starts
 
@@ -73,20 +72,12 @@ def _order(
     tokens: NDArray[np.uint16], bos_id: int, how: Adapt, protocol: str
 ) -> tuple[Tokens | None, int]:
     """The order of a proof (None: left to right), and what its header says of the lanes."""
-    if protocol != "rolling":
-        return None, 0
     documents = documents_of(tokens, bos_id)
-    if not documents.size or documents[0]:
+    if protocol != "rolling" or not documents.size or documents[0]:
         return None, 0
-    if how.method == "none":  # lanes that share nothing
-        return None, _BYTES_PER_LANE * (len(plan(len(tokens), documents, LANES)) - 1)
-    ends = chunk_ends(documents, len(tokens), methods.chunk_tokens(how))
-    taken, side = [np.zeros(1, np.int64)], 0
-    for start, end in pairwise([0, *ends]):
-        part = min(end + 1, len(tokens)) - start
-        inside = documents[(documents >= start) & (documents < end)] - start
-        starts: Starts = plan(end - start, inside, methods.lanes_of(how))
-        taken.append(Layout(part, starts, boundaries=True).order() + start)
-        side += _BYTES_PER_LANE * (len(starts) - 1)
-    straight = methods.order_of(how) == "left-to-right"
-    return (None if straight else np.concatenate(taken)), side
+    found = list(parts(tokens, bos_id, methods.division(how, Prove().lanes)))
+    side = _BYTES_PER_LANE * sum(part.layout.lanes - 1 for part in found)
+    if methods.order_of(how) == "left-to-right":
+        return None, side
+    orders = [part.layout.order() + part.start for part in found]
+    return np.concatenate([np.zeros(1, np.int64), *orders]), side

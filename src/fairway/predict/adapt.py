@@ -17,7 +17,6 @@ a lane in a span, W window, V vocabulary, n inputs and m outputs of a matrix, r 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +29,7 @@ from fairway.errors import BadInput
 from fairway.model.cache import Cache
 from fairway.model.gpt import GPT
 from fairway.predict import methods, windows
-from fairway.predict.lanes import Layout, chunk_ends, documents_of, ids_at, plan
+from fairway.predict.lanes import Layout, ids_at, parts
 from fairway.predict.predictor import FloatPredictor, Longs, Predictor
 from fairway.predict.recall import Recall, Recalling
 from fairway.predict.rules import LoraRule, Tensors, rule_of
@@ -208,21 +207,16 @@ def _rolling_charges(
     learner: Learner, tokens: NDArray[np.uint16], done: int, recall: int
 ) -> Iterator[Charged]:
     """In the order of a proof, whose chunks and lanes these are."""
-    documents = documents_of(tokens, learner.model.bos_id)
-    ends = chunk_ends(documents, len(tokens), methods.chunk_tokens(learner.how))
-    for start, end in pairwise([0, *ends]):
-        if end <= done:
+    device, model = learner.device, learner.model
+    division = methods.division(learner.how, 1)
+    for start, part, layout in parts(tokens, model.bos_id, division):
+        if start + len(part) - 1 <= done:
             continue
-        part = tokens[start : end + 1]  # with the BOS that ends it, which is charged, too
-        inside = documents[(documents >= start) & (documents < end)] - start
-        starts = plan(end - start, inside, methods.lanes_of(learner.how))
-        layout = Layout(len(part), starts, boundaries=True)
         learner.start(layout.lanes)
-        device, model = learner.device, learner.model
         recalled = recall and Recall(recall, model.vocab_size, model.bos_id, part, layout)
         for first in range(0, layout.steps, learner.span):
             last = first + learner.span
-            block = layout.block(part, learner.model.bos_id, first, last, learner.share)
+            block = layout.block(part, model.bos_id, first, last, learner.share)
             learner.keep(len(block.where))
             fed, within = (torch.from_numpy(a).to(device) for a in (block.fed, block.within))
             span = Span(fed, ids_at(part, block.where, device), within)

@@ -9,7 +9,9 @@ a document codes all of its tokens and has lost the context before it.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -100,6 +102,31 @@ class Layout:
         step = np.arange(len(lane)) - np.repeat(np.cumsum(self.length) - self.length, self.length)
         by_step: Longs = (self.first[lane] + step)[np.argsort(step, kind="stable")]
         return by_step
+
+
+class Division(NamedTuple):
+    """How a text is cut: into chunks, one after another, and each of them into lanes."""
+
+    lanes: int  # of a chunk, at most
+    tokens: int  # of a chunk, about
+
+
+class Part(NamedTuple):
+    """A chunk whose tokens are all charged, the BOS that follows it and those of lanes included."""
+
+    start: int  # where it is in the text
+    tokens: NDArray[np.uint16]
+    layout: Layout
+
+
+def parts(tokens: NDArray[np.uint16], bos_id: int, division: Division) -> Iterator[Part]:
+    """The chunks of a proof of tokens uint16[N], with its lanes."""
+    documents = documents_of(tokens, bos_id)
+    for start, end in pairwise([0, *chunk_ends(documents, len(tokens), division.tokens)]):
+        inside = documents[(documents >= start) & (documents < end)] - start
+        part = tokens[start : end + 1]
+        starts = plan(end - start, inside, division.lanes)
+        yield Part(start, part, Layout(len(part), starts, boundaries=True))
 
 
 def documents_of(tokens: NDArray[np.uint16], bos_id: int) -> Longs:

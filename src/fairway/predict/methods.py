@@ -5,17 +5,25 @@ from __future__ import annotations
 import struct
 
 from fairway.errors import BadInput
-from fairway.predict.lanes import TOKENS_PER_LANE
-from fairway.recipe import Adapt, Arithmetic
+from fairway.predict.lanes import TOKENS_PER_LANE, Division
+from fairway.recipe import Adapt, Arithmetic, Prove
 
 METHODS = ("none", "sgd", "dynamic", "lora")
 ORDERS = ("left-to-right", "lanes")
+CHUNK_TOKENS_PER_LANE = 2 * TOKENS_PER_LANE  # a kill loses one at most; more are slower
+CHUNK_TOKENS = 3 << 16  # at least, of what learns, against 16 bytes for each chunk
 
 
-def lanes_of(how: Adapt) -> int:
-    """How many lanes a text may be cut into, at most."""
+def division(how: Adapt, lanes: int) -> Division:
+    """How a proof cuts a text. lanes: at most so many where nothing is learned."""
+    if how.method == "none":
+        return Division(lanes, lanes * CHUNK_TOKENS_PER_LANE)
     alone = how.method != "lora" and how.order == "left-to-right"
-    return 1 if alone else how.lanes
+    lanes = 1 if alone else how.lanes
+    return Division(lanes, max(lanes * CHUNK_TOKENS_PER_LANE, CHUNK_TOKENS))
+
+
+USUAL = division(Adapt(), Prove().lanes)
 
 
 def arithmetic(how: Adapt, wanted: Arithmetic) -> Arithmetic:
@@ -26,11 +34,6 @@ def arithmetic(how: Adapt, wanted: Arithmetic) -> Arithmetic:
 def order_of(how: Adapt) -> str:
     """What results say about the order: `lanes` where lanes learn from each other."""
     return "left-to-right" if how.method in ("none", "lora") else how.order
-
-
-def chunk_tokens(how: Adapt) -> int:
-    """Tokens of a chunk: what a kill may lose, against 16 bytes for each chunk."""
-    return max(2 * TOKENS_PER_LANE * lanes_of(how), 3 << 16)
 
 
 # A method in a file -----------------------------------------------------------------------------

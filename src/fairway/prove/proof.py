@@ -29,7 +29,7 @@ from fairway.errors import BadInput, Interrupted
 from fairway.pack import artifact
 from fairway.predict import methods
 from fairway.predict.adapt import AdaptiveEngine, Learner
-from fairway.predict.lanes import TOKENS_PER_LANE, chunk_ends, documents_of
+from fairway.predict.lanes import chunk_ends, documents_of
 from fairway.predict.rules import Tensors
 from fairway.prove.codec import Chunk, Codec, Reader, Written, join, read_chunks
 from fairway.prove.guard import Progress, computing, in_order, side_by_side
@@ -38,9 +38,6 @@ from fairway.recipe import Recipe
 from fairway.results import DataResult, ProveResult, VerifyResult
 from fairway.score import texts
 from fairway.train import checkpoint
-
-CHUNK_TOKENS_PER_LANE = 2 * TOKENS_PER_LANE  # a kill loses at most a chunk; more are slower
-
 
 # prove ------------------------------------------------------------------------------------------
 
@@ -64,11 +61,8 @@ def prove(recipe: Recipe, run: Run, text: Path | None = None) -> ProveResult:
     place.proof.mkdir(parents=True, exist_ok=True)
     how, arithmetic = recipe.adapt, methods.arithmetic(recipe.adapt, recipe.prove.arithmetic)
     bos = documents_of(subject.tokens, opened.tokenizer.bos_id)
-    if how.method == "none":
-        lanes, limit = recipe.prove.lanes, recipe.prove.lanes * CHUNK_TOKENS_PER_LANE
-    else:
-        lanes, limit = methods.lanes_of(how), methods.chunk_tokens(how)
-    ends = chunk_ends(bos, len(subject.tokens), limit)
+    division = methods.division(how, recipe.prove.lanes)
+    ends = chunk_ends(bos, len(subject.tokens), division.tokens)
     with computing(opened, arithmetic, how=how, tokens=len(subject.tokens)) as (engine, guard):
         header = Header(
             machine=Machine.of(guard) if guard else None,
@@ -82,7 +76,7 @@ def prove(recipe: Recipe, run: Run, text: Path | None = None) -> ProveResult:
         learner = engine.learner if isinstance(engine, AdaptiveEngine) else None
         partial = _Partial(place, header, learner)
         workers = guard.workers if guard else 1
-        _encode(Codec(engine, opened.tokenizer), partial, subject, ends, lanes, workers)
+        _encode(Codec(engine, opened.tokenizer), partial, subject, ends, division.lanes, workers)
     chunks = in_order(partial.chunks.items())
     data = join([header, *(chunk.body for chunk in chunks)])
     write_atomic(place.proof_file, data)

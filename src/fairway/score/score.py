@@ -1,8 +1,8 @@
 """The verb `score`: bits per byte of a text under the artifact, computed in parallel.
 
 plain: separate windows. sliding: overlapping windows, each scoring what is new in it (REFERENCE
-A8). rolling: lanes at document starts, every token once with up to a window of context: what
-`prove` codes. Every token but the first is charged exactly once, document boundaries included.
+A8). rolling: every token once with up to a window of context, in the chunks and lanes of `prove`.
+Every token but the first is charged exactly once, document boundaries included.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fairway.model.gpt import GPT
 from fairway.pack import artifact
 from fairway.predict import adapt, methods, windows
 from fairway.predict.exact import ExactEngine
-from fairway.predict.lanes import Layout, documents_of, ids_at, plan
+from fairway.predict.lanes import Division, Part, ids_at, parts
 from fairway.predict.recall import Recall
 from fairway.predict.windows import Window
 from fairway.recipe import Recipe, Score
@@ -37,8 +37,8 @@ from fairway.score.bits import bits_per_byte
 from fairway.train import checkpoint
 
 _BATCH_TOKENS = {"cpu": 2048, "cuda": 1 << 16}  # positions per pass: activations stay in a cache
+_ROLLING_TOKENS = {"cpu": 4096, "cuda": 1 << 16}
 _HEAD_ROWS = 1024  # rows of logits at once
-LANES = 32  # of rolling, at most
 _BLOCK = 128  # tokens of a lane per forward pass
 _KEEP_EVERY_S = 20.0  # at least so long between two states of an adapting score
 
@@ -61,15 +61,16 @@ def score(recipe: Recipe, run: Run, text: Path | None = None) -> ScoreResult:
     here, began = world.start(), time.perf_counter()
     how, arithmetic = recipe.adapt, methods.arithmetic(recipe.adapt, recipe.score.arithmetic)
     documents = _Documents(subject)
+    division = methods.division(how, recipe.prove.lanes)
     kept: _Kept | None = None
     if arithmetic == "exact":
         engine = ExactEngine(opened, torch.get_num_threads(), here.device)
-        charged = exact_charges(engine, subject.tokens, recipe.score)
+        charged = exact_charges(engine, subject.tokens, recipe.score, division)
     else:
         model = opened.build_model(here.device)
         model.dtype = here.dtype
         if how.method == "none":
-            charged = charges(model, subject.tokens, recipe.score, opened.recall)
+            charged = charges(model, subject.tokens, recipe.score, opened.recall, division)
         else:
             place.path.mkdir(parents=True, exist_ok=True)
             shared = here if recipe.score.protocol == "rolling" else adapt.ALONE
@@ -213,35 +214,38 @@ class _Kept:
             checkpoint.save(self._path, tensors, note)
 
 
-def charges(model: GPT, tokens: NDArray[np.uint16], how: Score, recall: int = 0) -> Charges:
+def charges(
+    model: GPT,
+    tokens: NDArray[np.uint16],
+    how: Score,
+    recall: int = 0,
+    division: Division = methods.USUAL,
+) -> Charges:
     """What each of tokens uint16[N] costs in floating point, in batches and in any order.
 
     Token p is charged given earlier tokens only; token 0, the first BOS, is free. recall: of the
-    artifact, for the protocol that proofs have. Raises BadInput.
+    artifact, and division: of a proof, both for rolling alone. Raises BadInput.
     """
     if how.protocol == "rolling":
-        layout = _layout(tokens, model.bos_id)
-        found = _rolling(model, tokens, layout)
-        if not recall:
-            return found
-        mixture = Recall(recall, model.vocab_size, model.bos_id, tokens, layout)
-        return ((at, mixture.nats(at, nats)) for at, nats in found)
+        return _rolling(model, tokens, recall, division)
     return _windowed(model, tokens, windows.planned(len(tokens), model.shape.window, how))
 
 
-def exact_charges(engine: ExactEngine, tokens: NDArray[np.uint16], how: Score) -> Charges:
+def exact_charges(
+    engine: ExactEngine,
+    tokens: NDArray[np.uint16],
+    how: Score,
+    division: Division = methods.USUAL,
+) -> Charges:
     """The same in exact arithmetic: the lengths of the codes that `prove` writes."""
     if how.protocol == "rolling":
-        found = engine.intervals(tokens, _layout(tokens, engine.operands.bos_id))
-    else:
-        planned = windows.planned(len(tokens), engine.operands.shape.window, how)
-        found = engine.window_intervals(tokens, planned)
-    return ((part.positions, part.lengths * log(2)) for part in found)
-
-
-def _layout(tokens: NDArray[np.uint16], bos_id: int) -> Layout:
-    documents = documents_of(tokens, bos_id)
-    return Layout(len(tokens), plan(len(tokens), documents, LANES), boundaries=True)
+        for start, part, layout in parts(tokens, engine.operands.bos_id, division):
+            for found in engine.intervals(part, layout):
+                yield found.positions + start, found.lengths * log(2)
+        return
+    planned = windows.planned(len(tokens), engine.operands.shape.window, how)
+    for found in engine.window_intervals(tokens, planned):
+        yield found.positions, found.lengths * log(2)
 
 
 @torch.inference_mode()
@@ -256,18 +260,31 @@ def _windowed(model: GPT, tokens: NDArray[np.uint16], planned: Iterator[Window])
             yield _charge(model, hidden, where[:, length - scored :] + 1, tokens)
 
 
+def _rolling(model: GPT, tokens: NDArray[np.uint16], recall: int, division: Division) -> Charges:
+    """Chunk after chunk, some lanes at a time, mixed with what was before where `recall` is."""
+    lanes = _ROLLING_TOKENS[model.embed.tokens.device.type] // _BLOCK
+    for part in parts(tokens, model.bos_id, division):
+        mixture = recall and Recall(
+            recall, model.vocab_size, model.bos_id, part.tokens, part.layout
+        )
+        for first in range(0, part.layout.lanes, lanes):
+            for where, nats in _roll(model, part, slice(first, first + lanes)):
+                mixed = mixture.nats(where, nats) if mixture else nats
+                yield where + part.start, mixed
+
+
 @torch.inference_mode()
-def _rolling(model: GPT, tokens: NDArray[np.uint16], layout: Layout) -> Charges:
-    """All lanes advance by a block per forward pass; the cache carries a window of context."""
-    device = model.embed.tokens.device
-    cache = Cache(model.shape, layout.lanes, model.dtype, device)
+def _roll(model: GPT, part: Part, lanes: slice) -> Charges:
+    """Lanes advance by a block per forward pass; the cache carries a window of context."""
+    device, lengths = model.embed.tokens.device, part.layout.length[lanes]
+    cache = Cache(model.shape, len(lengths), model.dtype, device)
     block = min(_BLOCK, model.shape.window)
-    for done in range(0, layout.steps, block):
-        found = layout.block(tokens, model.bos_id, done, done + block)
+    for done in range(0, int(lengths[0]), block):
+        found = part.layout.block(part.tokens, model.bos_id, done, done + block, lanes)
         cache.keep(len(found.fed))
         hidden = model.hidden(torch.from_numpy(found.fed).to(device), cache)
         within = torch.from_numpy(found.within).to(device)
-        yield _charge(model, hidden[within], found.where[found.within], tokens)
+        yield _charge(model, hidden[within], found.where[found.within], part.tokens)
 
 
 def _charge(
