@@ -72,10 +72,20 @@ def tokenizer():
 @pytest.fixture(scope="session")
 def artifact_file(lively_model, tokenizer, tmp_path_factory):
     """An artifact of a small network. Do not change it."""
-    file = tmp_path_factory.mktemp("artifact") / "model.fairway"
-    weights = {name: t.numpy() for name, t in lively_model.state_dict().items()}
-    recipe = Pack(quantizer="uniform", step=0.1)
-    file.write_bytes(pack_weights(lively_model.shape, tokenizer, weights, {}, recipe).data)
+    return packed(lively_model, tokenizer, tmp_path_factory.mktemp("artifact"))
+
+
+@pytest.fixture(scope="session")
+def recalling_file(lively_model, tokenizer, tmp_path_factory):
+    """The same with recall."""
+    return packed(lively_model, tokenizer, tmp_path_factory.mktemp("recall"), recall=3)
+
+
+def packed(model, tokenizer, folder, **options):
+    weights = {name: t.numpy() for name, t in model.state_dict().items()}
+    recipe = Pack(quantizer="uniform", step=0.1, **options)
+    file = folder / "model.fairway"
+    file.write_bytes(pack_weights(model.shape, tokenizer, weights, {}, recipe).data)
     return file
 
 

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairway.pack import artifact
-from fairway.pack.pack import pack_weights
 from fairway.predict import adapt, recall
 from fairway.predict.adapt import AdaptiveEngine
 from fairway.predict.exact import ExactEngine
@@ -19,7 +18,7 @@ from fairway.predict.predictor import FloatEngine, Intervals
 from fairway.predict.recall import Recall, Recalling
 from fairway.prove.codec import Codec, Reader, read_coded
 from fairway.rangecoder import TOTAL
-from fairway.recipe import Adapt, Pack, Score
+from fairway.recipe import Adapt, Score
 from fairway.score.score import charges, exact_charges
 
 BOS, V = 0, 8
@@ -150,13 +149,9 @@ def test_documents_and_lanes_do_not_know_each_other():
             np.testing.assert_array_equal(mine[0], table[which])
 
 
-@pytest.fixture(scope="module")
-def recalling_artifact(lively_model, tokenizer, tmp_path_factory):
-    file = tmp_path_factory.mktemp("recall") / "model.fairway"
-    weights = {name: t.numpy() for name, t in lively_model.state_dict().items()}
-    how = Pack(quantizer="uniform", step=0.1, recall=3)
-    file.write_bytes(pack_weights(lively_model.shape, tokenizer, weights, {}, how).data)
-    return artifact.read(file)
+@pytest.fixture
+def recalling_artifact(recalling_file):
+    return artifact.read(recalling_file)
 
 
 WORDS = [
