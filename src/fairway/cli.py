@@ -164,18 +164,16 @@ def _load(recipe: str, out: Path | None, sets: list[str] | None) -> "tuple[Recip
 def _reload(folder: Path, verb: str, sets: list[str]) -> "tuple[Recipe, Run]":
     """The recipe of an existing run. Only what `verb` itself reads can be overridden here."""
     from fairway.course import STAGES, Run
-    from fairway.recipe import load
 
     run = Run(folder)
-    if not run.recipe.is_file():
-        raise BadInput(f"{folder} is no run folder (it has no recipe.toml): fairway play makes one")
+    run.load()
     for assignment in sets:
         if assignment.partition(".")[0] not in STAGES[verb].sections:
             raise BadInput(
                 f"--set {assignment}: '{verb}' reads only {list(STAGES[verb].sections)} of the "
                 "recipe; use fairway play RECIPE to change what comes before it"
             )
-    return load(str(run.recipe), sets), run
+    return run.load(sets), run
 
 
 @contextmanager
@@ -412,11 +410,13 @@ def score(
     """Bits per byte of the validation text under the artifact."""
     overrides = [
         *(sets or []),
-        *_arithmetic_given("score", arithmetic, method),
+        *_given("score.arithmetic", arithmetic),
+        *_given("adapt.method", method),
         *_given("score.protocol", protocol),
         *_given("score.stride", stride),
     ]
     recipe, folder = _reload(run, "score", overrides)
+    _refuse_exact_learning(recipe, arithmetic)
     with _opened(recipe, folder):
         return _perform("score", recipe, folder, text)
 
@@ -430,8 +430,13 @@ def prove(
     sets: Sets = None,
 ) -> "Result":
     """Write the validation text as a file that decodes from the artifact alone."""
-    overrides = [*(sets or []), *_arithmetic_given("prove", arithmetic, method)]
+    overrides = [
+        *(sets or []),
+        *_given("prove.arithmetic", arithmetic),
+        *_given("adapt.method", method),
+    ]
     recipe, folder = _reload(run, "prove", overrides)
+    _refuse_exact_learning(recipe, arithmetic)
     with _opened(recipe, folder):
         return _perform("prove", recipe, folder, text)
 
@@ -793,14 +798,14 @@ def _arithmetic(chosen: str | None) -> Any:
     return chosen or "exact"
 
 
-def _arithmetic_given(verb: str, arithmetic: str | None, method: str | None) -> list[str]:
-    """Overrides of the options --arithmetic and --adapt."""
-    if arithmetic == "exact" and method not in (None, "none"):
+def _refuse_exact_learning(recipe: "Recipe", arithmetic: str | None) -> None:
+    """Also where the run adapts since an earlier command. Raises BadInput."""
+    method = recipe.adapt.method
+    if arithmetic == "exact" and method != "none":
         raise BadInput(
             f"--adapt {method} learns in floating point: leave out --arithmetic exact, and the "
-            "proof will name the kind of machine that it needs"
+            "proof will name the kind of machine that it needs; or --adapt none"
         )
-    return [*_given(f"{verb}.arithmetic", arithmetic), *_given("adapt.method", method)]
 
 
 def _given(key: str, value: object) -> list[str]:

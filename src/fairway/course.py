@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from fairway.errors import BadInput
-from fairway.recipe import Recipe, dumps
+from fairway.recipe import Recipe, dumps, load
 from fairway.results import VERBS, Result
 
 R = TypeVar("R", bound=Result)
@@ -86,6 +86,14 @@ class Run:
         """Folder of the shards that `result`, a DataResult, names."""
         return self.path / str(result.folder)  # type: ignore[attr-defined]
 
+    def load(self, sets: Sequence[str] = ()) -> Recipe:
+        """The recipe in the folder, with overrides. Raises BadInput."""
+        if not self.recipe.is_file():
+            raise BadInput(
+                f"{self.path} is no run folder (it has no recipe.toml): fairway play makes one"
+            )
+        return load(str(self.recipe), sets)
+
     def create(self, recipe: Recipe) -> None:
         """Make the folder and write the resolved recipe. Raises BadInput."""
         try:
@@ -127,9 +135,10 @@ class Run:
         """The verb's result. Raises BadInput when there is none."""
         result = self.result(verb)
         if result is None:
-            raise BadInput(
-                f"{self.path} has no finished '{verb}' yet: run fairway {verb} on it first"
-            )
+            advice = f"run fairway {verb} on it first"
+            if verb in ("data", "train"):  # which take a recipe
+                advice = f"fairway play {self.recipe} --out {self.path} makes it"
+            raise BadInput(f"{self.path} has no finished '{verb}' yet: {advice}")
         return result
 
     def fresh(self, verb: str, stamp: str, kind: type[R]) -> R | None:

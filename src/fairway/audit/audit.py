@@ -144,7 +144,7 @@ def _run(job: Audit) -> None:
         job.found(experiments.coverage(job, all_of_it), experiments.byte_count(job, all_of_it))
         job.subject = part
     experiments.with_side(job, base)
-    if negative := experiments.probabilities(job, base):
+    if negative := experiments.probabilities(base):
         job.found(negative)
     job.found(experiments.repeatable(job, base))
     if job.findings[-1].verdict == "broken":

@@ -143,7 +143,7 @@ def _uncharged(audit: Audit, nats: Floats) -> list[int]:
     return [int(p) for p in suspects]
 
 
-def probabilities(audit: Audit, found: Charges) -> AuditFinding | None:
+def probabilities(found: Charges) -> AuditFinding | None:
     """No token is charged less than nothing."""
     places = np.flatnonzero(found.nats < -1e-5)
     if not places.size:

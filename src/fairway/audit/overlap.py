@@ -30,7 +30,6 @@ from fairway.text.tokenizer import Tokenizer
 
 KEPT = 16  # one hash in so many
 _LEAST = 4  # shared hashes: fewer may be a stock phrase
-_SHARD_TOKENS = 1 << 20
 _SHOWN = 20
 
 Hashes = NDArray[np.uint64]

@@ -21,10 +21,8 @@ from fairway import console, course, world
 from fairway.audit import twin as twins
 from fairway.audit.experiments import finding
 from fairway.course import Run
-from fairway.errors import BadInput
 from fairway.pack.pack import pack_weights
 from fairway.recipe import Recipe
-from fairway.recipe import load as load_recipe
 from fairway.results import (
     AuditFinding,
     AuditResult,
@@ -46,12 +44,13 @@ def audit_run(folders: Sequence[Path], steps: int, twin: Path | None) -> AuditRe
     """Audit finished runs. Several are taken for seeds of one recipe. Raises BadInput."""
     began = time.monotonic()
     found: list[AuditFinding] = []
-    for folder in folders:
-        about = f"{folder}: " if len(folders) > 1 else ""
-        for one in _of_run(_opened(folder), steps, twin):
+    runs = [Run(folder) for folder in folders]
+    for run in runs:
+        about = f"{run.path}: " if len(runs) > 1 else ""
+        for one in _of_run(run, steps, twin):
             found.append(one.model_copy(update={"summary": about + one.summary}))
-    if len(folders) > 1:
-        found.append(_seeds([_opened(folder) for folder in folders]))
+    if len(runs) > 1:
+        found.append(_seeds(runs))
     return AuditResult(
         subject=", ".join(map(str, folders)),
         valid=all(f.verdict != "broken" for f in found),
@@ -60,15 +59,8 @@ def audit_run(folders: Sequence[Path], steps: int, twin: Path | None) -> AuditRe
     )  # fmt: skip
 
 
-def _opened(folder: Path) -> tuple[Recipe, Run]:
-    run = Run(folder)
-    if not run.recipe.is_file():
-        raise BadInput(f"{folder} is no run folder (it has no recipe.toml): fairway play makes one")
-    return load_recipe(str(run.recipe), []), run
-
-
-def _of_run(opened: tuple[Recipe, Run], steps: int, twin: Path | None) -> list[AuditFinding]:
-    recipe, run = opened
+def _of_run(run: Run, steps: int, twin: Path | None) -> list[AuditFinding]:
+    recipe = run.load()
     data, trained, packed = run.need("data"), run.need("train"), run.need("pack")
     assert isinstance(data, DataResult)
     assert isinstance(trained, TrainResult)
@@ -81,7 +73,7 @@ def _of_run(opened: tuple[Recipe, Run], steps: int, twin: Path | None) -> list[A
     ]
     if recipe.pack.quantizer == "gptq":
         found.append(_calibration(recipe, run, trained))
-    found += [_packing(recipe, run, packed), _budgets(recipe, run, trained, packed)]
+    found += [_packing(recipe, run, packed), _budgets(recipe, run, trained)]
     if twin is not None:
         found.append(twins.compare(recipe, run, twin))
     return found
@@ -219,7 +211,7 @@ def _packing(recipe: Recipe, run: Run, packed: PackResult) -> AuditFinding:
     return finding("packing", True, summary, [], _SAME)
 
 
-def _budgets(recipe: Recipe, run: Run, trained: TrainResult, packed: PackResult) -> AuditFinding:
+def _budgets(recipe: Recipe, run: Run, trained: TrainResult) -> AuditFinding:
     """Time and size, by the files themselves where they can say so."""
     wrong = []
     if trained.train_s > recipe.train.limit_s:
@@ -238,15 +230,15 @@ def _budgets(recipe: Recipe, run: Run, trained: TrainResult, packed: PackResult)
     return finding("budgets", bool(wrong), summary, [], strength)
 
 
-def _seeds(opened: Sequence[tuple[Recipe, Run]]) -> AuditFinding:
+def _seeds(runs: Sequence[Run]) -> AuditFinding:
     """Seeds of one recipe differ in the seed alone."""
-    first = opened[0][0]
+    first, *others = recipes = [run.load() for run in runs]
     wrong = []
-    for recipe, run in opened[1:]:
+    for recipe, run in zip(others, runs[1:], strict=True):
         train = recipe.train.model_copy(update={"seed": first.train.seed})
         if recipe.model_copy(update={"train": train}) != first:
-            wrong.append(f"{run.path} has other settings than {opened[0][1].path}")
-    seeds = [recipe.train.seed for recipe, _ in opened]
+            wrong.append(f"{run.path} has other settings than {runs[0].path}")
+    seeds = [recipe.train.seed for recipe in recipes]
     if len(set(seeds)) < len(seeds):
         wrong.append(f"the seeds {seeds} are not distinct")
     summary = "; ".join(wrong) or f"{len(seeds)} runs differ in the seed alone: {sorted(seeds)}"

@@ -34,9 +34,8 @@ from fairway.predict.predictor import FloatPredictor, Longs, Predictor
 from fairway.predict.recall import Recall, Recalling
 from fairway.predict.rules import LoraRule, Tensors, rule_of
 from fairway.recipe import Adapt, Score
-from fairway.world import World
+from fairway.world import ALONE, World
 
-ALONE = World(0, 1, torch.device("cpu"), torch.float32)
 Floats = NDArray[np.float64]
 
 _BLOCK = 128  # tokens per pass where nothing is learned from the pass itself

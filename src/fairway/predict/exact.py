@@ -85,7 +85,7 @@ class ExactEngine:
     def window_intervals(
         self, tokens: NDArray[np.uint16], windows: Iterable[tuple[int, int, int]]
     ) -> Iterator[Intervals]:
-        """The same for windows (start, first, end) that each start anew: score/windows.py."""
+        """The same for windows (start, first, end) that each start anew: predict/windows.py."""
 
         def one(window: tuple[int, int, int]) -> Iterator[Intervals]:
             start, first, end = window

@@ -18,7 +18,6 @@ from fairway.course import Run
 from fairway.errors import BadInput
 from fairway.publish import significance as s
 from fairway.publish.report import Table
-from fairway.recipe import load
 from fairway.results import (
     CompareResult,
     Gain,
@@ -83,7 +82,7 @@ def _side(folders: Sequence[Path]) -> Side:
 
 def one_recipe(folders: Sequence[Path]) -> None:
     """Raises BadInput that names the first key, other than the seed, in which recipes differ."""
-    trees = [_flat(load(str(Run(f).recipe)).model_dump()) for f in folders]
+    trees = [_flat(Run(f).load().model_dump()) for f in folders]
     for folder, tree in zip(folders, trees, strict=True):
         for key in sorted(tree.keys() - {"train.seed", "name", "description"}):
             if tree[key] != trees[0][key]:

@@ -1,7 +1,7 @@
 """An artifact as safetensors, and on the Hugging Face Hub with a card made of results.
 
-A folder: model.safetensors (float32, the network's own names), config.json, tokenizer.fwt, and
-model.fairway, which all of them come from.
+A folder: model.safetensors (float32, the network's own names), config.json and tokenizer.fwt; on
+the Hub also model.fairway, which they come from, and the proof.
 """
 
 from __future__ import annotations

@@ -25,10 +25,8 @@ from fairway.publish import bundle, trainlog
 from fairway.publish.checks import check
 from fairway.publish.compare import one_recipe
 from fairway.publish.report import Results, seeds_table
-from fairway.recipe import Recipe, load
+from fairway.recipe import Recipe
 from fairway.results import VERBS, SubmitResult
-
-_RESULTS = tuple(VERBS)
 
 
 def submit(
@@ -45,7 +43,7 @@ def submit(
     if out.exists():
         raise BadInput(f"{out} exists: remove it, or choose another place with --out")
     found.sort(key=lambda pair: _seed(pair[1]))
-    recipe = load(str(found[0][0].recipe))
+    recipe = found[0][0].load()
     partial = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -56,7 +54,7 @@ def submit(
         for run, results in found:
             _copy(run, recipe, partial, _seed(results), len(script))
         (partial / "submission.json").write_text(json.dumps(claims, indent=2) + "\n", "utf-8")
-        (partial / "README.md").write_text(_readme(recipe, found, claims), "utf-8")
+        (partial / "README.md").write_text(_readme(found, claims), "utf-8")
         pins = "".join(f"{line}\n" for line in bundle.requirements(recipe))
         (partial / "requirements.txt").write_text(pins, "utf-8")
         _run_once(partial)
@@ -140,14 +138,14 @@ def _claims(
 
 def _copy(run: Run, recipe: Recipe, folder: Path, seed: int, code_bytes: int) -> None:
     """The log of a run, and its artifact, proof and results in seed<N>/."""
-    own = load(str(run.recipe)) if run.recipe.exists() else recipe
+    own = run.load() if run.recipe.exists() else recipe
     log = trainlog.text(own, run, code_bytes)
     (folder / f"train_seed{seed}.log").write_text(log, "utf-8")
     place = folder / f"seed{seed}"
     place.mkdir()
     for file in (run.artifact, run.proof_file):
         shutil.copy(file, place)
-    for verb in _RESULTS:
+    for verb in VERBS:
         shutil.copy(run.path / f"{verb}.json", place)
 
 
@@ -160,7 +158,7 @@ def _run_once(folder: Path) -> None:
         raise BadInput(f"the script does not reproduce the scores: {' '.join(last)}")
 
 
-def _readme(recipe: Recipe, found: Sequence[tuple[Run, Results]], claims: dict[str, Any]) -> str:
+def _readme(found: Sequence[tuple[Run, Results]], claims: dict[str, Any]) -> str:
     rows = "\n".join(
         f"| {seed} | {r['val_bpb']:.6f} | {r['proved_bpb']:.6f} | {r['artifact_bytes']:,} | "
         f"{r['steps']} | {r['train_time_s']:.1f} | {r['eval_time_s']:.1f} |"

@@ -83,6 +83,8 @@ def load(path: Path, seeds: str = "", sets: Sequence[str] = ()) -> Table:
     try:
         table = Table.model_validate(tomllib.loads(path.read_text("utf-8")))
         given = tuple(int(seed) for seed in seeds.split(",")) if seeds else table.seeds
+        if len(set(given)) < len(given):
+            raise ValueError("a seed stands twice")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"cannot read the table {path}: {error}") from None
     except ValidationError as error:

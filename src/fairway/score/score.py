@@ -73,7 +73,7 @@ def score(recipe: Recipe, run: Run, text: Path | None = None) -> ScoreResult:
             charged = charges(model, subject.tokens, recipe.score, opened.recall, division)
         else:
             place.path.mkdir(parents=True, exist_ok=True)
-            shared = here if recipe.score.protocol == "rolling" else adapt.ALONE
+            shared = here if recipe.score.protocol == "rolling" else world.ALONE
             learner = adapt.Learner(model, how, len(subject.tokens), shared)
             about = " ".join((stamp, subject.text_sha256, opened.sha256))
             kept = _Kept(place.score_learned, about, learner, documents, here.is_main)

@@ -51,7 +51,7 @@ def load(recipe: Recipe, run: Run, tokenizer: Tokenizer, file: Path | None) -> T
     if text.text_sha256 != data.text_sha256:
         raise BadInput(
             f"the validation tokens in {run.data_folder(data)} do not decode to the text that "
-            "'data' made: run fairway data on it again (--force data)"
+            f"'data' made: fairway play {run.recipe} --out {run.path} --force data makes them again"
         )
     return text
 
