@@ -123,6 +123,23 @@ def test_score_charges_what_the_proof_codes(lively_model, how, order, monkeypatc
 
 
 @every_method
+def test_what_nothing_compresses_is_learned_by_both_sides(lively_model, tokenizer, how):
+    noise = np.random.default_rng(1).bytes(300).replace(b"\0", b"x")
+    chunks = [(tokenizer.encode_documents([d]), [d]) for d in (noise, b"the cat sat on a mat " * 9)]
+    total = sum(len(tokens) for tokens, _ in chunks)
+    codec = Codec(AdaptiveEngine(learner(lively_model, how, total)), tokenizer)
+    made = [codec.encode(tokens, text, 1, lambda *_: None) for tokens, text in chunks]
+    assert len(made[0].body) > len(noise), "it was compressed: the test says nothing"
+    reader = Reader(join([b"", *(chunk.body for chunk in made)]), "a file")
+    reader.check()
+    read = read_chunks(reader, len(chunks))
+    assert sum(chunk.tokens for chunk in read) == total
+    decoder = Codec(AdaptiveEngine(learner(lively_model, how, total)), tokenizer)
+    for chunk, (_, documents) in zip(read, chunks, strict=True):
+        assert decoder.decode(chunk, lambda *_: None) == documents
+
+
+@every_method
 def test_a_fresh_learner_decodes_chunk_after_chunk(lively_model, tokenizer, how):
     texts = [[b"the cat sat on a mat ", b"", b"and some bird ran after the dog " * 9], [b"xyz"] * 4]
     chunks = [(tokenizer.encode_documents(documents), documents) for documents in texts]

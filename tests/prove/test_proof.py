@@ -138,6 +138,34 @@ def small_learned_chunks(monkeypatch):
     monkeypatch.setattr(methods, "CHUNK_TOKENS", 200)
 
 
+def test_chunks_of_other_settings_are_not_taken_up(
+    tiny, recipe, text, small_learned_chunks, monkeypatch
+):
+    """The header does not tell them apart: it has the same chunks."""
+    monkeypatch.setattr("fairway.predict.lanes.TOKENS_PER_LANE", 20)
+    monkeypatch.setattr(methods, "CHUNK_TOKENS_PER_LANE", 20)
+    two, three = (
+        recipe.model_copy(update={"adapt": Adapt(method="dynamic", order="lanes", lanes=lanes)})
+        for lanes in (2, 3)
+    )
+    place, add = tiny.about(text), proof._Partial.add
+    prove(three, tiny, text)
+    wanted = place.proof_file.read_bytes()
+    place.forget("prove")
+
+    def add_and_stop(*arguments):
+        add(*arguments)
+        raise Interrupted("stopped")
+
+    monkeypatch.setattr(proof._Partial, "add", add_and_stop)
+    with pytest.raises(Interrupted):
+        prove(two, tiny, text)
+    assert _lines(place.prove_checkpoint) == 2
+    monkeypatch.setattr(proof._Partial, "add", add)
+    prove(three, tiny, text)
+    assert place.proof_file.read_bytes() == wanted
+
+
 def test_a_proof_by_a_network_that_learns(tiny, recipe, text, small_learned_chunks):
     learning = recipe.model_copy(update=LEARNING)
     proved, scored = prove(learning, tiny, text), score(learning, tiny, text)

@@ -265,6 +265,8 @@ def _rows(
 class AdaptiveEngine:
     """Codes the chunks of one text, in their order, with one learner."""
 
+    learns = True
+
     def __init__(self, learner: Learner, recall: int = 0) -> None:
         self.learner, self.recall = learner, recall
 

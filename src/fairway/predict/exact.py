@@ -36,6 +36,8 @@ _LANES_PER_THREAD = 4  # fewer are not worth a thread's while
 class ExactEngine:
     """Integers: every way to compute them gives the same bits. Raises BadInput."""
 
+    learns = False
+
     def __init__(
         self, artifact: Artifact, workers: int = 1, device: torch.device | str = "cpu"
     ) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -63,6 +63,11 @@ class Intervals(NamedTuple):
 class Engine(Protocol):
     """A network that codes texts, in one kind of arithmetic."""
 
+    @property
+    def learns(self) -> bool:
+        """Whether what it has coded changes what it predicts of texts after it."""
+        ...
+
     def predictor(self, layout: Layout) -> Predictor:
         """For lockstep: what a decoder does, and an encoder who has no other way."""
         ...
@@ -76,6 +81,7 @@ class Engine(Protocol):
 class FloatEngine:
     """Floating point: the bits depend on how many lanes advance together, and on the machine."""
 
+    learns: ClassVar[bool] = False
     model: GPT
     recall: int = 0
 

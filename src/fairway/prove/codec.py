@@ -193,8 +193,8 @@ class Codec:
     ) -> Chunk:
         """One chunk of documents and their tokens, uint16[N], the first a BOS.
 
-        The bytes are stored where that is shorter, and where the tokens do not decode to them.
-        Raises BadInput.
+        The bytes are stored where that is shorter, but not by a network that learns, and where the
+        tokens do not decode to them. Raises BadInput.
         """
         text = b"".join(documents)
         numbers = [len(documents), *(len(document) for document in documents)]
@@ -208,6 +208,8 @@ class Codec:
         intervals = self.intervals(tokens, Layout(len(tokens), starts), progress)
         coded = self.encode_coded(tokens, starts, text, intervals, progress)
         coded = replace(coded, body=bytes([_CODED]) + coded.body)
+        if self._engine.learns:  # a decoder has to learn from it, too
+            return coded
         return min(stored, coded, key=lambda chunk: len(chunk.body))
 
     def encode_coded(

@@ -74,7 +74,7 @@ def prove(recipe: Recipe, run: Run, text: Path | None = None) -> ProveResult:
             chunks=len(ends),
         ).to_bytes()
         learner = engine.learner if isinstance(engine, AdaptiveEngine) else None
-        partial = _Partial(place, header, learner)
+        partial = _Partial(place, f"{stamp} {header.hex()}", learner)
         workers = guard.workers if guard else 1
         _encode(Codec(engine, opened.tokenizer), partial, subject, ends, division.lanes, workers)
     chunks = in_order(partial.chunks.items())
@@ -140,20 +140,20 @@ def _encode(
 class _Partial:
     """The chunks that are finished, in a file of JSON lines that a kill cannot spoil.
 
-    The first line is the proof's header: another text, artifact or machine starts anew. What a
-    learner had become by the end of a chunk is in a file beside it; chunks after that are coded
-    again.
+    The first line is what they depend on: another recipe, text, artifact or machine starts anew.
+    What a learner had become by the end of a chunk is in a file beside it; chunks after that are
+    coded again.
     """
 
-    def __init__(self, place: Run, header: bytes, learner: Learner | None) -> None:
+    def __init__(self, place: Run, about: str, learner: Learner | None) -> None:
         self._path, self._learned_path = place.prove_checkpoint, place.prove_learned
-        self._learner, self._header = learner, header.hex()
+        self._learner, self._about = learner, about
         self._began = time.perf_counter()
         self._seconds_before = 0.0
         self.chunks: dict[int, Chunk] = {}
         lines = self._path.read_text("utf-8").splitlines() if self._path.exists() else []
         entries = []
-        for line in lines[1:] if lines[:1] == [json.dumps(self._header)] else []:
+        for line in lines[1:] if lines[:1] == [json.dumps(about)] else []:
             try:
                 entries.append(json.loads(line))
             except ValueError:  # a line cut by a kill
@@ -163,7 +163,7 @@ class _Partial:
         for entry in entries:
             self.chunks[entry["chunk"]] = Chunk(base64.b85decode(entry["body"]), *entry["figures"])
             self._seconds_before = entry["seconds"]
-        kept = [json.dumps(line) + "\n" for line in (self._header, *entries)]
+        kept = [json.dumps(line) + "\n" for line in (about, *entries)]
         write_atomic(self._path, "".join(kept).encode())
 
     def _restore(self, chunks: int) -> int:
@@ -172,7 +172,7 @@ class _Partial:
         if not self._learned_path.exists():
             return 0
         tensors, note = checkpoint.load(self._learned_path)
-        if note["header"] != self._header or note["chunks"] > chunks:
+        if note["about"] != self._about or note["chunks"] > chunks:
             return 0
         self._learner.restore(tensors)
         return int(note["chunks"])
@@ -199,7 +199,7 @@ class _Partial:
             file.flush()
             os.fsync(file.fileno())
         if learned:
-            note = {"header": self._header, "chunks": i + 1}
+            note = {"about": self._about, "chunks": i + 1}
             checkpoint.save(self._learned_path, learned, note)
 
 
