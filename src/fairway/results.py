@@ -97,6 +97,7 @@ class ScoreResult(Result):
     tokens: int  # charged
     text_bytes: int
     text_sha256: str
+    artifact_sha256: str
     seconds: float
 
 

@@ -183,7 +183,7 @@ def test_texts_come_back(recalling_artifact, arithmetic, lanes, monkeypatch):
         tokens, starts, b"".join(WORDS), coder.intervals(tokens, layout, quiet)
     )
     reader = Reader(chunk.body, "chunk")
-    assert codec().decode_coded(read_coded(reader, 1 << 20), quiet) == WORDS
+    assert codec().decode_coded(read_coded(reader, 1 << 20), 1 << 20, quiet) == WORDS
     without = ExactEngine(replace(opened, recall=0), 1)
     bits = sum(float(part.lengths.sum()) for part in without.intervals(tokens, layout))
     assert 8 * chunk.stream_bytes < 0.8 * bits
@@ -205,7 +205,7 @@ def test_with_adaptation_a_proof_costs_what_the_score_says(recalling_artifact):
     assert score < 0.9 * without
     decoder = Codec(AdaptiveEngine(learner(), 3), tokenizer)
     coded = read_coded(Reader(chunk.body, "chunk"), 1 << 20)
-    assert decoder.decode_coded(coded, lambda done, bits: None) == WORDS
+    assert decoder.decode_coded(coded, 1 << 20, lambda done, bits: None) == WORDS
 
 
 @pytest.mark.parametrize("floating", [False, True])

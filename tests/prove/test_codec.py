@@ -36,7 +36,7 @@ def read(bodies):
 
 
 def decode(codec, bodies):
-    return [codec.decode(chunk, nothing) for chunk in read(bodies)]
+    return [codec.decode(chunk, 1 << 20, nothing) for chunk in read(bodies)]
 
 
 words = st.lists(st.sampled_from([b"the cat ", b"sat ", b"dog", b"\xff\n", b""]), max_size=30)
@@ -53,6 +53,19 @@ def test_varints_come_back(value):
     reader = Reader(varint(value), "the number")
     assert reader.varint() == value
     reader.check_end()
+
+
+def test_claims_of_lanes_and_bytes_are_bounded(codec, monkeypatch):
+    monkeypatch.setattr(lanes, "TOKENS_PER_LANE", 20)
+    documents = [b"the cat sat on a mat " * 6, b"the dog ran after some bird " * 6]
+    chunk = encode(codec, documents)
+    assert chunk.lanes == 2
+    (read_back,) = read([chunk.body])
+    with pytest.raises(BadInput, match="another text"):
+        codec.decode(read_back, len(b"".join(documents)) - 1, nothing)
+    monkeypatch.setattr(lanes, "TOKENS_PER_LANE", 1000)
+    with pytest.raises(BadInput, match="claims 2 lanes for"):
+        read([chunk.body])
 
 
 def test_a_text_of_several_lanes_comes_back(codec, monkeypatch):

@@ -19,6 +19,7 @@ from fairway.prove.codec import Codec, Reader, join, varint
 from fairway.prove.compress import compress as write
 from fairway.prove.compress import decompress as read
 from fairway.recipe import Pack
+from fairway.text.tokenizer import train_tokenizer
 
 DESCRIBED = ("torch", "machine", "device", "capability", "dtype")
 ZEROS = brotli.compress(bytes(100_000_000), quality=1)  # a stream that claims much is bounded
@@ -113,8 +114,8 @@ def codec(artifact_file):
     return Codec(ExactEngine(opened), opened.tokenizer)
 
 
-def read_chunk(body):
-    return pieces.read(Reader(join([body]), "the chunk"))
+def read_chunk(codec, body):
+    return pieces.read(Reader(join([body]), "the chunk"), codec.tokenizer)
 
 
 def test_each_piece_goes_where_it_costs_less(monkeypatch):
@@ -123,7 +124,7 @@ def test_each_piece_goes_where_it_costs_less(monkeypatch):
     opened = artifact.read(GOLDEN / "portable.fairway")
     codec = Codec(ExactEngine(opened), opened.tokenizer)
     data = PROSE[:400] + NOISE * 2 + b"x" * 200 + PROSE[400:600]
-    chunk = read_chunk(pieces.encode(codec, data, nothing))
+    chunk = read_chunk(codec, pieces.encode(codec, data, nothing))
     assert chunk.groups == [(0, 2), (400, 1)]
     assert pieces.decode(codec, chunk) == data
 
@@ -136,7 +137,7 @@ def test_any_choice_decodes(codec, chosen):
     cut = list(pieces.cut(b"".join(PIECES)))
     charged = pieces._ask(codec, cut, [50] * 5, nothing)
     chosen &= set(charged.pieces)
-    chunk = read_chunk(pieces._body(codec, cut, chosen, charged))
+    chunk = read_chunk(codec, pieces._body(codec, cut, chosen, charged))
     assert sum(documents for _, documents in chunk.groups) == len(chosen)
     assert pieces.decode(codec, chunk) == b"".join(PIECES)
 
@@ -147,6 +148,24 @@ def test_pieces_are_cut_between_characters(monkeypatch):
     assert b"".join(cut) == "aé😀".encode() * 9
     assert all(piece.decode() for piece in cut)
     assert list(pieces.cut(b"\x80" * 25)) == [b"\x80" * 13, b"\x80" * 12]
+
+
+def test_many_capitals_are_as_many_tokens_as_are_read_back(lively_model, tmp_path, monkeypatch):
+    """With a mark for each they are more tokens than bytes."""
+    tokenizer = train_tokenizer([TEXT + PROSE], 300, cased=True)
+    weights = {name: t.numpy() for name, t in lively_model.state_dict().items()}
+    file = tmp_path / "model.fairway"
+    how = Pack(quantizer="uniform", step=0.1)
+    file.write_bytes(pack_weights(lively_model.shape, tokenizer, weights, {}, how).data)
+    opened = artifact.read(file)
+    codec = Codec(ExactEngine(opened), opened.tokenizer)
+    monkeypatch.setattr(pieces, "MAX_CHUNK_BYTES", 300)
+    data = b"".join(bytes([65 + i, 10]) for i in np.random.default_rng(1).integers(26, size=150))
+    assert len(opened.tokenizer.encode_documents([data])) > len(data) + 2
+    cut = [data]
+    charged = pieces._ask(codec, cut, [1 << 20], nothing)
+    chunk = read_chunk(codec, pieces._body(codec, cut, {0}, charged))
+    assert pieces.decode(codec, chunk) == data
 
 
 def group(*numbers):
@@ -162,6 +181,8 @@ def group(*numbers):
         (group(3, 1_500_000, 0, 1_500_000, 0), "claims 3000000 bytes"),
         (group(2, 0, 1, 1 << 22), "claims 4194304 tokens"),
         (group(2, 0, 1, 9, 1, 1 << 40), "claims a stream of 1099511627776 bytes for 9 tokens"),
+        (group(3, 0, 40, 0, 40, 9, 1), "claims 80 pieces"),
+        (group(2, 0, 1, 9, 2, 4, 9) + bytes(13), "claims 2 lanes for 1 pieces"),
         (group(2, 9, 0, 1 << 40), "claims 1099511627776 bytes or pieces"),
         (group(2, 9, 0, 3) + b"abc", "no brotli stream|more or less"),
         (group(2, 9, 0, len(ZEROS)) + ZEROS, "unpacks to more or less"),
@@ -171,7 +192,7 @@ def group(*numbers):
 )
 def test_claims_of_a_stranger_are_refused(codec, body, problem):
     with pytest.raises(BadInput, match=problem):
-        pieces.decode(codec, read_chunk(body))
+        pieces.decode(codec, read_chunk(codec, body))
 
 
 def test_files_of_several_chunks(artifact_file, monkeypatch):

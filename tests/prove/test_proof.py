@@ -81,6 +81,16 @@ def test_another_text_is_proved_and_verified_in_a_folder_of_its_own(
     assert tiny.proof_file.read_bytes() == val
 
 
+def test_a_proof_of_another_text_does_not_stand_for_this_one(tiny, recipe, text, small_chunks):
+    prove(recipe, tiny, text)
+    text.write_text(json.dumps({"text": "something else"}) + "\n")
+    with pytest.raises(BadInput, match="not the text that was proved"):
+        verify(recipe, tiny, text)
+    text.unlink()
+    with pytest.raises(BadInput, match="there is no file"):
+        verify(recipe, tiny, text)
+
+
 def test_ctrl_c_keeps_the_finished_chunks(tiny, recipe, text, small_chunks, tmp_path):
     whole = tmp_path / "whole"
     prove(recipe, tiny, text)

@@ -8,6 +8,7 @@ import pytest
 import sentencepiece
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from sentencepiece import sentencepiece_model_pb2
 
 from fairway.errors import BadInput
 from fairway.text import tokenizer as module
@@ -216,6 +217,14 @@ def test_a_damaged_tokenizer_is_refused_or_usable(tokenizer, data):
     assert damaged.vocab_size >= FIRST_PIECE
 
 
+def false_byte():
+    model = sentencepiece_model_pb2.ModelProto()
+    model.pieces.add(piece="<s>", score=0.0, type=3)
+    model.pieces.add(piece="hello", score=0.0, type=6)
+    model.trainer_spec.bos_id = 0
+    return model.SerializeToString()
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -226,7 +235,9 @@ def test_a_damaged_tokenizer_is_refused_or_usable(tokenizer, data):
         (b"\x01" + brotli.compress(b"the\xffthe"), "not distinct"),
         (b"\x01" + brotli.compress(b"th\xc3"), "not UTF-8"),
         (b"\x02" + brotli.compress(b"\x01\x02\x03"), "no SentencePiece model"),
+        (b"\x01" + brotli.compress(b"\xff" * 70_000), "too many"),
         (b"\x02" + brotli.compress(b""), "needs a BOS piece"),
+        (b"\x02" + brotli.compress(false_byte()), "has 'hello' for a byte"),
     ],
 )
 def test_refusals_of_stored_tokenizers(data, message):

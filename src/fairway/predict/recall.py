@@ -103,9 +103,9 @@ class Recalling:
         self, inner: Predictor, order: int, vocab_size: int, bos_id: int, layout: Layout
     ) -> None:
         self._inner, self._bos, self._room = inner, bos_id, TOTAL - vocab_size
-        lanes = layout.lanes
-        self._past = np.zeros((lanes, layout.steps), np.uint16)
-        self._begin, self._end = np.zeros((2, lanes), np.int64)
+        lanes, stops = layout.lanes, np.cumsum(layout.length)
+        self._past = np.zeros(int(stops[-1]), np.uint16)  # of all lanes, one after another
+        self._begin, self._end = stops - layout.length, stops - layout.length
         self._shares = _start(order, lanes)
         self._table = np.empty((lanes, vocab_size + 1), np.int64)
         self._network = self._table
@@ -157,7 +157,7 @@ def _take(tokens, bos, past, begin, end):  # type: ignore[no-untyped-def]
         if tokens[lane] == bos:
             begin[lane] = end[lane]
         else:
-            past[lane, end[lane]] = tokens[lane]
+            past[end[lane]] = tokens[lane]
             end[lane] += 1
 
 
@@ -169,7 +169,7 @@ def _mix(network, past, begin, end, shares, room, table):  # type: ignore[no-unt
     counted = np.zeros(V, np.int64)
     for lane in range(len(table)):
         start = max(begin[lane], end[lane] - REACH)
-        found = _matches(past[lane, start : end[lane]], shares[lane], scratch)
+        found = _matches(past[start : end[lane]], shares[lane], scratch)
         rest = _divide(found, shares[lane], room, scratch)
         after, lengths, _, units, _ = scratch
         for m in range(found):
@@ -188,7 +188,7 @@ def _saw(network, tokens, past, begin, end, shares):  # type: ignore[no-untyped-
     scratch = _scratch(shares[0])
     for lane in range(len(tokens)):
         start, token = max(begin[lane], end[lane] - REACH), tokens[lane]
-        found = _matches(past[lane, start : end[lane]], shares[lane], scratch)
+        found = _matches(past[start : end[lane]], shares[lane], scratch)
         _count(found, scratch)
         mass = network[lane, token + 1] - network[lane, token]
         _learn(found, token, mass, shares[lane], scratch)

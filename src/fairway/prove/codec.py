@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairway.errors import BadInput
+from fairway.predict import lanes as cutting
 from fairway.predict.lanes import Layout, Starts, documents_of, plan
 from fairway.predict.predictor import Engine, Intervals
 from fairway.prove.guard import Progress
@@ -161,7 +162,10 @@ def read_chunks(reader: Reader, count: int) -> list[Written]:
 def _read_chunk(reader: Reader) -> Written:
     kind = reader.varint()
     if kind == _CODED:
-        chunk = Written(read_coded(reader, MAX_CHUNK_TOKENS), [])
+        coded = read_coded(reader, MAX_CHUNK_TOKENS)
+        if len(coded.starts) > max(1, coded.tokens // cutting.TOKENS_PER_LANE):
+            raise reader.bad(f"claims {len(coded.starts)} lanes for {coded.tokens} tokens")
+        chunk = Written(coded, [])
     else:
         lengths = [reader.varint() for _ in range(kind)]
         chunk = Written(None, [reader.take(length) for length in lengths])
@@ -252,17 +256,20 @@ class Codec:
             progress(done, bits)
         return all_of_them
 
-    def decode(self, chunk: Written, progress: Progress) -> list[bytes]:
+    def decode(self, chunk: Written, most_bytes: int, progress: Progress) -> list[bytes]:
         """The documents of a chunk. Raises BadInput when they are not those that were encoded."""
-        return self.decode_coded(chunk.coded, progress) if chunk.coded else chunk.documents
+        if chunk.coded is None:
+            return chunk.documents
+        return self.decode_coded(chunk.coded, most_bytes, progress)
 
-    def decode_coded(self, chunk: Coded, progress: Progress) -> list[bytes]:
-        """The same for what the network coded. Raises BadInput."""
+    def decode_coded(self, chunk: Coded, most_bytes: int, progress: Progress) -> list[bytes]:
+        """The same for what the network coded, of at most so many bytes. Raises BadInput."""
         tokens = np.zeros(chunk.tokens, np.uint16)
         tokens[chunk.starts.positions] = self.tokenizer.bos_id  # lanes inside write over it
         coder = Coder(chunk.stream)
         self._in_lockstep(coder, Layout(chunk.tokens, chunk.starts), tokens, False, progress)
-        text = self.tokenizer.decode(tokens)
+        size = int(self.tokenizer.byte_lengths(tokens).sum())
+        text = self.tokenizer.decode(tokens) if size <= most_bytes else []
         checksum = _checksum_bytes(zlib.crc32(b"".join(text)))
         if not _ends(coder) or checksum != chunk.text_checksum:
             raise BadInput(

@@ -86,7 +86,7 @@ def decompress(model: Path, source: Source, target: Target, report: Report) -> N
         while True:
             count += 1
             reader.enter(f"chunk {count} of the compressed file")
-            chunk = pieces.read(reader)
+            chunk = pieces.read(reader, opened.tokenizer)
             if chunk is None:
                 break
             text = pieces.decode(codec, chunk)

@@ -87,7 +87,7 @@ def cut(text: bytes) -> Iterator[bytes]:
         start = stop
 
 
-def read(reader: Reader) -> Chunk | None:
+def read(reader: Reader, tokenizer: Tokenizer) -> Chunk | None:
     """The next chunk; None for the mark of the end. Raises BadInput."""
     kind = reader.varint()
     if kind == _END:
@@ -107,8 +107,12 @@ def read(reader: Reader) -> Chunk | None:
     if general_bytes > MAX_CHUNK_BYTES:
         raise reader.bad(f"claims {general_bytes} bytes")
     general = reader.take(_at_most(reader, 2 * MAX_CHUNK_BYTES)) if general_bytes else b""
-    # A token writes a byte at least, but for a BOS and, of some tokenizers, the one after it.
-    coded = read_coded(reader, MAX_CHUNK_BYTES + 2 * documents) if documents else None
+    if documents > MAX_CHUNK_BYTES // PIECE_BYTES + 1:
+        raise reader.bad(f"claims {documents} pieces")
+    most = tokenizer.most_tokens(MAX_CHUNK_BYTES, documents)
+    coded = read_coded(reader, most) if documents else None
+    if coded and len(coded.starts) > documents:
+        raise reader.bad(f"claims {len(coded.starts)} lanes for {documents} pieces")
     reader.check()
     return Chunk(reader.what, groups, general, coded)
 
@@ -119,7 +123,7 @@ def decode(codec: Codec, chunk: Chunk) -> bytes:
         return chunk.general
     general_bytes, documents = (sum(column) for column in zip(*chunk.groups, strict=True))
     general = _unpack(chunk.general, general_bytes, chunk.name) if general_bytes else b""
-    found = codec.decode_coded(chunk.coded, lambda tokens, bits: None) if chunk.coded else []
+    found = codec.decode_coded(chunk.coded, MAX_CHUNK_BYTES, lambda *_: None) if chunk.coded else []
     if len(found) != documents or general_bytes + sum(map(len, found)) > MAX_CHUNK_BYTES:
         raise BadInput(f"{chunk.name} decodes to more or less than it claims: it is damaged")
     text, place, document = [], 0, 0

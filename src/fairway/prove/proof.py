@@ -210,7 +210,7 @@ def verify(recipe: Recipe, run: Run, text: Path | None = None) -> VerifyResult:
     """Let a fresh process decode the proof, and compare what it writes with what was proved.
 
     That process works in an empty folder with copies of the two files. Raises BadInput when there
-    is no proof; a proof that does not hold is a result.
+    is no proof, or `text` is not what was proved; a proof that does not hold is a result.
     """
     place = run if text is None else run.about(text)
     proved = place.need("prove")
@@ -221,6 +221,13 @@ def verify(recipe: Recipe, run: Run, text: Path | None = None) -> VerifyResult:
         raise BadInput(
             f"cannot read {error.filename}: {error.strerror}; run fairway prove again"
         ) from None
+    if text is not None:
+        tokenizer = artifact.read(run.artifact).tokenizer
+        if texts.load(recipe, run, tokenizer, text).text_sha256 != proved.text_sha256:
+            raise BadInput(
+                f"{text} is not the text that was proved: run fairway prove {run.path} --text "
+                f"{text} first"
+            )
     stamp = run.stamp("verify", recipe, before=proved)
     finished = place.fresh("verify", stamp, VerifyResult)
     files_sha256 = {file.name: sha256 for file, sha256 in hashes.items()}
@@ -326,7 +333,7 @@ def _decode(opened: artifact.Artifact, header: Header, chunks: list[Written]) ->
         codec = Codec(engine, opened.tokenizer)
 
         def decode_one(i: int, progress: Progress) -> list[bytes]:
-            return codec.decode(chunks[i], progress)
+            return codec.decode(chunks[i], header.text_bytes, progress)
 
         def report(done: int, bits: float) -> None:
             task.update(done)

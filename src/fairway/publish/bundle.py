@@ -107,6 +107,8 @@ def _unused(recipe: Recipe) -> Iterator[str]:
     yield "fairway.pack.version1"
     if recipe.data.source == "shards":
         yield "fairway.text.corpus"
+    if not recipe.data.cased:
+        yield "fairway.text.case"
     if recipe.adapt.method == "none":
         yield from ("fairway.predict.adapt", "fairway.predict.rules")
     if not recipe.pack.recall:

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fairway.course import Run
+from fairway.course import Run, stamp_changes
 from fairway.errors import BadInput
 from fairway.publish import significance as s
 from fairway.publish.report import Table
@@ -110,12 +110,19 @@ def _comparable(folders: Sequence[Path]) -> None:
                 f"{folders[0]} and {folder} were scored on other texts: their bits per byte "
                 "cannot be compared"
             )
-        ways = [(x.protocol, x.adaptation) for x in (first, score)]
-        if ways[0] != ways[1]:
+        ways = [(x.protocol, x.adaptation, x.order, x.arithmetic) for x in (first, score)]
+        if ways[0] != ways[1] or (other := _settings(first, score)):
+            what = " and ".join("/".join(way) for way in ways) if ways[0] != ways[1] else other
             raise BadInput(
-                f"{folders[0]} and {folder} were scored in other ways ({'/'.join(ways[0])} and "
-                f"{'/'.join(ways[1])}): fairway score gives them the same"
+                f"{folders[0]} and {folder} were scored in other ways ({what}): fairway score "
+                "gives them the same"
             )
+
+
+def _settings(a: ScoreResult, b: ScoreResult) -> str:
+    """Sections of the recipe that say how a text is scored, in which two scores differ."""
+    ways = {"adapt", "score", "prove"} & set(stamp_changes(a.stamp, b.stamp))
+    return ", ".join(f"other settings of [{section}]" for section in sorted(ways))
 
 
 def _both(runs: Sequence[Path], against: Sequence[Path]) -> tuple[Path, Path] | None:

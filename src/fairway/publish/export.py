@@ -20,8 +20,9 @@ from fairway.course import Run, replacing, write_atomic
 from fairway.errors import BadInput
 from fairway.model.gpt import GPT
 from fairway.pack import artifact
-from fairway.publish.report import Results, tables
+from fairway.publish.report import Results, require_current, tables
 from fairway.recipe import Model
+from fairway.results import VERBS
 from fairway.text.tokenizer import Tokenizer
 
 _WEIGHTS, _CONFIG, _TOKENIZER = "model.safetensors", "config.json", "tokenizer.fwt"
@@ -64,12 +65,12 @@ def load(folder: Path) -> tuple[GPT, Tokenizer]:
 def push(run: Run, repository: str, private: bool = False) -> str:
     """Upload a run's artifact, its proof and its export to the Hub; returns the page's address.
 
-    Raises BadInput when the run is not proved, or the Hub refuses.
+    Raises BadInput when the run is not proved, its results are stale, or the Hub refuses.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-    run.need("prove")
+    require_current(run, (verb for verb in VERBS if verb != "verify" or run.result(verb)))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         export(run.artifact, folder)

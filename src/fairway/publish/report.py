@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from math import sqrt
@@ -12,7 +12,7 @@ from string import Template
 from typing import TypeVar
 
 from fairway import budget
-from fairway.course import Run, write_atomic
+from fairway.course import Run, sha256_file, stamp_changes, write_atomic
 from fairway.errors import BadInput
 from fairway.publish import compressors, pictures
 from fairway.results import (
@@ -86,6 +86,26 @@ class Results:
         self.score = read(ScoreResult)
         self.prove = read(ProveResult)
         self.verify = read(VerifyResult)
+
+
+def require_current(run: Run, verbs: Iterable[str]) -> None:
+    """Raises BadInput unless these verbs are finished with this recipe, artifact and proof."""
+    recipe = run.load()
+    for verb in verbs:
+        result, wrong = run.need(verb), []
+        if verb != "data":  # whose stamp needs the documents
+            wrong = stamp_changes(result.stamp, run.stamp(verb, recipe))
+        hashes = {run.artifact.name: getattr(result, "artifact_sha256", None)}
+        hashes |= getattr(result, "files_sha256", {})
+        for file in (run.artifact, run.proof_file):
+            sha256 = hashes.get(file.name)
+            if sha256 and not (file.is_file() and sha256_file(file) == sha256):
+                wrong.append(file.name)
+        if wrong:
+            raise BadInput(
+                f"{verb}.json in {run.path} was made with other {', '.join(wrong)}: "
+                f"fairway play {run.recipe} --out {run.path} brings it up to date"
+            )
 
 
 def tables(run: Run) -> list[Table]:

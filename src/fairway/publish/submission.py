@@ -24,7 +24,7 @@ from fairway.errors import BadInput
 from fairway.publish import bundle, trainlog
 from fairway.publish.checks import check
 from fairway.publish.compare import one_recipe
-from fairway.publish.report import Results, seeds_table
+from fairway.publish.report import Results, require_current, seeds_table
 from fairway.recipe import Recipe
 from fairway.results import VERBS, SubmitResult
 
@@ -78,8 +78,7 @@ def _seed(results: Results) -> int:
 def _ready(found: Sequence[tuple[Run, Results]]) -> None:
     """Raises BadInput unless every run is finished and verified, with a seed of its own."""
     for run, results in found:
-        for verb in VERBS:
-            run.need(verb)
+        require_current(run, VERBS)
         if not (results.verify and results.verify.verified):
             raise BadInput(f"the proof of {run.path} is not verified: run fairway verify on it")
     seeds = [_seed(results) for _, results in found]

@@ -56,8 +56,10 @@ def score(recipe: Recipe, run: Run, text: Path | None = None) -> ScoreResult:
     place = run if text is None else run.about(text)
     stamp = run.stamp("score", recipe)
     finished = place.fresh("score", stamp, ScoreResult)
-    if finished and finished.text_sha256 == subject.text_sha256:
-        return finished
+    if finished:
+        scored = (finished.text_sha256, finished.artifact_sha256)
+        if scored == (subject.text_sha256, opened.sha256):
+            return finished
     here, began = world.start(), time.perf_counter()
     how, arithmetic = recipe.adapt, methods.arithmetic(recipe.adapt, recipe.score.arithmetic)
     documents = _Documents(subject)
@@ -91,6 +93,7 @@ def score(recipe: Recipe, run: Run, text: Path | None = None) -> ScoreResult:
         tokens=count,
         text_bytes=subject.text_bytes,
         text_sha256=subject.text_sha256,
+        artifact_sha256=opened.sha256,
         seconds=time.perf_counter() - began,
     )
     if here.is_main:

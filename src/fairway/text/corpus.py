@@ -146,7 +146,7 @@ def find_files(path: str | Path) -> list[Path]:
             raise BadInput(f"cannot tell what {root} is: the name of a text file ends in {kinds}")
         return [root]
     if not root.is_dir():
-        raise BadInput(f"there is no file or folder {root}: check data.path")
+        raise BadInput(f"there is no file or folder {root}: check data.path or --text")
     files = [f for f in root.rglob("*") if f.name.lower().endswith(known) and f.is_file()]
     if not files:
         raise BadInput(f"the folder {root} holds no text files ({kinds})")

@@ -172,6 +172,8 @@ class _ByteTokenizer(Tokenizer):
 
     @classmethod
     def parse(cls, data: bytes, cased: bool) -> _ByteTokenizer:
+        if data.count(b"\xff") >= MAX_VOCAB:
+            raise BadInput("the tokenizer is damaged: its pieces are too many")
         try:
             pieces = [piece.decode() for piece in data.split(b"\xff")] if data else []
         except UnicodeDecodeError:
@@ -343,7 +345,7 @@ def _train_pieces(texts: Sequence[str], vocab_size: int, always: str) -> list[st
         for piece in model.pieces
         if piece.type == _NORMAL and len(piece.piece) > 1
     ]
-    return longer + merged
+    return (longer + merged)[: vocab_size - FIRST_PIECE]  # a mark may be in no text
 
 
 def _alphabet(texts: Sequence[str], vocab_size: int, always: str) -> tuple[list[str], list[str]]:
@@ -463,7 +465,9 @@ def _concatenate(parts: Iterable[Tokens]) -> Tokens:
 def _piece_bytes(piece: str, kind: int) -> bytes:
     """What a piece of the challenge's writes right after a boundary."""
     if kind == _BYTE:
-        return bytes([int(piece[3:5], 16)])  # <0x41>
+        if not re.fullmatch("<0x[0-9A-Fa-f]{2}>", piece):
+            raise BadInput(f"the SentencePiece model has {piece!r} for a byte, not <0x41>")
+        return bytes([int(piece[3:5], 16)])
     if kind in (_NORMAL, _USER_DEFINED):
         return piece.removeprefix(_SPACE).encode()
     return b""
