@@ -47,10 +47,42 @@ def test_a_submission_passes_its_check(submitted):
     assert not list(folder.parent.glob(".*"))
 
 
+def test_stale_results_are_refused(finished_tiny, tmp_path):
+    run = Run(shutil.copytree(finished_tiny, tmp_path / "run"))
+    recipe, artifact = run.load(), run.artifact.read_bytes()
+    run.create(run.load(["pack.budget_bytes=123456"]))
+    with pytest.raises(BadInput, match=r"pack.json .* was made with other pack: fairway play"):
+        submission.submit([run.path], tmp_path / "out", "A Name", "name", "A title")
+    run.create(recipe)
+    run.artifact.write_bytes(artifact + b"x")
+    with pytest.raises(BadInput, match=r"pack.json .* was made with other model.fairway"):
+        submission.submit([run.path], tmp_path / "out", "A Name", "name", "A title")
+    assert not (tmp_path / "out").exists()
+
+
 def edit(folder, **fields):
     file = folder / "submission.json"
     claims = json.loads(file.read_text("utf-8")) | fields
     file.write_text(json.dumps({k: v for k, v in claims.items() if v is not None}), "utf-8")
+
+
+def test_a_strangers_folder_gets_sentences(folder):
+    """Of any type, size and depth: no traceback."""
+    edit(folder, seed_results={"1": {"val_bpb": "x"}, "2": 3, "9": {}})
+    assert "seed 1 claims x" in verdicts(folder)["seed_results"].evidence
+    edit(folder, val_bpb=int("9" * 400))
+    assert verdicts(folder)["score"].verdict == "unknown"
+    with open(folder / "train_seed1.log", "a") as log:
+        log.write("step:1 train_time:1.2.3ms\n")
+    assert verdicts(folder)["score"].verdict == "unknown"
+    for body in ("[]", "{", "{}"):
+        (folder / "seed1").mkdir(exist_ok=True)
+        (folder / "seed1" / "prove.json").write_text(body)
+        assert "prove.json: " in verdicts(folder)["proof of seed1"].evidence
+    (folder / "seed1" / "prove.json").write_text('{"bpb": 0.5, "text_sha256": ""}')
+    assert "cannot read" in verdicts(folder)["proof of seed1"].evidence
+    (folder / "submission.json").write_text("[" * 200_000)
+    assert "not valid JSON" in verdicts(folder)["schema"].evidence
 
 
 @pytest.mark.parametrize(

@@ -304,6 +304,8 @@ def decode(artifact_file: Path, proof: Path, out: Path) -> texts.Digest:
             f"{artifact_file} has {opened.sha256}"
         )
     chunks = read_chunks(reader, header.chunks)
+    if not header.text_bytes:
+        raise BadInput("the proof's header claims an empty text: it is damaged")
     most = opened.tokenizer.most_tokens(header.text_bytes, header.documents)
     if sum(chunk.tokens for chunk in chunks) > most:
         raise BadInput("the proof's chunks claim more tokens than its text can have: it is damaged")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -60,7 +60,7 @@ def check(folder: Path) -> CheckResult:
     names = sorted(f for f in folder.iterdir() if f.suffix in (".log", ".txt"))
     logs = [_read(f, source) for f in names if f.name != "requirements.txt"]
     logs = _distinct([log for log in logs if log.scores or log.total_bytes])
-    claims, problems = _claims(folder / "submission.json")
+    claims, problems = _claims(folder / "submission.json", _FIELDS)
     findings = [
         *_files(folder, script, logs),
         _finding("schema", not problems, "submission.json has its fields" + _list(problems)),
@@ -69,7 +69,7 @@ def check(folder: Path) -> CheckResult:
         *_seeds(logs),
         *_scores(logs, claims),
         *_consistency(logs),
-        *_proofs(folder),
+        *_proofs(folder, claims),
     ]
     return CheckResult(folder=str(folder), findings=findings)
 
@@ -102,24 +102,36 @@ def _distinct(logs: list[Log]) -> list[Log]:
     return list(kept.values())
 
 
-def _claims(file: Path) -> tuple[dict[str, Any], list[str]]:
-    """The fields of submission.json, and what is wrong with them."""
+def _claims(
+    file: Path, fields: Mapping[str, type | tuple[type, ...]]
+) -> tuple[dict[str, Any], list[str]]:
+    """What stands in a JSON file, and what is wrong with it."""
     try:
         tree = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         return {}, ["it is missing"]
-    except (UnicodeDecodeError, ValueError) as error:
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
         return {}, [f"it is not valid JSON ({error})"]
     if not isinstance(tree, dict):
         return {}, ["it is no object"]
-    problems = [f"no {name}" for name in _FIELDS if name not in tree]
-    for name, kind in _FIELDS.items():
+    problems = [f"no {name}" for name in fields if name not in tree]
+    for name, kind in fields.items():
         value = tree.get(name)
         if name in tree and (not isinstance(value, kind) or isinstance(value, bool)):
             problems.append(f"{name} is {json.dumps(value)[:40]}")
     if isinstance(date := tree.get("date"), str) and not re.match(r"\d{4}-\d\d-\d\d", date):
         problems.append(f"date is '{date}', not YYYY-MM-DD")
     return tree, problems
+
+
+def _number(value: object) -> float | None:
+    """None: it is none, or not finite."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if isfinite(value) else None
+    except OverflowError:
+        return None
 
 
 def _read(file: Path, source: str) -> Log:
@@ -140,8 +152,10 @@ def _read(file: Path, source: str) -> Log:
 
     named = re.search(r"seed[_-]?(\d+)", file.name)
     seed = int(named[1]) if named else whole(r"^\s*(?:.*[ ,])?seed[:=]\s*(\d+)")
-    train_ms = [float(m) for line in lines for m in re.findall(r"train_time:\s*([\d.]+)ms", line)]
-    total_eval_s, eval_ms = last(r"total_eval_time:([\d.]+)s"), last(r"eval_time:\s*(\d+)ms")
+    train_ms = [
+        float(m) for line in lines for m in re.findall(r"train_time:\s*(\d+\.?\d*)ms", line)
+    ]
+    total_eval_s, eval_ms = last(r"total_eval_time:(\d+\.?\d*)s"), last(r"eval_time:\s*(\d+)ms")
     scores = [
         float(m[1])
         for line in lines
@@ -252,8 +266,8 @@ def _seeds(logs: list[Log]) -> Iterator[RuleFinding]:
 
 def _scores(logs: list[Log], claims: dict[str, Any]) -> Iterator[RuleFinding]:
     finals = [log.scores[-1] for log in logs if log.scores]
-    claimed = claims.get("val_bpb")
-    if not finals or not isinstance(claimed, int | float) or not isfinite(claimed):
+    claimed = _number(claims.get("val_bpb"))
+    if not finals or claimed is None:
         yield _finding("score", None, "nothing to compare: no val_bpb, or no final score in a log")
         return
     digits = len(str(claimed).partition(".")[2])
@@ -278,14 +292,15 @@ def _seed_results(logs: list[Log], claims: dict[str, Any]) -> Iterator[RuleFindi
     by_seed = {str(log.seed): log for log in logs}
     wrong = []
     for seed, result in results.items():
-        log, bpb = (
+        log, said = (
             by_seed.get(str(seed)),
             result.get("val_bpb") if isinstance(result, dict) else None,
         )
+        bpb = _number(said)
         if log is None:
             wrong.append(f"seed {seed} has no log")
-        elif bpb is not None and not any(abs(bpb - x) <= 1e-4 for x in log.scores):
-            wrong.append(f"seed {seed} claims {bpb}, which {log.name} does not say")
+        elif said is not None and not any(bpb and abs(bpb - x) <= 1e-4 for x in log.scores):
+            wrong.append(f"seed {seed} claims {str(said)[:40]}, which {log.name} does not say")
     yield _finding("seed_results", not wrong, "; ".join(wrong) or "each is in its log")
 
 
@@ -305,19 +320,28 @@ def _consistency(logs: list[Log]) -> Iterator[RuleFinding]:
         yield _finding("source in the logs", not other, said)
 
 
-def _proofs(folder: Path) -> Iterator[RuleFinding]:
+def _proofs(folder: Path, claims: dict[str, Any]) -> Iterator[RuleFinding]:
     """Of folders that have them: seed*/ with prove.json, model.fairway and val.fwp."""
+    seeds = claims.get("seed_results")
     for results in sorted(folder.glob("seed*/prove.json")):
         from fairway.prove.proof import decode
 
-        claimed = json.loads(results.read_text("utf-8"))
+        name = results.parent.name
+        claimed, problems = _claims(results, {"bpb": float, "text_sha256": str})
+        if problems:
+            yield _finding(f"proof of {name}", False, f"prove.json: {'; '.join(problems)}")
+            continue
         proof = results.parent / "val.fwp"
+        seed = seeds.get(name.removeprefix("seed")) if isinstance(seeds, dict) else None
+        listed = seed.get("proved_bpb") if isinstance(seed, dict) else None
         with tempfile.TemporaryDirectory() as out:
             try:
                 found = decode(results.parent / "model.fairway", proof, Path(out, "text"))
                 bpb = 8 * proof.stat().st_size / found.text_bytes
                 good = (bpb, found.text_sha256) == (claimed["bpb"], claimed["text_sha256"])
                 said = f"{bpb:.8f} bits per byte, {found.text_bytes:,} bytes decoded"
-            except BadInput as error:
+                if listed is not None and listed != bpb:
+                    good, said = False, f"{said}, submission.json says {str(listed)[:40]}"
+            except (BadInput, OSError) as error:
                 good, said = False, str(error)
-        yield _finding(f"proof of {results.parent.name}", good, said)
+        yield _finding(f"proof of {name}", good, said)
