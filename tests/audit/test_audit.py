@@ -62,6 +62,25 @@ def test_an_order_that_is_not_declared_is_no_order():
     assert {"causal", "order"} <= broken(audited(gallery.length_sorted(1024, declared=False)))
 
 
+@pytest.mark.parametrize(("side_bytes", "valid"), [(0, False), (1, False), (200, True)])
+def test_what_later_boundaries_save_is_paid_for(side_bytes, valid):
+    """150 documents end in one token, which is cheap where a boundary comes next."""
+    random = np.random.default_rng(0)
+    documents = [[0, *random.integers(1, 31, 9), 31] for _ in range(150)]
+    tokens = np.array(documents).reshape(-1)
+
+    def scorer(ids):
+        nats = np.full(len(ids), np.log(32.0))
+        nats[:-1][(ids[:-1] == 31) & (ids[1:] == 0)] = 0.1
+        times = np.ones(len(ids), np.int64)
+        total = float(nats.sum()) + 8 * np.log(2) * side_bytes
+        return Charges(nats, times, None, total, None, None, None, side_bytes)
+
+    subject = Subject(tokens, 32, 0, np.ones(len(tokens), np.int64))
+    result = audit(Local(scorer), subject, 0.02, 3, "it")
+    assert ("causal" in broken(result)) is not valid
+
+
 def test_evidence_says_where():
     found = next(f for f in audited(gallery.slot(1024)).findings if f.condition == "causal")
     assert all(e.position < e.cause and abs(e.after - e.before) > 1e-3 for e in found.evidence)

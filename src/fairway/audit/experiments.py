@@ -26,6 +26,7 @@ from fairway.audit.subject import Subject, blocks, slices
 from fairway.results import AuditFinding, Evidence
 
 TOLERANCE = 1e-3  # nats; rounding in float32 stays below a tenth of it
+_TOLD, _TOLD_Z = 2, 2.5  # what later boundaries may save, in what `side_bytes` pay for them
 _SUM_TOLERANCE = 1e-4  # of probabilities
 _TOTAL_TOLERANCE = 1e-5  # of totals, relative: sums in float32
 _BLOCK, _Z = 64, 6.0
@@ -214,6 +215,7 @@ class Cuts:
     unmoved: list[int] = field(default_factory=list)  # positions that charge any token the same
     order_moved: str = ""
     boundary: str = ""  # what boundaries that come later change
+    told: list[Floats] = field(default_factory=list)  # by how much, by distance
 
 
 def others(audit: Audit, tokens: Tokens) -> Tokens:
@@ -259,6 +261,8 @@ def cut(audit: Audit, tokens: Tokens, base: Charges, k: int, style: str, result:
     past = order[:k]
     change = (again.nats - base.nats)[past]
     if style == "boundaries" and audit.side_bytes:  # told, and paid for
+        if not moved.any():
+            result.told.append(by_distance(change))
         if moved.any() or (np.abs(change) > audit.tolerance).any():
             result.boundary = "the order depends on document boundaries that come later"
         return
@@ -324,6 +328,39 @@ def helpful(changes: list[Floats]) -> tuple[float, float]:
     return float(means.mean()), float(means.mean()) / error if error else np.inf
 
 
+def by_distance(change: Floats) -> Floats:
+    """Mean change 1, 2, 3-4, 5-8 ... tokens before a cut, float64[64]; NaN: there are none."""
+    found = np.full(64, np.nan)
+    back = change[::-1]
+    for i in range(len(back).bit_length()):
+        found[i] = back[(1 << i) >> 1 : 1 << i].mean()
+    return found
+
+
+def told_too_much(audit: Audit, cuts: Cuts) -> str:
+    """What boundaries that come later save, where that is more than `side_bytes` pay for.
+
+    What the next boundary saves at one distance, summed over all places where one may stand, is at
+    most what boundaries save there in all.
+    """
+    paid, rows = 8 * log(2) * audit.side_bytes, np.array(cuts.told)
+    if len(rows) < 8:
+        return ""
+    for i, column in enumerate(rows.T):
+        known = column[~np.isnan(column)]
+        if len(known) < 8:
+            continue
+        mean, error = float(known.mean()), float(known.std(ddof=1)) / sqrt(len(known))
+        saved = mean * len(audit.subject.tokens)
+        if saved > _TOLD * paid and mean > _TOLD_Z * error:
+            return (
+                f"document boundaries that come about {(1 << i >> 1) + 1} tokens later make "
+                f"charges cheaper, by {saved / log(2) / 8:,.0f} bytes in all: {audit.side_bytes} "
+                "are told"
+            )
+    return ""
+
+
 def cuts_of(audit: Audit, texts: Iterator[tuple[Tokens, Charges]], until: float, most: int) -> Cuts:
     """A cut at a random place of each text, in a style of its own, while there is time."""
     result = Cuts()
@@ -366,6 +403,9 @@ def causal(audit: Audit, far: Cuts, near: Cuts, where: str) -> AuditFinding:
         )
         out = finding("causal", True, summary, worst.evidence, strength)
         return out.model_copy(update={"picture": worst.strip})
+    for result in (far, near):
+        if summary := told_too_much(audit, result):
+            return finding("causal", True, summary, [], strength)
     for kind, result in (("whole text", far), ("pieces", near)):
         mean, z = helpful(result.small)
         if z > _Z:

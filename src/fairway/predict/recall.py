@@ -9,7 +9,8 @@ often they stood in h before and c_k(w) how often w came next. With q_0 the netw
 as in cache models (Kuhn and De Mori 1990), but for n-grams. λ_k depends on k and on min(n_k, 8). It
 starts from what was best on training text and follows each lane's text by expectation-maximisation
 (Jelinek and Mercer 1980). All of it is integers: a step of any lane costs the same bits
-everywhere, and encoder and decoder agree. Nothing is recalled across documents or lanes.
+everywhere, and encoder and decoder agree. Counts end with their document; λ, a few numbers, goes on
+through the documents of a lane.
 
 Legend: L lanes, V vocabulary, K = pack.recall.
 """

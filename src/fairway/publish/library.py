@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fairway.pack import artifact
 from fairway.predict import sample
 from fairway.predict.exact import ExactEngine
+from fairway.predict.lanes import Division
 from fairway.prove.compress import compress, decompress
 from fairway.recipe import Score
 from fairway.score.score import exact_charges
@@ -45,8 +46,8 @@ class Model:
         """How likely the model finds a text. Raises BadInput where it cannot be tokenized."""
         tokenizer = self._artifact.tokenizer
         tokens = tokenizer.encode_documents([text.encode() if isinstance(text, str) else text])
-        found = np.zeros(len(tokens))
-        for positions, nats in exact_charges(self._engine, tokens, Score()):
+        found, whole = np.zeros(len(tokens)), Division(1, len(tokens))
+        for positions, nats in exact_charges(self._engine, tokens, Score(), whole):
             found[positions] = -nats
         size = sum(map(len, tokenizer.decode(tokens)))
         return LogProbs(tokens, found[1:], size)
