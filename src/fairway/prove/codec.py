@@ -164,7 +164,7 @@ def _read_chunk(reader: Reader) -> Written:
     if kind == _CODED:
         coded = read_coded(reader, MAX_CHUNK_TOKENS)
         if len(coded.starts) > max(1, coded.tokens // cutting.TOKENS_PER_LANE):
-            raise reader.bad(f"claims {len(coded.starts)} lanes for {coded.tokens} tokens")
+            raise reader.bad(f"claims {len(coded.starts)} lanes")
         chunk = Written(coded, [])
     else:
         lengths = [reader.varint() for _ in range(kind)]

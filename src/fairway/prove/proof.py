@@ -224,10 +224,7 @@ def verify(recipe: Recipe, run: Run, text: Path | None = None) -> VerifyResult:
     if text is not None:
         tokenizer = artifact.read(run.artifact).tokenizer
         if texts.load(recipe, run, tokenizer, text).text_sha256 != proved.text_sha256:
-            raise BadInput(
-                f"{text} is not the text that was proved: run fairway prove {run.path} --text "
-                f"{text} first"
-            )
+            raise BadInput(f"{text} is not the text that was proved: prove it first")
     stamp = run.stamp("verify", recipe, before=proved)
     finished = place.fresh("verify", stamp, VerifyResult)
     files_sha256 = {file.name: sha256 for file, sha256 in hashes.items()}
@@ -304,10 +301,8 @@ def decode(artifact_file: Path, proof: Path, out: Path) -> texts.Digest:
             f"{artifact_file} has {opened.sha256}"
         )
     chunks = read_chunks(reader, header.chunks)
-    if not header.text_bytes:
-        raise BadInput("the proof's header claims an empty text: it is damaged")
     most = opened.tokenizer.most_tokens(header.text_bytes, header.documents)
-    if sum(chunk.tokens for chunk in chunks) > most:
+    if sum(chunk.tokens for chunk in chunks) > most or not header.text_bytes:
         raise BadInput("the proof's chunks claim more tokens than its text can have: it is damaged")
     digest = texts.Digest()
     with replacing(out) as temporary, open(temporary, "wb") as file:
