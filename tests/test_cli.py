@@ -78,6 +78,17 @@ def test_missing_files(fairway, tmp_path):
     assert "nope" in refused(fairway, "data", "tiny", "--out", tmp_path / "run", *source)
 
 
+def test_exact_arithmetic_of_what_learns(fairway, tiny):
+    """Also where an earlier command made the run adapt."""
+    for verb in ("score", "prove"):
+        words = (verb, tiny.path, "--arithmetic", "exact")
+        assert "learns in floating point" in refused(fairway, *words, "--adapt", "dynamic")
+        recipe = tiny.recipe.read_text("utf-8")
+        tiny.create(tiny.load(["adapt.method=dynamic"]))
+        assert "--adapt none" in refused(fairway, *words)
+        tiny.recipe.write_text(recipe, "utf-8")
+
+
 def test_missing_input_of_compress(fairway, tiny, tmp_path):
     missing = tmp_path / "nope.txt"
     assert "cannot read" in refused(fairway, "compress", tiny.artifact, missing)

@@ -1,6 +1,7 @@
 """`compare` on real runs: two recipes, two seeds each, and one pair of runs."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -89,6 +90,10 @@ def test_runs_that_cannot_be_compared(sides, tiny):
         c.compare([a1, a2], theirs, 0.0)
     run.finish("score", score.model_copy(update={"protocol": "plain"}))
     with pytest.raises(BadInput, match="in other ways"):
+        c.compare([a1, a2], theirs, 0.0)
+    stamp = re.sub("score=[0-9a-f]+", "score=0", score.stamp)
+    run.finish("score", score.model_copy(update={"stamp": stamp}))
+    with pytest.raises(BadInput, match=r"other settings of \[score\]"):
         c.compare([a1, a2], theirs, 0.0)
     Run(a1).score_documents.unlink()
     with pytest.raises(BadInput, match="run fairway score on it again"):

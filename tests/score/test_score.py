@@ -125,6 +125,8 @@ def test_the_verb_saves_its_result_and_skips_finished_work(tiny):
     assert again.text_bytes == tiny.result("data").val_bytes
     assert (again.bpb, again.nats_per_token) == (before.bpb, before.nats_per_token)
     assert tiny.result("score") == again
+    tiny.finish("score", again.model_copy(update={"artifact_sha256": "0" * 64, "bpb": 0.1}))
+    assert score(recipe, tiny).bpb == before.bpb, "the score of another artifact was taken up"
 
 
 def test_the_protocols_agree_on_a_trained_model(tiny):

@@ -102,8 +102,8 @@ def _recipe(recipe: Recipe, run: Run, trained: TrainResult) -> AuditFinding:
     wrong = [
         f"{verb}.json was made with other {', '.join(parts)}"
         for verb in ("train", "pack", "score", "prove")
-        if (verb in ("train", "pack") or run.result(verb))
-        and (parts := course.stamp_changes(run.need(verb).stamp, run.stamp(verb, recipe)))
+        if (result := run.result(verb))
+        and (parts := course.stamp_changes(result.stamp, run.stamp(verb, recipe)))
     ]
     if recipe.train.seed != trained.seed:
         wrong.append(f"the recipe's seed is {recipe.train.seed}, training says {trained.seed}")

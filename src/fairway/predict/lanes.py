@@ -153,13 +153,18 @@ def chunk_ends(documents: Longs, tokens: int, limit: int) -> list[int]:
     return [*cuts, tokens]
 
 
+def most_lanes(tokens: int) -> int:
+    """Of a proof's chunk of so many tokens."""
+    return max(1, tokens // TOKENS_PER_LANE)
+
+
 def plan(tokens: int, documents: Longs, lanes: int) -> Starts:
     """At most `lanes` starts that make the longest run short.
 
     documents: int64[D], positions of BOS tokens, documents[0] = 0. Runs start at documents; only a
     document of more than LONGEST_DOCUMENT tokens may be cut, into equal parts of at most so many.
     """
-    lanes = max(1, min(lanes, tokens // TOKENS_PER_LANE))
+    lanes = min(lanes, most_lanes(tokens))
     places, inside = _candidates(tokens, documents)
     low, high = -(-tokens // lanes), tokens
     while low < high:  # the smallest target that needs no more lanes than there are

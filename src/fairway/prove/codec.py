@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairway.errors import BadInput
-from fairway.predict import lanes as cutting
-from fairway.predict.lanes import Layout, Starts, documents_of, plan
+from fairway.predict.lanes import Layout, Starts, documents_of, most_lanes, plan
 from fairway.predict.predictor import Engine, Intervals
 from fairway.prove.guard import Progress
 from fairway.rangecoder import TOTAL, Coder
@@ -163,7 +162,7 @@ def _read_chunk(reader: Reader) -> Written:
     kind = reader.varint()
     if kind == _CODED:
         coded = read_coded(reader, MAX_CHUNK_TOKENS)
-        if len(coded.starts) > max(1, coded.tokens // cutting.TOKENS_PER_LANE):
+        if len(coded.starts) > most_lanes(coded.tokens):
             raise reader.bad(f"claims {len(coded.starts)} lanes")
         chunk = Written(coded, [])
     else:

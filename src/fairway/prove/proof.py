@@ -172,7 +172,7 @@ class _Partial:
         if not self._learned_path.exists():
             return 0
         tensors, note = checkpoint.load(self._learned_path)
-        if note["about"] != self._about or note["chunks"] > chunks:
+        if note.get("about") != self._about or note["chunks"] > chunks:
             return 0
         self._learner.restore(tensors)
         return int(note["chunks"])

@@ -110,9 +110,9 @@ def _comparable(folders: Sequence[Path]) -> None:
                 f"{folders[0]} and {folder} were scored on other texts: their bits per byte "
                 "cannot be compared"
             )
-        ways = [(x.protocol, x.adaptation, x.order, x.arithmetic) for x in (first, score)]
-        if ways[0] != ways[1] or (other := _settings(first, score)):
-            what = " and ".join("/".join(way) for way in ways) if ways[0] != ways[1] else other
+        named = (f"{x.protocol}/{x.adaptation}/{x.order}/{x.arithmetic}" for x in (first, score))
+        ways = list(dict.fromkeys(named))
+        if what := " and ".join(ways) if len(ways) > 1 else _settings(first, score):
             raise BadInput(
                 f"{folders[0]} and {folder} were scored in other ways ({what}): fairway score "
                 "gives them the same"
