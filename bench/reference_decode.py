@@ -25,6 +25,7 @@ from fairway.predict.predictor import Predictor
 from fairway.predict.recall import Recalling
 from fairway.prove.codec import Codec, Reader, read_chunks
 from fairway.prove.header import Header, text_digest
+from fairway.recipe import Memory
 from fairway.score.texts import Digest
 
 
@@ -34,14 +35,14 @@ class _ReferencePredictor(Reference):
 
 
 class ReferenceEngine:
-    def __init__(self, operands: Operands, recall: int) -> None:
-        self._operands, self._recall = operands, recall
+    def __init__(self, operands: Operands, memory: Memory) -> None:
+        self._operands, self._memory = operands, memory
 
     def predictor(self, layout: Layout) -> Predictor:
         inner, p = _ReferencePredictor(self._operands, layout.lanes), self._operands
-        if not self._recall:
+        if not any(self._memory):
             return inner
-        return Recalling(inner, self._recall, p.vocab_size, p.bos_id, layout)
+        return Recalling(inner, self._memory, p.vocab_size, p.bos_id, layout)
 
     def intervals(self, tokens: object, layout: Layout) -> None:
         return None
@@ -56,7 +57,7 @@ def main() -> int:
     opened = artifact.read(args.artifact)
     reader = Reader(args.proof.read_bytes(), "the proof's header")
     header = Header.read(reader)
-    codec = Codec(ReferenceEngine(prepare(opened), opened.recall), opened.tokenizer)
+    codec = Codec(ReferenceEngine(prepare(opened), opened.memory), opened.tokenizer)
     began = time.perf_counter()
     digest = Digest()
     with open(args.out, "wb") as out:

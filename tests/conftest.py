@@ -77,8 +77,8 @@ def artifact_file(lively_model, tokenizer, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def recalling_file(lively_model, tokenizer, tmp_path_factory):
-    """The same with recall."""
-    return packed(lively_model, tokenizer, tmp_path_factory.mktemp("recall"), recall=3)
+    """The same with recall and a cache."""
+    return packed(lively_model, tokenizer, tmp_path_factory.mktemp("recall"), recall=3, cache=32)
 
 
 def packed(model, tokenizer, folder, **options):

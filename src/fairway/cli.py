@@ -548,7 +548,7 @@ def inspect(artifact: ArtifactFile) -> "Result":
     console.say(
         f"{found.artifact_bytes:,} bytes, {found.weights:,} weights, "
         f"{found.bits_per_weight:.2f} bits per coded weight, "
-        f"{f'recalls n-grams up to {found.recall}' if found.recall else 'no recall'}; "
+        f"recall {found.recall or 'off'}, cache {found.cache or 'off'}; "
         f"sha256 {found.sha256}"
     )
     console.say(budget.sentence(found.artifact_bytes))

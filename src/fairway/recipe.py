@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -208,6 +208,16 @@ class Train(Section):
         return self.seconds - min(self.reserve_s, self.seconds / 10)
 
 
+class Memory(NamedTuple):
+    """What predictions take from a document besides the network: predict/recall.py."""
+
+    recall: int = 0
+    cache: int = 0
+
+
+FORGETS = Memory()
+
+
 class Pack(Section):
     """How weights become codes, and the byte budget of the artifact.
 
@@ -217,7 +227,8 @@ class Pack(Section):
 
     quantizer: Literal["gptq", "uniform", "rtn"] = "gptq"
     budget_bytes: int = Field(16_000_000, gt=0)
-    recall: int = Field(0, ge=0, le=4)  # longest n-gram of a document whose sequels are mixed in
+    recall: int = Field(0, ge=0, le=4)  # longest n-gram of a document that is looked up
+    cache: int = Field(0, ge=0, le=4096)  # a document's last states, to compare with
     step: float = Field(0.0, ge=0, le=10)  # uniform: in standard deviations; 0: fill the budget
     row_scale: Literal["std", "max"] = "std"  # rtn: a row's largest code: 4 std, or its maximum
     mlp_bits: int = Field(5, ge=2, le=8)
@@ -230,6 +241,10 @@ class Pack(Section):
         if self.step and self.quantizer != "uniform":
             raise ValueError(f"pack.step belongs to the quantizer 'uniform', not {self.quantizer}")
         return self
+
+    @property
+    def memory(self) -> Memory:
+        return Memory(self.recall, self.cache)
 
 
 class Score(Section):

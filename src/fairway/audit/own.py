@@ -48,12 +48,12 @@ def fairway_scorer(
             learner = adapt.Learner(deepcopy(network), learns, len(tokens))
             parts = [
                 (p.positions, p.nats)
-                for p in adapt.charges(learner, tokens, how, recall=opened.recall)
+                for p in adapt.charges(learner, tokens, how, memory=opened.memory)
             ]
         elif arithmetic == "exact":
             parts = list(exact_charges(engine, tokens, how))
         else:
-            parts = list(charges(network, tokens, how, opened.recall))
+            parts = list(charges(network, tokens, how, opened.memory))
         nats, times = np.zeros(len(tokens)), np.zeros(len(tokens), np.int64)
         for positions, charged in parts:
             np.add.at(nats, positions, charged)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fairway.errors import BadInput
 from fairway.exact import ops
+from fairway.exact.network import states
 from fairway.exact.operands import (
     CAP_REACH,
     CAP_STEP_BITS,
@@ -390,6 +391,10 @@ class DeviceHead:
     def __init__(self, network: DeviceNetwork, x: Tensor) -> None:
         self._network = network
         self._codes, self._unit = network._normed(x, network._head)
+
+    @property
+    def states(self) -> NDArray[np.float32]:
+        return states(self._network._operands.head, self._codes.cpu().numpy())
 
     def _sums(self, first: int, last: int) -> tuple[Tensor, Tensor]:
         """Masses of all symbols, summed up: int64[·, V]; and the factor that makes them tables."""

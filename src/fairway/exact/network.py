@@ -188,6 +188,11 @@ class Head:
         self._vocab_size = operands.vocab_size
         self._codes, self._tok = _norm_input(x, self._head)
 
+    @property
+    def states(self) -> Floats:
+        """What is multiplied, at any scale: integers in float32 [N, d]."""
+        return states(self._head, self._codes)
+
     def logits(self, first: int, last: int) -> Ints:
         """Of some rows: int32[·, V], to base 2, EXPONENT_BITS, the largest of each row 0."""
         acc = _multiply(self._head, self._codes[first:last])
@@ -212,6 +217,12 @@ class Head:
             at = slice(first, last)
             ops.intervals(rows, symbols[at], starts[at], stops[at])
         return starts, stops
+
+
+def states(head: Product, codes: Floats) -> Floats:
+    """Codes without the scales of columns."""
+    found: Floats = np.rint(codes / head.columns)
+    return found
 
 
 def _multiply(product: Product, codes: Floats) -> Floats:

@@ -29,7 +29,7 @@ from fairway.pack import quantize, tensors, version1
 from fairway.pack.quantize import Grid, Matrix, Part, Weights
 from fairway.pack.tensors import Shapes, Vector
 from fairway.rangecoder import Coder
-from fairway.recipe import Model, Pack
+from fairway.recipe import FORGETS, Memory, Model, Pack
 from fairway.text.tokenizer import Tokenizer
 
 MAGIC = b"FWAY"
@@ -93,7 +93,7 @@ class Artifact:
     parts: dict[str, int]  # bytes; they sum to the file's size
     tensors: list[TensorRow]
     sha256: str
-    recall: int = 0  # how predictions use what the document said before: predict/recall.py
+    memory: Memory = FORGETS
 
     def build_model(self, device: torch.device | str = "cpu") -> GPT:
         """The network with these weights."""
@@ -104,7 +104,9 @@ class Artifact:
         return model
 
 
-def write(model: Model, tokenizer: Tokenizer, quantized: Quantized, recall: int = 0) -> bytes:
+def write(
+    model: Model, tokenizer: Tokenizer, quantized: Quantized, memory: Memory = FORGETS
+) -> bytes:
     """The artifact's bytes; the same for the same arguments, on every machine.
 
     Raises BadInput when the tensors are not those of this network.
@@ -113,7 +115,7 @@ def write(model: Model, tokenizer: Tokenizer, quantized: Quantized, recall: int 
     found = {name: m.codes.shape for name, m in quantized.matrices.items()}
     found |= {name: codes.shape for name, (codes, _) in quantized.vectors.items()}
     check_shapes(found, shapes)
-    bodies = [_write_recipe(model, recall), tokenizer.to_bytes()]
+    bodies = [_write_recipe(model, memory), tokenizer.to_bytes()]
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for part in MATRIX_PARTS:
             bodies.append(_write_matrices(quantized.matrices, _inside(part, shapes), pool))
@@ -141,7 +143,7 @@ def read(source: Path | str | bytes) -> Artifact:
 def _read(data: bytes) -> Artifact:
     version, bodies = _split(data)
     with _naming("recipe"):
-        model, recall = _read_recipe(bodies["recipe"])
+        model, memory = _read_recipe(bodies["recipe"])
     with _naming("tokenizer"):
         tokenizer = Tokenizer.from_bytes(bodies["tokenizer"])
     shapes = skeleton(model, tokenizer.vocab_size, tokenizer.bos_id)
@@ -175,7 +177,7 @@ def _read(data: bytes) -> Artifact:
         parts={"header": HEADER_BYTES} | {name: len(body) for name, body in bodies.items()},
         tensors=rows,
         sha256=hashlib.sha256(data).hexdigest(),
-        recall=recall,
+        memory=memory,
     )
 
 
@@ -223,23 +225,27 @@ def _split(data: bytes) -> tuple[int, dict[str, bytes]]:
 # Recipe ---------------------------------------------------------------------------------------
 
 
-def _write_recipe(model: Model, recall: int) -> bytes:
+def _write_recipe(model: Model, memory: Memory) -> bytes:
     """Every field by name: a default that changes later must not change what old files mean.
 
     Switches that are off are left out; off, they will mean the same for ever.
     """
     off = {n for n in _SWITCHES if getattr(model, n) == Model.model_fields[n].default}
-    tree = model.model_dump(exclude=_INITIAL | off) | ({"recall": recall} if recall else {})
+    on = {name: value for name, value in memory._asdict().items() if value}
+    tree = model.model_dump(exclude=_INITIAL | off) | on
     return json.dumps(tree, separators=(",", ":"), sort_keys=True).encode()
 
 
-def _read_recipe(body: bytes) -> tuple[Model, int]:
+def _read_recipe(body: bytes) -> tuple[Model, Memory]:
     if len(body) > _RECIPE_BYTES:
         raise BadInput(f"{len(body)} bytes are more than a shape needs")
     try:
         tree = json.loads(body)
-        recall = Pack.model_validate({"recall": tree.pop("recall", 0)}, strict=True).recall
-        return Model.model_validate(tree, strict=True), recall
+        memory = {name: tree.pop(name, 0) for name in Memory._fields}
+        return (
+            Model.model_validate(tree, strict=True),
+            Pack.model_validate(memory, strict=True).memory,
+        )
     except (ValidationError, ValueError, AttributeError, TypeError, RecursionError):
         raise BadInput("it does not describe a network; the file is damaged or newer") from None
 

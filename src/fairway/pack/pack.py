@@ -33,6 +33,7 @@ class Inspection(Result):
     weights: int
     bits_per_weight: float  # of the coded matrices
     recall: int  # longest n-gram of a document whose sequels predictions mix in; 0: none
+    cache: int  # states of a document that they are compared with; 0: none
     parts: dict[str, int]  # bytes; they sum to artifact_bytes
     tensors: list[TensorRow]
 
@@ -109,7 +110,7 @@ def pack_weights(
     quantizer = allocate.Quantizer(weights, forms, recipe)
 
     def write(quantized: Quantized) -> bytes:
-        return artifact.write(model, tokenizer, quantized, recipe.recall)
+        return artifact.write(model, tokenizer, quantized, recipe.memory)
 
     if quantizer.fills:
         fixed_bytes = (
@@ -141,7 +142,7 @@ def inspect(path: Path | str) -> Inspection:
         sha256=opened.sha256,
         weights=sum(t.numel() for t in opened.state.values()),
         bits_per_weight=bits_per_weight(opened),
-        recall=opened.recall,
+        **opened.memory._asdict(),
         parts=opened.parts,
         tensors=opened.tensors,
     )

@@ -30,10 +30,10 @@ from fairway.model.cache import Cache
 from fairway.model.gpt import GPT
 from fairway.predict import methods, windows
 from fairway.predict.lanes import Layout, ids_at, parts
-from fairway.predict.predictor import FloatPredictor, Longs, Predictor
+from fairway.predict.predictor import FloatPredictor, Longs, Predictor, States
 from fairway.predict.recall import Recall, Recalling
 from fairway.predict.rules import LoraRule, Tensors, rule_of
-from fairway.recipe import Adapt, Score
+from fairway.recipe import FORGETS, Adapt, Memory, Score
 from fairway.world import ALONE, World
 
 Floats = NDArray[np.float64]
@@ -50,6 +50,13 @@ class Span(NamedTuple):
     fed: Tensor
     coded: Tensor
     within: Tensor
+
+
+class Charge(NamedTuple):
+    """What a span's tokens cost, and the states that they were predicted from."""
+
+    nats: Tensor  # float32[L, S]
+    states: Tensor  # [L, S, d]
 
 
 class Learner:
@@ -99,22 +106,23 @@ class Learner:
             self.cache.keep(lanes)
             self.rule.keep(lanes)
 
-    def learn(self, span: Span, count: int, charge: bool = False) -> Tensor | None:
-        """Learn from a span that has been coded; nats float32[L, S] of its tokens before that.
+    def learn(self, span: Span, count: int, charge: bool = False) -> Charge | None:
+        """Learn from a span that has been coded; what its tokens cost before that.
 
-        `span` has this process's lanes, all processes together have `count` tokens. The nats are
+        `span` has this process's lanes, all processes together have `count` tokens. The cost is
         computed if `charge`, given everything before the span and within it.
         """
         if self.cached:
             return self._learn_in_context(span, count, charge)
-        nats = self._charge(span) if charge else None
+        found = self._charge(span) if charge else None
         self._learn_in_rows(span)
-        return nats
+        return found
 
-    def _learn_in_context(self, span: Span, count: int, charge: bool) -> Tensor | None:
+    def _learn_in_context(self, span: Span, count: int, charge: bool) -> Charge | None:
         """The pass that charges a span learns from it; the last epoch's keys and values stay."""
         self._done += count
-        nats = torch.empty(span.fed.shape) if charge else None
+        empty = torch.empty(*span.fed.shape, self.model.shape.dim)
+        found = Charge(empty[..., 0], empty) if charge else None
         epochs = getattr(self.how.settings, "epochs", 1)
         for epoch in range(epochs):
             cache = self.cache
@@ -125,13 +133,14 @@ class Learner:
                 with self.rule.applied():
                     hidden = self.model.hidden(span.fed, cache)
                     if charge and epoch == 0:
-                        nats = self.nats(hidden.detach(), span.coded)
+                        states = hidden.detach()
+                        found = Charge(self.nats(states, span.coded), states)
                     counted = self.rule.fresh(span.coded, span.within)
                     if bool(counted.any()):
                         self.rule.loss(hidden, span.coded, counted, count).backward()
             self.rule.share(self.world)
             self.rule.step(self._progress)
-        return nats
+        return found
 
     def _learn_in_rows(self, span: Span) -> None:
         """Rows of a window, each without what was before it."""
@@ -153,11 +162,11 @@ class Learner:
                 self.rule.step(self._progress)
 
     @torch.no_grad()
-    def _charge(self, span: Span) -> Tensor:
-        nats, size = [], min(_BLOCK, self.model.shape.window)
-        for fed, coded in zip(span.fed.split(size, 1), span.coded.split(size, 1), strict=True):
-            nats.append(self.nats(self.model.hidden(fed, self.cache), coded))
-        return torch.cat(nats, 1)
+    def _charge(self, span: Span) -> Charge:
+        size = min(_BLOCK, self.model.shape.window)
+        states = [self.model.hidden(fed, self.cache) for fed in span.fed.split(size, 1)]
+        nats = [self.nats(h, c) for h, c in zip(states, span.coded.split(size, 1), strict=True)]
+        return Charge(torch.cat(nats, 1), torch.cat(states, 1))
 
     @torch.no_grad()
     def nats(self, hidden: Tensor, coded: Tensor) -> Tensor:
@@ -188,22 +197,26 @@ class Charged(NamedTuple):
 
 
 def charges(
-    learner: Learner, tokens: NDArray[np.uint16], how: Score, done: int = 0, recall: int = 0
+    learner: Learner,
+    tokens: NDArray[np.uint16],
+    how: Score,
+    done: int = 0,
+    memory: Memory = FORGETS,
 ) -> Iterator[Charged]:
     """Charge tokens uint16[N], all known, and learn from them; token 0 is free.
 
-    `done` tokens after it have been charged before `learner` was restored. recall: of the
+    `done` tokens after it have been charged before `learner` was restored. memory: of the
     artifact, for the protocol that proofs have. Raises BadInput.
     """
     if how.protocol == "rolling":
-        return _rolling_charges(learner, tokens, done, recall)
+        return _rolling_charges(learner, tokens, done, memory)
     if isinstance(learner.rule, LoraRule):
         raise BadInput("lora learns in lanes: score it with --protocol rolling")
     return _windowed_charges(learner, tokens, how, done)
 
 
 def _rolling_charges(
-    learner: Learner, tokens: NDArray[np.uint16], done: int, recall: int
+    learner: Learner, tokens: NDArray[np.uint16], done: int, memory: Memory
 ) -> Iterator[Charged]:
     """In the order of a proof, whose chunks and lanes these are."""
     device, model = learner.device, learner.model
@@ -212,19 +225,22 @@ def _rolling_charges(
         if start + len(part) - 1 <= done:
             continue
         learner.start(layout.lanes)
-        recalled = recall and Recall(recall, model.vocab_size, model.bos_id, part, layout)
+        mixture = (
+            Recall(memory, model.vocab_size, model.bos_id, part, layout) if any(memory) else None
+        )
         for first in range(0, layout.steps, learner.span):
             last = first + learner.span
             block = layout.block(part, model.bos_id, first, last, learner.share)
             learner.keep(len(block.where))
             fed, within = (torch.from_numpy(a).to(device) for a in (block.fed, block.within))
             span = Span(fed, ids_at(part, block.where, device), within)
-            nats = learner.learn(span, layout.coded(first, last), charge=True)
-            assert nats is not None
-            where, charged = block.where[block.within], nats.double().cpu().numpy()[block.within]
-            if recalled:
-                charged = recalled.nats(where, charged)
-            yield Charged(where + start, charged, last >= layout.steps)
+            charge = learner.learn(span, layout.coded(first, last), charge=True)
+            assert charge is not None
+            nats, states = (t.double().cpu().numpy()[block.within] for t in charge)
+            where = block.where[block.within]
+            if mixture:
+                nats = mixture.nats(where, nats, states)
+            yield Charged(where + start, nats, last >= layout.steps)
 
 
 def _windowed_charges(
@@ -267,14 +283,14 @@ class AdaptiveEngine:
 
     learns = True
 
-    def __init__(self, learner: Learner, recall: int = 0) -> None:
-        self.learner, self.recall = learner, recall
+    def __init__(self, learner: Learner, memory: Memory = FORGETS) -> None:
+        self.learner, self.memory = learner, memory
 
     def predictor(self, layout: Layout) -> Predictor:
         inner, model = AdaptivePredictor(self.learner, layout), self.learner.model
-        if not self.recall:
+        if not any(self.memory):
             return inner
-        return Recalling(inner, self.recall, model.vocab_size, model.bos_id, layout)
+        return Recalling(inner, self.memory, model.vocab_size, model.bos_id, layout)
 
     def intervals(self, tokens: NDArray[np.uint16], layout: Layout) -> None:
         return None
@@ -300,6 +316,10 @@ class AdaptivePredictor:
         fed[: len(tokens)], fed[len(tokens) :] = tokens, self._bos  # some ended within the span
         with self._learner.rule.applied():
             return self._inner.step(fed)[: len(tokens)]
+
+    @property
+    def states(self) -> States:
+        return self._inner.states
 
     def saw(self, tokens: Longs) -> None:
         column = self._step % self._learner.span

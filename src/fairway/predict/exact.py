@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fairway.exact.device import DeviceNetwork, Uploaded
-from fairway.exact.network import Network
+from fairway.exact.device import DeviceHead, DeviceNetwork, Uploaded
+from fairway.exact.network import Head, Network
 from fairway.exact.operands import prepare
 from fairway.pack.artifact import Artifact
 from fairway.predict.lanes import Layout
-from fairway.predict.predictor import Intervals, Longs, Predictor
+from fairway.predict.predictor import Intervals, Longs, Predictor, States
 from fairway.predict.recall import Recall, Recalling
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ class ExactEngine:
         self, artifact: Artifact, workers: int = 1, device: torch.device | str = "cpu"
     ) -> None:
         """workers: threads on a CPU."""
-        self.operands, self.recall = prepare(artifact), artifact.recall
+        self.operands, self.memory = prepare(artifact), artifact.memory
         place = torch.device(device)
         self._uploaded = None if place.type == "cpu" else Uploaded(self.operands, place)
         self.workers = workers if self._uploaded is None else 1
@@ -56,16 +56,16 @@ class ExactEngine:
 
     def predictor(self, layout: Layout) -> Predictor:
         inner, p = ExactPredictor(self, layout.lanes), self.operands
-        if not self.recall:
+        if not any(self.memory):
             return inner
-        return Recalling(inner, self.recall, p.vocab_size, p.bos_id, layout)
+        return Recalling(inner, self.memory, p.vocab_size, p.bos_id, layout)
 
     def intervals(self, tokens: NDArray[np.uint16], layout: Layout) -> Iterator[Intervals]:
         """Of all that the lanes of `layout` code of tokens uint16[N]; of a lane, in its order."""
         p, found = self.operands, self._of_network(tokens, layout)
-        if not self.recall:
+        if not any(self.memory):
             return found
-        return map(Recall(self.recall, p.vocab_size, p.bos_id, tokens, layout).intervals, found)
+        return map(Recall(self.memory, p.vocab_size, p.bos_id, tokens, layout).intervals, found)
 
     def _of_network(self, tokens: NDArray[np.uint16], layout: Layout) -> Iterator[Intervals]:
         def group(start: int) -> Iterator[Intervals]:
@@ -80,7 +80,9 @@ class ExactEngine:
                 for lane, within in enumerate(block.within):
                     positions = block.where[lane, within]
                     symbols = tokens[positions].astype(np.int64)
-                    yield Intervals(positions, *head.intervals(symbols, lane * len(within)))
+                    row = lane * len(within)
+                    states = head.states[row : row + len(positions)] if self.memory.cache else None
+                    yield Intervals(positions, *head.intervals(symbols, row), states)
 
         return _side_by_side(group, range(0, layout.lanes, self.together), self.workers)
 
@@ -109,18 +111,25 @@ class ExactPredictor:
         self._parts = [engine.network(last - first, 1) for first, last in pairwise(edges)]
         self._pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
         self._table = np.empty((lanes, engine.operands.vocab_size + 1), np.int64)
+        self._heads: list[Head | DeviceHead] = []
 
     def step(self, tokens: Longs) -> Longs:
-        def one(first: int, part: Network | DeviceNetwork) -> None:
+        def one(first: int, part: Network | DeviceNetwork) -> Head | DeviceHead | None:
             mine = tokens[first : first + part.lanes]
             if len(mine) < part.lanes:
                 part.keep(len(mine))
-            if len(mine):
-                part.forward(mine[:, None]).cumulative(self._table[first : first + len(mine)])
+            if not len(mine):
+                return None
+            head = part.forward(mine[:, None])
+            head.cumulative(self._table[first : first + len(mine)])
+            return head
 
-        for _ in self._pool.map(one, self._first, self._parts):
-            pass
+        self._heads = list(filter(None, self._pool.map(one, self._first, self._parts)))
         return self._table[: len(tokens)]
+
+    @property
+    def states(self) -> States:
+        return np.concatenate([head.states for head in self._heads])
 
     def saw(self, tokens: Longs) -> None:
         return

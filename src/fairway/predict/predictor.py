@@ -22,8 +22,10 @@ from fairway.model.gpt import GPT
 from fairway.predict.lanes import Layout
 from fairway.predict.recall import Recalling
 from fairway.rangecoder import TOTAL, TOTAL_BITS
+from fairway.recipe import FORGETS, Memory
 
 Longs = NDArray[np.int64]
+States = NDArray[np.float32]
 
 
 class Predictor(Protocol):
@@ -42,12 +44,22 @@ class Predictor(Protocol):
         ...
 
 
+class Stateful(Predictor, Protocol):
+    """A Predictor that shows what led to its last tables: the head's input, at any scale."""
+
+    @property
+    def states(self) -> States:
+        """float32[n or more, d]."""
+        ...
+
+
 class Intervals(NamedTuple):
     """Where the coder's tables begin and end some of a text's tokens."""
 
     positions: Longs  # [k], which tokens
     starts: Longs  # [k]
     stops: Longs  # [k]
+    states: States | None = None  # [k, d], as a Stateful's
 
     @property
     def lengths(self) -> NDArray[np.float64]:
@@ -83,13 +95,13 @@ class FloatEngine:
 
     learns: ClassVar[bool] = False
     model: GPT
-    recall: int = 0
+    memory: Memory = FORGETS
 
     def predictor(self, layout: Layout) -> Predictor:
         inner, model = FloatPredictor(self.model, layout.lanes), self.model
-        if not self.recall:
+        if not any(self.memory):
             return inner
-        return Recalling(inner, self.recall, model.vocab_size, model.bos_id, layout)
+        return Recalling(inner, self.memory, model.vocab_size, model.bos_id, layout)
 
     def intervals(self, tokens: NDArray[np.uint16], layout: Layout) -> None:
         return None
@@ -104,6 +116,7 @@ class FloatPredictor:
         self._cache = Cache(model.shape, lanes, model.dtype, self._device)
         self._lanes = lanes
         self._table = np.empty((lanes, model.vocab_size + 1), np.int64)
+        self._hidden = torch.empty(0)
 
     def follow(self, cache: Cache) -> None:
         """Go on as `cache` would, with as many lanes."""
@@ -117,7 +130,12 @@ class FloatPredictor:
             self._lanes = len(tokens)
             self._cache.keep(self._lanes)
         column = torch.from_numpy(tokens).to(self._device)[:, None]
-        return self._model.logits(column, self._cache)[:, 0]
+        self._hidden = self._model.hidden(column, self._cache)[:, 0]
+        return self._model.head(self._hidden)
+
+    @property
+    def states(self) -> States:
+        return self._hidden.float().cpu().numpy()
 
     def step(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
         probabilities = self.logits(tokens).softmax(-1).cpu().numpy()

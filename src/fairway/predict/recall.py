@@ -1,18 +1,25 @@
-"""What followed before: the document's own n-grams, mixed into what the network predicts.
+"""What the document said before, mixed into what the network predicts: n-grams, and a cache.
 
-A network forgets what left its window, and a small one copies badly; counts do neither. Let h be
-the tokens of the document so far, the last REACH at most. Of the last k tokens of h, n_k is how
-often they stood in h before and c_k(w) how often w came next. With q_0 the network's prediction,
+A network forgets what left its window, and a small one copies badly; counts and comparisons do
+neither. Let h be the tokens of the document so far and q the network's prediction. First the cache
+(Grave et al. 2017): the state v that led to q, the head's input at unit length, is compared with
+the states v_j that led to the last tokens of h, and their tokens come again where it was alike:
+
+    q'(w) = (1 - λ_0) · q(w) + λ_0 · Σ_{j: h_j = w} 2^(32 v·v_j) / Σ_j 2^(32 v·v_j)
+
+Then n-grams (Kuhn and De Mori 1990), from short to long. n_k is how often the last k tokens of h
+stood in h before, c_k(w) how often w came next:
 
     q_k(w) = (1 - λ_k) · q_{k-1}(w) + λ_k · c_k(w) / n_k      k = 1 ... K, q_{k-1} where n_k = 0
 
-as in cache models (Kuhn and De Mori 1990), but for n-grams. λ_k depends on k and on min(n_k, 8). It
-starts from what was best on training text and follows each lane's text by expectation-maximisation
-(Jelinek and Mercer 1980). All of it is integers: a step of any lane costs the same bits
-everywhere, and encoder and decoder agree. Counts end with their document; λ, a few numbers, goes on
-through the documents of a lane.
+λ_0 depends on how alike the best state is, and on how many are nearly so; λ_k on min(n_k, 8) and on
+how many different tokens came next. They start from what was best on training text and follow each
+lane's text by expectation-maximisation (Jelinek and Mercer 1980). All of it is integers, but for
+single roundings of float64: a step of any lane costs the same bits everywhere, and encoder and
+decoder agree. Counts and states end with their document; λ, a few numbers, goes on through the
+documents of a lane.
 
-Legend: L lanes, V vocabulary, K = pack.recall.
+Legend: L lanes, V vocabulary, d width, K = pack.recall, C = pack.cache.
 """
 
 from __future__ import annotations
@@ -26,59 +33,90 @@ from numpy.typing import NDArray
 
 from fairway.predict.lanes import Layout
 from fairway.rangecoder import TOTAL, TOTAL_BITS
+from fairway.recipe import Memory
 
 if TYPE_CHECKING:  # its engines are mixed with what is here
-    from fairway.predict.predictor import Intervals, Predictor
+    from fairway.predict.predictor import Intervals, Stateful, States
 
 Longs = NDArray[np.int64]
-REACH = 1 << 14  # tokens of a document that are looked through
+REACH = 1 << 14  # tokens of a document that are looked through for n-grams
 _BITS = 20  # λ counts units of 2^-20
-_RATE = 9  # λ moves by 2^-9 of what it is wrong by
+_RATE = 7  # λ moves by 2^-7 of what it is wrong by
 _LEAST, _MOST = 1 << 8, (1 << _BITS) - (1 << 14)
-# λ of each length, for contexts that were seen once, twice ... eight times or more, in 1/1000.
+_UNIT = 1 << 10  # the length of a state; products are at most its square
+_PER_POWER = 64  # entries of _WEIGHTS that halve a weight
+_WEIGHTS = np.rint(2.0 ** (16 - np.arange(16 * _PER_POWER) / _PER_POWER)).astype(np.int64)
+_BUCKETS = 24
+# λ in 1/1000. Row 0, the cache: by the best state's cosine, from 1/2 on in steps of 1/16, three
+# each: the weights sum to less than twice the largest, four times, more. Others, n-grams of each
+# length: by n_k = 1 ... 8 or more, three each: one token came next, two, more.
 _START = (
-    (52, 64, 64, 72, 62, 73, 73, 96),
-    (115, 130, 131, 163, 161, 167, 166, 178),
-    (162, 161, 206, 234, 292, 240, 245, 295),
-    (216, 156, 146, 189, 227, 263, 186, 370),
-)
+    (
+        0, 3, 5, 4, 6, 6, 6, 6, 11, 16, 8, 21,
+        30, 17, 35, 91, 50, 63, 155, 90, 98, 190, 134, 178,
+    ),
+    (
+        17, 0, 0, 141, 7, 0, 270, 59, 3, 382, 90, 11,
+        388, 159, 7, 378, 161, 22, 338, 186, 8, 642, 431, 27,
+    ),
+    (
+        82, 0, 0, 345, 35, 0, 633, 145, 38, 697, 336, 51,
+        664, 455, 51, 650, 261, 76, 526, 264, 45, 893, 700, 85,
+    ),
+    (
+        124, 0, 0, 349, 53, 0, 535, 127, 16, 488, 177, 24,
+        419, 240, 38, 364, 150, 62, 297, 150, 51, 427, 172, 90,
+    ),
+    (
+        195, 0, 0, 440, 51, 0, 390, 136, 24, 310, 127, 54,
+        265, 165, 51, 201, 152, 40, 160, 116, 80, 198, 152, 21,
+    ),
+)  # fmt: skip
 
 
 class Recall:
     """The mixture for tokens that are all known, lane by lane, each lane from its start on."""
 
     def __init__(
-        self, order: int, vocab_size: int, bos_id: int, tokens: NDArray[np.uint16], layout: Layout
-    ) -> None:
-        self._tokens, self._bos, self._room = tokens, bos_id, TOTAL - vocab_size
+        self, memory: Memory, vocab_size: int, bos_id: int, tokens: NDArray[np.uint16],
+        layout: Layout,
+    ) -> None:  # fmt: skip
+        self._tokens, self._bos, self._vocab_size = tokens, bos_id, vocab_size
         by_place = np.argsort(layout.first, kind="stable")
         self._first = layout.first[by_place]
         self._next, self._begin = self._first.copy(), self._first.copy()
-        self._shares = _start(order, layout.lanes)
+        self._shares = _start(memory, layout)
+        self._cache = _Cache(memory, layout)
 
     def intervals(self, network: Intervals) -> Intervals:
         """The mixture's intervals of the tokens whose intervals under the network these are."""
         symbols = self._tokens[network.positions].astype(np.int64)
-        rest, below, own = self._mixed(network.positions, network.stops - network.starts)
+        masses = network.stops - network.starts
+        rest, below, own = self._mixed(network.positions, masses, network.states)
         starts = symbols + ((network.starts - symbols) * rest >> TOTAL_BITS) + below
         after = symbols + 1
         stops = after + ((network.stops - after) * rest >> TOTAL_BITS) + below + own
         stops[network.stops == TOTAL] = TOTAL
         return network._replace(starts=starts, stops=stops)
 
-    def nats(self, positions: Longs, nats: NDArray[np.float64]) -> NDArray[np.float64]:
+    def nats(
+        self, positions: Longs, nats: NDArray[np.float64], states: States | None
+    ) -> NDArray[np.float64]:
         """The same for charges in floating point."""
         p = np.exp(-nats)
-        rest, _, own = self._mixed(positions, (p * TOTAL).astype(np.int64).clip(1))
-        found: NDArray[np.float64] = -np.log((own + rest * p) / (self._room))
+        rest, _, own = self._mixed(positions, (p * TOTAL).astype(np.int64).clip(1), states)
+        found: NDArray[np.float64] = -np.log((own + rest * p) / (TOTAL - self._vocab_size))
         return found
 
-    def _mixed(self, positions: Longs, masses: Longs) -> tuple[Longs, Longs, Longs]:
-        """Of each position: the network's share, and counts' shares of lower tokens and its own."""
+    def _mixed(
+        self, positions: Longs, masses: Longs, states: States | None
+    ) -> tuple[Longs, Longs, Longs]:
+        """Of each position: the network's share, the memory's of lower tokens and of its own."""
         rest, below, own = np.empty((3, len(positions)), np.int64)
         lanes = np.searchsorted(self._first, positions, "right") - 1
         cuts = np.flatnonzero((np.diff(positions) != 1) | (np.diff(lanes) != 0)) + 1
-        edges = [0, *cuts.tolist(), len(positions)]
+        edges, cache = [0, *cuts.tolist(), len(positions)], self._cache
+        units = cache.units(states, len(positions))
         for a, b in pairwise(edges):
             if a == b:
                 continue
@@ -88,10 +126,10 @@ class Recall:
             start = max(int(self._begin[lane]), first - REACH)
             past = np.ascontiguousarray(self._tokens[start : first + b - a])
             begin = max(int(self._begin[lane]) - start, 0)
-            out = rest[a:b], below[a:b], own[a:b]
             begin = _run(
-                past, begin, first - start, masses[a:b], self._bos, self._room, self._shares[lane],
-                *out,
+                past, begin, first - start, start, masses[a:b], self._bos, self._vocab_size,
+                units[a:b], cache.ring[lane], cache.weights[lane], cache.found[lane],
+                self._shares[lane], rest[a:b], below[a:b], own[a:b],
             )  # fmt: skip
             self._begin[lane], self._next[lane] = start + begin, first + b - a
         return rest, below, own
@@ -101,52 +139,117 @@ class Recalling:
     """A Predictor that mixes another's tables; one token of every lane at a time."""
 
     def __init__(
-        self, inner: Predictor, order: int, vocab_size: int, bos_id: int, layout: Layout
+        self, inner: Stateful, memory: Memory, vocab_size: int, bos_id: int, layout: Layout
     ) -> None:
-        self._inner, self._bos, self._room = inner, bos_id, TOTAL - vocab_size
+        self._inner, self._bos = inner, bos_id
         lanes, stops = layout.lanes, np.cumsum(layout.length)
         self._past = np.zeros(int(stops[-1]), np.uint16)  # of all lanes, one after another
         self._begin, self._end = stops - layout.length, stops - layout.length
-        self._shares = _start(order, lanes)
+        self._shares = _start(memory, layout)
+        self._cache = _Cache(memory, layout)
+        self._units = self._cache.units(None, 0)
         self._table = np.empty((lanes, vocab_size + 1), np.int64)
         self._network = self._table
 
     def step(self, tokens: Longs) -> Longs:
         self._network = self._inner.step(tokens)
         _take(tokens, self._bos, self._past, self._begin, self._end)
-        table = self._table[: len(tokens)]
-        _mix(self._network, self._past, self._begin, self._end, self._shares, self._room, table)
+        cache, table = self._cache, self._table[: len(tokens)]
+        states = self._inner.states[: len(tokens)] if cache.size else None
+        self._units = cache.units(states, len(tokens))
+        _mix(*self._known(), self._shares, table)
         return table
 
     def saw(self, tokens: Longs) -> None:
-        _saw(self._network, tokens, self._past, self._begin, self._end, self._shares)
+        _saw(tokens, *self._known(), self._shares)
         self._inner.saw(tokens)
 
+    def _known(self) -> tuple[NDArray[np.generic], ...]:
+        """What mixing and learning of one step share."""
+        cache = self._cache
+        lanes = self._past, self._begin, self._end
+        return self._network, *lanes, self._units, cache.ring, cache.weights, cache.found
 
-def _start(order: int, lanes: int) -> Longs:
-    """int64[L, K + 1, 8]; row 0 is the network's and not used."""
-    rows = [(0,) * len(_START[0]), *_START[:order]]
-    shares = np.array(rows, np.int64) * (1 << _BITS) // 1000
-    return np.repeat(shares[None], lanes, 0)
+
+class _Cache:
+    """The last states of every lane, and what the last comparison with them found."""
+
+    def __init__(self, memory: Memory, layout: Layout) -> None:
+        self.size = min(memory.cache, layout.steps)
+        lanes = layout.lanes
+        self.ring = np.zeros(
+            (lanes, 0, 0), np.int16
+        )  # [L, size, d], position p of a text at p mod size
+        self.weights = np.zeros((lanes, self.size), np.int32)
+        self.found = np.zeros((lanes, 2), np.int64)  # the sum of the weights; the bucket of λ
+
+    def units(self, states: States | None, rows: int) -> NDArray[np.int16]:
+        """States float32[n, d] at the length _UNIT, rounded: int16[n, d]; without any, [rows, 0].
+
+        Sums of squares of an exact network's states, which are integers, are exact in float64.
+        """
+        if states is None or not self.size:
+            return np.zeros((rows, 0), np.int16)
+        if not self.ring.size:
+            lanes = len(self.ring)
+            self.ring = np.zeros((lanes, self.size, states.shape[1]), np.int16)
+        wide = states.astype(np.float64)
+        length = np.sqrt((wide * wide).sum(-1, keepdims=True))
+        return np.rint(wide * _UNIT / np.where(length > 0, length, 1)).astype(np.int16)
+
+
+def _start(memory: Memory, layout: Layout) -> Longs:
+    """int64[L, K + 1, _BUCKETS]."""
+    shares = np.array(_START[: memory.recall + 1], np.int64) * (1 << _BITS) // 1000
+    return np.repeat(shares[None], layout.lanes, 0)
 
 
 @njit(cache=True, nogil=True)
-def _run(past, begin, first, masses, bos, room, shares, rest, below, own):  # type: ignore[no-untyped-def]
-    """Mix and learn past[first:], known tokens of one lane; where their last document begins."""
-    scratch = _scratch(shares)
+def _run(  # type: ignore[no-untyped-def]
+    past,
+    begin,
+    first,
+    offset,
+    masses,
+    bos,
+    V,
+    units,
+    ring,
+    weights,
+    found,
+    shares,
+    rest,
+    below,
+    own,
+):
+    """Mix and learn past[first:], known tokens of one lane; where their last document begins.
+
+    offset: past[0]'s position in the text.
+    """
+    scratch = _scratch(shares, V)
+    after, lengths, parts = scratch[0], scratch[1], scratch[-1]
     for i in range(len(masses)):
         at = first + i
         token = past[at]
-        found = _matches(past[max(begin, at - REACH) : at], shares, scratch)
-        rest[i] = _divide(found, shares, room, scratch)
+        near = _compare(begin, at, offset, units[i], ring, weights, found)
+        matches = _matches(past, max(begin, at - REACH), at, scratch)
+        rest[i] = _divide(near, weights, found, shares, TOTAL - V, scratch)
         below[i] = own[i] = 0
-        after, lengths, _, units, _ = scratch
-        for m in range(found):
-            if after[m] < token:
-                below[i] += units[lengths[m]]
-            elif after[m] == token:
-                own[i] += units[lengths[m]]
-        _learn(found, token, masses[i], shares, scratch)
+        for m in range(matches):
+            if after[m] <= token:
+                if after[m] < token:
+                    below[i] += parts[lengths[m]]
+                else:
+                    own[i] += parts[lengths[m]]
+        for m in range(near):
+            before = past[at - near + m]
+            if before <= token:
+                if before < token:
+                    below[i] += weights[m] * parts[0] >> 16
+                else:
+                    own[i] += weights[m] * parts[0] >> 16
+        _learn(past, at, near, matches, token, masses[i], weights, found, shares, scratch)
+        _hold(offset + at, units[i], ring)
         if token == bos:
             begin = at + 1
     return begin
@@ -163,113 +266,163 @@ def _take(tokens, bos, past, begin, end):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _mix(network, past, begin, end, shares, room, table):  # type: ignore[no-untyped-def]
+def _mix(  # type: ignore[no-untyped-def]
+    network, past, begin, end, units, ring, weights, found, shares, table
+):
     """The mixture's tables [n, V + 1] of the network's."""
-    scratch = _scratch(shares[0])
     V = table.shape[1] - 1
+    scratch = _scratch(shares[0], V)
+    after, lengths, parts = scratch[0], scratch[1], scratch[-1]
     counted = np.zeros(V, np.int64)
     for lane in range(len(table)):
-        start = max(begin[lane], end[lane] - REACH)
-        found = _matches(past[start : end[lane]], shares[lane], scratch)
-        rest = _divide(found, shares[lane], room, scratch)
-        after, lengths, _, units, _ = scratch
-        for m in range(found):
-            counted[after[m]] += units[lengths[m]]
+        at, heavy = end[lane], weights[lane]
+        near = _compare(begin[lane], at, 0, units[lane], ring[lane], heavy, found[lane])
+        matches = _matches(past, max(begin[lane], at - REACH), at, scratch)
+        rest = _divide(near, heavy, found[lane], shares[lane], TOTAL - V, scratch)
+        for m in range(matches):
+            counted[after[m]] += parts[lengths[m]]
+        for m in range(near):
+            counted[past[at - near + m]] += heavy[m] * parts[0] >> 16
         row, out, below = network[lane], table[lane], np.int64(0)
         for s in range(V):
             out[s] = s + ((row[s] - s) * rest >> TOTAL_BITS) + below
             below += counted[s]
         out[V] = TOTAL
-        for m in range(found):
+        for m in range(matches):
             counted[after[m]] = 0
+        for m in range(near):
+            counted[past[at - near + m]] = 0
 
 
 @njit(cache=True, nogil=True)
-def _saw(network, tokens, past, begin, end, shares):  # type: ignore[no-untyped-def]
-    scratch = _scratch(shares[0])
+def _saw(  # type: ignore[no-untyped-def]
+    tokens, network, past, begin, end, units, ring, weights, found, shares
+):
+    scratch = _scratch(shares[0], network.shape[1] - 1)
     for lane in range(len(tokens)):
-        start, token = max(begin[lane], end[lane] - REACH), tokens[lane]
-        found = _matches(past[start : end[lane]], shares[lane], scratch)
-        _count(found, scratch)
+        at, token = end[lane], tokens[lane]
+        near = min(at - begin[lane], ring.shape[1])
+        matches = _matches(past, max(begin[lane], at - REACH), at, scratch)
         mass = network[lane, token + 1] - network[lane, token]
-        _learn(found, token, mass, shares[lane], scratch)
+        _learn(
+            past, at, near, matches, token, mass, weights[lane], found[lane], shares[lane], scratch
+        )
+        _hold(at, units[lane], ring[lane])
 
 
 @njit(cache=True, nogil=True)
-def _scratch(shares):  # type: ignore[no-untyped-def]
-    """After and length of every match; of every length: how many, unit, hits."""
+def _scratch(shares, V):  # type: ignore[no-untyped-def]
+    """After and length of every match; the longest of every token, 0 between calls; of every
+    length (0: the cache): how many, how many different, λ's bucket, hits, parts."""
     K = len(shares) - 1
     return (
-        np.empty(REACH, np.int64), np.empty(REACH, np.int64),
+        np.empty(REACH, np.int64), np.empty(REACH, np.int64), np.zeros(V, np.int64),
         np.zeros(K + 2, np.int64), np.zeros(K + 2, np.int64), np.zeros(K + 2, np.int64),
+        np.zeros(K + 2, np.int64), np.zeros(K + 2, np.int64),
     )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
-def _matches(past, shares, scratch):  # type: ignore[no-untyped-def]
-    """Where the last tokens of `past` stood before: what came next, and how many were the same."""
-    after, lengths, _, _, _ = scratch
-    K, n, found = len(shares) - 1, len(past), 0
-    for j in range(n - 1):
-        if past[j] == past[n - 1]:
+def _hold(position, unit, ring):  # type: ignore[no-untyped-def]
+    if len(ring):
+        ring[position % len(ring)] = unit
+
+
+@njit(cache=True, nogil=True)
+def _compare(begin, at, offset, unit, ring, weights, found):  # type: ignore[no-untyped-def]
+    """How much the last states weigh beside the one that is most like `unit`; how many they are."""
+    C = len(ring)
+    near = min(at - begin, C)
+    if not near:
+        return 0
+    for m in range(near):
+        state, dot = ring[(offset + at - near + m) % C], np.int32(0)
+        for i in range(len(unit)):
+            dot += np.int32(unit[i]) * np.int32(state[i])
+        weights[m] = dot
+    best, total = weights[:near].max(), np.int64(0)
+    for m in range(near):
+        step = best - weights[m] >> 9
+        weights[m] = _WEIGHTS[step] if step < len(_WEIGHTS) else 0
+        total += weights[m]
+    found[0] = total
+    found[1] = 3 * min(max((best >> 16) - 8, 0), 7) + min(total >> 17, 2)
+    return near
+
+
+@njit(cache=True, nogil=True)
+def _matches(past, begin, at, scratch):  # type: ignore[no-untyped-def]
+    """Where the last tokens before `at` stood: what came next, and how many were the same."""
+    after, lengths, longest, counts, kinds, buckets, _, _ = scratch
+    K, found = len(counts) - 2, 0
+    counts[:] = 0
+    kinds[:] = 0
+    for j in range(begin, at - 1):
+        if past[j] == past[at - 1]:
             same = 1
-            while same < K and same <= j and past[j - same] == past[n - 1 - same]:
+            while same < K and same <= j - begin and past[j - same] == past[at - 1 - same]:
                 same += 1
-            after[found], lengths[found] = past[j + 1], same
+            token = past[j + 1]
+            after[found], lengths[found] = token, same
+            counts[same] += 1
+            longest[token] = max(longest[token], same)
             found += 1
+    for m in range(found):
+        kinds[longest[after[m]]] += longest[after[m]] > 0
+        longest[after[m]] = 0
+    for k in range(K, 0, -1):
+        counts[k] += counts[k + 1]
+        kinds[k] += kinds[k + 1]
+        buckets[k] = 3 * min(counts[k], 8) + min(kinds[k], 3) - 4
     return found
 
 
 @njit(cache=True, nogil=True)
-def _count(found, scratch):  # type: ignore[no-untyped-def]
-    """n_k of every length."""
-    _, lengths, counts, _, _ = scratch
-    counts[:] = 0
-    for m in range(found):
-        counts[lengths[m]] += 1
-    for k in range(len(counts) - 2, 0, -1):
-        counts[k] += counts[k + 1]
-
-
-@njit(cache=True, nogil=True)
-def _divide(found, shares, room, scratch):  # type: ignore[no-untyped-def]
-    """The unit of a match of every length; returns what is left of `room` for the network."""
-    _count(found, scratch)
-    _, _, counts, units, _ = scratch
+def _divide(near, weights, found, shares, room, scratch):  # type: ignore[no-untyped-def]
+    """What a match of every length gets, and a state's weight of 2^16; returns what is left."""
+    _, _, _, counts, _, buckets, _, parts = scratch
     rest = room
     for k in range(len(shares) - 1, 0, -1):
-        units[k] = 0
+        parts[k] = 0
         if counts[k]:
-            units[k] = (rest * shares[k, min(counts[k], 8) - 1] >> _BITS) // counts[k]
-            rest -= units[k] * counts[k]
+            parts[k] = (rest * shares[k, buckets[k]] >> _BITS) // counts[k]
+            rest -= parts[k] * counts[k]
     for k in range(2, len(shares)):
-        units[k] += units[k - 1]
+        parts[k] += parts[k - 1]
+    parts[0] = 0
+    if near:
+        parts[0] = ((rest * shares[0, found[1]] >> _BITS) << 16) // found[0]
+        for m in range(near):
+            rest -= weights[m] * parts[0] >> 16
     return rest
 
 
 @njit(cache=True, nogil=True)
-def _learn(found, token, mass, shares, scratch):  # type: ignore[no-untyped-def]
-    """λ_k moves to how likely q_k's token came from the counts, as far as q_k was asked at all."""
-    if not found:
-        return
-    after, lengths, counts, _, hits = scratch
-    hits[:] = 0
-    for m in range(found):
-        hits[lengths[m]] += after[m] == token
+def _learn(  # type: ignore[no-untyped-def]
+    past, at, near, matches, token, mass, weights, found, shares, scratch
+):
+    """λ_k moves to how likely q_k's token came from its memory, as far as q_k was asked at all."""
+    after, lengths, _, counts, _, buckets, hits, _ = scratch
     K, one = len(shares) - 1, np.int64(1 << _BITS)
+    hits[:] = 0
+    for m in range(matches):
+        hits[lengths[m]] += after[m] == token
     for k in range(K, 0, -1):
         hits[k] += hits[k + 1]
-    for k in range(1, K + 1):  # from here on `hits` is how likely it was the counts
+    for m in range(near):
+        if past[at - near + m] == token:
+            hits[0] += weights[m]
+    counts[0], buckets[0] = (found[0], found[1]) if near else (0, 0)
+    for k in range(K + 1):  # from here on `hits` is how likely it was the memory
         if counts[k]:
-            share = shares[k, min(counts[k], 8) - 1]
-            counted = share * (TOTAL * hits[k] // counts[k]) >> _BITS
-            mass = max(counted + (mass * (one - share) >> _BITS), 1)
-            hits[k] = (counted << _BITS) // mass
+            share = shares[k, buckets[k]]
+            recalled = share * (TOTAL * hits[k] // counts[k]) >> _BITS
+            mass = max(recalled + (mass * (one - share) >> _BITS), 1)
+            hits[k] = (recalled << _BITS) // mass
     asked = one
-    for k in range(K, 0, -1):
+    for k in range(K, -1, -1):
         if counts[k]:
-            bucket = min(counts[k], 8) - 1
-            share = shares[k, bucket]
+            share = shares[k, buckets[k]]
             share += asked * (hits[k] - share) >> _BITS + _RATE
-            shares[k, bucket] = min(max(share, _LEAST), _MOST)
+            shares[k, buckets[k]] = min(max(share, _LEAST), _MOST)
             asked = asked * (one - hits[k]) >> _BITS

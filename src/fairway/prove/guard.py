@@ -110,12 +110,12 @@ def computing(
         cuda, logits = here.device.type == "cuda", _probe(model)
         if how.method == "none":
             guard = Guard(cuda, 1 if cuda else threads, environment, logits.digest())
-            yield FloatEngine(model, artifact.recall), guard
+            yield FloatEngine(model, artifact.memory), guard
             return
         logits.update(_probe_learning(Learner(build(), how, tokens)))
         learner = Learner(model, how, tokens)
         guard = Guard(cuda, 1, environment, logits.digest())
-        yield AdaptiveEngine(learner, artifact.recall), guard
+        yield AdaptiveEngine(learner, artifact.memory), guard
     finally:
         torch.set_num_threads(threads)
 

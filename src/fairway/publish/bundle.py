@@ -112,7 +112,7 @@ def _unused(recipe: Recipe) -> Iterator[str]:
         yield "fairway.text.case"
     if recipe.adapt.method == "none":
         yield from ("fairway.predict.adapt", "fairway.predict.rules")
-    if not recipe.pack.recall:
+    if not any(recipe.pack.memory):
         yield "fairway.predict.recall"
     if recipe.pack.quantizer != "gptq":
         yield "fairway.pack.gptq"

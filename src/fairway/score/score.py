@@ -30,7 +30,7 @@ from fairway.predict.exact import ExactEngine
 from fairway.predict.lanes import Division, Part, ids_at, parts
 from fairway.predict.recall import Recall
 from fairway.predict.windows import Window
-from fairway.recipe import Recipe, Score
+from fairway.recipe import FORGETS, Memory, Recipe, Score
 from fairway.results import ScoreResult
 from fairway.score import texts
 from fairway.score.bits import bits_per_byte
@@ -72,14 +72,14 @@ def score(recipe: Recipe, run: Run, text: Path | None = None) -> ScoreResult:
         model = opened.build_model(here.device)
         model.dtype = here.dtype
         if how.method == "none":
-            charged = charges(model, subject.tokens, recipe.score, opened.recall, division)
+            charged = charges(model, subject.tokens, recipe.score, opened.memory, division)
         else:
             place.path.mkdir(parents=True, exist_ok=True)
             shared = here if recipe.score.protocol == "rolling" else world.ALONE
             learner = adapt.Learner(model, how, len(subject.tokens), shared)
             about = " ".join((stamp, subject.text_sha256, opened.sha256))
             kept = _Kept(place.score_learned, about, learner, documents, here.is_main)
-            charged = kept.charges(subject.tokens, recipe.score, opened.recall)
+            charged = kept.charges(subject.tokens, recipe.score, opened.memory)
     nats = _total(charged, subject, documents, recipe.score.limit_s, kept)
     count = len(subject.tokens) - 1
     result = ScoreResult(
@@ -187,10 +187,10 @@ class _Kept:
                     self.nats, self.done = note["nats"], note["done"]
         self._began = self._saved = time.perf_counter()
 
-    def charges(self, tokens: NDArray[np.uint16], how: Score, recall: int) -> Charges:
+    def charges(self, tokens: NDArray[np.uint16], how: Score, memory: Memory) -> Charges:
         """All that is still to be charged."""
         nats, done = self.nats, self.done
-        for part in adapt.charges(self._learner, tokens, how, self._skip, recall):
+        for part in adapt.charges(self._learner, tokens, how, self._skip, memory):
             nats, done = nats + float(part.nats.sum()), done + len(part.positions)
             yield part.positions, part.nats
             due = how.protocol == "rolling" or time.perf_counter() - self._saved > _KEEP_EVERY_S
@@ -221,16 +221,16 @@ def charges(
     model: GPT,
     tokens: NDArray[np.uint16],
     how: Score,
-    recall: int = 0,
+    memory: Memory = FORGETS,
     division: Division = methods.USUAL,
 ) -> Charges:
     """What each of tokens uint16[N] costs in floating point, in batches and in any order.
 
-    Token p is charged given earlier tokens only; token 0, the first BOS, is free. recall: of the
+    Token p is charged given earlier tokens only; token 0, the first BOS, is free. memory: of the
     artifact, and division: of a proof, both for rolling alone. Raises BadInput.
     """
     if how.protocol == "rolling":
-        return _rolling(model, tokens, recall, division)
+        return _rolling(model, tokens, memory, division)
     return _windowed(model, tokens, windows.planned(len(tokens), model.shape.window, how))
 
 
@@ -263,22 +263,28 @@ def _windowed(model: GPT, tokens: NDArray[np.uint16], planned: Iterator[Window])
             yield _charge(model, hidden, where[:, length - scored :] + 1, tokens)
 
 
-def _rolling(model: GPT, tokens: NDArray[np.uint16], recall: int, division: Division) -> Charges:
-    """Chunk after chunk, some lanes at a time, mixed with what was before where `recall` is."""
-    lanes = _ROLLING_TOKENS[model.embed.tokens.device.type] // _BLOCK
+def _rolling(model: GPT, tokens: NDArray[np.uint16], memory: Memory, division: Division) -> Charges:
+    """Chunk after chunk, some lanes at a time, mixed with what was before if there is `memory`."""
+    lanes, size = _ROLLING_TOKENS[model.embed.tokens.device.type] // _BLOCK, model.vocab_size
     for part in parts(tokens, model.bos_id, division):
-        mixture = recall and Recall(
-            recall, model.vocab_size, model.bos_id, part.tokens, part.layout
+        mixture = (
+            Recall(memory, size, model.bos_id, part.tokens, part.layout) if any(memory) else None
         )
         for first in range(0, part.layout.lanes, lanes):
-            for where, nats in _roll(model, part, slice(first, first + lanes)):
-                mixed = mixture.nats(where, nats) if mixture else nats
-                yield where + part.start, mixed
+            for where, nats, states in _roll(model, part, slice(first, first + lanes)):
+                if mixture:
+                    nats = mixture.nats(where, nats, states.float().cpu().numpy())
+                yield where + part.start, nats
 
 
 @torch.inference_mode()
-def _roll(model: GPT, part: Part, lanes: slice) -> Charges:
-    """Lanes advance by a block per forward pass; the cache carries a window of context."""
+def _roll(
+    model: GPT, part: Part, lanes: slice
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64], Tensor]]:
+    """Lanes advance by a block per forward pass; the cache carries a window of context.
+
+    With the states [k, d] that led to the predictions.
+    """
     device, lengths = model.embed.tokens.device, part.layout.length[lanes]
     cache = Cache(model.shape, len(lengths), model.dtype, device)
     block = min(_BLOCK, model.shape.window)
@@ -286,8 +292,8 @@ def _roll(model: GPT, part: Part, lanes: slice) -> Charges:
         found = part.layout.block(part.tokens, model.bos_id, done, done + block, lanes)
         cache.keep(len(found.fed))
         hidden = model.hidden(torch.from_numpy(found.fed).to(device), cache)
-        within = torch.from_numpy(found.within).to(device)
-        yield _charge(model, hidden[within], found.where[found.within], part.tokens)
+        states = hidden[torch.from_numpy(found.within).to(device)]
+        yield *_charge(model, states, found.where[found.within], part.tokens), states
 
 
 def _charge(
