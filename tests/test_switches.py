@@ -38,7 +38,6 @@ MODEL = {
     "exclusive": ["model.exclusive_layers=2"],
     "gates": ["model.gate_channels=12"],
     "smear v2": ["model.smear_channels=12"],
-    "value embeddings": ["model.value_dim=8"],
     "parallel": ["model.parallel_layers=2"],
     "repeated": [f"model.repeat_{k}" for k in ("first=1", "last=2", "times=1")],
 }
@@ -46,11 +45,8 @@ TRAINING = {
     "repeated later": [*MODEL["repeated"], "train.repeat_from=0.5"],
     "equal rows": ["optim.equal_rows=true"],
     "polar": ["optim.polynomials=polar"],
-    "cooldown": ["optim.momentum_warmup=0", "optim.momentum_cooldown=0.9"],
-    "taper": ["optim.decay_end=0", "optim.decay_taper=0.9", "optim.weight_decay=1"],
     "floor": ["optim.lr_floor=0.5"],
     "windows": ["train.windows=[[0.5, 8], [0.7, 16]]"],
-    "batches": ["train.batches=[[0.5, 64]]"],
     "sequential": ["train.order=sequential"],
     "none": [],
 }
@@ -204,7 +200,6 @@ def test_what_contradicts_itself_is_refused() -> None:
         ("model.repeat_times=1", "model.repeat_last=9"): "no range of layers",
         ("train.windows=[[0.5, 12]]",): "do not divide",
         ("train.windows=[[0.5, 16], [0.2, 8]]",): "rising",
-        ("train.batches=[[0.5, 100]]",): "no whole windows",
     }.items():
         with pytest.raises(BadInput, match=problem):
             load("tiny", sets)

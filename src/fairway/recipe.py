@@ -83,8 +83,6 @@ class Model(Section):
     exclusive_layers: int = Field(0, ge=0)  # last layers without the share of a token's own value
     gate_channels: int = Field(0, ge=0)  # of the input, that gate each head's output; 0: no gate
     smear_channels: int = Field(0, ge=0)  # of the embedding, that decide how much is smeared
-    value_dim: int = Field(0, ge=0, le=8192)  # of embeddings added to values; 0: none
-    value_layers: int = Field(2, ge=1)  # last layers that add them
     parallel_layers: int = Field(0, ge=0)  # last layers whose MLP does not wait for attention
     repeat_first: int = Field(0, ge=0)  # these layers, first to last,
     repeat_last: int = Field(0, ge=0)
@@ -145,13 +143,10 @@ class Optim(Section):
     embed_lr: float = Field(0.03, gt=0)
     scalar_lr: float = Field(0.02, gt=0)
     weight_decay: float = Field(0.04, ge=0)
-    decay_end: float = Field(1.0, ge=0, le=1)  # share of the weight decay that is left at the end
-    decay_taper: float = Field(0.3, gt=0, le=1)  # last share of progress, over which it falls
     decay_gains: bool = False  # true: vectors and scalars decay too, as in the original
     momentum: float = Field(0.99, ge=0, lt=1)
     momentum_start: float = Field(0.92, ge=0, lt=1)
     momentum_warmup: float = Field(0.29, ge=0, le=1)  # progress at which momentum is reached
-    momentum_cooldown: float = Field(0.0, ge=0, le=1)  # last share, back to momentum_start
     newton_schulz_steps: int = Field(5, ge=1, le=20)
     polynomials: Literal["muon", "polar"] = "muon"  # of the iteration; polar: Polar Express
     equal_rows: bool = False  # each row of the update has length 1 before the iteration: MuonEq-R
@@ -169,7 +164,6 @@ class Train(Section):
 
     batch_tokens: int = Field(4096, ge=8)
     windows: tuple[Stage, ...] = ()  # rows of fewer tokens at first: [[until, tokens], ...]
-    batches: tuple[Stage, ...] = ()  # smaller batches at first: [[until, tokens], ...]
     repeat_from: float = Field(0.0, ge=0, lt=1)  # progress at which layers begin to be repeated
     steps: int = Field(0, ge=0)
     tokens: int = Field(0, ge=0)
@@ -196,10 +190,9 @@ class Train(Section):
                 "set exactly one of train.steps, train.tokens, train.seconds "
                 f"(set: {', '.join(given) or 'none'})"
             )
-        for name in ("windows", "batches"):
-            ends = [end for end, _ in getattr(self, name)]
-            if ends != sorted(ends) or not all(0 < end <= 1 for end in ends):
-                raise ValueError(f"train.{name} must end at rising shares of progress in (0, 1]")
+        ends = [end for end, _ in self.windows]
+        if ends != sorted(ends) or not all(0 < end <= 1 for end in ends):
+            raise ValueError("train.windows must end at rising shares of progress in (0, 1]")
         return self
 
     @property
@@ -336,12 +329,6 @@ class Recipe(Section):
             if tokens < 8 or self.model.window % tokens:
                 raise ValueError(
                     f"train.windows: {tokens} tokens do not divide model.window {self.model.window}"
-                )
-        for _, tokens in self.train.batches:
-            if not 0 < tokens <= self.train.batch_tokens or tokens % self.model.window:
-                raise ValueError(
-                    f"train.batches: {tokens} tokens are no whole windows of at most "
-                    f"train.batch_tokens {self.train.batch_tokens}"
                 )
         if self.score.stride > self.model.window:
             raise ValueError("score.stride is larger than model.window")

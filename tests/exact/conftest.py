@@ -24,7 +24,6 @@ SHAPES = {
         "exclusive_layers": 1,
         "gate_channels": 6,
         "smear_channels": 5,
-        "value_dim": 8,
         "parallel_layers": 1,
         "num_layers": 3,
         "repeat_first": 0,

@@ -198,8 +198,8 @@ def test_rows_that_do_not_fit_memory_are_taken_fewer_at_once(
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler
 def test_all_that_steps_need_is_compiled_before_the_clock_starts(tiny) -> None:
-    stages = ["train.windows=[[0.5, 16]]", "train.batches=[[0.25, 32]]"]
-    recipe = load("tiny", ["train.steps=8", "train.compile=true", *stages])
+    stages = "train.windows=[[0.5, 16]]"
+    recipe = load("tiny", ["train.steps=8", "train.compile=true", stages])
     with torch._dynamo.config.patch(error_on_recompile=True):
         torch.compiler.reset()
         trained = train(recipe, again(tiny, "compiled"))

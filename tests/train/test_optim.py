@@ -97,21 +97,6 @@ def test_gains_are_not_decayed_unless_asked() -> None:
         assert (model.blocks[0].attn.q.detach().norm() < 4).item()  # sqrt(16) at the start
 
 
-def test_weight_decay_tapers_off_for_all_that_decays() -> None:
-    model = build(SMALL, 40, 0, seed=0)
-    optimizer = Optimizer(model, Optim(weight_decay=0.5), torch.float32)
-    start = {n: p.detach().clone() for n, p in model.named_parameters()}
-    for decay in (1.0, 0.5):
-        for p in model.parameters():
-            p.grad = torch.zeros_like(p)
-        optimizer.step(1.0, 0.9, decay)
-    left = (1 - 0.02 * 0.5) * (1 - 0.02 * 0.25)
-    torch.testing.assert_close(model.blocks[0].attn.q.detach(), start["blocks.0.attn.q"] * left)
-    left = (1 - 0.03 * 0.5) * (1 - 0.03 * 0.25)
-    torch.testing.assert_close(model.embed.tokens.detach(), start["embed.tokens"] * left)
-    assert torch.equal(model.blocks[0].mix.detach(), start["blocks.0.mix"])
-
-
 def test_clipping_bounds_the_gradient() -> None:
     model = build(SMALL, 40, 0, seed=0)
     optimizer = Optimizer(model, Optim(grad_clip=0.3), torch.float32)

@@ -5,7 +5,7 @@ import torch
 
 from fairway.recipe import Optim, Train
 from fairway.train.average import Average
-from fairway.train.schedule import learning_rate, momentum, staged, weight_decay
+from fairway.train.schedule import learning_rate, momentum, staged
 
 
 def test_learning_rate_rises_stays_and_falls() -> None:
@@ -27,18 +27,6 @@ def test_momentum_warms_up() -> None:
     assert [momentum(p, recipe) for p in (0, 0.25, 0.5, 1)] == pytest.approx(
         [0.92, 0.955, 0.99, 0.99]
     )
-
-
-def test_momentum_cools_down() -> None:
-    recipe = Optim(momentum=0.95, momentum_start=0.85, momentum_warmup=0.2, momentum_cooldown=0.2)
-    at = [momentum(p, recipe) for p in (0, 0.1, 0.2, 0.8, 0.9, 1, 1.01)]
-    assert at == pytest.approx([0.85, 0.9, 0.95, 0.95, 0.9, 0.85, 0.85])
-
-
-def test_weight_decay_tapers_off() -> None:
-    recipe = Optim(decay_end=0.5, decay_taper=0.4)
-    assert [weight_decay(p, recipe) for p in (0, 0.6, 0.8, 1)] == pytest.approx([1, 1, 0.75, 0.5])
-    assert weight_decay(0.99, Optim()) == 1
 
 
 def test_a_stage_lasts_until_its_end() -> None:

@@ -93,10 +93,9 @@ class Uploaded:
             tuple(upload(p) for p in (layer.qkv, layer.o, layer.up, layer.down))
             for layer in operands.layers
         ]
-        self.gates, self.smear, self.values = (
+        self.gates, self.smear = (
             [None if layer.gate is None else upload(layer.gate) for layer in operands.layers],
             None if operands.smear is None else upload(operands.smear),
-            None if operands.value is None else upload(operands.value),
         )
         self.head = _Product(operands.head, device)
         self.bigram = None if operands.bigram is None else _Product(operands.bigram, device)
@@ -116,7 +115,7 @@ class DeviceNetwork:
         self._operands, self._device, self.lanes = operands, device, lanes
         self._powers, self._layers, self._head = uploaded.powers, uploaded.layers, uploaded.head
         self._bigram, self._embedding = uploaded.bigram, uploaded.embedding
-        self._gates, self._smear, self._value = uploaded.gates, uploaded.smear, uploaded.values
+        self._gates, self._smear = uploaded.gates, uploaded.smear
         self._gate_table = uploaded.gate
         self._cosines, self._sines = uploaded.cosines, uploaded.sines
         self._softcap, self._head_scales = uploaded.softcap, uploaded.head_scales
@@ -155,7 +154,6 @@ class DeviceNetwork:
         low = np.maximum(starts, positions - shape.window + 1)
         mask = (keys >= low[..., None]) & (keys <= positions[:, None])
         reach = torch.from_numpy(mask).to(self._device)  # [L, S, n]
-        added = self._value_embeddings(tokens)
         stack: list[tuple[Tensor, Tensor]] = []
         for i, layer in enumerate(p.layers):
             qkv, o, up, down = self._layers[i]
@@ -167,7 +165,7 @@ class DeviceNetwork:
             kept = x.float() * m[0] * self._powers[127 + e, None]
             x, e = self._sum(torch.zeros_like(x), none, kept)
             x, e = self._sum(x, e, x0.float() * m[1])
-            y = self._attention(i, layer, qkv, x, lanes, cos, sin, reach, added)
+            y = self._attention(i, layer, qkv, x, lanes, cos, sin, reach)
             mlp_input = self._normed(x, up) if layer.parallel else None
             x, e = self._add(x, e, o, *self._input(y, o))
             codes, unit = mlp_input or self._normed(x, up)
@@ -186,19 +184,6 @@ class DeviceNetwork:
             return z.clamp(0, limit)
         z = z.clamp(-limit, limit)
         return torch.maximum(z, z * 0.5)
-
-    def _value_embeddings(self, tokens: Longs) -> Tensor | None:
-        """float32[N, G, h]."""
-        p = self._operands
-        if self._value is None:
-            return None
-        assert p.value_codes is not None
-        assert p.value_scales is not None
-        rows = tokens.reshape(-1)
-        codes, unit = self._input(self._vector(p.value_codes[rows]), self._value)
-        unit = unit * self._vector(p.value_scales[rows])
-        found = self._value(codes) * self._value.rows * unit[:, None]
-        return found.view(len(rows), p.shape.num_kv_heads, -1)
 
     def _gate(self, product: _Product, codes: Tensor, unit: Tensor) -> Tensor:
         """σ with GATE_BITS, float32[N, m]."""
@@ -261,7 +246,6 @@ class DeviceNetwork:
         cos: Tensor,
         sin: Tensor,
         reach: Tensor,
-        added: Tensor | None,
     ) -> Tensor:
         """float32[N, H·h]."""
         shape = self._operands.shape
@@ -270,8 +254,6 @@ class DeviceNetwork:
         y = (qkv(codes) * qkv.rows).view(len(x), H + 2 * G, h)
         rotated = self._rotated(y[:, : H + G], cos, sin)
         values = y[:, H + G :] * unit[:, None, None]
-        if added is not None and layer.value_scale is not None:
-            values = self._sum_rows(values, added * float(layer.value_scale))
         v, e = self._values(values)
         S = len(x) // lanes
         q = rotated[:, :H].view(lanes, S, G, H // G, h).permute(0, 2, 3, 1, 4)
@@ -326,15 +308,6 @@ class DeviceNetwork:
         e = torch.where(none, -100, e)
         codes = torch.round(v * self._powers[127 - e][..., None])
         return torch.where(none[..., None], 0.0, codes), e
-
-    def _sum_rows(self, t: Tensor, u: Tensor) -> Tensor:
-        """1.8: t + u, rows of float32 [..., h]."""
-        largest = torch.maximum(t.abs().amax(-1), u.abs().amax(-1))
-        e = torch.frexp(largest)[1].long().clamp(min=-100)
-        up = self._powers[127 + ops.SHARED_BITS - e][..., None]
-        total = torch.round(t * up).to(torch.int32) + torch.round(u * up).to(torch.int32)
-        found = total.float() * self._powers[127 + e - ops.SHARED_BITS][..., None]
-        return torch.where((largest < float(ops.SINK))[..., None], t, found)
 
     def _input(self, x: Tensor, product: _Product) -> tuple[Tensor, Tensor]:
         """1.3: codes of x float32[N, n], and what one unit of theirs is worth."""

@@ -24,7 +24,6 @@ from fairway.exact.operands import (
 
 HEAD_ROWS = 32  # whose logits are made at a time: they stay in the cache
 _NO_SKIP: Floats = np.zeros(0, np.float32)
-_NO_VALUES: Floats = np.zeros((0, 0), np.float32)
 
 Longs = NDArray[np.int64]
 
@@ -78,11 +77,11 @@ class Network:
         ops.angles(
             relative, tables.turns, tables.cosines, tables.sines, 64 - TURN_BITS, cos, sin
         )  # fmt: skip
-        values, stack = self._values_of(flat), list[tuple[Ints, Ints]]()
+        stack = list[tuple[Ints, Ints]]()
         for i, layer in enumerate(p.layers):
             skip, skipped = (_NO_SKIP, (x, e)) if layer.skip is None else (layer.skip, stack.pop())
             ops.mix(x, e, x0, layer.mix, skip, *skipped, t, ops.POWERS)
-            y = self._attention(i, x, lanes, starts, cos, sin, values)
+            y = self._attention(i, x, lanes, starts, cos, sin)
             mlp_input = _norm_input(x, layer.up) if layer.parallel else None
             _add(x, e, layer.o, *_input(y, layer.o))
             codes, tok = mlp_input or _norm_input(x, layer.up)
@@ -122,18 +121,6 @@ class Network:
         ops.normalize(x, RESIDUAL_BITS, ops.POWERS)
         return x
 
-    def _values_of(self, tokens: Longs) -> Floats:
-        """Value embeddings, float32[N, G·h]; empty without them."""
-        p = self._operands
-        if p.value is None:
-            return _NO_VALUES
-        assert p.value_codes is not None
-        assert p.value_scales is not None
-        codes, tok = _table_input(tokens, p.value_codes, p.value_scales, p.value)
-        acc = _multiply(p.value, codes)
-        ops.table_values(acc, p.value.rows, tok, acc)
-        return acc
-
     def _smear(self, x: Ints, alone: NDArray[np.bool_], lanes: int, S: int) -> Ints:
         p, gate = self._operands, self._operands.smear_gate
         if gate is None and p.smear is None:
@@ -153,7 +140,7 @@ class Network:
         return out
 
     def _attention(
-        self, i: int, x: Ints, lanes: int, starts: Longs, cos: Ints, sin: Ints, values: Floats
+        self, i: int, x: Ints, lanes: int, starts: Longs, cos: Ints, sin: Ints
     ) -> Floats:
         """What goes into the output projection of pass i, float32[N, d]."""
         p, shape = self._operands, self._operands.shape
@@ -161,12 +148,10 @@ class Network:
         codes, tok = _norm_input(x, layer.qkv)
         acc = _multiply(layer.qkv, codes)
         queries = np.empty((len(x), H, h), np.float32)
-        scale = np.float32(0) if layer.value_scale is None else layer.value_scale
-        added = _NO_VALUES if layer.value_scale is None else values
         rings = self._keys[i], self._values[i], self._units[i]
         ops.heads(
             acc, layer.qkv.rows, tok, H, G, lanes, self._position, cos, sin, p.normed_bits,
-            p.largest_value, added, scale, ops.HEAD_SCALES, ops.POWERS, queries, *rings,
+            p.largest_value, ops.HEAD_SCALES, ops.POWERS, queries, *rings,
         )  # fmt: skip
         y = np.empty((len(x), H * h), np.float32)
         ops.attend(

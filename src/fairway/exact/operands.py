@@ -74,7 +74,6 @@ class Layer:
     score_scales: Floats  # [H]: of q·k, to base-2 logarithms with EXPONENT_BITS
     mix: Floats  # [2, d]
     gate: Product | None  # [H, d], zero beyond its channels; its rows lead to the table of gates
-    value_scale: np.float32 | None  # of the value embeddings, where the layer adds them
     exclusive: bool  # a token's own value is taken out of what it attends to
     parallel: bool  # the MLP reads what attention reads
     skip: Floats | None = None  # [d]: of the encoder's output that this pass adds
@@ -105,9 +104,6 @@ class Operands:
     smear_gate: Floats | None  # [d], σ(γ)
     smear: Product | None  # [1, d], as a layer's gate: what decides instead of σ(γ)
     smear_strength: np.float32  # of it, over 2^GATE_BITS
-    value_codes: Floats | None  # [V, value_dim], as integers
-    value_scales: Floats | None  # [V]
-    value: Product | None  # [G·h, value_dim]
     layers: tuple[Layer, ...]  # one for each pass
     head: Product  # its rows lead to logits / softcap, CAP_BITS
     tables: Tables
@@ -143,9 +139,6 @@ def prepare(artifact: Artifact) -> Operands:
     elif shape.smear:
         gates = small["embed.smear_gate"].tolist()
         gate = np.array([sigmoid(g) for g in gates], np.float32)
-    value_codes = value_scales = value = None
-    if shape.value_dim:
-        value_codes, value_scales, value = _table(matrices, "embed.value")
     embedding = state["embed.tokens"].numpy() * np.float32(1 << EMBEDDING_BITS)
     if np.abs(embedding).max(initial=0) > 1 << 28:
         raise _unsafe("embed.tokens is too large")
@@ -161,9 +154,6 @@ def prepare(artifact: Artifact) -> Operands:
         smear_gate=gate,
         smear=smear,
         smear_strength=strength,
-        value_codes=value_codes,
-        value_scales=value_scales,
-        value=value,
         layers=tuple(_passes(shape, layers, small["skips"])),
         head=_product(matrices, ["embed.tokens"], cap),
         tables=Tables(*_circle(), _turns(shape), softcap_table(shape.softcap), gate_table()),
@@ -176,12 +166,10 @@ def _layer(
     """A layer's operands. What the inputs are divided by is in the rows of their products."""
     at, residual = f"blocks.{layer}.", np.float32(1 << RESIDUAL_BITS)
     divided = np.float32(1 / math.sqrt(layer + 1)) if shape.layer_scale else None
-    gate = value_scale = None
+    gate = None
     if shape.gate_channels:  # σ(z/2) = 1/2 + tanh(z/4)/2
         quarter = 0.25 * 2.0**CAP_BITS * float(1 if divided is None else divided)
         gate = _gate(matrices, at + "attn.gate", shape.dim, quarter)
-    if shape.value_dim and shape.is_among_last(layer, shape.value_layers):
-        value_scale = np.float32(small[at + "attn.value_scale"])
     return Layer(
         qkv=_product(matrices, [at + "attn.q", at + "attn.k", at + "attn.v"], divided),
         o=_product(matrices, [at + "attn.o"], small[at + "attn_scale"] * residual),
@@ -190,7 +178,6 @@ def _layer(
         score_scales=_score_scales(small[at + "attn.q_gain"], shape.head_dim),
         mix=small[at + "mix"],
         gate=gate,
-        value_scale=value_scale,
         exclusive=shape.is_among_last(layer, shape.exclusive_layers),
         parallel=shape.is_among_last(layer, shape.parallel_layers),
     )

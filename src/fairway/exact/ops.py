@@ -37,7 +37,6 @@ HEAD_INPUT = (1 << HEAD_INPUT_BITS) - 1
 POWERS = np.ldexp(np.float32(1), np.arange(-127, 128)).astype(np.float32)  # [e + 127] = 2^e
 HEAD_SCALES = (HEAD_INPUT * 8 / np.arange(9, 17)).astype(np.float32)
 SINK = np.float32(2.0**-100)  # what is smaller counts as zero
-SHARED_BITS = 22  # that a sum of two rows keeps of the larger one
 SHARE_BITS = 16  # fraction bits of how much of a value is in what attention found
 LOG2 = (45313, 15110, 2565)  # 2^-x = 1 - x·(a - x·(b - x·c)), 16 bits, within 1.6e-4
 _A, _B, _C = (np.int32(c) for c in LOG2)
@@ -226,30 +225,6 @@ def gate_heads(acc, rows, tok, table, powers, y):  # type: ignore[no-untyped-def
 
 
 @njit(cache=True, nogil=True)
-def table_values(acc, rows, tok, out):  # type: ignore[no-untyped-def]
-    """out = acc · rows · tok: a product's result in float32."""
-    for r in range(acc.shape[0]):
-        for i in range(acc.shape[1]):
-            out[r, i] = acc[r, i] * rows[i] * tok[r]
-
-
-@njit(cache=True, nogil=True)
-def _sum_rows(row, other, scale, powers):  # type: ignore[no-untyped-def]
-    """row ← row + other · scale, both first rounded to a 2^-SHARED_BITS of the larger's octave."""
-    largest = np.float32(0)
-    for i in range(row.shape[0]):
-        largest = max(largest, max(abs(row[i]), abs(other[i] * scale)))
-    if largest < SINK:
-        return
-    _, e = math.frexp(largest)
-    up, down = powers[127 + SHARED_BITS - e], powers[127 + e - SHARED_BITS]
-    for i in range(row.shape[0]):
-        term = other[i] * scale
-        total = np.int32(np.rint(row[i] * up)) + np.int32(np.rint(term * up))
-        row[i] = np.float32(total) * down
-
-
-@njit(cache=True, nogil=True)
 def _exclude(total, value, slot):  # type: ignore[no-untyped-def]
     """total ← total - (total · v / v · v) v, v the value in a slot: integers in float32."""
     h = total.shape[0]
@@ -365,13 +340,12 @@ def _rotated_head(acc, rows, u, cos, sin, bits, head_scales, powers, out):  # ty
 
 @njit(cache=True, nogil=True)
 def heads(  # type: ignore[no-untyped-def]
-    acc, rows, tok, H, G, lanes, first, cos, sin, bits, largest_value, added, added_scale,
+    acc, rows, tok, H, G, lanes, first, cos, sin, bits, largest_value,
     head_scales, powers, queries, keys, values, units,
 ):  # fmt: skip
     """Split acc [N, (H+2G)·h] into queries [N, H, h] and the rings' new keys and values.
 
     Row r belongs to lane r // S at the position first + r % S, in the slot of that modulo C.
-    Values get `added` [N, G·h] times its scale, where it is not empty.
     """
     N, h, C = acc.shape[0], queries.shape[2], keys.shape[3]
     S = N // lanes
@@ -392,8 +366,6 @@ def heads(  # type: ignore[no-untyped-def]
             at = (H + G + k) * h
             for i in range(h):
                 key[i] = acc[r, at + i] * rows[at + i] * tok[r]
-            if added.shape[0] > 0:
-                _sum_rows(key, added[r, k * h : k * h + h], added_scale, powers)
             largest = np.float32(0)
             for i in range(h):
                 largest = max(largest, abs(key[i]))

@@ -63,7 +63,6 @@ class Reference:
         before = self.tokens[:, -2] if position else np.zeros(n, np.int64)
         x = x0 = self._smear(self._embed(tokens, before, alone), alone)
         e = np.zeros(n, np.int64)
-        values = self._values(tokens)
         stack: list[tuple[Array, Array]] = []
         encoders = len(p.layers) // 2
         for i, layer in enumerate(p.layers):
@@ -73,7 +72,7 @@ class Reference:
             kept = F(x) * layer.mix[0] * np.ldexp(F(1), e)[:, None]
             x, e = add(np.zeros_like(x), np.zeros_like(e), kept)
             x, e = add(x, e, F(x0) * layer.mix[1])
-            y = self._attention(i, x, position, starts, values)
+            y = self._attention(i, x, position, starts)
             read = x
             x, e = add(x, e, scaled_product(layer.o, *product_input(layer.o, y)))
             read = read if layer.parallel else x
@@ -113,18 +112,7 @@ class Reference:
             return x
         return x + fixed(F(np.where(still, 0, before - x)) * p.smear_gate)
 
-    def _values(self, tokens: Array) -> Array | None:
-        """5.2: value embeddings, float32[n, G, h]."""
-        p = self.p
-        if p.value is None or p.value_codes is None or p.value_scales is None:
-            return None
-        codes, scale = product_input(p.value, p.value_codes[tokens])
-        found = scaled_product(p.value, codes, scale * p.value_scales[tokens])
-        return found.reshape(len(tokens), p.shape.num_kv_heads, -1)
-
-    def _attention(
-        self, i: int, x: Array, position: int, starts: Array, added: Array | None
-    ) -> Array:
+    def _attention(self, i: int, x: Array, position: int, starts: Array) -> Array:
         """5: float32[n, H·h]."""
         p, shape = self.p, self.p.shape
         H, G, h = shape.num_heads, shape.num_kv_heads, shape.head_dim
@@ -135,10 +123,6 @@ class Reference:
         q = [[self._head(v, t) for v in row[:H]] for row, t in zip(y, place, strict=True)]
         k = [[self._head(v, t) for v in row[H : H + G]] for row, t in zip(y, place, strict=True)]
         values = y[:, H + G :] * (scale * inverse_rms(x))[:, None, None]
-        value_scale = p.layers[i].value_scale
-        if added is not None and value_scale is not None:
-            pairs = zip(values.reshape(-1, h), (added * value_scale).reshape(-1, h), strict=True)
-            values = np.array([sum_rows(v, more) for v, more in pairs]).reshape(values.shape)
         coded = [[value_codes(v, p.largest_value) for v in row] for row in values]
         v = np.array([[c for c, _ in row] for row in coded])
         e = np.array([[e for _, e in row] for row in coded])
@@ -310,17 +294,6 @@ def looked_up(t: Array, table: Array) -> Array:
 def gates(t: Array, table: Array) -> Array:
     """1.7: σ(2t / 2^16) with GATE_BITS, float32."""
     found: Array = ((1 << GATE_BITS - 1) + looked_up(t, table)).astype(np.float32)
-    return found
-
-
-def sum_rows(t: Array, u: Array) -> Array:
-    """1.8: t + u, rows of float32."""
-    largest = max(np.abs(t).max(), np.abs(u).max())
-    if largest < ZERO:
-        return t
-    shift = 22 - int(np.frexp(largest)[1])
-    total = sum(np.rint(row * np.ldexp(F(1), shift)).astype(np.int64) for row in (t, u))
-    found: Array = F(total) * np.ldexp(F(1), -shift)
     return found
 
 

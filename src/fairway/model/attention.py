@@ -85,19 +85,13 @@ class Attention(nn.Module):
         self.channels = shape.gate_channels
         if self.channels:
             self.gate = nn.Parameter(torch.zeros(shape.num_heads, self.channels))
-        self.adds_values = bool(shape.value_dim) and shape.is_among_last(layer, shape.value_layers)
-        if self.adds_values:
-            self.value_scale = nn.Parameter(torch.tensor(0.1))
 
-    def forward(self, x: Tensor, span: Span, index: int, values: Tensor | None) -> Tensor:
-        """[B, S, d] → [B, S, d], as pass `index`; values [B, S, G·h]: value embeddings."""
+    def forward(self, x: Tensor, span: Span, index: int) -> Tensor:
+        """[B, S, d] → [B, S, d], as pass `index`."""
         y = product(x, self.q, self.k, self.v).view(*x.shape[:2], -1, self.width).transpose(1, 2)
         q, k, v = y.split([self.heads, self.kv_heads, self.kv_heads], 1)
         q = rotate(rms_norm(q), span.cos, span.sin) * self.q_gain.to(x.dtype)[:, None, None]
         k = rotate(rms_norm(k), span.cos, span.sin)
-        if self.adds_values and values is not None:
-            added = values.view(*x.shape[:2], -1, self.width).transpose(1, 2)
-            v = v + self.value_scale.to(x.dtype) * added
         own = v
         if span.cache is not None:
             k, v = span.cache.extend(index, k, v)

@@ -30,10 +30,6 @@ class Embedding(nn.Module):
             else:
                 self.smear_gate = nn.Parameter(torch.zeros(shape.dim))
         self.smear_channels = shape.smear_channels
-        self.value_dim, kv = shape.value_dim, shape.num_kv_heads * shape.head_dim
-        if self.value_dim:
-            self.value_table = nn.Parameter(torch.empty(vocab_size, self.value_dim))
-            self.value_proj = nn.Parameter(torch.empty(kv, self.value_dim))
 
     def forward(self, tokens: Tensor, dtype: torch.dtype, cache: Cache | None) -> Tensor:
         """int64[B, S] → [B, S, d]."""
@@ -43,12 +39,6 @@ class Embedding(nn.Module):
         rows = self.bigram_hash(tokens, cache)
         b = product(lookup(rows, self.bigram_table, dtype), self.bigram_proj)
         return x + self.bigram_scale.to(dtype) * b
-
-    def values(self, tokens: Tensor, dtype: torch.dtype) -> Tensor | None:
-        """Value embeddings (REFERENCE 19): what some layers add to values, [B, S, G·h]."""
-        if not self.value_dim:
-            return None
-        return product(lookup(tokens, self.value_table, dtype), self.value_proj)
 
     def bigram_hash(self, tokens: Tensor, cache: Cache | None) -> Tensor:
         """(36313·t_i XOR 27191·t_{i-1}) mod (rows - 1); the last row where there is no t_{i-1}."""

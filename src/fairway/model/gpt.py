@@ -38,13 +38,11 @@ class Block(nn.Module):
         self.mlp_scale = nn.Parameter(torch.ones(shape.dim))
         self.mix = nn.Parameter(torch.stack([torch.ones(shape.dim), torch.zeros(shape.dim)]))
 
-    def forward(
-        self, x: Tensor, x0: Tensor, span: Span, index: int, values: Tensor | None
-    ) -> Tensor:
+    def forward(self, x: Tensor, x0: Tensor, span: Span, index: int) -> Tensor:
         mix = self.mix.to(x.dtype)
         x = torch.addcmul(mix[0] * x, mix[1], x0)
         u = self.normed(x)
-        x = torch.addcmul(x, self.attn_scale.to(x.dtype), self.attn(u, span, index, values))
+        x = torch.addcmul(x, self.attn_scale.to(x.dtype), self.attn(u, span, index))
         u = u if self.parallel else self.normed(x)
         return torch.addcmul(x, self.mlp_scale.to(x.dtype), self.mlp(u))
 
@@ -69,14 +67,13 @@ class GPT(nn.Module):
         span = Span.of(tokens, self.shape, self.bos_id, self.dtype, cache)
         x = rms_norm(self.embed(tokens, self.dtype, cache))
         x = x0 = self.embed.smear(x, tokens, cache)
-        values = self.embed.values(tokens, self.dtype)
         passes = self.shape.passes if self.repeating else range(self.shape.num_layers)
         encoders = len(passes) // 2  # these push their output, the others pop it
         stack: list[Tensor] = []
         for i, layer in enumerate(passes):
             if i >= encoders and stack:
                 x = torch.addcmul(x, self.skips[i - encoders].to(x.dtype), stack.pop())
-            x = self.blocks[layer](x, x0, span, i, values)
+            x = self.blocks[layer](x, x0, span, i)
             if i < encoders:
                 stack.append(x)
         if cache is not None:
@@ -129,7 +126,7 @@ def build(shape: Model, vocab_size: int, bos_id: int, seed: int) -> GPT:
 
 
 SET_BY_CONSTRUCTOR = {
-    "bigram_scale", "smear_gate", "smear_strength", "gate", "value_scale",
+    "bigram_scale", "smear_gate", "smear_strength", "gate",
     "q_gain", "attn_scale", "mlp_scale", "mix", "skips",
 }  # fmt: skip
 

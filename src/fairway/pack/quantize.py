@@ -43,8 +43,6 @@ _PARTS: dict[str, Part] = {
     "bigram_table": "bigram",
     "bigram_proj": "bigram",
     "gate": "attention",
-    "value_table": "bigram",
-    "value_proj": "bigram",
 }
 
 

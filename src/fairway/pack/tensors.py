@@ -42,8 +42,6 @@ _MATRIX_KINDS = {
             "bigram_table",
             "bigram_proj",
             "gate",
-            "value_table",
-            "value_proj",
         )
     )
 }

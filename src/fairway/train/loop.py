@@ -27,7 +27,7 @@ from fairway.text.prepare import load_tokenizer, load_train, load_val
 from fairway.train import calibrate, checkpoint
 from fairway.train.average import Average
 from fairway.train.optim import Optimizer
-from fairway.train.schedule import learning_rate, momentum, staged, weight_decay
+from fairway.train.schedule import learning_rate, momentum, staged
 from fairway.train.validate import validate
 from fairway.world import World
 
@@ -109,9 +109,6 @@ class Trainer:
         self.micro_rows = _divisor(
             rows // place.size, _MICRO_TOKENS[place.device.type] // recipe.model.window
         )
-        for _, tokens in recipe.train.batches:
-            if tokens // recipe.model.window % place.size:
-                raise BadInput(f"train.batches: {tokens} tokens do not divide over the ranks")
 
     # The schedule ---------------------------------------------------------------------------
 
@@ -203,21 +200,17 @@ class Trainer:
             loss.backward()
             total += loss.detach()
         self.place.sum_(total)
-        multiplier, decay = learning_rate(progress, optim), weight_decay(progress, optim)
-        norm = self.optimizer.step(multiplier, momentum(progress, optim), decay)
+        multiplier = learning_rate(progress, optim)
+        norm = self.optimizer.step(multiplier, momentum(progress, optim))
         self.step, self.tokens = self.step + 1, self.tokens + x.numel() * self.place.size
         self.average.update(self.step, multiplier)
         return Taken(self.step, self.tokens, progress, total, norm, multiplier)
 
     def _staged(self, progress: float, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, int]:
-        """The part of a batch [B, T] that is trained on, in rows of the stage's length.
-
-        Also how many rows a micro-batch has. What a smaller batch leaves is not seen.
-        """
-        recipe, window = self.recipe.train, self.recipe.model.window
-        rows = staged(progress, recipe.batches, recipe.batch_tokens) // window // self.place.size
-        tokens = staged(progress, recipe.windows, window)
-        x, y = (t[:rows].reshape(-1, tokens) for t in (x, y))
+        """A batch [B, T] in rows of the stage's length, and how many of them a micro-batch has."""
+        window = self.recipe.model.window
+        tokens = staged(progress, self.recipe.train.windows, window)
+        x, y = (t.reshape(-1, tokens) for t in (x, y))
         return x, y, self.micro_rows * (window // tokens)
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
@@ -277,7 +270,7 @@ class Trainer:
         """
         recipe = self.recipe.train
         batch = self._batch(self.step)
-        ends = {end for end, _ in (*recipe.windows, *recipe.batches)}
+        ends = {end for end, _ in recipe.windows}
         for progress in sorted({0.0, recipe.repeat_from, *ends}):
             self.model.repeating = progress >= recipe.repeat_from
             x, y, micro_rows = self._staged(progress, *batch)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from fairway.recipe import Optim
 from fairway.world import ALONE, Coming, World
 
-MATRICES = {"q", "k", "v", "o", "up", "down", "bigram_proj", "value_proj"}
-EMBEDDINGS = {"tokens", "bigram_table", "value_table"}
+MATRICES = {"q", "k", "v", "o", "up", "down", "bigram_proj"}
+EMBEDDINGS = {"tokens", "bigram_table"}
 SMALL_MATRICES = {"mix", "skips", "gate"}  # AdamW's, with the vectors and scalars
 Triples = Sequence[tuple[float, float, float]]
 """Coefficients a, b, c of each step's quintic; the last triple serves all steps after it."""
@@ -161,11 +161,11 @@ class Optimizer:
         )
 
     @torch.no_grad()
-    def step(self, multiplier: float, momentum: float, decay: float = 1.0) -> Tensor:
+    def step(self, multiplier: float, momentum: float) -> Tensor:
         """Sum gradients over ranks, clip, update everything, clear gradients.
 
-        `decay` multiplies every weight decay. Returns the gradient's norm before clipping, float32
-        on the device, so that nobody has to wait for it.
+        Returns the gradient's norm before clipping, float32 on the device, so that nobody has to
+        wait for it.
         """
         r = self.recipe
         coming = self.muon.gradients()
@@ -176,9 +176,9 @@ class Optimizer:
             (self.embeddings, r.embed_lr, r.weight_decay),
             (self.scalars, r.scalar_lr, r.weight_decay if r.decay_gains else 0.0),
         ):
-            adamw.param_groups[0] |= {"lr": lr * multiplier, "weight_decay": wd * decay}
+            adamw.param_groups[0] |= {"lr": lr * multiplier, "weight_decay": wd}
             adamw.step()
-        self.muon.step(matrices, r.matrix_lr * multiplier, momentum, r.weight_decay * decay)
+        self.muon.step(matrices, r.matrix_lr * multiplier, momentum, r.weight_decay)
         for p in self.parameters:
             p.grad = None
         return norm

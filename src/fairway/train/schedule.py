@@ -22,17 +22,9 @@ def learning_rate(progress: float, recipe: Optim) -> float:
 
 
 def momentum(progress: float, recipe: Optim) -> float:
-    """Muon's μ: linear from its start to its peak over the warmup, and back over the cooldown."""
+    """Muon's μ: linear from its start to its peak over the warmup."""
     share = min(1.0, progress / recipe.momentum_warmup) if recipe.momentum_warmup else 1.0
-    if recipe.momentum_cooldown:
-        share = min(share, max(1.0 - progress, 0.0) / recipe.momentum_cooldown)
     return recipe.momentum_start + share * (recipe.momentum - recipe.momentum_start)
-
-
-def weight_decay(progress: float, recipe: Optim) -> float:
-    """Multiplier of every weight decay: 1, then linear to its end over the taper (REFERENCE 26)."""
-    share = min(1.0, max(1.0 - progress, 0.0) / recipe.decay_taper)
-    return recipe.decay_end + (1 - recipe.decay_end) * share
 
 
 def staged(progress: float, stages: Sequence[tuple[float, T]], last: T) -> T:
