@@ -457,7 +457,7 @@ def compress(
     force: Overwrite = False,
     model: ModelFile = None,
     arithmetic: Arithmetic = None,
-) -> "Result | dict[str, Result]":
+) -> "Result | dict[str, Result] | None":
     """Compress any file, without loss, with an artifact's model (to FILE.fwz)."""
     from fairway.prove.compress import compress
 
@@ -477,7 +477,7 @@ def decompress(
     force: Overwrite = False,
     model: ModelFile = None,
     test: Annotated[bool, typer.Option("--test", "-t", help="Decode, and write nothing.")] = False,
-) -> "Result | dict[str, Result]":
+) -> "Result | dict[str, Result] | None":
     """Restore files that `compress` made, to the byte."""
     from fairway.prove.compress import decompress
 
@@ -494,7 +494,7 @@ def _files(
     force: bool,
     model: Path | None,
     test: bool = False,
-) -> "Result | dict[str, Result]":
+) -> "Result | dict[str, Result] | None":
     """`work` on every file. The first argument is the artifact, unless `model` names one."""
     from fairway.prove import files
 
@@ -504,6 +504,8 @@ def _files(
     else:
         jobs = files.plan(sources, output, stdout, force, verb == "decompress")
     results = {str(job.source): files.run(job, artifact, work, verb) for job in jobs}
+    if any(job.is_piped for job in jobs):
+        return None  # standard output has bytes, and no JSON after them
     return next(iter(results.values())) if len(results) == 1 else dict(results)
 
 

@@ -28,7 +28,7 @@ def piped(arguments, data, **environment):
 
 def test_pipes_and_a_default_artifact(artifact_file):
     setting = {"FAIRWAY_MODEL": str(artifact_file)}
-    packed = piped(["compress", "-"], TEXT, **setting)
+    packed = piped(["compress", "-", "--json"], TEXT, **setting)  # no JSON after the bytes
     assert packed.returncode == 0, packed.stderr
     assert len(packed.stdout) < len(TEXT)
     restored = piped(["decompress", artifact_file, "-"], packed.stdout)

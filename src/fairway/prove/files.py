@@ -34,6 +34,11 @@ class Job:
     source: Path
     target: Path
 
+    @property
+    def is_piped(self) -> bool:
+        """Whether its bytes go to standard output."""
+        return self.target == _PIPE
+
 
 def artifact_of(files: list[Path], model: Path | None) -> tuple[Path, list[Path]]:
     """The artifact and the files: the artifact stands first, unless `model` names it.
@@ -78,7 +83,7 @@ def plan(
         if target not in (_PIPE, _NOWHERE) and target.exists() and not force:
             raise BadInput(f"{target} exists: -f overwrites it, -o FILE writes another")
         jobs.append(Job(file, target))
-    if any(job.target == _PIPE for job in jobs) and sys.stdout.isatty() and not decompress:
+    if any(job.is_piped for job in jobs) and sys.stdout.isatty() and not decompress:
         raise BadInput("compressed bytes would go to the terminal: name a file with -o FILE")
     return jobs
 
