@@ -69,7 +69,7 @@ def overrides_of_the_original() -> list[str]:
     sets += [f"optim.{k}={json.dumps(v)}" for k, v in ORIGINAL.optim if k != "decay_gains"]
     model = dict(ORIGINAL.model) | SHAPE | BIGRAMS
     sets += [f"model.{k}={json.dumps(v)}" for k, v in model.items() if k != "document_aware"]
-    staged = ("windows", "batches", "repeat_from")
+    staged = ("windows", "repeat_from")
     sets += [f"train.{k}={json.dumps(getattr(ORIGINAL.train, k))}" for k in staged]
     sets += ["data.cased=false", "train.batch_tokens=2048", "train.calibration_tokens=0"]
     return sets

@@ -18,32 +18,39 @@ from fairway.recipe import Pack
 seeds = st.integers(0, 2**32 - 1)
 
 
-def stepped(predictor, tokens):
-    return np.stack([predictor.step(column).copy() for column in tokens.T], 1)
-
-
 def by_torch(operands, lanes, block):
     return DeviceNetwork(Uploaded(operands, torch.device("cpu")), lanes)
 
 
-def blocked(operands, tokens, cuts, make=Network):
-    """int64[L, S, V+1] from blocks that end at `cuts`."""
+def blocked(operands, tokens, cuts, make=Network, states=None):
+    """int64[L, S, V+1] from blocks that end at `cuts`; `states` gets theirs, [L, S, d]."""
     edges = sorted({0, tokens.shape[1], *(c % tokens.shape[1] for c in cuts)})
     network = make(operands, len(tokens), max(np.diff(edges)))
     found = []
     for first, last in pairwise(edges):
         table = np.empty((len(tokens) * (last - first), operands.vocab_size + 1), np.int64)
-        network.forward(tokens[:, first:last]).cumulative(table)
+        head = network.forward(tokens[:, first:last])
+        head.cumulative(table)
         found.append(table.reshape(len(tokens), last - first, -1))
+        if states is not None:
+            states.append(head.states.reshape(len(tokens), last - first, -1))
     return np.concatenate(found, 1)
 
 
 def assert_equal_to_the_reference(operands, tokens, cuts):
     """Both networks, in blocks that end at `cuts` and token by token; returns the tables."""
-    expected = stepped(Reference(operands, len(tokens)), tokens)
+    reference, states = Reference(operands, len(tokens)), []
+    expected = []
+    for column in tokens.T:
+        expected.append(reference.step(column).copy())
+        states.append(reference.states)
+    expected, states = np.stack(expected, 1), np.stack(states, 1)
+    assert np.abs(states).max() > 0
     for make in (Network, by_torch):
-        assert np.array_equal(blocked(operands, tokens, cuts, make), expected)
-        assert np.array_equal(blocked(operands, tokens, range(99), make), expected)
+        for edges in (cuts, range(99)):
+            found = []
+            assert np.array_equal(blocked(operands, tokens, edges, make, found), expected)
+            assert np.array_equal(np.concatenate(found, 1), states)
     return expected
 
 

@@ -175,7 +175,7 @@ class Head:
 
     @property
     def states(self) -> Floats:
-        """What is multiplied, at any scale: integers in float32 [N, d]."""
+        """What is multiplied, at any scale: float32[N, d]."""
         return states(self._head, self._codes)
 
     def logits(self, first: int, last: int) -> Ints:
@@ -205,9 +205,8 @@ class Head:
 
 
 def states(head: Product, codes: Floats) -> Floats:
-    """Codes without the scales of columns."""
-    found: Floats = np.rint(codes / head.columns)
-    return found
+    """Codes without the scales of columns; 0 where that is 0."""
+    return np.divide(codes, head.columns, out=np.zeros_like(codes), where=head.columns > 0)
 
 
 def _multiply(product: Product, codes: Floats) -> Floats:

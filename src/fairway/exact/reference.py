@@ -175,7 +175,8 @@ class Reference:
         """7: the head, softcap, masses, cumulative frequencies."""
         p, V = self.p, self.p.vocab_size
         codes, scale = product_input(p.head, F(x))
-        self.states = np.rint(codes / p.head.columns)
+        scales = p.head.columns
+        self.states = np.where(scales > 0, F(codes) / np.where(scales > 0, scales, F(1)), F(0))
         t = product(p.head, codes) * p.head.rows * (scale * inverse_rms(x))[:, None]
         z = looked_up(t, p.tables.softcap)
         d = z.max(1, keepdims=True) - z

@@ -1,7 +1,7 @@
 """Causal attention with grouped key/value heads, normalised queries and keys, and rotary positions.
 
 q ← ρ·RoPE(RMS(W_q x)), k ← RoPE(RMS(W_k x)); scores q·k/√h over the last W positions of the
-token's own document. Its switches: partial rotary positions, value embeddings, exclusive
+token's own document. Its switches: partial rotary positions, exclusive
 attention, gates (docs/techniques.md).
 """
 

@@ -1,4 +1,4 @@
-"""Token embedding, BigramHash, SmearGate and value embeddings: what is known before layer 0."""
+"""Token embedding, BigramHash and SmearGate: what is known before layer 0."""
 
 from __future__ import annotations
 

@@ -116,9 +116,7 @@ def build(shape: Model, vocab_size: int, bos_id: int, seed: int) -> GPT:
                     nn.init.orthogonal_(p, gain=output_scale, generator=random)
                 else:
                     p.zero_()
-            elif leaf == "value_table":
-                p.normal_(0, 0.01, generator=random)
-            elif leaf in ("bigram_table", "value_proj"):
+            elif leaf == "bigram_table":
                 p.zero_()
             elif leaf not in SET_BY_CONSTRUCTOR:
                 raise RuntimeError(f"no initialisation for {name}")
@@ -143,7 +141,7 @@ def flops_per_token(shape: Model, vocab_size: int) -> float:
 
     L counts passes, and N the parameters of a layer as often as it is passed.
     """
-    elsewhere = SET_BY_CONSTRUCTOR | {"bigram_table", "value_table"}
+    elsewhere = SET_BY_CONSTRUCTOR | {"bigram_table"}
     products = 0
     for name, size in skeleton(shape, vocab_size, bos_id=0).items():
         if name.rsplit(".", 1)[-1] not in elsewhere:

@@ -236,9 +236,10 @@ def _rolling_charges(
             span = Span(fed, ids_at(part, block.where, device), within)
             charge = learner.learn(span, layout.coded(first, last), charge=True)
             assert charge is not None
-            nats, states = (t.double().cpu().numpy()[block.within] for t in charge)
+            nats = charge.nats.double().cpu().numpy()[block.within]
             where = block.where[block.within]
             if mixture:
+                states = charge.states.float().cpu().numpy()[block.within] if memory.cache else None
                 nats = mixture.nats(where, nats, states)
             yield Charged(where + start, nats, last >= layout.steps)
 

@@ -77,12 +77,13 @@ class ExactEngine:
                 block = layout.block(tokens, self.operands.bos_id, done, done + BLOCK, lanes)
                 network.keep(len(block.fed))
                 head = network.forward(block.fed)
+                states = head.states if self.memory.cache else None
                 for lane, within in enumerate(block.within):
                     positions = block.where[lane, within]
                     symbols = tokens[positions].astype(np.int64)
                     row = lane * len(within)
-                    states = head.states[row : row + len(positions)] if self.memory.cache else None
-                    yield Intervals(positions, *head.intervals(symbols, row), states)
+                    mine = None if states is None else states[row : row + len(positions)]
+                    yield Intervals(positions, *head.intervals(symbols, row), mine)
 
         return _side_by_side(group, range(0, layout.lanes, self.together), self.workers)
 

@@ -39,10 +39,12 @@ if TYPE_CHECKING:  # its engines are mixed with what is here
     from fairway.predict.predictor import Intervals, Stateful, States
 
 Longs = NDArray[np.int64]
+Units = NDArray[np.int16]
 REACH = 1 << 14  # tokens of a document that are looked through for n-grams
 _BITS = 20  # λ counts units of 2^-20
 _RATE = 7  # λ moves by 2^-7 of what it is wrong by
 _LEAST, _MOST = 1 << 8, (1 << _BITS) - (1 << 14)
+_STATE_BITS = 20  # of a state's largest value
 _UNIT = 1 << 10  # the length of a state; products are at most its square
 _PER_POWER = 64  # entries of _WEIGHTS that halve a weight
 _WEIGHTS = np.rint(2.0 ** (16 - np.arange(16 * _PER_POWER) / _PER_POWER)).astype(np.int64)
@@ -83,10 +85,11 @@ class Recall:
     ) -> None:  # fmt: skip
         self._tokens, self._bos, self._vocab_size = tokens, bos_id, vocab_size
         by_place = np.argsort(layout.first, kind="stable")
-        self._first = layout.first[by_place]
+        self._first, self._length = layout.first[by_place], layout.length[by_place]
         self._next, self._begin = self._first.copy(), self._first.copy()
         self._shares = _start(memory, layout)
-        self._cache = _Cache(memory, layout)
+        self._rings: dict[int, Units] = {}  # of lanes that have begun and go on
+        self._weights, self._found = np.zeros(memory.cache, np.int32), np.zeros(2, np.int64)
 
     def intervals(self, network: Intervals) -> Intervals:
         """The mixture's intervals of the tokens whose intervals under the network these are."""
@@ -115,23 +118,29 @@ class Recall:
         rest, below, own = np.empty((3, len(positions)), np.int64)
         lanes = np.searchsorted(self._first, positions, "right") - 1
         cuts = np.flatnonzero((np.diff(positions) != 1) | (np.diff(lanes) != 0)) + 1
-        edges, cache = [0, *cuts.tolist(), len(positions)], self._cache
-        units = cache.units(states, len(positions))
+        edges = [0, *cuts.tolist(), len(positions)]
+        C = len(self._weights)
+        units = _units(states, C, len(positions))
         for a, b in pairwise(edges):
             if a == b:
                 continue
-            lane, first = lanes[a], int(positions[a])
+            lane, first = int(lanes[a]), int(positions[a])
             if self._next[lane] != first:
                 raise AssertionError(f"token {first} comes before {self._next[lane]} of its lane")
             start = max(int(self._begin[lane]), first - REACH)
             past = np.ascontiguousarray(self._tokens[start : first + b - a])
             begin = max(int(self._begin[lane]) - start, 0)
+            ring = self._rings.pop(lane, None)
+            if ring is None:
+                ring = np.zeros((min(C, int(self._length[lane])), units.shape[1]), np.int16)
             begin = _run(
                 past, begin, first - start, start, masses[a:b], self._bos, self._vocab_size,
-                units[a:b], cache.ring[lane], cache.weights[lane], cache.found[lane],
-                self._shares[lane], rest[a:b], below[a:b], own[a:b],
+                units[a:b], ring, self._weights, self._found, self._shares[lane],
+                rest[a:b], below[a:b], own[a:b],
             )  # fmt: skip
             self._begin[lane], self._next[lane] = start + begin, first + b - a
+            if self._next[lane] < self._first[lane] + self._length[lane]:
+                self._rings[lane] = ring
         return rest, below, own
 
 
@@ -146,17 +155,24 @@ class Recalling:
         self._past = np.zeros(int(stops[-1]), np.uint16)  # of all lanes, one after another
         self._begin, self._end = stops - layout.length, stops - layout.length
         self._shares = _start(memory, layout)
-        self._cache = _Cache(memory, layout)
-        self._units = self._cache.units(None, 0)
+        size = min(memory.cache, layout.steps)
+        self._ring = np.zeros((lanes, size, 0), np.int16)  # [L, size, d]; place p is at p mod size
+        self._weights, self._found = (
+            np.zeros((lanes, size), np.int32),
+            np.zeros((lanes, 2), np.int64),
+        )
+        self._units = self._ring[0]
         self._table = np.empty((lanes, vocab_size + 1), np.int64)
         self._network = self._table
 
     def step(self, tokens: Longs) -> Longs:
         self._network = self._inner.step(tokens)
         _take(tokens, self._bos, self._past, self._begin, self._end)
-        cache, table = self._cache, self._table[: len(tokens)]
-        states = self._inner.states[: len(tokens)] if cache.size else None
-        self._units = cache.units(states, len(tokens))
+        lanes, size, width = self._ring.shape
+        states = self._inner.states[: len(tokens)] if size else None
+        self._units, table = _units(states, size, len(tokens)), self._table[: len(tokens)]
+        if width != self._units.shape[1]:
+            self._ring = np.zeros((lanes, size, self._units.shape[1]), np.int16)
         _mix(*self._known(), self._shares, table)
         return table
 
@@ -166,36 +182,23 @@ class Recalling:
 
     def _known(self) -> tuple[NDArray[np.generic], ...]:
         """What mixing and learning of one step share."""
-        cache = self._cache
-        lanes = self._past, self._begin, self._end
-        return self._network, *lanes, self._units, cache.ring, cache.weights, cache.found
+        past = self._past, self._begin, self._end
+        return self._network, *past, self._units, self._ring, self._weights, self._found
 
 
-class _Cache:
-    """The last states of every lane, and what the last comparison with them found."""
+def _units(states: States | None, cache: int, rows: int) -> Units:
+    """States [n, d] at the length _UNIT, rounded: int16[n, d]; [rows, 0] without a cache.
 
-    def __init__(self, memory: Memory, layout: Layout) -> None:
-        self.size = min(memory.cache, layout.steps)
-        lanes = layout.lanes
-        self.ring = np.zeros(
-            (lanes, 0, 0), np.int16
-        )  # [L, size, d], position p of a text at p mod size
-        self.weights = np.zeros((lanes, self.size), np.int32)
-        self.found = np.zeros((lanes, 2), np.int64)  # the sum of the weights; the bucket of λ
-
-    def units(self, states: States | None, rows: int) -> NDArray[np.int16]:
-        """States float32[n, d] at the length _UNIT, rounded: int16[n, d]; without any, [rows, 0].
-
-        Sums of squares of an exact network's states, which are integers, are exact in float64.
-        """
-        if states is None or not self.size:
-            return np.zeros((rows, 0), np.int16)
-        if not self.ring.size:
-            lanes = len(self.ring)
-            self.ring = np.zeros((lanes, self.size, states.shape[1]), np.int16)
-        wide = states.astype(np.float64)
-        length = np.sqrt((wide * wide).sum(-1, keepdims=True))
-        return np.rint(wide * _UNIT / np.where(length > 0, length, 1)).astype(np.int16)
+    Of integers of _STATE_BITS bits the sum of squares is exact in float64, in any order.
+    """
+    if not cache:
+        return np.zeros((rows, 0), np.int16)
+    assert states is not None
+    _, exponents = np.frexp(np.abs(states).max(-1, keepdims=True))
+    wide = np.rint(np.ldexp(states.astype(np.float64), _STATE_BITS - exponents))
+    length = np.sqrt((wide * wide).sum(-1, keepdims=True))
+    found: Units = np.rint(wide * _UNIT / np.maximum(length, 1)).astype(np.int16)
+    return found
 
 
 def _start(memory: Memory, layout: Layout) -> Longs:

@@ -273,7 +273,8 @@ def _rolling(model: GPT, tokens: NDArray[np.uint16], memory: Memory, division: D
         for first in range(0, part.layout.lanes, lanes):
             for where, nats, states in _roll(model, part, slice(first, first + lanes)):
                 if mixture:
-                    nats = mixture.nats(where, nats, states.float().cpu().numpy())
+                    kept = states.float().cpu().numpy() if memory.cache else None
+                    nats = mixture.nats(where, nats, kept)
                 yield where + part.start, nats
 
 
