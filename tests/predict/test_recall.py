@@ -1,7 +1,6 @@
 """What a document said before is mixed in: normalised, causal, the same for encoder and decoder."""
 
 from dataclasses import replace
-from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairway.pack import artifact
-from fairway.predict import adapt
+from fairway.predict import adapt, recall
 from fairway.predict.adapt import AdaptiveEngine
 from fairway.predict.exact import ExactEngine
 from fairway.predict.lanes import Division, Layout, Starts, chunk_ends, documents_of, plan
@@ -104,49 +103,96 @@ def recall_input(tokens, positions, first):
     return Intervals(positions, starts, starts + TOTAL // V, states_after(fed, before))
 
 
-def mixture(past, states, memory, shares):
-    """q_K by its definition, from uniform q_0, with given λ. states: of the past, and the last."""
-    q = [Fraction(1, V)] * V
-    units = [np.rint(s.astype(float) * 1024 / np.linalg.norm(s.astype(float))) for s in states]
-    near = list(zip(past, units[:-1], strict=True))[-memory.cache :] if memory.cache else []
-    if near:
-        dots = [int(unit @ units[-1]) for _, unit in near]
-        weights = [round(2.0 ** (16 - (max(dots) - dot >> 9) / 64)) for dot in dots]
-        weights = [w * (max(dots) - d < 1 << 19) for w, d in zip(weights, dots, strict=True)]
-        alike, total = min(max((max(dots) >> 16) - 8, 0), 7), sum(weights)
-        share = Fraction(int(shares[0][3 * alike + min(total >> 17, 2)]), 1 << 20)
-        found = [
-            sum(x for x, (t, _) in zip(weights, near, strict=True) if t == w) for w in range(V)
-        ]
-        q = [(1 - share) * x + share * Fraction(y, total) for x, y in zip(q, found, strict=True)]
-    for k in range(1, memory.recall + 1):
-        context = past[len(past) - k :]
-        sequels = [past[j + k] for j in range(len(past) - k) if past[j : j + k] == context]
-        if len(past) >= k and sequels:
-            bucket = 3 * min(len(sequels), 8) + min(len(set(sequels)), 3) - 4
-            share = Fraction(int(shares[k][bucket]), 1 << 20)
-            q = [
-                (1 - share) * x + share * Fraction(sequels.count(w), len(sequels))
-                for w, x in enumerate(q)
+class Definition:
+    """One lane by docs/exact.md, section 8, with its numbers and in plain integers."""
+
+    def __init__(self, memory):
+        self.memory, self.documents, self.units = memory, [[]], [[]]
+        rows = recall._START[: memory.recall + 1]
+        self.shares = [[x * (1 << 20) // 1000 for x in row] for row in rows]
+
+    def table(self, state):
+        """C' from a uniform C, and what learning needs of it."""
+        K, C = self.memory
+        h, units = self.documents[-1], self.units[-1]
+        _, exponent = np.frexp(np.abs(state).max())
+        y = np.rint(np.ldexp(state.astype(float), 20 - exponent))
+        self.unit = np.rint(y * 1024 / np.sqrt(sum(int(v) ** 2 for v in y))).astype(int)
+        self.asked = {}  # k: (bucket, n, c of every token)
+        near = list(zip(h, units, strict=True))[-C:] if C else []
+        if near:
+            dots = [int(unit @ self.unit) for _, unit in near]
+            steps = [(max(dots) - dot) // 512 for dot in dots]
+            weights = [round(2.0 ** (16 - s / 64)) if s < 1024 else 0 for s in steps]
+            alike = min(max(max(dots) // (1 << 16) - 8, 0), 7)
+            count = [
+                sum(w for w, (t, _) in zip(weights, near, strict=True) if t == v) for v in range(V)
             ]
-    return q
+            self.asked[0] = 3 * alike + min(sum(weights) // (1 << 17), 2), sum(weights), count
+        for k in range(1, K + 1):
+            sequels = [h[j + k] for j in range(len(h) - k) if h[j : j + k] == h[len(h) - k :]]
+            if len(h) >= k and sequels:
+                bucket = 3 * min(len(sequels), 8) + min(len(set(sequels)), 3) - 4
+                self.asked[k] = bucket, len(sequels), [sequels.count(v) for v in range(V)]
+        rest, added = TOTAL - V, [0] * V
+        for k in sorted(self.asked, reverse=True):
+            bucket, n, count = self.asked[k]
+            share = rest * self.shares[k][bucket] // (1 << 20)
+            if k:
+                parts = [share // n * c for c in count]
+            else:
+                factor = (share << 16) // n
+                parts = [0] * V
+                for weight, (token, _) in zip(weights, near, strict=True):
+                    parts[token] += weight * factor // (1 << 16)
+            rest -= sum(parts)
+            added = [a + b for a, b in zip(added, parts, strict=True)]
+        below = np.cumsum([0, *added])
+        return [w + (TOTAL // V * w - w) * rest // TOTAL + int(below[w]) for w in range(V)] + [
+            TOTAL
+        ]
+
+    def saw(self, token):
+        q, likely, s = TOTAL // V, {}, 1 << 20
+        for k in sorted(self.asked):
+            bucket, n, count = self.asked[k]
+            share = self.shares[k][bucket]
+            p = share * (TOTAL * count[token] // n) // (1 << 20)
+            q = max(p + q * ((1 << 20) - share) // (1 << 20), 1)
+            likely[k] = p * (1 << 20) // q
+        for k in sorted(self.asked, reverse=True):
+            bucket = self.asked[k][0]
+            share = self.shares[k][bucket]
+            share += s * (likely[k] - share) // (1 << 27)
+            self.shares[k][bucket] = min(max(share, 1 << 8), (1 << 20) - (1 << 14))
+            s = s * ((1 << 20) - likely[k]) // (1 << 20)
+        self.documents[-1].append(token)
+        self.units[-1].append(self.unit)
+        if token == BOS:
+            self.documents.append([])
+            self.units.append([])
 
 
 @settings(max_examples=60)
-@given(st.lists(st.integers(1, 3), min_size=1, max_size=60), MEMORIES)
-def test_the_mixture_is_its_definition(document, memory):
-    layout = Layout(len(document) + 1, Starts.whole())
-    network = Uniform(1)
-    predictor = Recalling(network, memory, V, BOS, layout)
-    states, fed = [], np.zeros(1, np.int64)
-    for i, token in enumerate(document):
-        table = predictor.step(fed)[0]
-        states.append(network.states[0])
-        q = mixture(document[:i], states, memory, predictor._shares[0])
-        for w in range(V):
-            assert abs(Fraction(int(table[w + 1] - table[w]), TOTAL) - q[w]) < Fraction(300, TOTAL)
+@given(st.lists(st.lists(st.integers(1, 3), max_size=50), min_size=1, max_size=3), MEMORIES)
+def test_the_mixture_is_its_definition(documents, memory):
+    """Through all documents of a lane."""
+    tokens = joined(documents)
+    layout = Layout(len(tokens), Starts.whole())
+    network, definition = Uniform(1), Definition(memory)
+    predictor, fed = Recalling(network, memory, V, BOS, layout), np.zeros(1, np.int64)
+    for token in tokens[1:].tolist():
+        table = predictor.step(fed)[0].tolist()
+        assert table == definition.table(network.states[0])
         fed = np.array([token])
         predictor.saw(fed)
+        definition.saw(token)
+
+
+def test_weights_are_powers_of_two_rounded():
+    """In integers: (2w - 1)^64 ≤ 2^(64·17 - i) ≤ (2w + 1)^64."""
+    for i, weight in enumerate(recall._WEIGHTS.tolist()):
+        assert (2 * weight - 1) ** 64 < 1 << 64 * 17 - i < (2 * weight + 1) ** 64
 
 
 @pytest.mark.parametrize(
