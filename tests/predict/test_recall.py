@@ -13,11 +13,12 @@ from fairway.predict import adapt, recall
 from fairway.predict.adapt import AdaptiveEngine
 from fairway.predict.exact import ExactEngine
 from fairway.predict.lanes import Division, Layout, Starts, chunk_ends, documents_of, plan
+from fairway.predict.methods import division
 from fairway.predict.predictor import FloatEngine, Intervals
 from fairway.predict.recall import Recall, Recalling
 from fairway.prove.codec import Codec, Reader, read_coded
 from fairway.rangecoder import TOTAL
-from fairway.recipe import Adapt, Memory, Score
+from fairway.recipe import Adapt, Memory, Score, Sgd
 from fairway.score.score import charges, exact_charges
 
 BOS, V = 0, 8
@@ -266,22 +267,40 @@ def test_texts_come_back(recalling_artifact, arithmetic, lanes, monkeypatch):
     assert 8 * chunk.stream_bytes < 0.8 * bits
 
 
-def test_with_adaptation_a_proof_costs_what_the_score_says(recalling_artifact):
-    opened, how = recalling_artifact, Adapt(method="dynamic")
-    tokenizer = opened.tokenizer
+@pytest.mark.parametrize(
+    "how",
+    [
+        Adapt(method="dynamic"),
+        Adapt(method="dynamic", order="lanes", lanes=3),  # some end within a span
+        Adapt(method="lora", lanes=3),
+        Adapt(method="sgd"),
+        Adapt(method="sgd", sgd=Sgd(span=64)),  # longer than the window: it learns in rows
+    ],
+    ids=["dynamic", "dynamic in lanes", "lora", "sgd", "sgd in rows"],
+)
+def test_with_adaptation_a_proof_costs_what_the_score_says(recalling_artifact, how, monkeypatch):
+    monkeypatch.setattr("fairway.predict.lanes.TOKENS_PER_LANE", 16)
+    opened, tokenizer = recalling_artifact, recalling_artifact.tokenizer
     tokens = tokenizer.encode_documents(WORDS)
+    documents = documents_of(tokens, tokenizer.bos_id)
+    starts = plan(len(tokens), documents, division(how, 1).lanes)
+    assert (len(starts) > 1) == (how.method == "lora" or how.order == "lanes")
+    free = [0, *starts.positions[~starts.inside]]  # paid for by the header
 
     def learner():
         return adapt.Learner(opened.build_model(), how, len(tokens))
 
-    score = sum(
-        part.nats.sum() for part in adapt.charges(learner(), tokens, Score(), memory=MEMORY)
-    )
-    without = sum(part.nats.sum() for part in adapt.charges(learner(), tokens, Score()))
+    def score(memory):
+        nats = np.zeros(len(tokens))
+        for part in adapt.charges(learner(), tokens, Score(), memory=memory):
+            nats[part.positions] = part.nats
+        nats[free] = 0.0
+        return nats.sum()
+
     codec = Codec(AdaptiveEngine(learner(), MEMORY), tokenizer)
-    chunk = codec.encode_coded(tokens, Starts.whole(), b"".join(WORDS), None)
-    assert chunk.ideal_bits == pytest.approx(score / np.log(2), rel=1e-3)
-    assert score < 0.9 * without
+    chunk = codec.encode_coded(tokens, starts, b"".join(WORDS), None)
+    assert chunk.ideal_bits == pytest.approx(score(MEMORY) / np.log(2), rel=1e-3)
+    assert score(MEMORY) < 0.9 * score(Memory())
     decoder = Codec(AdaptiveEngine(learner(), MEMORY), tokenizer)
     coded = read_coded(Reader(chunk.body, "chunk"), 1 << 20)
     assert decoder.decode_coded(coded, 1 << 20, lambda done, bits: None) == WORDS

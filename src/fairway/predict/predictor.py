@@ -130,12 +130,12 @@ class FloatPredictor:
             self._lanes = len(tokens)
             self._cache.keep(self._lanes)
         column = torch.from_numpy(tokens).to(self._device)[:, None]
-        self._hidden = self._model.hidden(column, self._cache)[:, 0]
-        return self._model.head(self._hidden)
+        self._hidden = self._model.hidden(column, self._cache)
+        return self._model.head(self._hidden)[:, 0]
 
     @property
     def states(self) -> States:
-        return self._hidden.float().cpu().numpy()
+        return self._hidden[:, 0].float().cpu().numpy()
 
     def step(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
         probabilities = self.logits(tokens).softmax(-1).cpu().numpy()
