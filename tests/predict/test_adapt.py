@@ -250,8 +250,8 @@ def test_activations_in_bfloat16(lively_model, name):
     ours.model.dtype = torch.bfloat16
     ours.start(1)
     random = np.random.default_rng(2)
-    nats = [ours.learn(one_span(random, 8), 8, charge=True) for _ in range(3)]
-    assert all(torch.isfinite(n).all() for n in nats)
+    charges = [ours.learn(one_span(random, 8), 8, charge=True) for _ in range(3)]
+    assert all(torch.isfinite(charge.nats).all() for charge in charges)
     changed = ours.rule._outer if name == "lora" else ours.model.parameters()
     assert all(t.dtype == torch.float32 and t.abs().max() > 0 for t in changed)
 
