@@ -83,7 +83,7 @@ kinds = st.one_of(st.sampled_from([*PIECES, "é😀".encode()]), st.binary(max_s
 
 
 @pytest.mark.parametrize("arithmetic", ["exact", "float"])
-@pytest.mark.parametrize("size", [100, 300])
+@pytest.mark.parametrize("size", [150, 300])
 def test_recall_compresses(
     recalling_file, artifact_file, small_pieces, monkeypatch, size, arithmetic
 ):
