@@ -367,6 +367,7 @@ class DeviceHead:
 
     @property
     def states(self) -> NDArray[np.float32]:
+        """What is multiplied, at any scale: float32[N, d]."""
         return states(self._network._operands.head, self._codes.cpu().numpy())
 
     def _sums(self, first: int, last: int) -> tuple[Tensor, Tensor]:

@@ -157,10 +157,8 @@ class Recalling:
         self._shares = _start(memory, layout)
         size = min(memory.cache, layout.steps)
         self._ring = np.zeros((lanes, size, 0), np.int16)  # [L, size, d]; place p is at p mod size
-        self._weights, self._found = (
-            np.zeros((lanes, size), np.int32),
-            np.zeros((lanes, 2), np.int64),
-        )
+        self._weights = np.zeros((lanes, size), np.int32)  # of the last comparison
+        self._found = np.zeros((lanes, 2), np.int64)  # their sum; the bucket of λ
         self._units = self._ring[0]
         self._table = np.empty((lanes, vocab_size + 1), np.int64)
         self._network = self._table
@@ -209,22 +207,9 @@ def _start(memory: Memory, layout: Layout) -> Longs:
 
 @njit(cache=True, nogil=True)
 def _run(  # type: ignore[no-untyped-def]
-    past,
-    begin,
-    first,
-    offset,
-    masses,
-    bos,
-    V,
-    units,
-    ring,
-    weights,
-    found,
-    shares,
-    rest,
-    below,
-    own,
-):
+    past, begin, first, offset, masses, bos, V, units, ring, weights, found, shares,
+    rest, below, own,
+):  # fmt: skip
     """Mix and learn past[first:], known tokens of one lane; where their last document begins.
 
     offset: past[0]'s position in the text.
