@@ -21,8 +21,7 @@ from fairway.exact.operands import Operands, prepare
 from fairway.exact.reference import Reference
 from fairway.pack import artifact
 from fairway.predict.lanes import Layout
-from fairway.predict.predictor import Predictor
-from fairway.predict.recall import Recalling
+from fairway.predict.predictor import Predictor, remembering
 from fairway.prove.codec import Codec, Reader, read_chunks
 from fairway.prove.header import Header, text_digest
 from fairway.recipe import Memory
@@ -40,9 +39,7 @@ class ReferenceEngine:
 
     def predictor(self, layout: Layout) -> Predictor:
         inner, p = _ReferencePredictor(self._operands, layout.lanes), self._operands
-        if not any(self._memory):
-            return inner
-        return Recalling(inner, self._memory, p.vocab_size, p.bos_id, layout)
+        return remembering(inner, self._memory, p.vocab_size, p.bos_id, layout)
 
     def intervals(self, tokens: object, layout: Layout) -> None:
         return None

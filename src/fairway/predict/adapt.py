@@ -30,8 +30,8 @@ from fairway.model.cache import Cache
 from fairway.model.gpt import GPT
 from fairway.predict import methods, windows
 from fairway.predict.lanes import Layout, ids_at, parts
-from fairway.predict.predictor import FloatPredictor, Longs, Predictor, States
-from fairway.predict.recall import Recall, Recalling
+from fairway.predict.predictor import FloatPredictor, Longs, Predictor, States, remembering
+from fairway.predict.recall import Recall
 from fairway.predict.rules import LoraRule, Tensors, rule_of
 from fairway.recipe import FORGETS, Adapt, Memory, Score
 from fairway.world import ALONE, World
@@ -289,9 +289,7 @@ class AdaptiveEngine:
 
     def predictor(self, layout: Layout) -> Predictor:
         inner, model = AdaptivePredictor(self.learner, layout), self.learner.model
-        if not any(self.memory):
-            return inner
-        return Recalling(inner, self.memory, model.vocab_size, model.bos_id, layout)
+        return remembering(inner, self.memory, model.vocab_size, model.bos_id, layout)
 
     def intervals(self, tokens: NDArray[np.uint16], layout: Layout) -> None:
         return None

@@ -23,8 +23,8 @@ from fairway.exact.network import Head, Network
 from fairway.exact.operands import prepare
 from fairway.pack.artifact import Artifact
 from fairway.predict.lanes import Layout
-from fairway.predict.predictor import Intervals, Longs, Predictor, States
-from fairway.predict.recall import Recall, Recalling
+from fairway.predict.predictor import Intervals, Longs, Predictor, States, remembering
+from fairway.predict.recall import Recall
 
 T = TypeVar("T")
 
@@ -56,9 +56,7 @@ class ExactEngine:
 
     def predictor(self, layout: Layout) -> Predictor:
         inner, p = ExactPredictor(self, layout.lanes), self.operands
-        if not any(self.memory):
-            return inner
-        return Recalling(inner, self.memory, p.vocab_size, p.bos_id, layout)
+        return remembering(inner, self.memory, p.vocab_size, p.bos_id, layout)
 
     def intervals(self, tokens: NDArray[np.uint16], layout: Layout) -> Iterator[Intervals]:
         """Of all that the lanes of `layout` code of tokens uint16[N]; of a lane, in its order."""

@@ -89,6 +89,13 @@ class Engine(Protocol):
         ...
 
 
+def remembering(
+    inner: Stateful, memory: Memory, vocab_size: int, bos_id: int, layout: Layout
+) -> Predictor:
+    """`inner`, mixed with what its documents said before if there is any `memory`."""
+    return Recalling(inner, memory, vocab_size, bos_id, layout) if any(memory) else inner
+
+
 @dataclass(frozen=True)
 class FloatEngine:
     """Floating point: the bits depend on how many lanes advance together, and on the machine."""
@@ -99,9 +106,7 @@ class FloatEngine:
 
     def predictor(self, layout: Layout) -> Predictor:
         inner, model = FloatPredictor(self.model, layout.lanes), self.model
-        if not any(self.memory):
-            return inner
-        return Recalling(inner, self.memory, model.vocab_size, model.bos_id, layout)
+        return remembering(inner, self.memory, model.vocab_size, model.bos_id, layout)
 
     def intervals(self, tokens: NDArray[np.uint16], layout: Layout) -> None:
         return None
