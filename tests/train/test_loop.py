@@ -55,7 +55,13 @@ def again(run: course.Run, name: str) -> course.Run:
 
 
 def reference(run: course.Run, recipe: Recipe) -> torch.Tensor:
-    train(recipe, run)
+    """Trained in this process, with one thread as in those that `start` makes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        train(recipe, run)
+    finally:
+        torch.set_num_threads(threads)
     return weights(run)
 
 

@@ -39,7 +39,8 @@ class Wanted:
 
 
 def audit_scorer(name: str, wanted: Wanted) -> AuditResult:
-    """Audit `FILE.py:FUNCTION` in a process of its own. Raises BadInput."""
+    """Audit `FILE.py:FUNCTION` in a process of its own; its start counts. Raises BadInput."""
+    began = time.monotonic()
     subject = subject_of(wanted)
     hidden = [p for p in (wanted.text, wanted.tokens) if p is not None]
     limits = Limits(call_s=60 * wanted.minutes, memory_bytes=wanted.memory_bytes)
@@ -54,7 +55,7 @@ def audit_scorer(name: str, wanted: Wanted) -> AuditResult:
     ]
     isolation = "without " + " and ".join(filter(None, kept_from)) if any(kept_from) else "none"
     try:
-        return audit(child, subject, wanted.minutes, wanted.seed, name, isolation)
+        return audit(child, subject, wanted.minutes, wanted.seed, name, isolation, began)
     finally:
         child.close()
 
@@ -73,12 +74,21 @@ def subject_of(wanted: Wanted) -> Subject:
 
 
 def audit(
-    caller: Caller, subject: Subject, minutes: float, seed: int, name: str, isolation: str = ""
+    caller: Caller,
+    subject: Subject,
+    minutes: float,
+    seed: int,
+    name: str,
+    isolation: str = "",
+    began: float | None = None,
 ) -> AuditResult:
-    """All experiments. tokens int64[N] of `subject`, N of 2 or more. Raises BadInput."""
+    """All experiments on the tokens of `subject`, at least 2, until `minutes` after `began`.
+
+    `began` is a reading of time.monotonic(), now if None. Raises BadInput.
+    """
     if len(subject.tokens) < 2:
         raise BadInput("the text has fewer than two tokens: give a longer one")
-    began = time.monotonic()
+    began = time.monotonic() if began is None else began
     until = began + 60 * minutes
     with console.track("audit", 60 * minutes, "") as task:
         job = Audit(caller, subject, np.random.default_rng(seed), until)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fairway.model.cache import Cache, document_starts
 from fairway.model.engines import Attend, for_windows, library
 from fairway.model.norm import rms_norm
+from fairway.model.operators import settled
 from fairway.model.product import product
 from fairway.recipe import Model
 
@@ -62,7 +63,7 @@ def rotary(positions: Tensor, shape: Model, dtype: torch.dtype) -> tuple[Tensor,
     j = torch.arange(shape.head_dim // 2, device=positions.device, dtype=torch.float64)
     turn = torch.exp(j * (-2 * math.log(shape.rope_base) / r)).where(j < r // 2, 0.0)
     angle = positions[:, None].double() * turn
-    return angle.cos().to(dtype), angle.sin().to(dtype)
+    return settled(angle.cos().to(dtype)), settled(angle.sin().to(dtype))
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fairway.model.product import times
+
 _SLICE = {"cpu": 256, "cuda": 32768}  # rows at once: a slice of logits stays in a CPU's cache
 
 
@@ -26,7 +28,7 @@ class _SoftcappedCrossEntropy(torch.autograd.Function):
         size = _SLICE[x.device.type]
         for start in range(0, N, size):
             rows, target = x[start : start + size], targets[start : start + size, None]
-            q = torch.sigmoid((rows @ weight.T).float().mul_(2 / cap))
+            q = torch.sigmoid(times(rows, weight).float().mul_(2 / cap))
             p = torch.exp(q * (2 * cap))
             sums, own = p.sum(1, keepdim=True), q.gather(1, target)
             total += (sums.log() - own * (2 * cap)).sum()
@@ -53,6 +55,6 @@ def softcapped_cross_entropy(x: Tensor, head: Tensor, targets: Tensor, cap: floa
     total = torch.zeros((), dtype=torch.float32, device=x.device)
     size = _SLICE[x.device.type]
     for part, target in zip(rows.split(size), targets.reshape(-1).split(size), strict=True):
-        z = cap * torch.tanh((part @ head.to(x.dtype).T).float() / cap)
+        z = cap * torch.tanh(times(part, head.to(x.dtype)).float() / cap)
         total += torch.nn.functional.cross_entropy(z, target, reduction="sum")
     return total / rows.shape[0]

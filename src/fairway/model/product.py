@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding, linear
+
+from fairway.model.operators import onednn
 
 Watcher = Callable[[tuple[Tensor, ...], Tensor, Tensor], None]
 """(weights, input, output) of a product [..., n] → [..., m] or a lookup int64[...] → [..., d]."""
 
 Adapters = Mapping[int, tuple[Tensor, Tensor]]
 """By a weight's id: A [L, r, n] and B [L, m, r], which add B(Ax) to its products, row by row."""
+
+_ONEDNN_ROWS = 256  # from here on; MKL is faster below (docs/LOG.md)
+_HAS_BOTH = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
 
 _watchers: list[Watcher] = []
 _adapters: Adapters = {}
@@ -22,10 +28,39 @@ _adapters: Adapters = {}
 def product(x: Tensor, *weights: Tensor) -> Tensor:
     """x [..., n] times each weight [m_i, n], side by side: [..., Σ m_i], in x's dtype."""
     joined = weights[0] if len(weights) == 1 else torch.cat(weights)
-    y = linear(x, joined.to(x.dtype))
+    y = times(x, joined.to(x.dtype))
     for watch in _watchers:
         watch(weights, x, y)
     return y + _added(x, weights, y) if _adapters else y
+
+
+def times(x: Tensor, weight: Tensor) -> Tensor:
+    """x [..., n] times weight [m, n], of one dtype: [..., m]."""
+    rows = x.numel() // x.shape[-1]
+    if _HAS_BOTH and rows >= _ONEDNN_ROWS and x.dtype == torch.float32 and x.device.type == "cpu":
+        y: Tensor = _OneDNN.apply(x, weight)  # type: ignore[no-untyped-call]
+        return y
+    return linear(x, weight)
+
+
+class _OneDNN(torch.autograd.Function):
+    """x·wᵀ and its gradients in fp32, each by whichever of the library's backends is faster.
+
+    oneDNN multiplies 1.1 to 1.25 times as fast as MKL, which torch takes by itself, but not where
+    both matrices lie transposed (docs/LOG.md).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return onednn(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        g, (of_x, of_weight) = upstream[0], ctx.needs_input_grad
+        dx = onednn(g, weight.mT) if of_x else None
+        return dx, g.flatten(0, -2).mT @ x.flatten(0, -2) if of_weight else None
 
 
 def _added(x: Tensor, weights: tuple[Tensor, ...], y: Tensor) -> Tensor:

@@ -1,0 +1,38 @@
+"""Operators that the compiler must not look into, since what it makes of them is slow."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.library import define, impl, register_fake
+
+
+def onednn(x: Tensor, weight: Tensor) -> Tensor:
+    """fp32 x [..., n] times weight [m, n] on a CPU: [..., m]."""
+    y: Tensor = torch.ops.fairway.onednn(x, weight)
+    return y
+
+
+def _onednn(x: Tensor, weight: Tensor) -> Tensor:
+    """The compiler knows this one for weights that never change, and fails on others."""
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+    return y
+
+
+def _shaped_like_product(x: Tensor, weight: Tensor) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
+
+
+def settled(x: Tensor) -> Tensor:
+    """x, computed once. A compiler would rather compute it anew in every layer that reads it:
+    cosines in float64 for each element of every query, say."""
+    y: Tensor = torch.ops.fairway.settled(x) if torch.compiler.is_compiling() else x
+    return y
+
+
+define("fairway::onednn", "(Tensor x, Tensor weight) -> Tensor", tags=torch.Tag.flexible_layout)
+impl("fairway::onednn", "CPU", _onednn)
+register_fake("fairway::onednn", _shaped_like_product)
+define("fairway::settled", "(Tensor x) -> Tensor")
+impl("fairway::settled", "CompositeExplicitAutograd", torch.clone)
+register_fake("fairway::settled", torch.empty_like)
