@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from fairway import console, world
 from fairway.course import Run, replacing
 from fairway.errors import BadInput, Interrupted
+from fairway.model import loss
 from fairway.model.cache import Cache
 from fairway.model.gpt import GPT
 from fairway.pack import artifact
@@ -38,7 +38,6 @@ from fairway.train import checkpoint
 
 _BATCH_TOKENS = {"cpu": 2048, "cuda": 1 << 16}  # positions per pass: activations stay in a cache
 _ROLLING_TOKENS = {"cpu": 4096, "cuda": 1 << 16}
-_HEAD_ROWS = 1024  # rows of logits at once
 _BLOCK = 128  # tokens of a lane per forward pass
 _KEEP_EVERY_S = 20.0  # at least so long between two states of an adapting score
 
@@ -304,8 +303,5 @@ def _charge(
     positions = where.reshape(-1)
     rows = hidden.reshape(-1, hidden.shape[-1])
     targets = ids_at(tokens, positions, hidden.device)
-    nats = [
-        cross_entropy(model.head(part), target, reduction="none")
-        for part, target in zip(rows.split(_HEAD_ROWS), targets.split(_HEAD_ROWS), strict=True)
-    ]
-    return positions, torch.cat(nats).double().cpu().numpy()
+    charged = loss.nats(rows, model.embed.tokens, targets, model.shape.softcap)
+    return positions, charged.double().cpu().numpy()
