@@ -173,7 +173,7 @@ def _run(job: Audit) -> None:
         until = job.share_of_time(0.6)
         job.found(experiments.distributions(job, length, until, _SLICES))
     suspects = far.unmoved + near.unmoved
-    job.found(experiments.normalised(job, base, suspects, job.share_of_time(0.9), _SUMS))
+    job.found(experiments.normalised(job, base, suspects, job.share_of_time(0.85), _SUMS))
 
 
 def _cuts(job: Audit, base: Charges) -> tuple[experiments.Cuts, experiments.Cuts]:
