@@ -33,7 +33,7 @@ def for_windows(mask: Tensor, starts: Tensor | None, dtype: torch.dtype) -> Atte
     if mask.device.type == "cpu":
         tokens, learns = mask.shape[-1], torch.is_grad_enabled()
         pays = tokens <= _LONGEST_LEARNED if learns else tokens >= _SHORTEST_SCORED
-        return sliced(mask, dtype) if pays else library(None if starts is None else mask)
+        return sliced(mask, dtype) if pays else library(mask)
     if starts is None:
         return flash3() or library(None)
     # Uncompiled, FlexAttention would hold all scores of a layer at once.
