@@ -66,11 +66,26 @@ def test_slices_have_the_gradients_of_the_library(seed, S, groups):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+@given(st.integers(0, 999), st.sampled_from([2, 65, 150]), st.data())
+@settings(max_examples=15)
+def test_the_last_queries_alone_get_what_they_get_among_all(seed, S, data):
+    q, k, v = (t.detach() for t in draw(seed, S))
+    last, (_, mask) = data.draw(st.integers(1, S)), documents(seed, S)
+    with torch.no_grad():
+        for engine in (library(mask), library(None), sliced(mask, torch.float32)):
+            wanted = engine(q, k, v)[:, :, -last:]
+            found = engine(q[:, :, -last:], k, v)
+            torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+
+
 def test_gradients_in_double_precision(monkeypatch):
     monkeypatch.setattr(engines, "_SLICE", 4)
     inputs, (_, mask) = draw(3, 10, dtype=torch.float64), documents(3, 10)
     bias = torch.zeros(2, 10, 10, dtype=torch.float64).masked_fill(~mask[:, 0], -math.inf)
-    assert torch.autograd.gradcheck(lambda q, k, v: _SlicedAttention.apply(q, k, v, bias), inputs)
+    for last in (10, 7):
+        assert torch.autograd.gradcheck(
+            lambda q, k, v, n=last: _SlicedAttention.apply(q[:, :, -n:], k, v, bias), inputs
+        )
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, while it compiles

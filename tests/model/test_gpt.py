@@ -74,6 +74,43 @@ def test_cached_blocks_equal_single_steps(
     torch.testing.assert_close(full, steps[:, :8], rtol=1e-4, atol=1e-4)
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    last=st.integers(1, 8),
+    seen=st.integers(0, 8),
+    layers=st.integers(1, 3),
+    aware=st.booleans(),
+    switches=st.sets(st.sampled_from(["parallel_layers", "exclusive_layers", "gate_channels"])),
+)
+def test_last_positions_alone_are_what_they_are_among_all(
+    last: int, seen: int, layers: int, aware: bool, switches: set[str]
+) -> None:
+    shape = {"num_layers": layers, "document_aware": aware} | dict.fromkeys(switches, 1)
+    model = noisy(SMALL.model_copy(update=shape))
+    tokens = torch.randint(0, VOCAB, (2, seen + 8), generator=torch.Generator().manual_seed(seen))
+    past, new = tokens.split([seen, 8], 1)
+    with torch.no_grad():
+        one, two = (Cache(model.shape, 2, torch.float32) for _ in range(2))
+        if seen:
+            model.hidden(past, one), model.hidden(past, two)
+        wanted, found = model.hidden(new, one)[:, -last:], model.hidden(new, two, last)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(two.keys, one.keys)
+        found = model.hidden(new, last=last)
+        torch.testing.assert_close(found, model.hidden(new)[:, -last:], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["relu2", "leaky2"])
+def test_without_gradients_the_network_is_the_same(activation: str) -> None:
+    """Where nothing is learned, passes over memory are saved."""
+    shape = {"activation": activation, "rotary_dims": 2, "window": 600}
+    model = noisy(SMALL.model_copy(update=shape))
+    tokens = torch.randint(0, VOCAB, (2, 600), generator=torch.Generator().manual_seed(1))
+    wanted = model.hidden(tokens).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(model.hidden(tokens), wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_documents_do_not_see_each_other() -> None:
     tokens = torch.tensor([[BOS, 5, 6, 7, BOS, 8, 9, 10]])
     other = torch.tensor([[BOS, 1, 2, 3, BOS, 8, 9, 10]])

@@ -52,6 +52,11 @@ class Span:
         attend = for_windows(mask, starts, dtype) if cache is None else library(mask)
         return Span(cos, sin, attend, cache)
 
+    def turned(self, x: Tensor) -> Tensor:
+        """Queries or keys [B, n, S, h] of the last S positions: normalised, and rotated."""
+        S = x.shape[2]
+        return rotate(rms_norm(x), self.cos[-S:], self.sin[-S:])
+
 
 def rotary(positions: Tensor, shape: Model, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """cos and sin of p·base^(-2j/r), [S, h/2], r the rotary dimensions; angles in float64 (A9-13).
@@ -69,7 +74,13 @@ def rotary(positions: Tensor, shape: Model, dtype: torch.dtype) -> tuple[Tensor,
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """(a, b) ↦ (a·cos + b·sin, b·cos - a·sin) on the halves of the last dimension."""
     a, b = x.chunk(2, -1)
-    return torch.cat([a * cos + b * sin, b * cos - a * sin], -1)
+    if torch.is_grad_enabled():
+        return torch.cat([a * cos + b * sin, b * cos - a * sin], -1)
+    y = x.new_empty(x.shape)  # a pass over memory less
+    first, second = y.chunk(2, -1)
+    torch.mul(a, cos, out=first).addcmul_(b, sin)
+    torch.mul(b, cos, out=second).addcmul_(a, sin, value=-1)
+    return y
 
 
 class Attention(nn.Module):
@@ -87,13 +98,17 @@ class Attention(nn.Module):
         if self.channels:
             self.gate = nn.Parameter(torch.zeros(shape.num_heads, self.channels))
 
-    def forward(self, x: Tensor, span: Span, index: int) -> Tensor:
-        """[B, S, d] → [B, S, d], as pass `index`."""
-        y = product(x, self.q, self.k, self.v).view(*x.shape[:2], -1, self.width).transpose(1, 2)
-        q, k, v = y.split([self.heads, self.kv_heads, self.kv_heads], 1)
-        q = rotate(rms_norm(q), span.cos, span.sin) * self.q_gain.to(x.dtype)[:, None, None]
-        k = rotate(rms_norm(k), span.cos, span.sin)
-        own = v
+    def forward(self, x: Tensor, span: Span, index: int, last: int = 0) -> Tensor:
+        """[B, S, d] → [B, S, d], as pass `index`; with `last`, of so many last queries alone."""
+        if last:
+            q = span.turned(self.by_heads(product(x[:, -last:], self.q)))
+            k, v = self.by_heads(product(x, self.k, self.v)).chunk(2, 1)
+            k, x = span.turned(k), x[:, -last:]
+        else:
+            y = self.by_heads(product(x, self.q, self.k, self.v))
+            qk, v = y.split([self.heads + self.kv_heads, self.kv_heads], 1)
+            q, k = span.turned(qk).split([self.heads, self.kv_heads], 1)
+        q, own = q * self.q_gain.to(x.dtype)[:, None, None], v[:, :, -last:]
         if span.cache is not None:
             k, v = span.cache.extend(index, k, v)
         y = span.attend(q, k, v)
@@ -104,6 +119,10 @@ class Attention(nn.Module):
             gate = torch.sigmoid(0.5 * product(x[..., : self.channels], self.gate))
             y = y * gate[..., None]
         return product(y.reshape(x.shape), self.o)
+
+    def by_heads(self, y: Tensor) -> Tensor:
+        """[B, S, n·h] → [B, n, S, h]."""
+        return y.view(*y.shape[:2], -1, self.width).transpose(1, 2)
 
 
 def exclude(y: Tensor, own: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Engines of attention: the same function, computed by what is fastest where it runs.
 
 An engine is made once per call of the network, from what a query may look at, and serves all
-layers. Legend: B rows, S queries, n keys, H heads, G key/value heads, h head width.
+layers. The S queries stand at the last of the n positions; an engine may be made for more queries
+than it then gets. Legend: B rows, S queries, n keys, H heads, G key/value heads, h head width.
 """
 
 from __future__ import annotations
@@ -44,16 +45,21 @@ def library(mask: Tensor | None) -> Attend:
     """torch's own choice (flash, cuDNN, memory-efficient); a mask of None is plain causal."""
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        group = q.shape[1] // k.shape[1]
-        if q.shape[2] == 1 and mask is not None:  # one token: the group's heads are the rows
+        group, S, n = q.shape[1] // k.shape[1], q.shape[2], k.shape[2]
+        allowed = mask
+        if mask is not None:
+            allowed = mask[:, :, -S:]
+        elif n > S:
+            allowed = torch.ones(S, n, dtype=torch.bool, device=q.device).tril(n - S)
+        if S == 1 and allowed is not None:  # one token: the group's heads are the rows
             B, G, _, h = k.shape
             rows = q.reshape(B, G, group, h) * h**-0.5
-            scores = (rows @ k.transpose(2, 3)).masked_fill(~mask, float("-inf"))
+            scores = (rows @ k.transpose(2, 3)).masked_fill(~allowed, float("-inf"))
             y: Tensor = scores.softmax(-1) @ v
             return y.reshape(B, G * group, 1, h)
         if group > 1:
             k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
-        return scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        return scaled_dot_product_attention(q, k, v, attn_mask=allowed, is_causal=allowed is None)
 
     return attend
 
@@ -116,18 +122,20 @@ class _SlicedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
         B, H, S, h = q.shape
-        G = k.shape[1]
+        G, n = k.shape[1:3]
         grouped = q.view(B, G, H // G, S, h)
-        keys, values = k.reshape(B * G, S, h), v.reshape(B * G, S, h)
+        keys, values = k.reshape(B * G, n, h), v.reshape(B * G, n, h)
+        bias = bias[:, None, None, -S:]
         y, weights = torch.empty_like(grouped), []
         for first in range(0, S, _SLICE):
             last = min(first + _SLICE, S)
+            seen = n - S + last
             rows = grouped[:, :, :, first:last].reshape(B * G, -1, h)
-            scores = (rows * h**-0.5) @ keys[:, :last].mT
-            shaped = scores.view(B, G, H // G, last - first, last)
-            shaped += bias[:, None, None, first:last, :last]
+            scores = (rows * h**-0.5) @ keys[:, :seen].mT
+            shaped = scores.view(B, G, H // G, last - first, seen)
+            shaped += bias[..., first:last, :seen]
             weight = scores.softmax(-1)
-            y[:, :, :, first:last] = (weight @ values[:, :last]).view(B, G, -1, last - first, h)
+            y[:, :, :, first:last] = (weight @ values[:, :seen]).view(B, G, -1, last - first, h)
             if any(ctx.needs_input_grad):
                 weights.append(weight)
         ctx.save_for_backward(q, k, v, *weights)
@@ -138,17 +146,18 @@ class _SlicedAttention(torch.autograd.Function):
         """With P the weights and D = dY·Vᵀ: dV = PᵀdY, dS = P·(D - Σ P·D), dQ = dS·K, dK = dSᵀQ."""
         q, k, v, *weights = ctx.saved_tensors
         B, H, S, h = q.shape
-        G = k.shape[1]
+        G, n = k.shape[1:3]
         grouped, upper = (t.reshape(B, G, H // G, S, h) for t in (q, upstream[0]))
-        keys, values = k.reshape(B * G, S, h), v.reshape(B * G, S, h)
+        keys, values = k.reshape(B * G, n, h), v.reshape(B * G, n, h)
         dq, dk, dv = torch.empty_like(grouped), torch.zeros_like(keys), torch.zeros_like(values)
         for i, weight in enumerate(weights):
             first, last = i * _SLICE, min((i + 1) * _SLICE, S)
+            seen = n - S + last
             rows, dy = (t[:, :, :, first:last].reshape(B * G, -1, h) for t in (grouped, upper))
-            ds = dy @ values[:, :last].mT
-            dv[:, :last].baddbmm_(weight.mT, dy)
+            ds = dy @ values[:, :seen].mT
+            dv[:, :seen].baddbmm_(weight.mT, dy)
             ds = torch._softmax_backward_data(ds, weight, -1, weight.dtype)
-            dq[:, :, :, first:last] = (ds @ keys[:, :last]).view(B, G, -1, last - first, h)
-            dk[:, :last].baddbmm_(ds.mT, rows)
+            dq[:, :, :, first:last] = (ds @ keys[:, :seen]).view(B, G, -1, last - first, h)
+            dk[:, :seen].baddbmm_(ds.mT, rows)
         dq, dk = dq.mul_(h**-0.5), dk.mul_(h**-0.5)
         return dq.view(q.shape), dk.view(k.shape), dv.view(v.shape), None

@@ -38,12 +38,14 @@ class Block(nn.Module):
         self.mlp_scale = nn.Parameter(torch.ones(shape.dim))
         self.mix = nn.Parameter(torch.stack([torch.ones(shape.dim), torch.zeros(shape.dim)]))
 
-    def forward(self, x: Tensor, x0: Tensor, span: Span, index: int) -> Tensor:
+    def forward(self, x: Tensor, x0: Tensor, span: Span, index: int, last: int = 0) -> Tensor:
+        """[B, S, d] → [B, last, d]; a `last` of 0 stands for all S."""
         mix = self.mix.to(x.dtype)
         x = torch.addcmul(mix[0] * x, mix[1], x0)
         u = self.normed(x)
-        x = torch.addcmul(x, self.attn_scale.to(x.dtype), self.attn(u, span, index))
-        u = u if self.parallel else self.normed(x)
+        y = self.attn(u, span, index, last)
+        x = torch.addcmul(x[:, -last:], self.attn_scale.to(x.dtype), y)
+        u = u[:, -last:] if self.parallel else self.normed(x)
         return torch.addcmul(x, self.mlp_scale.to(x.dtype), self.mlp(u))
 
     def normed(self, x: Tensor) -> Tensor:
@@ -62,8 +64,11 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(shape, layer) for layer in range(shape.num_layers))
         self.skips = nn.Parameter(torch.ones(len(shape.passes) // 2, shape.dim))
 
-    def hidden(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
-        """Final normed activations [B, S, d]. With a cache, `tokens` continue what it has seen."""
+    def hidden(self, tokens: Tensor, cache: Cache | None = None, last: int = 0) -> Tensor:
+        """Final normed activations [B, S, d]. With a cache, `tokens` continue what it has seen.
+
+        last: only those of so many last positions, [B, last, d]; the last layer skips the others.
+        """
         span = Span.of(tokens, self.shape, self.bos_id, self.dtype, cache)
         x = rms_norm(self.embed(tokens, self.dtype, cache))
         x = x0 = self.embed.smear(x, tokens, cache)
@@ -73,7 +78,8 @@ class GPT(nn.Module):
         for i, layer in enumerate(passes):
             if i >= encoders and stack:
                 x = torch.addcmul(x, self.skips[i - encoders].to(x.dtype), stack.pop())
-            x = self.blocks[layer](x, x0, span, i)
+            wanted = last if i + 1 == len(passes) and last < tokens.shape[1] else 0
+            x = self.blocks[layer](x, x0, span, i, wanted)
             if i < encoders:
                 stack.append(x)
         if cache is not None:

@@ -59,6 +59,7 @@ def nats(x: Tensor, head: Tensor, targets: Tensor, cap: float) -> Tensor:
     """What each target int64[N] costs, float32[N], predicted from x [N, d]; without gradients."""
     weight, size, found = head.to(x.dtype), _SLICE[x.device.type], []
     for rows, target in zip(x.split(size), targets.split(size), strict=True):
-        z = torch.sigmoid(times(rows, weight).float().mul_(2 / cap)).mul_(2 * cap)
-        found.append(z.exp().sum(1).log() - z.gather(1, target[:, None])[:, 0])
+        z = times(rows, weight).float().mul_(2 / cap).sigmoid_().mul_(2 * cap)
+        own = z.gather(1, target[:, None])[:, 0]
+        found.append(z.exp_().sum(1).log_().sub_(own))
     return torch.cat(found)

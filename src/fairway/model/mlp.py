@@ -52,5 +52,12 @@ class MLP(nn.Module):
         self.down = nn.Parameter(torch.empty(shape.dim, shape.mlp_hidden))
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden: Tensor = self.activation.apply(product(x, self.up))
-        return product(hidden, self.down)
+        return product(self.activated(product(x, self.up)), self.down)
+
+    def activated(self, z: Tensor) -> Tensor:
+        """f(z); where nothing is learned, in z's place."""
+        if torch.is_grad_enabled():
+            hidden: Tensor = self.activation.apply(z)
+            return hidden
+        below = z.mul(0.5) if self.activation is _LeakySquared else 0
+        return torch.clamp_min_(z, below).square_()

@@ -15,9 +15,7 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        wide = x.float()
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + EPS)
-        y = (wide * scale).to(x.dtype)
+        y, scale = _normed(x)
         ctx.save_for_backward(y, scale)
         return y
 
@@ -31,7 +29,16 @@ class _RMSNorm(torch.autograd.Function):
         return grad
 
 
+def _normed(x: Tensor) -> tuple[Tensor, Tensor]:
+    """And what it was multiplied by, fp32 [..., 1]."""
+    wide = x.float()
+    scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + EPS)
+    return (wide * scale).to(x.dtype), scale
+
+
 def rms_norm(x: Tensor) -> Tensor:
     """x / sqrt(mean(x²) + EPS) over the last dimension, computed in fp32, returned in x's dtype."""
+    if not torch.is_grad_enabled():
+        return _normed(x)[0]
     normed: Tensor = _RMSNorm.apply(x)  # type: ignore[no-untyped-call]
     return normed

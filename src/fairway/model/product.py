@@ -38,6 +38,8 @@ def times(x: Tensor, weight: Tensor) -> Tensor:
     """x [..., n] times weight [m, n], of one dtype: [..., m]."""
     rows = x.numel() // x.shape[-1]
     if _HAS_BOTH and rows >= _ONEDNN_ROWS and x.dtype == torch.float32 and x.device.type == "cpu":
+        if not torch.is_grad_enabled():
+            return onednn(x, weight)
         y: Tensor = _OneDNN.apply(x, weight)  # type: ignore[no-untyped-call]
         return y
     return linear(x, weight)

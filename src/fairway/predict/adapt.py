@@ -255,7 +255,7 @@ def _windowed_charges(
             continue
         seen = ids_at(tokens, slice(start, end + 1), device)[None]
         with torch.no_grad():
-            hidden = learner.model.hidden(seen[:, :-1])[:, first - start :]
+            hidden = learner.model.hidden(seen[:, :-1], last=end - first)
             nats = learner.nats(hidden, seen[:, first - start + 1 :])[0].double().cpu().numpy()
         complete = end - learned >= learner.span or end == len(tokens) - 1
         if complete:

@@ -36,7 +36,7 @@ from fairway.score import texts
 from fairway.score.bits import bits_per_byte
 from fairway.train import checkpoint
 
-_BATCH_TOKENS = {"cpu": 2048, "cuda": 1 << 16}  # positions per pass: activations stay in a cache
+_BATCH_TOKENS = {"cpu": 4096, "cuda": 1 << 16}  # positions per pass
 _ROLLING_TOKENS = {"cpu": 4096, "cuda": 1 << 16}
 _BLOCK = 128  # tokens of a lane per forward pass
 _KEEP_EVERY_S = 20.0  # at least so long between two states of an adapting score
@@ -258,7 +258,7 @@ def _windowed(model: GPT, tokens: NDArray[np.uint16], planned: Iterator[Window])
     for (length, scored), group in groupby(planned, lambda w: (w.end - w.start, w.end - w.first)):
         while batch := list(islice(group, size)):
             where = np.array([w.start for w in batch])[:, None] + np.arange(length)
-            hidden = model.hidden(ids_at(tokens, where, device))[:, length - scored :]
+            hidden = model.hidden(ids_at(tokens, where, device), last=scored)
             yield _charge(model, hidden, where[:, length - scored :] + 1, tokens)
 
 
