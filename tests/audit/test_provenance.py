@@ -12,7 +12,7 @@ from fairway.pack.pack import pack
 from fairway.recipe import load
 from fairway.text.prepare import load_val
 from fairway.text.shards import write_shard
-from fairway.train import checkpoint
+from fairway.train import calibrate, checkpoint
 from fairway.train.loop import train
 
 
@@ -30,6 +30,22 @@ def test_an_honest_run_holds_to_the_bit(tiny):
     assert result.valid, result.complaint
     training = next(f for f in result.findings if f.condition == "training")
     assert "40 to the bit; the weights are these to the bit" in training.summary
+
+
+def test_a_run_in_seconds_holds_to_the_bit(tiny):
+    """By its clock's readings; what calibration had no time for is left out again."""
+    asked = ["train.seconds=2", "train.limit_s=10", "train.calibration_tokens=1000000"]
+    recipe = load(str(tiny.recipe), ["train.steps=0", *asked])
+    for verb in ("score", "prove", "verify"):  # of other weights
+        tiny.forget(verb)
+    tiny.create(recipe)
+    train(recipe, tiny)
+    assert calibrate.load(tiny.calibration)[1]["tokens"] < 1_000_000
+    pack(recipe, tiny)
+    result = audit_run([tiny.path], 0, None)
+    assert result.valid, result.complaint
+    training = next(f for f in result.findings if f.condition == "training")
+    assert "the weights are these to the bit" in training.summary
 
 
 def test_training_on_other_text_is_seen_in_the_first_steps(tiny):

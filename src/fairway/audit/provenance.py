@@ -181,7 +181,9 @@ def _calibration(recipe: Recipe, run: Run, trained: TrainResult) -> AuditFinding
     trainer.model.dtype = trainer.place.dtype  # as at the end of training
     trainer.model.load_state_dict(tensors)
     trainer.step = trained.steps
-    again, written = trainer.curvatures(), calibrate.load(run.calibration)[0]
+    written, note = calibrate.load(run.calibration)
+    tokens = note.get("tokens")
+    again, _ = trainer.curvatures(tokens if isinstance(tokens, int) and tokens > 0 else 0)
     apart = max(_apart(again[name], written[name]) for name in written)
     strength = f"{len(written)} matrices, all entries"
     if set(again) != set(written) or not apart < _LOSS_TOLERANCE:

@@ -345,17 +345,25 @@ class Trainer:
             return 0.0
         before = self.clock.read("train")
         with self.clock.during("train"):
-            found = self.curvatures()
+            found, tokens = self.curvatures()
         if self.place.is_main:
-            calibrate.save(self.run.calibration, found, {})
+            calibrate.save(self.run.calibration, found, {"tokens": tokens})
         return self.clock.read("train") - before
 
-    def curvatures(self) -> dict[str, calibrate.Curvature]:
-        """On the batches that would come next."""
+    def curvatures(self, tokens: int = 0) -> tuple[dict[str, calibrate.Curvature], int]:
+        """On the batches that would come next, and how many tokens they had.
+
+        tokens: what an earlier call gave; 0: the recipe's number, or what a budget in seconds
+        leaves time for.
+        """
         wanted = self.recipe.train.calibration_tokens
+        wanted = min(tokens or wanted, wanted)
         collector = calibrate.Collector(self.model)
-        ahead = 0
-        while collector.tokens * self.place.size < wanted and not (ahead and self._late()):
+        ahead, longest_s = 0, 0.0
+        while collector.tokens * self.place.size < wanted:
+            began = self.clock.read("train")
+            if ahead and not tokens and self._late(2 * longest_s):
+                break
             x, y = self._batch(self.step + ahead)
             room = wanted // self.place.size - collector.tokens
             rows = max(1, min(len(x), -(-room // x.shape[1])))
@@ -363,15 +371,16 @@ class Trainer:
                 x[:rows].split(self.micro_rows), y[:rows].split(self.micro_rows), strict=True
             ):
                 collector.add(xs, ys)
-            ahead += 1
+            ahead, longest_s = ahead + 1, max(longest_s, self.clock.read("train") - began)
         found = collector.curvatures(self.place)
         self.place.synchronize()
-        return found
+        return found, collector.tokens * self.place.size
 
-    def _late(self) -> bool:
-        """Whether a budget in seconds is spent, the same on every rank."""
+    def _late(self, needed_s: float) -> bool:
+        """Whether less than this is left of a budget in seconds, the same on every rank."""
         seconds = self.recipe.train.seconds
-        return bool(self.place.agree(0 < seconds <= self.clock.read("train"))[0])
+        late = 0 < seconds < self.clock.read("train") + needed_s
+        return bool(self.place.agree(late)[0])
 
     # Saving and resuming --------------------------------------------------------------------
 
