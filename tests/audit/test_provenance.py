@@ -63,6 +63,29 @@ def test_training_on_other_text_is_seen_in_the_first_steps(tiny):
     assert "training" in broken(tiny)
 
 
+@pytest.mark.parametrize(("noise", "others", "holds"), [(0.2, 0, True), (0, 9, False)])
+def test_rounding_grows_and_other_batches_are_seen(tiny, noise, others, holds):
+    """Losses a fifth of what batches differ by from the replay's, and losses of other steps."""
+    lines = [json.loads(line) for line in tiny.metrics.read_text("utf-8").splitlines()]
+    losses = [line for line in lines if "loss" in line]
+    values = np.array([line["loss"] for line in losses])
+    fluctuation = np.diff(values).std() / np.sqrt(2)
+    random = np.random.default_rng(3)
+    moved = values + noise * fluctuation * random.normal(size=len(values))
+    moved[20 : 20 + others] = moved[20 : 20 + others][::-1].copy()
+    moved[:8] = values[:8]
+    for line, value in zip(losses, moved.tolist(), strict=True):
+        line["loss"] = value
+    tiny.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert ("training" not in broken(tiny, steps=40)) is holds
+
+
+def test_a_loss_that_was_not_written_down(tiny):
+    lines = tiny.metrics.read_text("utf-8").splitlines(keepends=True)
+    tiny.metrics.write_text("".join(line for line in lines if json.loads(line)["step"] != 15))
+    assert "training" in broken(tiny, steps=20)
+
+
 def test_weights_that_moved_after_training(tiny):
     """V7: fine-tuned on something else, then packed."""
     tensors, note = checkpoint.load(tiny.weights)
