@@ -144,9 +144,7 @@ def read(file: Path, opened: Artifact) -> tuple[Tokens, int]:
 
 def network(opened: Artifact) -> GPT:
     place = world.start()
-    model = opened.build_model(place.device)
-    model.dtype = place.dtype
-    return model
+    return opened.build_model(place.device, place.dtype)
 
 
 def adapted(opened: Artifact, tokens: Tokens, how: Adapt) -> tuple[NDArray[np.float64], float]:

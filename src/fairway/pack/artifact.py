@@ -95,12 +95,15 @@ class Artifact:
     sha256: str
     memory: Memory = FORGETS
 
-    def build_model(self, device: torch.device | str = "cpu") -> GPT:
-        """The network with these weights."""
+    def build_model(
+        self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> GPT:
+        """The network with these weights, with activations in `dtype`."""
         with torch.device("meta"):
             model = GPT(self.model, self.tokenizer.vocab_size, self.tokenizer.bos_id)
         state = {name: t.to(device, copy=True) for name, t in self.state.items()}
         model.load_state_dict(state, assign=True)
+        model.dtype = dtype
         return model
 
 

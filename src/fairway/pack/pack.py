@@ -68,8 +68,7 @@ def pack(recipe: Recipe, run: course.Run) -> PackResult:
     pack_s = time.perf_counter() - start
     size = len(packed.data)
     console.say(f"packed {size:,} bytes in {pack_s:.1f} s; measuring them")
-    model = packed.artifact.build_model(place.device)
-    model.dtype = place.dtype
+    model = packed.artifact.build_model(place.device, place.dtype)
     nats, after = validate(model, tokenizer, load_val(folder))
     result = PackResult(
         stamp=stamp,

@@ -46,9 +46,7 @@ def continuation(
     if arithmetic == "exact":
         predictor = ExactPredictor(ExactEngine(opened), 1)
     else:
-        network = opened.build_model(here.device)
-        network.dtype = here.dtype
-        predictor = FloatPredictor(network, 1)
+        predictor = FloatPredictor(opened.build_model(here.device, here.dtype), 1)
     tokenizer = opened.tokenizer
     random = np.random.default_rng(seed)
     written = tokenizer.encode_documents([prompt]).tolist()

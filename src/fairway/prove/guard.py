@@ -100,19 +100,15 @@ def computing(
             yield ExactEngine(artifact, threads, here.device), None
             return
 
-        def build() -> GPT:
-            model = artifact.build_model(here.device)
-            model.dtype = here.dtype
-            return model
-
-        model, found = build(), world.describe(here)
+        model, found = artifact.build_model(here.device, here.dtype), world.describe(here)
         environment = "|".join(str(found[key]) for key in _MATTERS)
         cuda, logits = here.device.type == "cuda", _probe(model)
         if how.method == "none":
             guard = Guard(cuda, 1 if cuda else threads, environment, logits.digest())
             yield FloatEngine(model, artifact.memory), guard
             return
-        logits.update(_probe_learning(Learner(build(), how, tokens)))
+        spoilt = Learner(artifact.build_model(here.device, here.dtype), how, tokens)
+        logits.update(_probe_learning(spoilt))
         learner = Learner(model, how, tokens)
         guard = Guard(cuda, 1, environment, logits.digest())
         yield AdaptiveEngine(learner, artifact.memory), guard

@@ -68,8 +68,7 @@ def score(recipe: Recipe, run: Run, text: Path | None = None) -> ScoreResult:
         engine = ExactEngine(opened, torch.get_num_threads(), here.device)
         charged = exact_charges(engine, subject.tokens, recipe.score, division)
     else:
-        model = opened.build_model(here.device)
-        model.dtype = here.dtype
+        model = opened.build_model(here.device, here.dtype)
         if how.method == "none":
             charged = charges(model, subject.tokens, recipe.score, opened.memory, division)
         else:
