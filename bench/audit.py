@@ -2,6 +2,8 @@
 
 python bench/audit.py found --minutes 0.5      a line for each invalid scorer and vocabulary
 python bench/audit.py alarms --runs 200        audits of valid twins, and how many are wrong
+
+Both go in pieces: found --only NAME..., alarms --first 50 --runs 50.
 """
 
 import argparse
@@ -29,10 +31,12 @@ def audited(maker, vocab, count, seed, minutes):
     return audit(Local(maker(vocab)), subject, minutes, seed, maker.__name__)
 
 
-def found(minutes, tokens, vocabularies):
+def found(minutes, tokens, vocabularies, only):
     missed = 0
     for vocab in vocabularies:
         for maker, (kind, condition) in gallery.INVALID.items():
+            if only and maker.__name__ not in only:
+                continue
             began = time.monotonic()
             result = audited(maker, vocab, tokens, 1, minutes)
             broken = [f.condition for f in result.findings if f.verdict == "broken"]
@@ -45,11 +49,11 @@ def found(minutes, tokens, vocabularies):
     print(f"{missed} missed")
 
 
-def alarms(minutes, runs):
-    random, wrong, tested = np.random.default_rng(0), 0, 0
+def alarms(minutes, first, runs):
+    wrong, tested = 0, 0
     jobs = cycle((m, v) for m in gallery.TWINS.values() for v in VOCABULARIES)
-    for seed, (maker, vocab) in enumerate(islice(jobs, runs)):
-        tokens = int(np.exp(random.uniform(np.log(200), np.log(4000))))
+    for seed, (maker, vocab) in islice(enumerate(jobs), first, first + runs):
+        tokens = int(200 * 20 ** np.random.default_rng(seed).random())
         result = audited(maker, vocab, tokens, seed, minutes)
         tested += 1
         print(f"{tested} tested, {wrong} wrong", file=sys.stderr, flush=True)
@@ -65,10 +69,12 @@ if __name__ == "__main__":
     parser.add_argument("--minutes", type=float, default=0.5)
     parser.add_argument("--tokens", type=int, default=700)
     parser.add_argument("--vocab", type=int, nargs="+", default=VOCABULARIES)
+    parser.add_argument("--only", nargs="+")
     parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--first", type=int, default=0)
     given = parser.parse_args()
     console.silence()
     if given.what == "found":
-        found(given.minutes, given.tokens, given.vocab)
+        found(given.minutes, given.tokens, given.vocab, given.only)
     else:
-        alarms(given.minutes, given.runs)
+        alarms(given.minutes, given.first, given.runs)

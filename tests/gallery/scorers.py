@@ -485,7 +485,7 @@ def text(vocab, count, seed):
     """int64[count] tokens in documents, which the network knows in part; 0 begins each."""
     random = np.random.default_rng(seed)
     common = random.permutation(np.arange(1, vocab))[:200]
-    tokens = common[random.zipf(1.3, count) % 200]
+    tokens = common[random.zipf(1.3, count) % len(common)]
     e, u = NETWORKS.setdefault(vocab, network(vocab))
     for i in np.flatnonzero(random.random(count) < 0.6)[1:].tolist():
         p = np.exp(log_softmax(e[tokens[i - 1]] @ u))

@@ -125,6 +125,7 @@ def _fitting(job: Audit, minutes: float) -> int:
     most = fits(60 * minutes * _WHOLE)
     if most < whole <= fits(60 * minutes * _ONCE):
         job.whole = job.subject
+    job.known = job.subject.tokens
     job.subject = shortened(job.subject, min(whole, max(most, _PROBES[-1])))
     job.piece = min(_PIECE, max(fits(60 * minutes * _OF_PIECE), _PROBES[0]))
     return whole
@@ -171,9 +172,12 @@ def _run(job: Audit) -> None:
     length = min(job.piece, len(job.subject.tokens))
     if job.caller.has_distributions:
         until = job.share_of_time(0.6)
-        job.found(experiments.distributions(job, length, until, _SLICES))
+        rows = experiments.distributions(job, length, until, _SLICES)
+        job.found(rows)
+        if rows.verdict == "broken":
+            return
     suspects = far.unmoved + near.unmoved
-    job.found(experiments.normalised(job, base, suspects, job.share_of_time(0.85), _SUMS))
+    job.found(experiments.normalised(job, base, suspects, job.share_of_time(0.9), _SUMS))
 
 
 def _cuts(job: Audit, base: Charges) -> tuple[experiments.Cuts, experiments.Cuts]:
@@ -185,7 +189,7 @@ def _cuts(job: Audit, base: Charges) -> tuple[experiments.Cuts, experiments.Cuts
     if short:
         return far, experiments.Cuts()
     pieces = experiments.short_texts(job, job.piece, _NEAR)
-    return far, experiments.cuts_of(job, pieces, job.share_of_time(0.4), _NEAR)
+    return far, experiments.cuts_of(job, pieces, job.share_of_time(0.3), _NEAR)
 
 
 def _noted(job: Audit, base: Charges) -> list[AuditFinding]:

@@ -20,20 +20,22 @@ from typing import Any
 
 import numpy as np
 
-from fairway.audit import power
+from fairway.audit import betting, power
 from fairway.audit.scorer import Caller, Charges, Floats, Tokens
 from fairway.audit.subject import Subject, blocks, slices
 from fairway.results import AuditFinding, Evidence
 
 TOLERANCE = 1e-3  # nats; rounding in float32 stays below a tenth of it
 _TOLD, _TOLD_Z = 2, 2.5  # what later boundaries may save, in what `side_bytes` pay for them
-_SUM_TOLERANCE = 1e-4  # of probabilities
 _TOTAL_TOLERANCE = 1e-5  # of totals, relative: sums in float32
 _BLOCK, _Z = 64, 6.0
 _STYLES = ("shuffled", "uniform", "one token", "repeated", "boundaries")
 _OWN = 8  # tokens of a piece that are changed to see whether distributions look at them
-_CHEAP = 64  # so many of the cheapest tokens are suspects
-_CONTEXTS = (64, 1024, 256)  # tokens before a position: few are fast, many fill caches
+_CHEAP, _SUSPECTS = 64, 8  # so many of the cheapest tokens are suspects; of a kind in one call
+_DRAWS = 1_000_000  # tokens that are drawn, and no more
+_GAPS = (2, 0, 2, 15)  # between them at most, by turns: many bets or a real past; 0: one token
+_WHERE = ("in the text", "at suspicious places of it", "in one token over and over")  # of bets
+_CONTEXT = 64  # tokens before a place that is summed over: few are fast
 _PARTS = 8  # of the dependency picture
 
 
@@ -48,6 +50,7 @@ class Audit:
     tokens_asked: int = 0
     calls: int = 0
     whole: Subject | None = None  # what is scored but once, where `subject` is its beginning
+    known: Tokens | None = None  # all of the text, if `subject` is its beginning: never scored
     piece: int = 1024  # tokens of a short text
     repeat_noise: float = 0.0
     declared: bool = False  # an order other than left to right
@@ -510,7 +513,7 @@ def documents(audit: Audit) -> AuditFinding | None:
     cuts = audit.random.permutation(later)[:3]
     crosses = []
     for at in cuts.tolist():
-        before, after = whole[max(0, at - _CONTEXTS[1]) : at], whole[at : at + _CONTEXTS[2]]
+        before, after = whole[max(0, at - 1024) : at], whole[at : at + 256]
         tokens = np.concatenate([[bos], before[before != bos], after])
         place = len(tokens) - len(after)
         base = audit.charges(tokens).nats
@@ -528,114 +531,152 @@ def documents(audit: Audit) -> AuditFinding | None:
 # Own token --------------------------------------------------------------------------------------
 
 
-@dataclass
-class Sums:
-    draws: int = 0  # at positions drawn at random
-    complete: int = 0
-    partial: int = 0
-    worst: float = 0.0
-    lowest: float = 2.0
-    evidence: list[Evidence] = field(default_factory=list)
-
-
-def likely(audit: Audit, context: Tokens, target: int) -> Tokens:
-    """All V tokens, those first that probably hold most of the probability after `context`."""
-    text, vocab = audit.subject.tokens, audit.subject.vocab_size
-    weight = np.bincount(text, minlength=vocab).astype(np.float64) / len(text)
-    weight += audit.random.random(vocab) * 1e-9
-    follows = text[1:][text[:-1] == context[-1]]
-    weight += np.bincount(follows, minlength=vocab) / max(1, len(follows))
-    weight[target] = np.inf
-    return np.argsort(-weight)
-
-
-def substitute(
-    audit: Audit, prefix: Tokens, target: int, after: Tokens, until: float, result: Sums
-) -> None:
-    """Sum the probabilities of tokens that could stand after `prefix` int64[t], until a time.
-
-    The text ends with the token, or goes on with `after` where the last one is not charged.
-    """
-    t, suffix = len(prefix), after[:0]
-    if _charge_at(audit, np.concatenate([prefix, [target], suffix]), t) is None:
-        suffix = after
-        if _charge_at(audit, np.concatenate([prefix, [target], suffix]), t) is None:
-            return
-    total = 0.0
-    tokens = np.concatenate([prefix, [target], suffix])
-    for tried, token in enumerate(likely(audit, prefix, target).tolist(), 1):
-        tokens[t] = token
-        total += float(np.exp(-_or_infinity(_charge_at(audit, tokens, t))))
-        if total > 1 + _SUM_TOLERANCE or (tried >= 8 and time.monotonic() > until):
-            break
-    complete = tried == audit.subject.vocab_size
-    result.complete += complete
-    result.partial += not complete
-    result.lowest = min(result.lowest, total if complete else 2.0)
-    result.worst = max(result.worst, total)
-
-
-def _or_infinity(charge: float | None) -> float:
-    return np.inf if charge is None else charge
-
-
-def _charge_at(audit: Audit, tokens: Tokens, t: int) -> float | None:
-    """Nats of token t; None where it says that it is not charged."""
-    found = audit.charges(tokens)
-    times = 1 if found.times_charged is None else int(found.times_charged[t])
-    return float(found.nats[t]) / times if times > 0 else None
-
-
 def normalised(
     audit: Audit, base: Charges, suspects: list[int], until: float, most: int
 ) -> AuditFinding:
-    """Σ over the vocabulary of exp(-charge) is one, at random positions and at suspicious ones.
+    """Σ over the vocabulary of exp(-charge) is one: whole sums where there is time, and bets.
 
-    A sum over the likely tokens alone can show that it is too large, and never that it is not.
+    A whole sum sees the smallest excess, at one place; bets see it at all places (betting.py).
     """
-    result = Sums()
-    cheap = np.argsort(base.nats[1:])[:_CHEAP] + 1
-    guided = [*suspects[:4], *audit.random.permutation(cheap)[:4].tolist()]
-    for number in range(most):
-        now = time.monotonic()
-        if number >= 2 and now > until:
-            break
-        back = _CONTEXTS[number % len(_CONTEXTS)]
-        if number % 3 == 1 and guided:
-            t = int(guided.pop(0))
+    sums: list[tuple[int, float]] = []  # (place, sum)
+    began = time.monotonic()
+    while len(sums) < most and (found := whole_sum(audit, began + (until - began) / 4)):
+        sums.append(found)
+        if found[1] > 1 + betting.TOLERANCE:
+            t, total = found
+            summary = f"the probabilities of all that could stand at token {t:,} sum to {total:.4f}"
+            evidence = [Evidence(position=t, before=1.0, after=total)]
+            return finding("normalised", True, summary, evidence, "a sum over all tokens, exact")
+    return _wagered(audit, base, suspects, until, sums)
+
+
+def whole_sum(audit: Audit, until: float) -> tuple[int, float] | None:
+    """(a random place, Σ of what could stand there), None if there is no time for so many calls.
+
+    The text ends with the token, or goes on where the last one is not charged.
+    """
+    tokens, vocab = audit.subject.tokens, audit.subject.vocab_size
+    t = int(audit.random.integers(1, len(tokens)))
+    first = max(0, t - _CONTEXT)
+    before = tokens[first:t] if not first else np.append(tokens[:1], tokens[first:t])
+    for suffix in (tokens[:0], tokens[t + 1 : t + 1 + _CONTEXT]):
+        text = np.concatenate([before, tokens[t : t + 1], suffix])
+        began = time.monotonic()
+        if not charged_probabilities(audit.charges(text))[len(before)]:
+            continue
+        if began + vocab * (time.monotonic() - began) > until:
+            return None
+        total = 0.0
+        for token in audit.random.permutation(vocab).tolist():
+            text[len(before)] = token
+            total += float(charged_probabilities(audit.charges(text))[len(before)])
+            if total > 1 + betting.TOLERANCE:
+                break
+            if time.monotonic() > until:
+                return None
+        return t, total
+    return None
+
+
+def charged_probabilities(found: Charges) -> Floats:
+    """float64[N]: exp(-charge); 0 where it says that it did not charge."""
+    times = np.ones(len(found.nats)) if found.times_charged is None else found.times_charged
+    nats = np.where(times > 0, found.nats / np.maximum(times, 1), np.inf)
+    return np.exp(-np.maximum(nats, -50.0))
+
+
+def _wagered(
+    audit: Audit, base: Charges, suspects: list[int], until: float, sums: list[tuple[int, float]]
+) -> AuditFinding:
+    """Bets against the scorer until one is won, or time or draws are over.
+
+    In the whole text, so that places far from its beginning are tested as they are, and in one
+    token over and over, where a scorer that learns differs most from one that did not.
+    Suspicious: `suspects`, cheap ones, and those that paid most so far.
+    """
+    random, tokens, bos = audit.random, audit.subject.tokens, audit.subject.bos_id
+    places = np.flatnonzero((tokens != bos) & (np.arange(len(tokens)) > 0))
+    if not places.size:
+        return finding("normalised", None, "there is nothing to test but boundaries", [], "none")
+    known = tokens if audit.known is None else audit.known
+    proposal = betting.Proposal(known, audit.subject.vocab_size, bos, random)
+    bets, expected = betting.Bets(), np.exp(-base.nats)
+    suspects = np.intersect1d(suspects, places)[:_SUSPECTS].tolist()
+    cheap = places[np.argsort(base.nats[places])][:_CHEAP]
+    paid, calls, slowest = np.zeros((2, len(tokens))), 0, 0.0  # the largest ratios; repeated
+    while not bets.draws(betting.TEXT) or (
+        bets.draws(betting.TEXT) < _DRAWS and time.monotonic() + slowest < until
+    ):
+        began = time.monotonic()
+        gap = _GAPS[calls % len(_GAPS)]
+        calls += 1
+        if gap:
+            best = np.argsort(-paid[0])[:_SUSPECTS]
+            some = random.permutation(cheap)[:_SUSPECTS].tolist()
+            looked_at = np.array([*suspects, *some, *best[paid[0, best] > 0].tolist()], np.int64)
+            text, anywhere = tokens, proposal.scattered(tokens, gap)
+            drawn = np.union1d(anywhere, looked_at)
+            likely = expected[drawn]
         else:
-            t = int(audit.random.integers(1, len(base.nats)))
-            result.draws += 1
-        prefix = audit.subject.tokens[max(0, t - back) : t]
-        if t > back:
-            prefix = np.concatenate([audit.subject.tokens[:1], prefix])
-        half = now + (until - now) / 2  # a few whole sums say more than many parts
-        after = audit.subject.tokens[t + 1 : t + 1 + _CONTEXTS[1]]
-        substitute(audit, prefix, int(audit.subject.tokens[t]), after, half, result)
-        if result.worst > 1 + _SUM_TOLERANCE:
-            result.evidence = [Evidence(position=t, before=1.0, after=result.worst)]
+            text = np.where(tokens == bos, tokens, random.choice(tokens[places]))
+            drawn = proposal.scattered(text, 2)
+            likely = np.full(len(drawn), 0.5)
+        new = text.copy()
+        new[drawn], q = proposal.draw(text, drawn, likely)
+        ratios = charged_probabilities(audit.charges(new))[drawn] / q
+        proposal.learn(ratios)
+        seen = paid[0 if gap else 1]
+        seen[drawn] = np.maximum(seen[drawn], ratios)
+        if gap:
+            bets.bet(betting.TEXT, ratios[np.isin(drawn, anywhere)])
+            bets.bet(betting.SUSPICIOUS, ratios[np.isin(drawn, looked_at)])
+        else:
+            bets.bet(betting.REPEATED, ratios)
+        slowest = max(slowest, time.monotonic() - began)
+        if bets.log_wealth > betting.WON:
             break
-    return _sum_finding(audit, result)
+    return _bets_finding(bets, calls, sums, paid, audit.subject.vocab_size)
 
 
-def _sum_finding(audit: Audit, result: Sums) -> AuditFinding:
-    vocab = audit.subject.vocab_size
-    strength = (
-        f"{result.complete} positions over all {vocab:,} tokens, {result.partial} over likely "
-        f"ones: with probability 0.99 a fault at {power.percent(power.share(result.draws))} of "
-        "positions"
-    )
-    if result.worst > 1 + _SUM_TOLERANCE:
-        e = result.evidence[0]
+def _bets_finding(
+    bets: betting.Bets, calls: int, sums: list[tuple[int, float]], paid: Floats, vocab: int
+) -> AuditFinding:
+    """paid float64[2, N]: the largest ratio at each place, of the text and of one token."""
+    if bets.log_wealth > betting.WON:
+        kind = bets.best
+        mean, error = bets.mean(kind)
         summary = (
-            f"the probabilities of what could stand at token {e.position:,} sum to more than "
-            f"{e.after:.4f}: they depend on the token they are charged to, or are no distribution"
+            f"the probabilities of what could stand {_WHERE[kind]} sum to {mean:.3g} ± {error:.2g} "
+            "on average, by tokens drawn for it: a valid scorer looks like that with probability "
+            f"below 1e-{min(int(bets.log_wealth / log(10)), 300)}"
         )
-        return finding("normalised", True, summary, result.evidence, strength)
-    summary = "no sum of probabilities is above one"
-    if result.complete and result.lowest < 1 - 1e-3:
-        summary += f"; one is {result.lowest:.4f}, which only wastes bits"
+        paid = paid[int(kind == betting.REPEATED)]
+        worst = np.argsort(-paid)[:4]
+        evidence = [Evidence(position=int(t), before=1.0, after=float(paid[t])) for t in worst]
+        strength = f"{bets.draws(kind):,} tokens drawn there, {calls} calls"
+        return finding("normalised", True, summary, evidence, strength)
+    mean, error = bets.mean(betting.TEXT)
+    strength = "; ".join(_excess(bets, kind) for kind in (betting.TEXT, betting.REPEATED))
+    summary = (
+        "no sign of probabilities that sum to more than one; their mean sum in the text is "
+        f"{mean:.4f} ± {error:.4f}, without boundaries"
+    )
+    if sums:
+        strength += (
+            f"; {len(sums)} sums over all {vocab:,} tokens: with probability 0.99 a fault at "
+            f"{power.percent(power.share(len(sums)))} of positions"
+        )
+        if (lowest := min(total for _, total in sums)) < 1 - 1e-3:
+            summary += f"; one is {lowest:.4f} with them, which only wastes bits"
     return finding("normalised", False, summary, [], strength)
+
+
+def _excess(bets: betting.Bets, kind: int) -> str:
+    """How large a mean excess would have been found."""
+    drawn, excess = f"{bets.draws(kind):,} tokens drawn {_WHERE[kind]}", bets.excess(kind)
+    if not np.isfinite(excess):
+        return f"{drawn}, too few to find anything"
+    return f"{drawn}: with probability about 0.99 sums {power.percent(excess)} too large on average"
 
 
 def distributions(audit: Audit, length: int, until: float, most: int) -> AuditFinding:
@@ -659,7 +700,7 @@ def distributions(audit: Audit, length: int, until: float, most: int) -> AuditFi
             f"({power.percent(power.share(own))})"
         )
         for wrong, what, before in (
-            (np.abs(sums - 1) > _SUM_TOLERANCE, sums, 1.0),
+            (np.abs(sums - 1) > betting.TOLERANCE, sums, 1.0),
             (apart > audit.tolerance, base.nats[1:], None),
         ):
             if wrong.any():
