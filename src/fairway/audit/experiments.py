@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import cycle
 from math import log, sqrt
 from typing import Any
 
@@ -33,7 +34,8 @@ _STYLES = ("shuffled", "uniform", "one token", "repeated", "boundaries")
 _OWN = 8  # tokens of a piece that are changed to see whether distributions look at them
 _CHEAP, _SUSPECTS = 64, 8  # so many of the cheapest tokens are suspects; of a kind in one call
 _DRAWS = 1_000_000  # tokens that are drawn, and no more
-_GAPS = (2, 0, 2, 15)  # between them at most, by turns: many bets or a real past; 0: one token
+_GAPS = (0, 2, 2, 15)  # between them at most, by turns: many bets or a real past; 0: one token
+_REPEATED = 4096  # over and over, so many times at most
 _WHERE = ("in the text", "at suspicious places of it", "in one token over and over")  # of bets
 _CONTEXT = 64  # tokens before a place that is summed over: few are fast
 _PARTS = 8  # of the dependency picture
@@ -603,13 +605,13 @@ def _wagered(
     bets, expected = betting.Bets(), np.exp(-base.nats)
     suspects = np.intersect1d(suspects, places)[:_SUSPECTS].tolist()
     cheap = places[np.argsort(base.nats[places])][:_CHEAP]
-    paid, calls, slowest = np.zeros((2, len(tokens))), 0, 0.0  # the largest ratios; repeated
-    while not bets.draws(betting.TEXT) or (
-        bets.draws(betting.TEXT) < _DRAWS and time.monotonic() + slowest < until
-    ):
+    paid = np.zeros((2, len(tokens)))  # the largest ratios: in the text, in one token
+    slowest = [0.0, 0.0]  # seconds of a call on one token, on the text
+    for gap in cycle(_GAPS):
         began = time.monotonic()
-        gap = _GAPS[calls % len(_GAPS)]
-        calls += 1
+        late = began + slowest[bool(gap)] > until
+        if bets.draws(betting.TEXT) and (late or bets.draws(betting.TEXT) >= _DRAWS):
+            break
         if gap:
             best = np.argsort(-paid[0])[:_SUSPECTS]
             some = random.permutation(cheap)[:_SUSPECTS].tolist()
@@ -618,7 +620,7 @@ def _wagered(
             drawn = np.union1d(anywhere, looked_at)
             likely = expected[drawn]
         else:
-            text = np.where(tokens == bos, tokens, random.choice(tokens[places]))
+            text = np.where(tokens == bos, tokens, random.choice(tokens[places]))[:_REPEATED]
             drawn = proposal.scattered(text, 2)
             likely = np.full(len(drawn), 0.5)
         new = text.copy()
@@ -632,14 +634,14 @@ def _wagered(
             bets.bet(betting.SUSPICIOUS, ratios[np.isin(drawn, looked_at)])
         else:
             bets.bet(betting.REPEATED, ratios)
-        slowest = max(slowest, time.monotonic() - began)
+        slowest[bool(gap)] = max(slowest[bool(gap)], time.monotonic() - began)
         if bets.log_wealth > betting.WON:
             break
-    return _bets_finding(bets, calls, sums, paid, audit.subject.vocab_size)
+    return _bets_finding(bets, sums, paid, audit.subject.vocab_size)
 
 
 def _bets_finding(
-    bets: betting.Bets, calls: int, sums: list[tuple[int, float]], paid: Floats, vocab: int
+    bets: betting.Bets, sums: list[tuple[int, float]], paid: Floats, vocab: int
 ) -> AuditFinding:
     """paid float64[2, N]: the largest ratio at each place, of the text and of one token."""
     if bets.log_wealth > betting.WON:
@@ -653,7 +655,7 @@ def _bets_finding(
         paid = paid[int(kind == betting.REPEATED)]
         worst = np.argsort(-paid)[:4]
         evidence = [Evidence(position=int(t), before=1.0, after=float(paid[t])) for t in worst]
-        strength = f"{bets.draws(kind):,} tokens drawn there, {calls} calls"
+        strength = f"{bets.draws(kind):,} tokens drawn there"
         return finding("normalised", True, summary, evidence, strength)
     mean, error = bets.mean(betting.TEXT)
     strength = "; ".join(_excess(bets, kind) for kind in (betting.TEXT, betting.REPEATED))
