@@ -49,6 +49,17 @@ def test_a_large_vocabulary():
     assert audited(gallery.legal_ttt(8192), 8192).valid
 
 
+@pytest.mark.parametrize("style", experiments._STYLES)
+def test_a_changed_text_begins_as_it_did(style):
+    """Also where the order does not begin with its beginning."""
+    tokens = gallery.text(64, 200, 0)
+    job = experiments.Audit(None, Subject(tokens, 64, 0), np.random.default_rng(0), 0.0)
+    for _ in range(20):
+        new = experiments.changed(job, tokens, job.random.permutation(200)[:150], style)
+        assert new[0] == 0
+        assert (new != tokens).any()
+
+
 def test_crossing_documents_is_noted():
     def said(maker):
         found = audited(maker(1024), count=1500).findings

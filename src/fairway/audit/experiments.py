@@ -242,6 +242,7 @@ def changed(audit: Audit, tokens: Tokens, later: Tokens, style: str) -> Tokens:
     if not inner.size:
         return new
     if style == "boundaries" and bos is not None:
+        later = later[later > 0]  # texts begin with one
         new[later] = others(audit, tokens[later])
         new[later[audit.random.random(len(later)) < 0.02]] = bos
         return new
