@@ -22,7 +22,7 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 _SLICE = 64  # queries at once on a CPU: their scores stay in its cache
 _LONGEST_LEARNED = 1024  # tokens; what is kept for the backward pass grows with the square
-_SHORTEST_SCORED = 512  # tokens; below, the library's forward pass alone is faster (docs/LOG.md)
+_SHORTEST_SCORED = 256  # tokens; below, the library's forward pass alone is faster (docs/LOG.md)
 
 
 def for_windows(mask: Tensor, starts: Tensor | None, dtype: torch.dtype) -> Attend:
@@ -131,10 +131,9 @@ class _SlicedAttention(torch.autograd.Function):
             last = min(first + _SLICE, S)
             seen = n - S + last
             rows = grouped[:, :, :, first:last].reshape(B * G, -1, h)
-            scores = (rows * h**-0.5) @ keys[:, :seen].mT
-            shaped = scores.view(B, G, H // G, last - first, seen)
-            shaped += bias[..., first:last, :seen]
-            weight = scores.softmax(-1)
+            shaped = bias[..., first:last, :seen].expand(B, G, H // G, -1, -1)
+            scores = shaped.clone(memory_format=torch.contiguous_format).view(B * G, -1, seen)
+            weight = scores.baddbmm_(rows, keys[:, :seen].mT, alpha=h**-0.5).softmax(-1)
             y[:, :, :, first:last] = (weight @ values[:, :seen]).view(B, G, -1, last - first, h)
             if any(ctx.needs_input_grad):
                 weights.append(weight)
