@@ -165,7 +165,7 @@ def _minified(source: str) -> str:
 
 
 def _shaken(files: dict[str, str]) -> dict[str, str]:
-    """Minified sources without functions, classes and imports that nothing in them names.
+    """Minified sources without functions, classes, imports and methods that nothing in them names.
 
     By name alone, so it keeps too much rather than too little; nothing here is found by a string.
     """
@@ -194,7 +194,19 @@ def _drop(path: str, trees: dict[str, ast.Module]) -> bool:
             statement.names = bound
             if not bound:
                 body.remove(statement)
+        elif isinstance(statement, ast.ClassDef) and not statement.bases:
+            known = others | _named(statement)
+            kept = [m for m in statement.body if _stays(m, known)]
+            changed = changed or len(kept) < len(statement.body)
+            statement.body = kept or [ast.Pass()]
     return changed
+
+
+def _stays(member: ast.stmt, known: set[str]) -> bool:
+    """Whether a class keeps it: what is no plain method, or is named somewhere."""
+    if not isinstance(member, ast.FunctionDef) or member.decorator_list:
+        return True
+    return member.name.startswith("__") or member.name in known
 
 
 @cache
