@@ -2,6 +2,7 @@
 
 import json
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,6 +72,27 @@ def test_calls_that_fail(child, body, sentence):
     started = child(f"def scorer(t):\n    {body}\n", call_s=1.0)
     with pytest.raises(BadInput, match=sentence):
         nats(started)
+
+
+def test_a_scorer_beside_its_text_imports_its_neighbours(tmp_path, monkeypatch):
+    """By its relative name, as one types it; and the text stays out of reach."""
+    (tmp_path / "neighbour.py").write_text("half = 0.5\n")
+    (tmp_path / "text.txt").write_text("the text")
+    (tmp_path / "foreign.py").write_text(
+        "from neighbour import half\n"
+        "def scorer(t):\n"
+        "    try:\n"
+        "        open('" + str(tmp_path / "text.txt") + "')\n"
+        "    except OSError:\n"
+        "        return t * half\n"
+        "    return t * 2.0\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    started = Child("foreign.py:scorer", [Path("text.txt")], [], Limits())
+    try:
+        assert nats(started).tolist() == [(0.5 if started.files_cut else 2) * n for n in range(4)]
+    finally:
+        started.close()
 
 
 def test_hidden_files_and_the_network_are_out_of_reach(child, tmp_path, port):

@@ -58,10 +58,11 @@ class Child:
         scorer.split(name)
         self._given = (name, list(hidden), list(readable), limits)
         self._limits, self._name = limits, name
+        file, function = scorer.split(name)
         self._folder = tempfile.TemporaryDirectory(prefix="fairway-audit-")
         self._errors = open(Path(self._folder.name) / ".stderr", "w+b")  # noqa: SIM115
         order = {
-            "name": name,
+            "name": f"{file}:{function}",  # the process begins in another folder
             "hidden": [str(Path(p).resolve()) for p in hidden],
             "readable": [str(Path(p).resolve()) for p in readable],
             "folder": self._folder.name,
@@ -209,7 +210,8 @@ def answer_of(found: Charges) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
 # Inside the child ------------------------------------------------------------------------------
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # landlock's system calls
-_READ_RIGHTS = 1 << 0 | 1 << 2 | 1 << 3  # execute, read files, read folders
+_LIST_RIGHT = 1 << 3  # read folders
+_READ_RIGHTS = 1 << 0 | 1 << 2 | _LIST_RIGHT  # execute and read files
 _FILE_RIGHTS = 1 << 0 | 1 << 1 | 1 << 2  # execute, write, read: what a rule on a file may name
 _ALL_RIGHTS = (1 << 13) - 1  # of landlock's first version
 _NO_NEW_PRIVILEGES = 38
@@ -240,7 +242,10 @@ def cut_files(readable: Iterable[Path], writable: Path, hidden: Iterable[Path]) 
     ruleset = system.syscall(_CREATE_RULESET, rights, len(rights), 0)
     if ruleset < 0:
         return False
-    allowed = {p: _READ_RIGHTS for root in readable for p in _without(root, list(hidden))}
+    allowed: dict[Path, int] = {}
+    for root in readable:
+        for path, right in _without(root, list(hidden)):
+            allowed[path] = allowed.get(path, 0) | right
     for path, right in {**allowed, writable: _ALL_RIGHTS, Path("/dev"): _ALL_RIGHTS}.items():
         if path.exists():
             handle = os.open(path, os.O_PATH)  # type: ignore[attr-defined,unused-ignore]
@@ -251,15 +256,16 @@ def cut_files(readable: Iterable[Path], writable: Path, hidden: Iterable[Path]) 
     return bool(system.syscall(_RESTRICT_SELF, ruleset, 0) == 0)
 
 
-def _without(root: Path, hidden: list[Path]) -> Iterator[Path]:
-    """`root`, or what is in it where one of `hidden` is below it."""
+def _without(root: Path, hidden: list[Path]) -> Iterator[tuple[Path, int]]:
+    """`root`, or what is in it where one of `hidden` is below it, with the rights to each."""
     if root in hidden:
         return
     if any(path.is_relative_to(root) for path in hidden):
+        yield root, _LIST_RIGHT  # below it, too: without it nothing beside can be imported
         for entry in root.iterdir():
             yield from _without(entry, hidden)
     else:
-        yield root
+        yield root, _READ_RIGHTS
 
 
 def system_folders() -> list[Path]:
