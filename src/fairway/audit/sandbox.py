@@ -55,7 +55,6 @@ class Child:
         self, name: str, hidden: Iterable[Path], readable: Iterable[Path], limits: Limits
     ) -> None:
         """name: FILE.py:FUNCTION. It must not read `hidden`, and may read `readable` too."""
-        scorer.split(name)
         self._given = (name, list(hidden), list(readable), limits)
         self._limits, self._name = limits, name
         file, function = scorer.split(name)
