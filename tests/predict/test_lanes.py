@@ -45,6 +45,18 @@ def test_plans_keep_their_promises(documents, lanes):
     assert starts.positions[0] == 0
     assert (np.diff(starts.positions) > 0).all()
     assert np.array_equal(~starts.inside, np.isin(starts.positions, bos))
+    runs = np.diff(starts.positions, append=tokens)
+    assert (runs[:-1] + runs[1:] > runs.max()).all()  # no two of them could have been one
+
+
+@given(st.integers(1, 500), st.integers(2, 200))
+def test_lanes_that_save_no_step_are_not_taken(short, lanes):
+    """Beside a document of 8,000 tokens short ones stand in runs of as many."""
+    sizes = [8000, *[short] * (20_000 // short)]
+    bos = np.cumsum([0, *sizes[:-1]])
+    layout = Layout(sum(sizes), plan(sum(sizes), bos, lanes))
+    assert layout.steps == 7999 if lanes > 4 else layout.steps >= 7999
+    assert layout.lanes <= 4
 
 
 def test_lanes_cut_a_giant_document_into_equal_parts():

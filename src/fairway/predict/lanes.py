@@ -159,14 +159,17 @@ def most_lanes(tokens: int) -> int:
 
 
 def plan(tokens: int, documents: Longs, lanes: int) -> Starts:
-    """At most `lanes` starts that make the longest run short.
+    """The fewest starts that make the longest run as short as `lanes` of them can.
 
     documents: int64[D], positions of BOS tokens, documents[0] = 0. Runs start at documents; only a
     document of more than LONGEST_DOCUMENT tokens may be cut, into equal parts of at most so many.
+    A decoder takes as many steps as the longest run has tokens: beside a document that is longer
+    than an equal share, more lanes would cost bytes and gain no time.
     """
     lanes = min(lanes, most_lanes(tokens))
     places, inside = _candidates(tokens, documents)
-    low, high = -(-tokens // lanes), tokens
+    longest = int(np.diff(np.append(places, tokens)).max())
+    low, high = max(-(-tokens // lanes), longest), tokens
     while low < high:  # the smallest target that needs no more lanes than there are
         middle = (low + high) // 2
         if len(_greedy(places, tokens, middle)) <= lanes:
