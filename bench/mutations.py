@@ -40,7 +40,7 @@ from fairway.pack import artifact
 from fairway.predict import exact
 from fairway.predict.sample import continuation
 from fairway.prove import compress, guard, pieces, proof
-from fairway.prove.codec import Codec, Reader, join, varint
+from fairway.prove.codec import Codec, Reader, join, read_chunks, varint
 from fairway.prove.header import Header, Machine, text_digest
 from fairway.recipe import Adapt
 from fairway.score.texts import Digest
@@ -234,23 +234,24 @@ def exact_proof(model: Path, codec: Codec, prose: bytes) -> Subject:
             if out.exists():
                 target.write(out.read_bytes())
 
-    return Subject([header.to_bytes(), *bodies], prose, read)
+    return Subject([header.to_bytes() + bodies[0], *bodies[1:]], prose, read)
 
 
 def float_header() -> Subject:
     """With an environment and adaptation. The text is what it says, as far as it is printed."""
     machine = Machine(False, b"abcd", "2.13.0+cpu|x86_64|AMD EPYC|AVX512|float32")
-    header = Header(machine, Adapt(method="lora"), b"t" * 8, b"a" * 4, 1000, 5, 2)
+    header = Header(machine, Adapt(method="lora"), b"t" * 8, b"a" * 4, 1000, 5, 1)
+    stored = bytes([1, 3]) + b"abc"  # a chunk of one document
 
     def read(mutant: bytes, target: io.BytesIO) -> None:
         reader = Reader(mutant, "the proof's header")
-        found = repr(Header.read(reader)).encode()
-        reader.check_end()
-        target.write(found)
+        found = Header.read(reader)
+        read_chunks(reader, found.chunks, found.version)
+        target.write(repr(found).encode())
 
     good = io.BytesIO()
-    read(join([header.to_bytes()]), good)
-    return Subject([header.to_bytes()], good.getvalue(), read)
+    read(join([header.to_bytes() + stored]), good)
+    return Subject([header.to_bytes() + stored], good.getvalue(), read)
 
 
 def hostile_stream(parts: list[bytes], random: np.random.Generator) -> bytes:

@@ -58,7 +58,7 @@ def main() -> int:
     began = time.perf_counter()
     digest = Digest()
     with open(args.out, "wb") as out:
-        for chunk in read_chunks(reader, header.chunks):
+        for chunk in read_chunks(reader, header.chunks, header.version):
             for document in codec.decode(chunk, 1 << 20, lambda tokens, bits: None):
                 digest.update(document)
                 out.write(document)

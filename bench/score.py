@@ -1,14 +1,16 @@
 """What scoring costs and what learning while scoring gains.
 
-    python bench/score.py tune --model RUN --held TEXT.jsonl [--trials 8] --out TUNED.json
-    python bench/score.py gains --model RUN --tuned TUNED.json --text val=A.jsonl --text web=B.jsonl
+    python bench/score.py tune --model RUN --held TEXT.jsonl [--memory] --out TUNED.json
+    python bench/score.py gains --model RUN --tuned TUNED.json [--beside TUNED_WITH_MEMORY.json] \
+        --text val=A.jsonl --text web=B.jsonl
     python bench/score.py protocols --model RUN [--text-bytes 200000] [--stride 16]
     python bench/score.py peer --peer peer.py
 
 tune: every method's own grid, all of one length, in left-to-right order on held-out training text
-of at most 300,000 bytes; the best of each goes to `gains`, which never looks at that text. gains:
-bits per byte of whole texts with each method in both orders, differences to no adaptation with
-standard errors by document. protocols: one pass with a rolling cache against overlapping windows.
+of at most 300,000 bytes, of the network alone or with the artifact's recall and cache; the best of
+each goes to `gains`, which never looks at that text. gains: bits per byte of whole texts with each
+method in both orders, and beside recall and cache; differences to the network alone with standard
+errors by document. protocols: one pass with a rolling cache against overlapping windows.
 peer: evaluation of one shape by the original script's functions (bench/peer.py), eager, fp32.
 
 Rows go to stdout as JSON with --json, and to --out.
@@ -38,7 +40,7 @@ from fairway.model.gpt import GPT, build
 from fairway.pack import artifact
 from fairway.pack.artifact import Artifact
 from fairway.predict import adapt
-from fairway.recipe import Adapt, Model, Score
+from fairway.recipe import FORGETS, Adapt, Memory, Model, Score
 from fairway.score import texts
 from fairway.score.bits import bits_per_byte
 from fairway.score.score import charges
@@ -98,6 +100,34 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
     ],
 }
 
+# Beside recall and the cache, which learn much of the same.
+BESIDE: dict[str, list[dict[str, Any]]] = {
+    "sgd": [
+        {"span": 8, "lr": 0.03},
+        {"span": 8, "lr": 0.01},
+        {"span": 8, "lr": 0.003},
+        {"span": 8, "lr": 0.001},
+        {"span": 16, "lr": 0.01},
+        {"span": 16, "lr": 0.003},
+    ],
+    "dynamic": [
+        {"span": 16, "lr": 1e-3, "beta": 0.9999, "decay": 1e-2},
+        {"span": 16, "lr": 5e-4, "beta": 0.9999, "decay": 1e-2},
+        {"span": 16, "lr": 3e-4, "beta": 0.9999, "decay": 1e-2},
+        {"span": 16, "lr": 3e-4, "beta": 0.9999, "decay": 2e-2},
+        {"span": 16, "lr": 3e-4, "beta": 0.9999, "decay": 3e-3},
+        {"span": 32, "lr": 3e-4, "beta": 0.9999, "decay": 1e-2},
+    ],
+    "lora": [
+        {"span": 16, "lr": 2e-3, "rank": 64, "beta": 0.9999, "decay": 3e-3},
+        {"span": 16, "lr": 1e-3, "rank": 64, "beta": 0.9999, "decay": 3e-3},
+        {"span": 16, "lr": 5e-4, "rank": 64, "beta": 0.9999, "decay": 3e-3},
+        {"span": 16, "lr": 2e-4, "rank": 64, "beta": 0.9999, "decay": 3e-3},
+        {"span": 16, "lr": 5e-4, "rank": 64, "beta": 0.9999, "decay": 1e-2},
+        {"span": 16, "lr": 5e-4, "rank": 64, "beta": 0.9999, "decay": 3e-3, "reset": False},
+    ],
+}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -106,7 +136,9 @@ def main() -> None:
     parser.add_argument("what", choices=["tune", "gains", "protocols", "peer"])
     parser.add_argument("--model", type=Path, default=Path("runs/mini"))
     parser.add_argument("--held", type=Path, help="training text that the model has not seen")
+    parser.add_argument("--memory", action="store_true", help="tune beside recall and the cache")
     parser.add_argument("--tuned", type=Path, nargs="+", help="what tune wrote")
+    parser.add_argument("--beside", type=Path, nargs="*", default=[], help="... with --memory")
     parser.add_argument("--text", action="append", default=[], metavar="NAME=FILE")
     parser.add_argument("--methods", default=",".join(GRIDS), help="of tune and gains")
     parser.add_argument("--trials", type=int, default=12, help="per method")
@@ -147,15 +179,18 @@ def network(opened: Artifact) -> GPT:
     return opened.build_model(place.device, place.dtype)
 
 
-def adapted(opened: Artifact, tokens: Tokens, how: Adapt) -> tuple[NDArray[np.float64], float]:
+def adapted(
+    opened: Artifact, tokens: Tokens, how: Adapt, memory: Memory = FORGETS
+) -> tuple[NDArray[np.float64], float]:
     """Nats of every token, float64[N], 0 for the first; seconds."""
     nats, model = np.zeros(len(tokens)), network(opened)
     began = time.perf_counter()
     if how.method == "none":
-        for positions, charged in charges(model, tokens, ROLLING):
+        for positions, charged in charges(model, tokens, ROLLING, memory):
             nats[positions] = charged
     else:
-        for part in adapt.charges(adapt.Learner(model, how, len(tokens)), tokens, ROLLING):
+        learner = adapt.Learner(model, how, len(tokens))
+        for part in adapt.charges(learner, tokens, ROLLING, memory=memory):
             nats[part.positions] = part.nats
     return nats, time.perf_counter() - began
 
@@ -165,11 +200,12 @@ def tune(args: argparse.Namespace) -> Iterator[Row]:
     tokens, size = read(args.held, opened)
     if size > HELD_BYTES:
         raise SystemExit(f"{args.held} has {size:,} bytes: tuning may see {HELD_BYTES:,}")
-    none, _ = adapted(opened, tokens, Adapt())
-    for method in args.methods.split(","):
-        for settings in GRIDS[method][args.after : args.trials]:
+    memory, grids = (opened.memory, BESIDE) if args.memory else (FORGETS, GRIDS)
+    none, _ = adapted(opened, tokens, Adapt(), memory)
+    for method in filter(None, args.methods.split(",")):
+        for settings in grids[method][args.after : args.trials]:
             how = Adapt.model_validate({"method": method, "lanes": 32, method: settings})
-            nats, seconds = adapted(opened, tokens, how)
+            nats, seconds = adapted(opened, tokens, how, memory)
             gain = 1 - float(nats.sum() / none.sum())
             bpb = bits_per_byte(float(nats.sum()), size)
             yield {
@@ -186,18 +222,26 @@ def best(tuned: list[Path]) -> dict[str, dict[str, Any]]:
     return {row["method"]: row["settings"] for row in rows}
 
 
+_BESIDE = "recall and cache"
+
+
 def gains(args: argparse.Namespace) -> Iterator[Row]:
     opened = artifact.read(Run(args.model).artifact)
     chosen, window = best(args.tuned), opened.model.window
     published = PUBLISHED | {"span": 32 * window}
-    hows = {}
+    hows: dict[tuple[str, str], dict[str, Any]] = {}
     for order in ("left-to-right", "lanes"):
         common = {"order": order, "lanes": args.lanes}
         hows["sgd as published", order] = {**common, "method": "sgd", "sgd": published}
-        for method in [m for m in args.methods.split(",") if m != "lora"]:
+        for method in {*args.methods.split(",")} - {"", "lora"}:
             hows[method, order] = {**common, "method": method, method: chosen[method]}
     if "lora" in args.methods:
         hows["lora", "left-to-right"] = {"method": "lora", "lanes": 64, "lora": chosen["lora"]}
+    if any(opened.memory):
+        hows[_BESIDE, "left-to-right"] = {}
+    for method, settings in best(args.beside).items():
+        how = {"method": method, "lanes": 64, method: settings}
+        hows[f"{_BESIDE}, {method}", "left-to-right"] = how
     rows = []
     for name, file in (word.split("=", 1) for word in args.text):
         tokens, size = read(Path(file), opened)
@@ -207,7 +251,8 @@ def gains(args: argparse.Namespace) -> Iterator[Row]:
         yield rows[-1]
         for (method, order), settings in hows.items():
             how = Adapt.model_validate(settings)
-            nats, seconds = adapted(opened, tokens, how)
+            memory = opened.memory if method.startswith(_BESIDE) else FORGETS
+            nats, seconds = adapted(opened, tokens, how, memory)
             rows.append(row(name, size, method, order, nats, none, documents, seconds))
             yield rows[-1]
             console.say(f"{name}, {method}, {order}: {rows[-1]['bpb']:.4f}, {seconds:.0f} s")

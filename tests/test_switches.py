@@ -134,9 +134,7 @@ def decodes(opened: artifact.Artifact) -> None:
     documents = [b"A switch is on or off. " * 6, b"", b"def forward(self, x):\n    return x\n"]
     tokens = codec.tokenizer.encode_documents(documents)
     chunk = codec.encode(tokens, documents, 2, lambda *_: None)
-    reader = Reader(join([b"", chunk.body]), "the header")
-    reader.check()
-    (read,) = read_chunks(reader, 1)
+    (read,) = read_chunks(Reader(join([chunk.body]), "the header"), 1)
     assert codec.decode(read, 1 << 20, lambda *_: None) == documents
 
 

@@ -13,7 +13,7 @@ from fairway.predict import adapt, methods, rules
 from fairway.predict.adapt import AdaptiveEngine, AdaptivePredictor, Learner, Span
 from fairway.predict.lanes import Layout, Starts, plan
 from fairway.prove.codec import Codec, Reader, join, read_chunks
-from fairway.recipe import Adapt, Dynamic, Lora, Score, Sgd
+from fairway.recipe import Adapt, Dynamic, Lora, Score, Sgd, load
 from fairway.score.score import charges
 
 ROLLING = Score(protocol="rolling")
@@ -130,8 +130,7 @@ def test_what_nothing_compresses_is_learned_by_both_sides(lively_model, tokenize
     codec = Codec(AdaptiveEngine(learner(lively_model, how, total)), tokenizer)
     made = [codec.encode(tokens, text, 1, lambda *_: None) for tokens, text in chunks]
     assert len(made[0].body) > len(noise), "it was compressed: the test says nothing"
-    reader = Reader(join([b"", *(chunk.body for chunk in made)]), "a file")
-    reader.check()
+    reader = Reader(join(chunk.body for chunk in made), "a file")
     read = read_chunks(reader, len(chunks))
     assert sum(chunk.tokens for chunk in read) == total
     decoder = Codec(AdaptiveEngine(learner(lively_model, how, total)), tokenizer)
@@ -146,9 +145,8 @@ def test_a_fresh_learner_decodes_chunk_after_chunk(lively_model, tokenizer, how)
     total = sum(len(tokens) for tokens, _ in chunks)
     codec = Codec(AdaptiveEngine(learner(lively_model, how, total)), tokenizer)
     made = [codec.encode(tokens, documents, 1, lambda *_: None) for tokens, documents in chunks]
-    reader = Reader(join([b"", *(chunk.body for chunk in made)]), "a file")
+    reader = Reader(join(chunk.body for chunk in made), "a file")
     assert made[0].lanes == 1, "stored: the test says nothing"
-    reader.check()
     decoder = Codec(AdaptiveEngine(learner(lively_model, how, total)), tokenizer)
     read = read_chunks(reader, len(chunks))
     for chunk, (_, documents) in zip(read, chunks, strict=True):
@@ -301,10 +299,19 @@ def test_settings_come_back_from_a_file_as_float32(how, order, lr):
     assert methods.to_bytes(methods.rounded(how)) == data
 
 
+@pytest.mark.parametrize("recipe", ["mini", "pr264"])
 @pytest.mark.parametrize("method", ["sgd", "dynamic", "lora"])
-def test_usual_settings_take_one_byte(method):
-    """They are the recipe's defaults; once these change, the format needs another bit."""
-    assert len(methods.to_bytes(Adapt(method=method))) == 1
+def test_usual_settings_take_one_byte(method, recipe):
+    """They are the recipes' defaults; once these change, the format needs another entry."""
+    how = load(recipe).adapt.model_copy(update={"method": method})
+    assert len(methods.to_bytes(how)) == 1
+    assert methods.rounded(methods.rounded(how)) == methods.rounded(how)
+
+
+def test_settings_that_no_format_has_are_refused():
+    for first in (8 * 4, 8 * 1 + 2 * 2, 8 * 2 + 2 * 3):
+        with pytest.raises(BadInput, match="method that this Fairway does not know"):
+            methods.size_of(first)
 
 
 def one_span(random, size):

@@ -279,9 +279,7 @@ def test_texts_come_back(recalling_artifact, arithmetic, lanes, monkeypatch):
     starts = plan(len(tokens), documents_of(tokens, tokenizer.bos_id), lanes)
     layout = Layout(len(tokens), starts)
     coder = codec()
-    chunk = coder.encode_coded(
-        tokens, starts, b"".join(WORDS), coder.intervals(tokens, layout, quiet)
-    )
+    chunk = coder.encode_coded(tokens, starts, coder.intervals(tokens, layout, quiet))
     reader = Reader(chunk.body, "chunk")
     assert codec().decode_coded(read_coded(reader, 1 << 20), 1 << 20, quiet) == WORDS
     without = ExactEngine(replace(opened, memory=Memory()), 1)
@@ -320,7 +318,7 @@ def test_with_adaptation_a_proof_costs_what_the_score_says(recalling_artifact, h
         return nats.sum()
 
     codec = Codec(AdaptiveEngine(learner(), MEMORY), tokenizer)
-    chunk = codec.encode_coded(tokens, starts, b"".join(WORDS), None)
+    chunk = codec.encode_coded(tokens, starts, None)
     assert chunk.ideal_bits == pytest.approx(score(MEMORY) / np.log(2), rel=1e-3)
     assert score(MEMORY) < 0.9 * score(Memory())
     decoder = Codec(AdaptiveEngine(learner(), MEMORY), tokenizer)

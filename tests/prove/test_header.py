@@ -4,7 +4,7 @@ import pytest
 
 from fairway.errors import BadInput
 from fairway.predict import methods
-from fairway.prove.codec import Reader, join, varint
+from fairway.prove.codec import Reader, join, read_chunks, varint
 from fairway.prove.header import Header, Machine, text_digest
 from fairway.recipe import Adapt, Dynamic, Lora, Sgd
 
@@ -26,22 +26,40 @@ HOWS = [
 ]
 LEARNING = [dataclasses.replace(FLOAT, adapt=methods.rounded(how)) for how in HOWS]
 headers = pytest.mark.parametrize("header", [EXACT, FLOAT, *LEARNING])
+STORED = varint(1) + varint(3) + b"abc"
+
+
+def opened(written):
+    """The header of a proof of one stored chunk, up to the end of the file."""
+    reader = Reader(written, "the header")
+    header = Header.read(reader)
+    (chunk,) = read_chunks(reader, header.chunks, header.version)
+    assert chunk.documents == [b"abc"]
+    return header
 
 
 @headers
 def test_headers_come_back(header):
-    reader = Reader(join([header.to_bytes()]), "the header")
-    assert Header.read(reader) == header
-    reader.check_end()
+    assert opened(join([header.to_bytes() + STORED])) == header
+
+
+@headers
+def test_headers_of_version_2_come_back(header):
+    """They had a checksum of their own."""
+    written = header.to_bytes()
+    second = written[:4] + b"\2" + written[5:]
+    assert opened(join([second, STORED])) == dataclasses.replace(header, version=2)
+    with pytest.raises(BadInput):
+        opened(join([second + STORED]))
 
 
 @headers
 def test_headers_that_are_refused(header):
-    written = join([header.to_bytes()])
+    written = join([header.to_bytes() + STORED])
     for i in range(len(written)):
         for wrong in (written[:i], written[:i] + bytes([written[i] ^ 1]) + written[i + 1 :]):
             with pytest.raises(BadInput):
-                Header.read(Reader(wrong, "the header"))
+                opened(wrong)
 
 
 def test_a_long_environment_is_refused():
@@ -54,8 +72,8 @@ def test_a_long_environment_is_refused():
 
 def test_headers_are_short():
     """Every byte of them counts as text."""
-    assert [len(join([h.to_bytes()])) for h in (EXACT, FLOAT)] == [26, 38]
-    assert max(len(join([h.to_bytes()])) for h in LEARNING) < 80
+    assert [len(h.to_bytes()) for h in (EXACT, FLOAT)] == [22, 34]
+    assert max(len(h.to_bytes()) for h in LEARNING) < 76
 
 
 def test_a_long_environment_costs_no_memory():

@@ -40,21 +40,23 @@ def order_of(how: Adapt) -> str:
 
 
 def to_bytes(how: Adapt) -> bytes:
-    """A byte, 8 · method + 2 · (settings are _USUAL) + order; then other settings, 4 bytes each."""
+    """A byte, 8 · method + 2 · u + order. u > 0: the u-th of _USUAL; 0: settings, 4 bytes each."""
     method, order = METHODS.index(how.method), ORDERS.index(order_of(how))
     if how.method == "none":
         return bytes([8 * method + order])
     values = b"".join(struct.pack(_form(value), value) for _, value in how.settings)
-    usual = values == _usual(how.method)
-    return bytes([8 * method + 2 * usual + order]) + (b"" if usual else values)
+    usual = [_packed(settings) for settings in _USUAL[how.method]]
+    if values in usual:
+        return bytes([8 * method + 2 * (1 + usual.index(values)) + order])
+    return bytes([8 * method + order]) + values
 
 
 def size_of(first: int) -> int:
     """How many bytes follow the first of `to_bytes`. Raises BadInput."""
-    if first >= 8 * len(METHODS) or first & 4:
+    method, u = first >> 3, first >> 1 & 3
+    if method >= len(METHODS) or u > len(_USUAL[METHODS[method]]):
         raise BadInput(f"adapts by a method that this Fairway does not know ({first})")
-    method = METHODS[first >> 3]
-    return 0 if method == "none" or first & 2 else 4 * len(_USUAL[method])
+    return 0 if not method or u else 4 * len(_USUAL[METHODS[method]][0])
 
 
 def from_bytes(data: bytes) -> Adapt:
@@ -62,10 +64,11 @@ def from_bytes(data: bytes) -> Adapt:
     method, order = METHODS[data[0] >> 3], ORDERS[data[0] & 1]
     if method == "none":
         return Adapt()
-    stored = _usual(method) if data[0] & 2 else data[1:]
+    u = data[0] >> 1 & 3
+    stored = _packed(_USUAL[method][u - 1]) if u else data[1:]
     values = {
         name: type(value)(struct.unpack_from(_form(value), stored, 4 * i)[0])
-        for i, (name, value) in enumerate(_USUAL[method].items())
+        for i, (name, value) in enumerate(_USUAL[method][0].items())
     }
     try:
         return Adapt.model_validate({"method": method, "order": order, method: values})
@@ -78,23 +81,31 @@ def rounded(how: Adapt) -> Adapt:
     return from_bytes(to_bytes(how)).model_copy(update={"lanes": how.lanes})
 
 
-def _usual(method: str) -> bytes:
-    return b"".join(struct.pack(_form(value), value) for value in _USUAL[method].values())
+def _packed(settings: dict[str, float | int | bool]) -> bytes:
+    return b"".join(struct.pack(_form(value), value) for value in settings.values())
 
 
 def _form(value: object) -> str:
     return "<f" if isinstance(value, float) else "<I"
 
 
-# Part of the format: what a file means that names no settings. Other defaults need another bit.
-_USUAL: dict[str, dict[str, float | int | bool]] = {
-    "sgd": {
-        "span": 8, "rows": 32, "epochs": 1, "lr": 0.03, "momentum": 0.0, "clip": 0.0,
-        "cosine": False,
-    },
-    "dynamic": {"span": 16, "lr": 1e-3, "beta": 0.9999, "eps": 1e-4, "decay": 1e-2},
-    "lora": {
-        "span": 16, "rank": 64, "lr": 2e-3, "beta": 0.9999, "eps": 1e-4, "decay": 3e-3,
-        "reset": True,
-    },
+# Part of the format: what a file means that names no settings, in the order of the recipe's fields.
+_USUAL: dict[str, tuple[dict[str, float | int | bool], ...]] = {
+    "none": (),
+    "sgd": (
+        {
+            "span": 8, "rows": 32, "epochs": 1, "lr": 0.03, "momentum": 0.0, "clip": 0.0,
+            "cosine": False,
+        },
+    ),
+    "dynamic": (
+        {"span": 16, "lr": 1e-3, "beta": 0.9999, "eps": 1e-4, "decay": 1e-2},
+        {"span": 16, "lr": 3e-4, "beta": 0.9999, "eps": 1e-4, "decay": 1e-2},  # beside a memory
+    ),
+    "lora": (
+        {
+            "span": 16, "rank": 64, "lr": 2e-3, "beta": 0.9999, "eps": 1e-4, "decay": 3e-3,
+            "reset": True,
+        },
+    ),
 }  # fmt: skip

@@ -22,10 +22,11 @@ from fairway.prove.guard import Progress
 from fairway.rangecoder import TOTAL, Coder
 from fairway.text.tokenizer import Tokenizer
 
+PROOF_VERSION = 3
 MAX_CHUNK_TOKENS = 1 << 26  # a file that claims more is refused before memory is taken
 MAX_LANES = 1 << 16
 _CODED = 0  # kind of a chunk; k > 0: stored, k documents
-_CRC_BYTES = 4
+CRC_BYTES = 4
 _PIECE_BYTES = 1 << 20  # read at a time
 
 Tokens = NDArray[np.uint16]
@@ -55,7 +56,7 @@ def framed(parts: Iterable[bytes]) -> Iterator[bytes]:
     checksum = 0
     for part in parts:
         checksum = zlib.crc32(part, checksum)
-        yield part + _checksum_bytes(checksum)
+        yield part + checksum_bytes(checksum)
 
 
 def join(parts: Iterable[bytes]) -> bytes:
@@ -109,7 +110,7 @@ class Reader:
         So a part that is lost, doubled or out of place is noticed too.
         """
         expected = self._checksum
-        stored = int.from_bytes(self.take(_CRC_BYTES), "little")
+        stored = int.from_bytes(self.take(CRC_BYTES), "little")
         self._checksum = stored
         if stored != expected:
             raise self.bad("is damaged")
@@ -133,7 +134,6 @@ class Coded:
     tokens: int
     starts: Starts
     stream: bytes
-    text_checksum: bytes
 
 
 @dataclass(frozen=True)
@@ -148,22 +148,25 @@ class Written:
         return self.coded.tokens if self.coded else 0
 
 
-def read_chunks(reader: Reader, count: int) -> list[Written]:
+def read_chunks(reader: Reader, count: int, version: int = PROOF_VERSION) -> list[Written]:
     """All chunks of a proof after its header, up to its end. Raises BadInput naming the bad one."""
     chunks = []
     for i in range(count):
-        reader.enter(f"chunk {i + 1} of {count}")
-        chunks.append(_read_chunk(reader))
+        header = "the proof's header or " if i == 0 and version == PROOF_VERSION else ""
+        reader.enter(f"{header}chunk {i + 1} of {count}")
+        chunks.append(_read_chunk(reader, version))
     reader.check_end()
     return chunks
 
 
-def _read_chunk(reader: Reader) -> Written:
+def _read_chunk(reader: Reader, version: int) -> Written:
     kind = reader.varint()
     if kind == _CODED:
         coded = read_coded(reader, MAX_CHUNK_TOKENS)
         if len(coded.starts) > most_lanes(coded.tokens):
             raise reader.bad(f"claims {len(coded.starts)} lanes")
+        if version < PROOF_VERSION:
+            reader.take(CRC_BYTES)  # of the text, which the header's digest covers, too
         chunk = Written(coded, [])
     else:
         lengths = [reader.varint() for _ in range(kind)]
@@ -181,8 +184,7 @@ def read_coded(reader: Reader, most_tokens: int) -> Coded:
     stream_bytes = reader.varint()
     if stream_bytes > 4 * tokens + 8:  # a token takes 30 bits at most
         raise reader.bad(f"claims a stream of {stream_bytes} bytes for {tokens} tokens")
-    stream = reader.take(stream_bytes)
-    return Coded(reader.what, tokens, starts, stream, reader.take(_CRC_BYTES))
+    return Coded(reader.what, tokens, starts, reader.take(stream_bytes))
 
 
 class Codec:
@@ -209,7 +211,7 @@ class Codec:
             raise BadInput(f"a document of {len(text):,} bytes is too long: cut it into parts")
         starts = plan(len(tokens), documents_of(tokens, self.tokenizer.bos_id), lanes)
         intervals = self.intervals(tokens, Layout(len(tokens), starts), progress)
-        coded = self.encode_coded(tokens, starts, text, intervals, progress)
+        coded = self.encode_coded(tokens, starts, intervals, progress)
         coded = replace(coded, body=bytes([_CODED]) + coded.body)
         if self._engine.learns:  # a decoder has to learn from it, too
             return coded
@@ -219,11 +221,10 @@ class Codec:
         self,
         tokens: Tokens,
         starts: Starts,
-        text: bytes,
         intervals: Intervals | None,
         progress: Progress = lambda tokens, bits: None,
     ) -> Chunk:
-        """What the network makes of tokens uint16[N] that decode to `text`.
+        """What the network makes of tokens uint16[N].
 
         `intervals`: what `self.intervals` gave. Without them the lanes are coded in lockstep.
         """
@@ -234,8 +235,7 @@ class Codec:
             order = layout.order()
             coder.code_intervals(intervals.starts[order], intervals.stops[order])
         stream = coder.finish()
-        body = varint(len(tokens)) + _write_starts(starts) + varint(len(stream))
-        body += stream + _checksum_bytes(zlib.crc32(text))
+        body = varint(len(tokens)) + _write_starts(starts) + varint(len(stream)) + stream
         return Chunk(body, len(stream), coder.ideal_bits, len(starts))
 
     def intervals(self, tokens: Tokens, layout: Layout, progress: Progress) -> Intervals | None:
@@ -256,7 +256,7 @@ class Codec:
         return all_of_them
 
     def decode(self, chunk: Written, most_bytes: int, progress: Progress) -> list[bytes]:
-        """The documents of a chunk. Raises BadInput when they are not those that were encoded."""
+        """The documents of a chunk. Raises BadInput when the stream is not what encodes them."""
         if chunk.coded is None:
             return chunk.documents
         return self.decode_coded(chunk.coded, most_bytes, progress)
@@ -268,14 +268,9 @@ class Codec:
         coder = Coder(chunk.stream)
         self._in_lockstep(coder, Layout(chunk.tokens, chunk.starts), tokens, False, progress)
         size = int(self.tokenizer.byte_lengths(tokens).sum())
-        text = self.tokenizer.decode(tokens) if size <= most_bytes else []
-        checksum = _checksum_bytes(zlib.crc32(b"".join(text)))
-        if not _ends(coder) or checksum != chunk.text_checksum:
-            raise BadInput(
-                f"{chunk.name} decodes to another text than was encoded: it is damaged, or it was "
-                "made in floating point and this machine computes other probabilities than that one"
-            )
-        return text
+        if not _ends(coder) or size > most_bytes:
+            raise another_text(chunk.name)
+        return self.tokenizer.decode(tokens)
 
     def _in_lockstep(
         self, coder: Coder, layout: Layout, tokens: Tokens, encode: bool, progress: Progress
@@ -292,6 +287,13 @@ class Codec:
             tokens[where] = fed
             done += len(where)
             progress(done, coder.ideal_bits)
+
+
+def another_text(name: str) -> BadInput:
+    return BadInput(
+        f"{name} decodes to another text than was encoded: it is damaged, or it was "
+        "made in floating point and this machine computes other probabilities than that one"
+    )
 
 
 def _ends(coder: Coder) -> bool:
@@ -321,5 +323,5 @@ def _read_starts(reader: Reader, tokens: int) -> Starts:
     return Starts(positions, (steps & 1).astype(bool))
 
 
-def _checksum_bytes(checksum: int) -> bytes:
-    return checksum.to_bytes(_CRC_BYTES, "little")
+def checksum_bytes(checksum: int) -> bytes:
+    return checksum.to_bytes(CRC_BYTES, "little")

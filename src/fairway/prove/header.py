@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from fairway.errors import BadInput
 from fairway.predict import methods
-from fairway.prove.codec import Reader, varint
+from fairway.prove.codec import PROOF_VERSION, Reader, varint
 from fairway.prove.guard import Guard
 from fairway.recipe import Adapt, Arithmetic
 
-MAGIC, VERSION = b"FWPF", 2
+MAGIC = b"FWPF"
 _EXACT, _CPU, _CUDA = 0, 1, 2  # how probabilities are computed
 _TEXT_BYTES, ARTIFACT_BYTES, _LOGITS_BYTES = 8, 4, 4
 _ENVIRONMENT_BYTES = 1000  # at most
@@ -46,6 +46,7 @@ class Header:
     text_bytes: int
     documents: int
     chunks: int
+    version: int = PROOF_VERSION  # of the file that it was read from
 
     @property
     def arithmetic(self) -> Arithmetic:
@@ -54,7 +55,7 @@ class Header:
     def to_bytes(self) -> bytes:
         m = self.machine
         kind = _EXACT if m is None else _CUDA if m.on_cuda else _CPU
-        out = [MAGIC, bytes([VERSION, kind]), self.text, self.artifact]
+        out = [MAGIC, bytes([PROOF_VERSION, kind]), self.text, self.artifact]
         out += map(varint, (self.text_bytes, self.documents, self.chunks))
         if m:
             packed = _pack_words(m.environment)
@@ -63,16 +64,16 @@ class Header:
 
     @staticmethod
     def read(reader: Reader) -> Header:
-        """Raises BadInput."""
+        """The first chunk's checksum is still to be held against it. Raises BadInput."""
         if reader.take(len(MAGIC)) != MAGIC:
             raise BadInput("this is no proof file (it does not begin with FWPF)")
         version, kind = reader.take(2)
         if version == 1:
             return _read_version_1(reader, kind)
-        if version != VERSION or kind > _CUDA:
+        if version not in (2, PROOF_VERSION) or kind > _CUDA:
             raise BadInput(
                 f"the proof has format version {version}, arithmetic {kind}: it was made by "
-                f"a newer Fairway (this one reads up to {VERSION}), or it is damaged"
+                f"a newer Fairway (this one reads up to {PROOF_VERSION}), or it is damaged"
             )
         text, artifact = reader.take(_TEXT_BYTES), reader.take(ARTIFACT_BYTES)
         text_bytes, documents, chunks = (reader.varint() for _ in range(3))
@@ -82,8 +83,9 @@ class Header:
             environment = _unpack_words(reader.take(_length(reader)), reader)
             machine = Machine(kind == _CUDA, logits, environment)
             how = _read_adapt(reader)
-        reader.check()
-        return Header(machine, how, text, artifact, text_bytes, documents, chunks)
+        if version == 2:
+            reader.check()
+        return Header(machine, how, text, artifact, text_bytes, documents, chunks, version)
 
 
 def text_digest(text_sha256: str, lengths_sha256: str) -> bytes:
@@ -135,4 +137,4 @@ def _read_version_1(reader: Reader, arithmetic: int) -> Header:
         machine = Machine(on_cuda, logits, environment)
     reader.check()
     digest = text_digest(text.hex(), lengths.hex())
-    return Header(machine, Adapt(), digest, made_by, text_bytes, documents, chunks)
+    return Header(machine, Adapt(), digest, made_by, text_bytes, documents, chunks, 1)

@@ -8,6 +8,7 @@ its pieces is a document and a lane of its own, so that no other piece changes i
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby, pairwise
@@ -18,7 +19,17 @@ import numpy as np
 from fairway.errors import BadInput
 from fairway.predict.lanes import Layout, Longs, Starts, documents_of
 from fairway.predict.predictor import Intervals
-from fairway.prove.codec import Codec, Coded, Reader, Tokens, read_coded, varint
+from fairway.prove.codec import (
+    CRC_BYTES,
+    Codec,
+    Coded,
+    Reader,
+    Tokens,
+    another_text,
+    checksum_bytes,
+    read_coded,
+    varint,
+)
 from fairway.text.tokenizer import Tokenizer
 
 MAX_CHUNK_BYTES = 2_000_000  # under 2^21, so that a stored chunk's length takes 3 bytes
@@ -44,6 +55,7 @@ class Chunk:
     groups: list[Group]
     general: bytes  # brotli, or the chunk itself when there are no groups
     coded: Coded | None
+    checksum: bytes  # of what the network coded
 
 
 @dataclass(frozen=True)
@@ -96,7 +108,7 @@ def read(reader: Reader, tokenizer: Tokenizer) -> Chunk | None:
     if kind == _STORED:
         stored = reader.take(_at_most(reader, MAX_CHUNK_BYTES))
         reader.check()
-        return Chunk(reader.what, [], stored, None)
+        return Chunk(reader.what, [], stored, None, b"")
     if kind - _STORED > MAX_CHUNK_BYTES:
         raise reader.bad(f"claims {kind - _STORED} groups of pieces")
     groups = [
@@ -113,8 +125,9 @@ def read(reader: Reader, tokenizer: Tokenizer) -> Chunk | None:
     coded = read_coded(reader, most) if documents else None
     if coded and len(coded.starts) > documents:
         raise reader.bad(f"claims {len(coded.starts)} lanes for {documents} pieces")
+    checksum = reader.take(CRC_BYTES) if coded else b""
     reader.check()
-    return Chunk(reader.what, groups, general, coded)
+    return Chunk(reader.what, groups, general, coded, checksum)
 
 
 def decode(codec: Codec, chunk: Chunk) -> bytes:
@@ -126,6 +139,8 @@ def decode(codec: Codec, chunk: Chunk) -> bytes:
     found = codec.decode_coded(chunk.coded, MAX_CHUNK_BYTES, lambda *_: None) if chunk.coded else []
     if len(found) != documents or general_bytes + sum(map(len, found)) > MAX_CHUNK_BYTES:
         raise BadInput(f"{chunk.name} decodes to more or less than it claims: it is damaged")
+    if chunk.coded and checksum_bytes(zlib.crc32(b"".join(found))) != chunk.checksum:
+        raise another_text(chunk.name)
     text, place, document = [], 0, 0
     for by_brotli, by_network in chunk.groups:
         text.append(general[place : place + by_brotli])
@@ -233,7 +248,8 @@ def _body(codec: Codec, pieces: list[bytes], chosen: set[int], charged: _Charged
         tokens = charged.tokens[kept]
         intervals = charged.intervals and charged.intervals.at(kept)
         text = b"".join(pieces[i] for i in sorted(chosen))
-        body += codec.encode_coded(tokens, _starts(codec, tokens), text, intervals).body
+        body += codec.encode_coded(tokens, _starts(codec, tokens), intervals).body
+        body += checksum_bytes(zlib.crc32(text))
     return body
 
 

@@ -78,7 +78,8 @@ def prove(recipe: Recipe, run: Run, text: Path | None = None) -> ProveResult:
         workers = guard.workers if guard else 1
         _encode(Codec(engine, opened.tokenizer), partial, subject, ends, division.lanes, workers)
     chunks = in_order(partial.chunks.items())
-    data = join([header, *(chunk.body for chunk in chunks)])
+    first, *others = (chunk.body for chunk in chunks)
+    data = join([header + first, *others])
     write_atomic(place.proof_file, data)
     result = ProveResult(
         stamp=stamp,
@@ -295,12 +296,12 @@ def decode(artifact_file: Path, proof: Path, out: Path) -> texts.Digest:
     except OSError as error:
         raise BadInput(f"cannot read the proof {proof}: {error.strerror}") from None
     header = Header.read(reader)
+    chunks = read_chunks(reader, header.chunks, header.version)
     if not bytes.fromhex(opened.sha256).startswith(header.artifact):
         raise BadInput(
             f"the proof needs the artifact whose SHA-256 begins with {header.artifact.hex()}, and "
             f"{artifact_file} has {opened.sha256}"
         )
-    chunks = read_chunks(reader, header.chunks)
     most = opened.tokenizer.most_tokens(header.text_bytes, header.documents)
     if sum(chunk.tokens for chunk in chunks) > most or not header.text_bytes:
         raise BadInput("the proof's chunks claim more tokens than its text can have: it is damaged")
