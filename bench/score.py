@@ -13,7 +13,7 @@ method in both orders, and beside recall and cache; differences to the network a
 errors by document. protocols: one pass with a rolling cache against overlapping windows.
 peer: evaluation of one shape by the original script's functions (bench/peer.py), eager, fp32.
 
-Rows go to stdout as JSON with --json, and to --out.
+Rows go to stdout as JSON with --json, and to --out as soon as they are there.
 """
 
 from __future__ import annotations
@@ -143,6 +143,7 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(GRIDS), help="of tune and gains")
     parser.add_argument("--trials", type=int, default=12, help="per method")
     parser.add_argument("--after", type=int, default=0, help="trials that an earlier call made")
+    parser.add_argument("--orders", default="left-to-right,lanes", help="of gains")
     parser.add_argument("--lanes", type=int, default=8, help="of the order `lanes`")
     parser.add_argument("--text-bytes", type=int, default=200_000)
     parser.add_argument("--stride", type=int, default=16)
@@ -154,14 +155,16 @@ def main() -> None:
     place = world.start()
     torch.set_num_threads(args.threads)
     work = {"tune": tune, "gains": gains, "protocols": protocols, "peer": peer}[args.what]
-    rows = list(work(args))
     about = {
         "machine": world.describe(place), "commit": commit(), "date": time.strftime("%Y-%m-%d"),
         "command": " ".join(sys.argv),
     }  # fmt: skip
-    if args.out:
-        report = json.dumps({**about, "rows": rows}, indent=1) + "\n"
-        course.write_atomic(args.out, report.encode())
+    rows = []
+    for row in work(args):
+        rows.append(row)
+        if args.out:  # after every row: some take a quarter of an hour
+            report = json.dumps({**about, "rows": rows}, indent=1) + "\n"
+            course.write_atomic(args.out, report.encode())
     if args.json:
         sys.stdout.write(json.dumps(rows) + "\n")
 
@@ -230,10 +233,10 @@ def gains(args: argparse.Namespace) -> Iterator[Row]:
     chosen, window = best(args.tuned), opened.model.window
     published = PUBLISHED | {"span": 32 * window}
     hows: dict[tuple[str, str], dict[str, Any]] = {}
-    for order in ("left-to-right", "lanes"):
+    for order in filter(None, args.orders.split(",")):
         common = {"order": order, "lanes": args.lanes}
         hows["sgd as published", order] = {**common, "method": "sgd", "sgd": published}
-        for method in {*args.methods.split(",")} - {"", "lora"}:
+        for method in [m for m in args.methods.split(",") if m not in ("", "lora")]:
             hows[method, order] = {**common, "method": method, method: chosen[method]}
     if "lora" in args.methods:
         hows["lora", "left-to-right"] = {"method": "lora", "lanes": 64, "lora": chosen["lora"]}

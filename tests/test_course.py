@@ -23,6 +23,7 @@ CHANGES = {
     "pack.mlp_bits=4": {"pack"},
     "score.protocol=plain": {"score"},
     "prove.lanes=3": {"score", "prove"},
+    "prove.arithmetic=float": {"prove"},
     "description=another": set(),
 }
 

@@ -168,7 +168,8 @@ def _reload(folder: Path, verb: str, sets: list[str]) -> "tuple[Recipe, Run]":
     run = Run(folder)
     run.load()
     for assignment in sets:
-        if assignment.partition(".")[0] not in STAGES[verb].sections:
+        key = assignment.partition("=")[0].strip() + "."
+        if not any(key.startswith(f"{part}.") for part in STAGES[verb].sections):
             raise BadInput(
                 f"--set {assignment}: '{verb}' reads only {list(STAGES[verb].sections)} of the "
                 "recipe; use fairway play RECIPE to change what comes before it"

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -30,7 +30,7 @@ R = TypeVar("R", bound=Result)
 class Stage:
     """What a verb's result depends on. Raise `version` when its code changes what it makes."""
 
-    sections: tuple[str, ...]
+    sections: tuple[str, ...]  # of the recipe, or one key of a section
     after: str | None
     version: int
 
@@ -39,8 +39,8 @@ STAGES: dict[str, Stage] = {
     "data": Stage(("data",), None, 1),
     "train": Stage(("model", "optim", "train"), "data", 2),
     "pack": Stage(("pack",), "train", 2),
-    "score": Stage(("adapt", "score", "prove"), "pack", 3),
-    "prove": Stage(("adapt", "prove"), "pack", 2),
+    "score": Stage(("adapt", "score", "prove.lanes"), "pack", 4),
+    "prove": Stage(("adapt", "prove"), "pack", 3),
     "verify": Stage((), "prove", 1),
 }
 
@@ -115,9 +115,12 @@ class Run:
         Raises BadInput when the verb before it has no result yet.
         """
         stage = STAGES[verb]
-        tree = recipe.model_dump(mode="json", include=set(stage.sections))
         parts = {"code": str(stage.version)}
-        parts |= {name: short_hash(json.dumps(tree[name])) for name in stage.sections}
+        for name in stage.sections:
+            value: Any = recipe.model_dump(mode="json")
+            for key in name.split("."):
+                value = value[key]
+            parts[name] = short_hash(json.dumps(value))
         if stage.after:
             parts[stage.after] = short_hash((before or self.need(stage.after)).stamp)
         else:
