@@ -309,7 +309,7 @@ def test_usual_settings_take_one_byte(method, recipe):
 
 
 def test_settings_that_no_format_has_are_refused():
-    for first in (8 * 4, 8 * 1 + 2 * 2, 8 * 2 + 2 * 3):
+    for first in (8 * 4, 8 * 0 + 2, 8 * 1 + 2 * 3, 8 * 3 + 2 * 3):
         with pytest.raises(BadInput, match="method that this Fairway does not know"):
             methods.size_of(first)
 

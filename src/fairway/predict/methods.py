@@ -90,6 +90,7 @@ def _form(value: object) -> str:
 
 
 # Part of the format: what a file means that names no settings, in the order of the recipe's fields.
+# The first are the defaults, the second what mini and demo have beside recall and the cache.
 _USUAL: dict[str, tuple[dict[str, float | int | bool], ...]] = {
     "none": (),
     "sgd": (
@@ -97,14 +98,22 @@ _USUAL: dict[str, tuple[dict[str, float | int | bool], ...]] = {
             "span": 8, "rows": 32, "epochs": 1, "lr": 0.03, "momentum": 0.0, "clip": 0.0,
             "cosine": False,
         },
+        {
+            "span": 16, "rows": 32, "epochs": 1, "lr": 3e-3, "momentum": 0.0, "clip": 0.0,
+            "cosine": False,
+        },
     ),
     "dynamic": (
         {"span": 16, "lr": 1e-3, "beta": 0.9999, "eps": 1e-4, "decay": 1e-2},
-        {"span": 16, "lr": 3e-4, "beta": 0.9999, "eps": 1e-4, "decay": 1e-2},  # beside a memory
+        {"span": 16, "lr": 3e-4, "beta": 0.9999, "eps": 1e-4, "decay": 2e-2},
     ),
     "lora": (
         {
             "span": 16, "rank": 64, "lr": 2e-3, "beta": 0.9999, "eps": 1e-4, "decay": 3e-3,
+            "reset": True,
+        },
+        {
+            "span": 16, "rank": 64, "lr": 5e-4, "beta": 0.9999, "eps": 1e-4, "decay": 1e-2,
             "reset": True,
         },
     ),
