@@ -54,12 +54,14 @@ def main() -> int:
     opened = artifact.read(args.artifact)
     reader = Reader(args.proof.read_bytes(), "the proof's header")
     header = Header.read(reader)
+    if header.machine:
+        raise SystemExit("this proof is in floating point: the reference decodes exact ones")
     codec = Codec(ReferenceEngine(prepare(opened), opened.memory), opened.tokenizer)
     began = time.perf_counter()
     digest = Digest()
     with open(args.out, "wb") as out:
         for chunk in read_chunks(reader, header.chunks, header.version):
-            for document in codec.decode(chunk, 1 << 20, lambda tokens, bits: None):
+            for document in codec.decode(chunk, header.text_bytes, lambda tokens, bits: None):
                 digest.update(document)
                 out.write(document)
     figures = {

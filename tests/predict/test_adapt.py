@@ -308,6 +308,21 @@ def test_usual_settings_take_one_byte(method, recipe):
     assert methods.rounded(methods.rounded(how)) == methods.rounded(how)
 
 
+@pytest.mark.parametrize(
+    ("byte", "what"),
+    [
+        (8 * 1 + 2, Sgd(span=8, lr=0.03)),
+        (8 * 1 + 4, Sgd(span=16, lr=3e-3)),
+        (8 * 2 + 2, Dynamic(span=16, lr=1e-3, beta=0.9999, eps=1e-4, decay=1e-2)),
+        (8 * 2 + 4, Dynamic(span=16, lr=3e-4, beta=0.9999, eps=1e-4, decay=2e-2)),
+        (8 * 3 + 2, Lora(span=16, rank=64, lr=2e-3, beta=0.9999, eps=1e-4, decay=3e-3)),
+        (8 * 3 + 4, Lora(span=16, rank=64, lr=5e-4, beta=0.9999, eps=1e-4, decay=1e-2)),
+    ],
+)
+def test_what_a_byte_means_stays_what_it_was(byte, what):
+    assert dict(methods.from_bytes(bytes([byte])).settings) == pytest.approx(dict(what), rel=1e-7)
+
+
 def test_settings_that_no_format_has_are_refused():
     for first in (8 * 4, 8 * 0 + 2, 8 * 1 + 2 * 3, 8 * 3 + 2 * 3):
         with pytest.raises(BadInput, match="method that this Fairway does not know"):

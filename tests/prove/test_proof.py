@@ -13,6 +13,7 @@ import pytest
 
 from fairway.errors import BadInput, Interrupted
 from fairway.predict import methods
+from fairway.predict.methods import ORDERS
 from fairway.prove import proof
 from fairway.prove.codec import Reader, join, varint
 from fairway.prove.header import Header
@@ -189,6 +190,32 @@ def test_a_proof_by_a_network_that_learns(tiny, recipe, text, small_learned_chun
     prove(learning, tiny, text)
     verified = verify(learning, tiny, text)
     assert verified.verified, verified.reason
+
+
+def test_lanes_that_learn_from_each_other_are_no_left_to_right(tiny, recipe, text, monkeypatch):
+    monkeypatch.setattr("fairway.predict.lanes.TOKENS_PER_LANE", 16)
+    together = LEARNING["adapt"].model_copy(update={"order": "lanes", "lanes": 3})
+    proved = prove(recipe.model_copy(update={"adapt": together}), tiny, text)
+    assert (proved.order, proved.lanes) == ("lanes", 3)
+    file = tiny.about(text).proof_file
+    decode(tiny.artifact, file, file.with_name("text"))
+    reader = _reader(file)
+    header = Header.read(reader)
+    claim = dataclasses.replace(header, adapt=header.adapt.model_copy(update={"order": ORDERS[0]}))
+    chunk = file.read_bytes()[reader.position : -4]
+    file.write_bytes(join([claim.to_bytes() + chunk]))
+    with pytest.raises(BadInput, match="claims to learn left to right and has 3 lanes"):
+        decode(tiny.artifact, file, file.with_name("text"))
+
+
+def test_a_proof_that_needs_too_much_memory_is_a_sentence(tiny, tmp_path, monkeypatch):
+    def full(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(proof, "_decode", full)
+    with pytest.raises(BadInput, match="need more memory than there is"):
+        decode(tiny.artifact, tiny.proof_file, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_stopped_proof_goes_on_with_what_it_had_learned(

@@ -91,10 +91,12 @@ def test_runs_that_cannot_be_compared(sides, tiny):
     run.finish("score", score.model_copy(update={"protocol": "plain"}))
     with pytest.raises(BadInput, match="in other ways"):
         c.compare([a1, a2], theirs, 0.0)
-    stamp = re.sub("score=[0-9a-f]+", "score=0", score.stamp)
-    run.finish("score", score.model_copy(update={"stamp": stamp}))
-    with pytest.raises(BadInput, match=r"other settings of \[score\]"):
-        c.compare([a1, a2], theirs, 0.0)
+    for part in ("score", "adapt", "prove.lanes"):
+        stamp = re.sub(f"{part}=[0-9a-f]+", f"{part}=0", score.stamp)
+        assert stamp != score.stamp
+        run.finish("score", score.model_copy(update={"stamp": stamp}))
+        with pytest.raises(BadInput, match=rf"other settings of \[{part}\]"):
+            c.compare([a1, a2], theirs, 0.0)
     Run(a1).score_documents.unlink()
     with pytest.raises(BadInput, match="run fairway score on it again"):
         c.read_documents(a1)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-TOKENS_PER_LANE = 2048  # at least so many on average: a lane costs 2 bytes of header
+TOKENS_PER_LANE = 2048  # at least so many on average: a lane costs 2 or 3 bytes
 _AT_ONCE = 1 << 18  # tokens that are searched for documents
 LONGEST_DOCUMENT = 8192  # tokens; a longer document may be cut, which costs context at the cut
 
@@ -164,7 +164,7 @@ def plan(tokens: int, documents: Longs, lanes: int) -> Starts:
     documents: int64[D], positions of BOS tokens, documents[0] = 0. Runs start at documents; only a
     document of more than LONGEST_DOCUMENT tokens may be cut, into equal parts of at most so many.
     A decoder takes as many steps as the longest run has tokens: beside a document that is longer
-    than an equal share, more lanes would cost bytes and gain no time.
+    than an equal share, more lanes would cost bytes and gain it no time.
     """
     lanes = min(lanes, most_lanes(tokens))
     places, inside = _candidates(tokens, documents)
@@ -195,12 +195,8 @@ def _candidates(tokens: int, documents: Longs) -> tuple[Longs, NDArray[np.bool_]
 
 
 def _greedy(places: Longs, tokens: int, target: int) -> list[int]:
-    """Indices of starts such that runs are at most `target` long where the places allow it."""
+    """Indices of the fewest starts of runs of at most `target`, which no two places exceed."""
     chosen = [0]
     while tokens - places[chosen[-1]] > target:
-        reach = int(np.searchsorted(places, places[chosen[-1]] + target, "right")) - 1
-        following = max(reach, chosen[-1] + 1)
-        if following == len(places):
-            break
-        chosen.append(following)
+        chosen.append(int(np.searchsorted(places, places[chosen[-1]] + target, "right")) - 1)
     return chosen

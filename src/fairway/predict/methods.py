@@ -11,15 +11,19 @@ from fairway.recipe import Adapt, Arithmetic, Prove
 METHODS = ("none", "sgd", "dynamic", "lora")
 ORDERS = ("left-to-right", "lanes")
 CHUNK_TOKENS_PER_LANE = 2 * TOKENS_PER_LANE  # a kill loses one at most; more are slower
-CHUNK_TOKENS = 3 << 16  # at least, of what learns, against 16 bytes for each chunk
+CHUNK_TOKENS = 3 << 16  # at least, of what learns, against 12 bytes for each chunk
+
+
+def alone(how: Adapt) -> bool:
+    """Whether what learns keeps its order in a single lane only."""
+    return how.method in ("sgd", "dynamic") and how.order == "left-to-right"
 
 
 def division(how: Adapt, lanes: int) -> Division:
     """How a proof cuts a text. lanes: at most so many where nothing is learned."""
     if how.method == "none":
         return Division(lanes, lanes * CHUNK_TOKENS_PER_LANE)
-    alone = how.method != "lora" and how.order == "left-to-right"
-    lanes = 1 if alone else how.lanes
+    lanes = 1 if alone(how) else how.lanes
     return Division(lanes, max(lanes * CHUNK_TOKENS_PER_LANE, CHUNK_TOKENS))
 
 

@@ -152,17 +152,18 @@ def read_chunks(reader: Reader, count: int, version: int = PROOF_VERSION) -> lis
     """All chunks of a proof after its header, up to its end. Raises BadInput naming the bad one."""
     chunks = []
     for i in range(count):
-        header = "the proof's header or " if i == 0 and version == PROOF_VERSION else ""
-        reader.enter(f"{header}chunk {i + 1} of {count}")
-        chunks.append(_read_chunk(reader, version))
+        name = f"chunk {i + 1} of {count}"
+        with_header = i == 0 and version == PROOF_VERSION
+        reader.enter(f"the proof's header or {name}" if with_header else name)
+        chunks.append(_read_chunk(reader, name, version))
     reader.check_end()
     return chunks
 
 
-def _read_chunk(reader: Reader, version: int) -> Written:
+def _read_chunk(reader: Reader, name: str, version: int) -> Written:
     kind = reader.varint()
     if kind == _CODED:
-        coded = read_coded(reader, MAX_CHUNK_TOKENS)
+        coded = replace(read_coded(reader, MAX_CHUNK_TOKENS), name=name)
         if len(coded.starts) > most_lanes(coded.tokens):
             raise reader.bad(f"claims {len(coded.starts)} lanes")
         if version < PROOF_VERSION:

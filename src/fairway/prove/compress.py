@@ -1,7 +1,7 @@
 """Any file ↔ a smaller one, without loss, with an artifact's model: the .fwz format.
 
 Files are read and written a chunk at a time, so that they may be larger than memory, or pipes. A
-file that nothing can shorten grows by at most 24 bytes and 8 per chunk of CHUNK_BYTES.
+file that nothing can shorten grows by at most 26 bytes and 8 per chunk of CHUNK_BYTES.
 """
 
 from __future__ import annotations

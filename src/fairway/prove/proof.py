@@ -305,11 +305,17 @@ def decode(artifact_file: Path, proof: Path, out: Path) -> texts.Digest:
     most = opened.tokenizer.most_tokens(header.text_bytes, header.documents)
     if sum(chunk.tokens for chunk in chunks) > most or not header.text_bytes:
         raise BadInput("the proof's chunks claim more tokens than its text can have: it is damaged")
+    lanes = max((len(chunk.coded.starts) for chunk in chunks if chunk.coded), default=1)
+    if lanes > 1 and methods.alone(header.adapt):
+        raise BadInput(f"the proof claims to learn left to right and has {lanes} lanes")
     digest = texts.Digest()
     with replacing(out) as temporary, open(temporary, "wb") as file:
-        for document in _decode(opened, header, chunks):
-            digest.update(document)
-            file.write(document)
+        try:
+            for document in _decode(opened, header, chunks):
+                digest.update(document)
+                file.write(document)
+        except MemoryError:
+            raise BadInput(f"the proof's {lanes} lanes need more memory than there is") from None
         of_text = text_digest(digest.text_sha256, digest.lengths_sha256)
         found = (of_text, digest.text_bytes, digest.documents)
         if found != (header.text, header.text_bytes, header.documents):

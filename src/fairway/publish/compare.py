@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fairway.course import Run, stamp_changes
+from fairway.course import STAGES, Run, stamp_changes
 from fairway.errors import BadInput
 from fairway.publish import significance as s
 from fairway.publish.report import Table
@@ -120,8 +120,8 @@ def _comparable(folders: Sequence[Path]) -> None:
 
 
 def _settings(a: ScoreResult, b: ScoreResult) -> str:
-    """Sections of the recipe that say how a text is scored, in which two scores differ."""
-    ways = {"adapt", "score", "prove"} & set(stamp_changes(a.stamp, b.stamp))
+    """What of the recipe says how a text is scored, and is another for two scores."""
+    ways = set(STAGES["score"].sections) & set(stamp_changes(a.stamp, b.stamp))
     return ", ".join(f"other settings of [{section}]" for section in sorted(ways))
 
 
