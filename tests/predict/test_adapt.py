@@ -12,8 +12,9 @@ from fairway.errors import BadInput
 from fairway.predict import adapt, methods, rules
 from fairway.predict.adapt import AdaptiveEngine, AdaptivePredictor, Learner, Span
 from fairway.predict.lanes import Layout, Starts, plan
+from fairway.predict.settings import ORDERS
 from fairway.prove.codec import Codec, Reader, join, read_chunks
-from fairway.recipe import Adapt, Dynamic, Lora, Score, Sgd, load
+from fairway.recipe import Adapt, Dynamic, Lora, Score, Sgd
 from fairway.score.score import charges
 
 ROLLING = Score(protocol="rolling")
@@ -26,7 +27,7 @@ HOWS = {
     "lora, warm": Adapt(method="lora", lora=Lora(span=8, lr=0.05, rank=2, reset=False)),
 }
 every_method = pytest.mark.parametrize("how", HOWS.values(), ids=HOWS)
-orders = st.sampled_from(methods.ORDERS)
+orders = st.sampled_from(ORDERS)
 slow = settings(
     max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -97,7 +98,7 @@ def test_adapters_of_a_lane_know_nothing_of_other_lanes(lively_model, name):
 
 
 @every_method
-@pytest.mark.parametrize("order", methods.ORDERS)
+@pytest.mark.parametrize("order", ORDERS)
 def test_score_charges_what_the_proof_codes(lively_model, how, order, monkeypatch):
     """But for rounding, and for the documents that lanes start at, which a proof does not code."""
     monkeypatch.setattr("fairway.predict.lanes.TOKENS_PER_LANE", 200)
@@ -285,48 +286,6 @@ def test_what_cannot_be_done_is_refused(lively_model):
         adapt.charges(learner(lively_model, HOWS["lora"]), tokens, Score(protocol="plain"))
     with pytest.raises(BadInput, match="longer than the window"):
         learner(lively_model, Adapt(method="dynamic", dynamic=Dynamic(span=33)))
-
-
-@given(st.sampled_from(list(HOWS.values())), orders, st.floats(1e-6, 100.0))
-def test_settings_come_back_from_a_file_as_float32(how, order, lr):
-    changed = how.settings.model_copy(update={"lr": lr})
-    how = how.model_copy(update={"order": order, how.method: changed})
-    data = methods.to_bytes(how)
-    assert len(data) == 1 + methods.size_of(data[0])
-    back = methods.from_bytes(data)
-    assert back.settings.lr == np.float32(lr)
-    assert methods.to_bytes(back) == data
-    assert methods.to_bytes(methods.rounded(how)) == data
-
-
-@pytest.mark.parametrize("recipe", ["mini", "pr264"])
-@pytest.mark.parametrize("method", ["sgd", "dynamic", "lora"])
-def test_usual_settings_take_one_byte(method, recipe):
-    """They are the recipes' defaults; once these change, the format needs another entry."""
-    how = load(recipe).adapt.model_copy(update={"method": method})
-    assert len(methods.to_bytes(how)) == 1
-    assert methods.rounded(methods.rounded(how)) == methods.rounded(how)
-
-
-@pytest.mark.parametrize(
-    ("byte", "what"),
-    [
-        (8 * 1 + 2, Sgd(span=8, lr=0.03)),
-        (8 * 1 + 4, Sgd(span=16, lr=3e-3)),
-        (8 * 2 + 2, Dynamic(span=16, lr=1e-3, beta=0.9999, eps=1e-4, decay=1e-2)),
-        (8 * 2 + 4, Dynamic(span=16, lr=3e-4, beta=0.9999, eps=1e-4, decay=2e-2)),
-        (8 * 3 + 2, Lora(span=16, rank=64, lr=2e-3, beta=0.9999, eps=1e-4, decay=3e-3)),
-        (8 * 3 + 4, Lora(span=16, rank=64, lr=5e-4, beta=0.9999, eps=1e-4, decay=1e-2)),
-    ],
-)
-def test_what_a_byte_means_stays_what_it_was(byte, what):
-    assert dict(methods.from_bytes(bytes([byte])).settings) == pytest.approx(dict(what), rel=1e-7)
-
-
-def test_settings_that_no_format_has_are_refused():
-    for first in (8 * 4, 8 * 0 + 2, 8 * 1 + 2 * 3, 8 * 3 + 2 * 3):
-        with pytest.raises(BadInput, match="method that this Fairway does not know"):
-            methods.size_of(first)
 
 
 def one_span(random, size):

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from fairway.errors import BadInput
-from fairway.predict import methods
+from fairway.predict import settings
 from fairway.prove.codec import Reader, join, read_chunks, varint
 from fairway.prove.header import Header, Machine, text_digest
 from fairway.recipe import Adapt, Dynamic, Lora, Sgd
@@ -24,7 +24,7 @@ HOWS = [
     Adapt(method="sgd", order="lanes", sgd=Sgd(cosine=True, epochs=3)),
     Adapt(method="lora", lora=Lora(reset=False, rank=3)),
 ]
-LEARNING = [dataclasses.replace(FLOAT, adapt=methods.rounded(how)) for how in HOWS]
+LEARNING = [dataclasses.replace(FLOAT, adapt=settings.rounded(how)) for how in HOWS]
 headers = pytest.mark.parametrize("header", [EXACT, FLOAT, *LEARNING])
 STORED = varint(1) + varint(3) + b"abc"
 

@@ -13,7 +13,7 @@ import pytest
 
 from fairway.errors import BadInput, Interrupted
 from fairway.predict import methods
-from fairway.predict.methods import ORDERS
+from fairway.predict.settings import ORDERS
 from fairway.prove import proof
 from fairway.prove.codec import Reader, join, varint
 from fairway.prove.header import Header

@@ -33,6 +33,7 @@ from fairway.predict.lanes import Layout, ids_at, parts
 from fairway.predict.predictor import FloatPredictor, Longs, Predictor, States, remembering
 from fairway.predict.recall import Recall
 from fairway.predict.rules import LoraRule, Tensors, rule_of
+from fairway.predict.settings import rounded
 from fairway.recipe import FORGETS, Adapt, Memory, Score
 from fairway.world import ALONE, World
 
@@ -68,7 +69,7 @@ class Learner:
 
     def __init__(self, model: GPT, how: Adapt, tokens: int, world: World = ALONE) -> None:
         """tokens: of the whole text, which schedules run along."""
-        self.model, self.how = model, methods.rounded(how)
+        self.model, self.how = model, rounded(how)
         settings: Any = self.how.settings
         self.span: int = settings.span
         self._tokens, self._done = tokens, 0

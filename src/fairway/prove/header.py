@@ -7,7 +7,7 @@ import zlib
 from dataclasses import dataclass
 
 from fairway.errors import BadInput
-from fairway.predict import methods
+from fairway.predict import settings
 from fairway.prove.codec import PROOF_VERSION, Reader, varint
 from fairway.prove.guard import Guard
 from fairway.recipe import Adapt, Arithmetic
@@ -16,6 +16,7 @@ MAGIC = b"FWPF"
 _EXACT, _CPU, _CUDA = 0, 1, 2  # how probabilities are computed
 _TEXT_BYTES, ARTIFACT_BYTES, _LOGITS_BYTES = 8, 4, 4
 _ENVIRONMENT_BYTES = 1000  # at most
+_NO_METHOD = b"\0"
 # Words of environments, for deflate: part of the format.
 _WORDS = (
     b"NVIDIA H100 80GB HBM3|NVIDIA H200|9.0|NVIDIA A100-SXM4-80GB|8.0|bfloat16"
@@ -59,7 +60,8 @@ class Header:
         out += map(varint, (self.text_bytes, self.documents, self.chunks))
         if m:
             packed = _pack_words(m.environment)
-            out += [m.logits, varint(len(packed)), packed, methods.to_bytes(self.adapt)]
+            how = _NO_METHOD if self.adapt.method == "none" else settings.to_bytes(self.adapt)
+            out += [m.logits, varint(len(packed)), packed, how]
         return b"".join(out)
 
     @staticmethod
@@ -69,7 +71,9 @@ class Header:
             raise BadInput("this is no proof file (it does not begin with FWPF)")
         version, kind = reader.take(2)
         if version == 1:
-            return _read_version_1(reader, kind)
+            from fairway.prove import version1  # which builds on this module
+
+            return version1.read_header(reader, kind)
         if version not in (2, PROOF_VERSION) or kind > _CUDA:
             raise BadInput(
                 f"the proof has format version {version}, arithmetic {kind}: it was made by "
@@ -80,7 +84,7 @@ class Header:
         machine, how = None, Adapt()
         if kind != _EXACT:
             logits = reader.take(_LOGITS_BYTES)
-            environment = _unpack_words(reader.take(_length(reader)), reader)
+            environment = _unpack_words(reader.take(environment_length(reader)), reader)
             machine = Machine(kind == _CUDA, logits, environment)
             how = _read_adapt(reader)
         if version == 2:
@@ -96,13 +100,16 @@ def text_digest(text_sha256: str, lengths_sha256: str) -> bytes:
 
 def _read_adapt(reader: Reader) -> Adapt:
     first = reader.take(1)
+    if first == _NO_METHOD:
+        return Adapt()
     try:
-        return methods.from_bytes(first + reader.take(methods.size_of(first[0])))
+        return settings.from_bytes(first + reader.take(settings.size_of(first[0])))
     except BadInput as error:
         raise reader.bad(str(error)) from None
 
 
-def _length(reader: Reader) -> int:
+def environment_length(reader: Reader) -> int:
+    """Bytes, bounded. Raises BadInput."""
     length = reader.varint()
     if length > _ENVIRONMENT_BYTES:
         raise reader.bad("is damaged")
@@ -120,21 +127,3 @@ def _unpack_words(packed: bytes, reader: Reader) -> str:
         return unpacker.decompress(packed, _ENVIRONMENT_BYTES).decode(errors="replace")
     except zlib.error:
         raise reader.bad("is damaged") from None
-
-
-def _read_version_1(reader: Reader, arithmetic: int) -> Header:
-    """Whole hashes, the environment in clear; arithmetic 0 is floating point, 1 exact."""
-    if arithmetic > 1:
-        raise reader.bad("is damaged")
-    needs_machine = arithmetic == 0
-    on_cuda = needs_machine and bool(reader.take(1)[0])
-    text, lengths, made_by = (reader.take(32) for _ in range(3))
-    logits = reader.take(8) if needs_machine else b""
-    text_bytes, documents, chunks = (reader.varint() for _ in range(3))
-    machine = None
-    if needs_machine:
-        environment = reader.take(_length(reader)).decode(errors="replace")
-        machine = Machine(on_cuda, logits, environment)
-    reader.check()
-    digest = text_digest(text.hex(), lengths.hex())
-    return Header(machine, Adapt(), digest, made_by, text_bytes, documents, chunks, 1)

@@ -105,13 +105,13 @@ def _sources(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 def _unused(recipe: Recipe) -> Iterator[str]:
     """Modules that no run of the recipe, and nobody who opens its artifact, ever calls."""
-    yield "fairway.pack.version1"
+    yield from ("fairway.pack.version1", "fairway.prove.version1")
     if recipe.data.source == "shards":
         yield "fairway.text.corpus"
     if not recipe.data.cased:
         yield "fairway.text.case"
     if recipe.adapt.method == "none":
-        yield from ("fairway.predict.adapt", "fairway.predict.rules")
+        yield from (f"fairway.predict.{name}" for name in ("adapt", "rules", "settings"))
     if not any(recipe.pack.memory):
         yield "fairway.predict.recall"
     if recipe.pack.quantizer != "gptq":
