@@ -217,8 +217,6 @@ def exact_proof(model: Path, codec: Codec, prose: bytes) -> Subject:
         adapt=Adapt(),
         text=text_digest(digest.text_sha256, digest.lengths_sha256),
         artifact=bytes.fromhex(artifact.read(model).sha256)[:4],
-        text_bytes=len(prose),
-        documents=len(documents),
         chunks=len(bodies),
     )
     folder = Path(tempfile.mkdtemp())
@@ -240,7 +238,7 @@ def exact_proof(model: Path, codec: Codec, prose: bytes) -> Subject:
 def float_header() -> Subject:
     """With an environment and adaptation. The text is what it says, as far as it is printed."""
     machine = Machine(False, b"abcd", "2.13.0+cpu|x86_64|AMD EPYC|AVX512|float32")
-    header = Header(machine, Adapt(method="lora"), b"t" * 8, b"a" * 4, 1000, 5, 1)
+    header = Header(machine, Adapt(method="lora"), b"t" * 8, b"a" * 4, 1)
     stored = bytes([1, 3]) + b"abc"  # a chunk of one document
 
     def read(mutant: bytes, target: io.BytesIO) -> None:

@@ -61,7 +61,7 @@ def main() -> int:
     digest = Digest()
     with open(args.out, "wb") as out:
         for chunk in read_chunks(reader, header.chunks, header.version):
-            for document in codec.decode(chunk, header.text_bytes, lambda tokens, bits: None):
+            for document in codec.decode(chunk, lambda tokens, bits: None):
                 digest.update(document)
                 out.write(document)
     figures = {

@@ -135,7 +135,7 @@ def decodes(opened: artifact.Artifact) -> None:
     tokens = codec.tokenizer.encode_documents(documents)
     chunk = codec.encode(tokens, documents, 2, lambda *_: None)
     (read,) = read_chunks(Reader(join([chunk.body]), "the header"), 1)
-    assert codec.decode(read, 1 << 20, lambda *_: None) == documents
+    assert codec.decode(read, lambda *_: None) == documents
 
 
 @pytest.mark.parametrize("name", MODEL)

@@ -136,7 +136,7 @@ def test_what_nothing_compresses_is_learned_by_both_sides(lively_model, tokenize
     assert sum(chunk.tokens for chunk in read) == total
     decoder = Codec(AdaptiveEngine(learner(lively_model, how, total)), tokenizer)
     for chunk, (_, documents) in zip(read, chunks, strict=True):
-        assert decoder.decode(chunk, 1 << 20, lambda *_: None) == documents
+        assert decoder.decode(chunk, lambda *_: None) == documents
 
 
 @every_method
@@ -151,7 +151,7 @@ def test_a_fresh_learner_decodes_chunk_after_chunk(lively_model, tokenizer, how)
     decoder = Codec(AdaptiveEngine(learner(lively_model, how, total)), tokenizer)
     read = read_chunks(reader, len(chunks))
     for chunk, (_, documents) in zip(read, chunks, strict=True):
-        assert decoder.decode(chunk, 1 << 20, lambda *_: None) == documents
+        assert decoder.decode(chunk, lambda *_: None) == documents
 
 
 @every_method

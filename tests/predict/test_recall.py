@@ -281,7 +281,7 @@ def test_texts_come_back(recalling_artifact, arithmetic, lanes, monkeypatch):
     coder = codec()
     chunk = coder.encode_coded(tokens, starts, coder.intervals(tokens, layout, quiet))
     reader = Reader(chunk.body, "chunk")
-    assert codec().decode_coded(read_coded(reader, 1 << 20), 1 << 20, quiet) == WORDS
+    assert codec().decode_coded(read_coded(reader, 1 << 20), quiet) == WORDS
     without = ExactEngine(replace(opened, memory=Memory()), 1)
     bits = sum(float(part.lengths.sum()) for part in without.intervals(tokens, layout))
     assert 8 * chunk.stream_bytes < 0.8 * bits
@@ -323,7 +323,7 @@ def test_with_adaptation_a_proof_costs_what_the_score_says(recalling_artifact, h
     assert score(MEMORY) < 0.9 * score(Memory())
     decoder = Codec(AdaptiveEngine(learner(), MEMORY), tokenizer)
     coded = read_coded(Reader(chunk.body, "chunk"), 1 << 20)
-    assert decoder.decode_coded(coded, 1 << 20, lambda done, bits: None) == WORDS
+    assert decoder.decode_coded(coded, lambda done, bits: None) == WORDS
 
 
 @pytest.mark.parametrize("floating", [False, True])

@@ -34,7 +34,7 @@ def read(bodies):
 
 
 def decode(codec, bodies):
-    return [codec.decode(chunk, 1 << 20, nothing) for chunk in read(bodies)]
+    return [codec.decode(chunk, nothing) for chunk in read(bodies)]
 
 
 words = st.lists(st.sampled_from([b"the cat ", b"sat ", b"dog", b"\xff\n", b""]), max_size=30)
@@ -60,7 +60,7 @@ def test_claims_of_lanes_and_bytes_are_bounded(codec, monkeypatch):
     assert chunk.lanes == 2
     (read_back,) = read([chunk.body])
     with pytest.raises(BadInput, match="another text"):
-        codec.decode(read_back, len(b"".join(documents)) - 1, nothing)
+        codec.decode_coded(read_back.coded, nothing, len(b"".join(documents)) - 1)
     monkeypatch.setattr(lanes, "TOKENS_PER_LANE", 1000)
     with pytest.raises(BadInput, match="claims 2 lanes"):
         read([chunk.body])

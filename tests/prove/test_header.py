@@ -13,8 +13,6 @@ EXACT = Header(
     adapt=Adapt(),
     text=text_digest("ab" * 32, "cd" * 32),
     artifact=bytes.fromhex("ef" * 4),
-    text_bytes=300,
-    documents=2,
     chunks=1,
 )
 MACHINE = Machine(False, b"1234", "2.13.0+cpu|x86_64|AMD EPYC|AVX512|float32")
@@ -45,9 +43,9 @@ def test_headers_come_back(header):
 
 @headers
 def test_headers_of_version_2_come_back(header):
-    """They had a checksum of their own."""
+    """They had a checksum of their own, and bytes and documents of the text."""
     written = header.to_bytes()
-    second = written[:4] + b"\2" + written[5:]
+    second = written[:4] + b"\2" + written[5:18] + varint(300) + varint(2) + written[18:]
     assert opened(join([second, STORED])) == dataclasses.replace(header, version=2)
     with pytest.raises(BadInput):
         opened(join([second + STORED]))
@@ -62,6 +60,11 @@ def test_headers_that_are_refused(header):
                 opened(wrong)
 
 
+def test_a_proof_of_nothing_is_refused():
+    with pytest.raises(BadInput, match="holds no text"):
+        opened(join([dataclasses.replace(EXACT, chunks=0).to_bytes() + STORED]))
+
+
 def test_a_long_environment_is_refused():
     long = dataclasses.replace(
         EXACT, machine=Machine(False, b"1234", "".join(map(str, range(2000))))
@@ -72,7 +75,7 @@ def test_a_long_environment_is_refused():
 
 def test_headers_are_short():
     """Every byte of them counts as text."""
-    assert [len(h.to_bytes()) for h in (EXACT, FLOAT)] == [22, 34]
+    assert [len(h.to_bytes()) for h in (EXACT, FLOAT)] == [19, 31]
     assert max(len(h.to_bytes()) for h in LEARNING) < 76
 
 
@@ -99,6 +102,6 @@ def test_version_1_with_a_machine():
     hashes = b"".join(bytes.fromhex(word * 32) for word in ("ab", "cd", "ef"))
     fields = [b"FWPF\1\0\0", hashes, b"12345678", *map(varint, (300, 2, 1, len(environment)))]
     found = Header.read(Reader(join([b"".join([*fields, environment])]), "the header"))
-    assert (found.text, found.text_bytes, found.documents) == (EXACT.text, 300, 2)
+    assert (found.text, found.chunks, found.version) == (EXACT.text, 1, 1)
     assert found.artifact == bytes.fromhex("ef" * 32)
     assert found.machine == Machine(False, b"12345678", "2|a CPU")

@@ -7,6 +7,7 @@ they are where coding does not pay. Layout byte by byte in docs/formats.md.
 from __future__ import annotations
 
 import io
+import math
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -256,13 +257,15 @@ class Codec:
             progress(done, bits)
         return all_of_them
 
-    def decode(self, chunk: Written, most_bytes: int, progress: Progress) -> list[bytes]:
+    def decode(self, chunk: Written, progress: Progress) -> list[bytes]:
         """The documents of a chunk. Raises BadInput when the stream is not what encodes them."""
         if chunk.coded is None:
             return chunk.documents
-        return self.decode_coded(chunk.coded, most_bytes, progress)
+        return self.decode_coded(chunk.coded, progress)
 
-    def decode_coded(self, chunk: Coded, most_bytes: int, progress: Progress) -> list[bytes]:
+    def decode_coded(
+        self, chunk: Coded, progress: Progress, most_bytes: float = math.inf
+    ) -> list[bytes]:
         """The same for what the network coded, of at most so many bytes. Raises BadInput."""
         tokens = np.zeros(chunk.tokens, np.uint16)
         tokens[chunk.starts.positions] = self.tokenizer.bos_id  # lanes inside write over it

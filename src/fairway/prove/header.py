@@ -44,8 +44,6 @@ class Header:
     adapt: Adapt  # how the network learns while it codes
     text: bytes  # text_digest of what the chunks decode to
     artifact: bytes  # first bytes of its SHA-256
-    text_bytes: int
-    documents: int
     chunks: int
     version: int = PROOF_VERSION  # of the file that it was read from
 
@@ -56,8 +54,7 @@ class Header:
     def to_bytes(self) -> bytes:
         m = self.machine
         kind = _EXACT if m is None else _CUDA if m.on_cuda else _CPU
-        out = [MAGIC, bytes([PROOF_VERSION, kind]), self.text, self.artifact]
-        out += map(varint, (self.text_bytes, self.documents, self.chunks))
+        out = [MAGIC, bytes([PROOF_VERSION, kind]), self.text, self.artifact, varint(self.chunks)]
         if m:
             packed = _pack_words(m.environment)
             how = _NO_METHOD if self.adapt.method == "none" else settings.to_bytes(self.adapt)
@@ -80,7 +77,11 @@ class Header:
                 f"a newer Fairway (this one reads up to {PROOF_VERSION}), or it is damaged"
             )
         text, artifact = reader.take(_TEXT_BYTES), reader.take(ARTIFACT_BYTES)
-        text_bytes, documents, chunks = (reader.varint() for _ in range(3))
+        if version == 2:
+            reader.varint(), reader.varint()  # bytes and documents, which the digest covers
+        chunks = reader.varint()
+        if not chunks:
+            raise reader.bad("holds no text")
         machine, how = None, Adapt()
         if kind != _EXACT:
             logits = reader.take(_LOGITS_BYTES)
@@ -89,7 +90,7 @@ class Header:
             how = _read_adapt(reader)
         if version == 2:
             reader.check()
-        return Header(machine, how, text, artifact, text_bytes, documents, chunks, version)
+        return Header(machine, how, text, artifact, chunks, version)
 
 
 def text_digest(text_sha256: str, lengths_sha256: str) -> bytes:

@@ -136,7 +136,7 @@ def decode(codec: Codec, chunk: Chunk) -> bytes:
         return chunk.general
     general_bytes, documents = (sum(column) for column in zip(*chunk.groups, strict=True))
     general = _unpack(chunk.general, general_bytes, chunk.name) if general_bytes else b""
-    found = codec.decode_coded(chunk.coded, MAX_CHUNK_BYTES, lambda *_: None) if chunk.coded else []
+    found = codec.decode_coded(chunk.coded, lambda *_: None, MAX_CHUNK_BYTES) if chunk.coded else []
     if len(found) != documents or general_bytes + sum(map(len, found)) > MAX_CHUNK_BYTES:
         raise BadInput(f"{chunk.name} decodes to more or less than it claims: it is damaged")
     if chunk.coded and checksum_bytes(zlib.crc32(b"".join(found))) != chunk.checksum:

@@ -69,8 +69,6 @@ def prove(recipe: Recipe, run: Run, text: Path | None = None) -> ProveResult:
             adapt=how,
             text=text_digest(subject.text_sha256, subject.lengths_sha256),
             artifact=bytes.fromhex(opened.sha256)[:ARTIFACT_BYTES],
-            text_bytes=subject.text_bytes,
-            documents=len(bos),
             chunks=len(ends),
         ).to_bytes()
         learner = engine.learner if isinstance(engine, AdaptiveEngine) else None
@@ -302,9 +300,6 @@ def decode(artifact_file: Path, proof: Path, out: Path) -> texts.Digest:
             f"the proof needs the artifact whose SHA-256 begins with {header.artifact.hex()}, and "
             f"{artifact_file} has {opened.sha256}"
         )
-    most = opened.tokenizer.most_tokens(header.text_bytes, header.documents)
-    if sum(chunk.tokens for chunk in chunks) > most or not header.text_bytes:
-        raise BadInput("the proof's chunks claim more tokens than its text can have: it is damaged")
     lanes = max((len(chunk.coded.starts) for chunk in chunks if chunk.coded), default=1)
     if lanes > 1 and methods.alone(header.adapt):
         raise BadInput(f"the proof claims to learn left to right and has {lanes} lanes")
@@ -316,9 +311,7 @@ def decode(artifact_file: Path, proof: Path, out: Path) -> texts.Digest:
                 file.write(document)
         except MemoryError:
             raise BadInput(f"the proof's {lanes} lanes need more memory than there is") from None
-        of_text = text_digest(digest.text_sha256, digest.lengths_sha256)
-        found = (of_text, digest.text_bytes, digest.documents)
-        if found != (header.text, header.text_bytes, header.documents):
+        if text_digest(digest.text_sha256, digest.lengths_sha256) != header.text:
             raise BadInput("the decoded text is not the one that the proof's header names")
     return digest
 
@@ -337,7 +330,7 @@ def _decode(opened: artifact.Artifact, header: Header, chunks: list[Written]) ->
         codec = Codec(engine, opened.tokenizer)
 
         def decode_one(i: int, progress: Progress) -> list[bytes]:
-            return codec.decode(chunks[i], header.text_bytes, progress)
+            return codec.decode(chunks[i], progress)
 
         def report(done: int, bits: float) -> None:
             task.update(done)

@@ -18,11 +18,11 @@ def read_header(reader: Reader, arithmetic: int) -> Header:
     on_cuda = needs_machine and bool(reader.take(1)[0])
     text, lengths, made_by = (reader.take(32) for _ in range(3))
     logits = reader.take(8) if needs_machine else b""
-    text_bytes, documents, chunks = (reader.varint() for _ in range(3))
+    _, _, chunks = (reader.varint() for _ in range(3))  # bytes, documents
     machine = None
     if needs_machine:
         environment = reader.take(environment_length(reader)).decode(errors="replace")
         machine = Machine(on_cuda, logits, environment)
     reader.check()
     digest = text_digest(text.hex(), lengths.hex())
-    return Header(machine, Adapt(), digest, made_by, text_bytes, documents, chunks, 1)
+    return Header(machine, Adapt(), digest, made_by, chunks, 1)
