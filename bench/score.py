@@ -1,8 +1,7 @@
 """What scoring costs and what learning while scoring gains.
 
-    python bench/score.py tune --model RUN --held TEXT.jsonl [--memory] --out TUNED.json
-    python bench/score.py gains --model RUN --tuned TUNED.json [--beside TUNED_WITH_MEMORY.json] \
-        --text val=A.jsonl --text web=B.jsonl
+    python bench/score.py tune --model RUN --held TEXT.jsonl --out TUNED.json
+    python bench/score.py gains --model RUN --tuned TUNED.json --text val=A.jsonl --text web=B.jsonl
     python bench/score.py protocols --model RUN [--text-bytes 200000] [--stride 16]
     python bench/score.py peer --peer peer.py
 
@@ -40,6 +39,7 @@ from fairway.model.gpt import GPT, build
 from fairway.pack import artifact
 from fairway.pack.artifact import Artifact
 from fairway.predict import adapt
+from fairway.predict.settings import ORDERS
 from fairway.recipe import FORGETS, Adapt, Memory, Model, Score
 from fairway.score import texts
 from fairway.score.bits import bits_per_byte
@@ -53,8 +53,10 @@ Row = dict[str, Any]
 
 HELD_BYTES = 300_000  # of training text, at most, to tune on
 ROLLING = Score(protocol="rolling")
+MEMORY = "recall and cache"  # what begins so is learned beside them, and begins with much of it
 # The starting system's own: two epochs in batches of 32 rows, made legal (REFERENCE A8).
-PUBLISHED = {"lr": 0.002, "momentum": 0.9, "epochs": 2, "clip": 1.0, "rows": 32}
+PUBLISHED = "sgd as published"
+PUBLISHED_SETTINGS = {"lr": 0.002, "momentum": 0.9, "epochs": 2, "clip": 1.0, "rows": 32}
 GRIDS: dict[str, list[dict[str, Any]]] = {
     "sgd": [
         {"span": 32, "lr": 0.03},
@@ -98,11 +100,7 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
         {"span": 8, "lr": 3e-3, "rank": 16, "reset": True, "beta": 0.999},
         {"span": 16, "lr": 2e-3, "rank": 64, "reset": True, "beta": 0.9999, "decay": 3e-3},
     ],
-}
-
-# Beside recall and the cache, which learn much of the same.
-BESIDE: dict[str, list[dict[str, Any]]] = {
-    "sgd": [
+    f"{MEMORY}, sgd": [
         {"span": 8, "lr": 0.03},
         {"span": 8, "lr": 0.01},
         {"span": 8, "lr": 0.003},
@@ -110,7 +108,7 @@ BESIDE: dict[str, list[dict[str, Any]]] = {
         {"span": 16, "lr": 0.01},
         {"span": 16, "lr": 0.003},
     ],
-    "dynamic": [
+    f"{MEMORY}, dynamic": [
         {"span": 16, "lr": 1e-3, "beta": 0.9999, "decay": 1e-2},
         {"span": 16, "lr": 5e-4, "beta": 0.9999, "decay": 1e-2},
         {"span": 16, "lr": 3e-4, "beta": 0.9999, "decay": 1e-2},
@@ -118,7 +116,7 @@ BESIDE: dict[str, list[dict[str, Any]]] = {
         {"span": 16, "lr": 3e-4, "beta": 0.9999, "decay": 3e-3},
         {"span": 32, "lr": 3e-4, "beta": 0.9999, "decay": 1e-2},
     ],
-    "lora": [
+    f"{MEMORY}, lora": [
         {"span": 16, "lr": 2e-3, "rank": 64, "beta": 0.9999, "decay": 3e-3},
         {"span": 16, "lr": 1e-3, "rank": 64, "beta": 0.9999, "decay": 3e-3},
         {"span": 16, "lr": 5e-4, "rank": 64, "beta": 0.9999, "decay": 3e-3},
@@ -136,14 +134,13 @@ def main() -> None:
     parser.add_argument("what", choices=["tune", "gains", "protocols", "peer"])
     parser.add_argument("--model", type=Path, default=Path("runs/mini"))
     parser.add_argument("--held", type=Path, help="training text that the model has not seen")
-    parser.add_argument("--memory", action="store_true", help="tune beside recall and the cache")
-    parser.add_argument("--tuned", type=Path, nargs="+", help="what tune wrote")
-    parser.add_argument("--beside", type=Path, nargs="*", default=[], help="... with --memory")
+    parser.add_argument("--tuned", type=Path, nargs="+", default=[], help="what tune wrote")
     parser.add_argument("--text", action="append", default=[], metavar="NAME=FILE")
-    parser.add_argument("--methods", default=",".join(GRIDS), help="of tune and gains")
+    names = [PUBLISHED, MEMORY, *GRIDS]
+    parser.add_argument("--methods", nargs="+", default=names, help="of tune and gains")
     parser.add_argument("--trials", type=int, default=12, help="per method")
     parser.add_argument("--after", type=int, default=0, help="trials that an earlier call made")
-    parser.add_argument("--orders", default="left-to-right,lanes", help="of gains")
+    parser.add_argument("--orders", nargs="+", default=ORDERS, help="of gains")
     parser.add_argument("--lanes", type=int, default=8, help="of the order `lanes`")
     parser.add_argument("--text-bytes", type=int, default=200_000)
     parser.add_argument("--stride", type=int, default=16)
@@ -198,24 +195,32 @@ def adapted(
     return nats, time.perf_counter() - began
 
 
+def memory_of(opened: Artifact, name: str) -> Memory:
+    return opened.memory if name.startswith(MEMORY) else FORGETS
+
+
 def tune(args: argparse.Namespace) -> Iterator[Row]:
     opened = artifact.read(Run(args.model).artifact)
     tokens, size = read(args.held, opened)
     if size > HELD_BYTES:
         raise SystemExit(f"{args.held} has {size:,} bytes: tuning may see {HELD_BYTES:,}")
-    memory, grids = (opened.memory, BESIDE) if args.memory else (FORGETS, GRIDS)
-    none, _ = adapted(opened, tokens, Adapt(), memory)
-    for method in filter(None, args.methods.split(",")):
-        for settings in grids[method][args.after : args.trials]:
-            how = Adapt.model_validate({"method": method, "lanes": 32, method: settings})
-            nats, seconds = adapted(opened, tokens, how, memory)
+    for name in [n for n in args.methods if n in GRIDS]:
+        memory = memory_of(opened, name)
+        none, _ = adapted(opened, tokens, Adapt(), memory)
+        for settings in GRIDS[name][args.after : args.trials]:
+            nats, seconds = adapted(opened, tokens, learning(name, settings, lanes=32), memory)
             gain = 1 - float(nats.sum() / none.sum())
             bpb = bits_per_byte(float(nats.sum()), size)
             yield {
-                "method": method, "settings": settings, "bpb": bpb, "gain": gain,
+                "method": name, "settings": settings, "bpb": bpb, "gain": gain,
                 "seconds": seconds, "text_bytes": size,
             }  # fmt: skip
-            console.say(f"{method} {settings}: {bpb:.4f} ({gain:.2%}, {seconds:.0f} s)")
+            console.say(f"{name} {settings}: {bpb:.4f} ({gain:.2%}, {seconds:.0f} s)")
+
+
+def learning(name: str, settings: dict[str, Any], **common: Any) -> Adapt:
+    method = name.removeprefix(f"{MEMORY}, ").partition(" ")[0]
+    return Adapt.model_validate({"method": method, method: settings, **common})
 
 
 def best(tuned: list[Path]) -> dict[str, dict[str, Any]]:
@@ -225,40 +230,28 @@ def best(tuned: list[Path]) -> dict[str, dict[str, Any]]:
     return {row["method"]: row["settings"] for row in rows}
 
 
-_BESIDE = "recall and cache"
-
-
 def gains(args: argparse.Namespace) -> Iterator[Row]:
     opened = artifact.read(Run(args.model).artifact)
-    chosen, window = best(args.tuned), opened.model.window
-    published = PUBLISHED | {"span": 32 * window}
-    hows: dict[tuple[str, str], dict[str, Any]] = {}
-    for order in filter(None, args.orders.split(",")):
-        common = {"order": order, "lanes": args.lanes}
-        hows["sgd as published", order] = {**common, "method": "sgd", "sgd": published}
-        for method in [m for m in args.methods.split(",") if m not in ("", "lora")]:
-            hows[method, order] = {**common, "method": method, method: chosen[method]}
-    if "lora" in args.methods:
-        hows["lora", "left-to-right"] = {"method": "lora", "lanes": 64, "lora": chosen["lora"]}
-    if any(opened.memory):
-        hows[_BESIDE, "left-to-right"] = {}
-    for method, settings in best(args.beside).items():
-        how = {"method": method, "lanes": 64, method: settings}
-        hows[f"{_BESIDE}, {method}", "left-to-right"] = how
+    chosen = best(args.tuned)
+    chosen[PUBLISHED] = PUBLISHED_SETTINGS | {"span": 32 * opened.model.window}
+    hows = {(MEMORY, "left-to-right"): Adapt()} if MEMORY in args.methods else {}
+    for order in args.orders:
+        for name in [n for n in args.methods if n in chosen]:
+            if order == "left-to-right" or name in (PUBLISHED, "sgd", "dynamic"):
+                lanes = 64 if name.endswith("lora") else args.lanes
+                hows[name, order] = learning(name, chosen[name], order=order, lanes=lanes)
     rows = []
-    for name, file in (word.split("=", 1) for word in args.text):
+    for text, file in (word.split("=", 1) for word in args.text):
         tokens, size = read(Path(file), opened)
         documents = np.flatnonzero(tokens == opened.tokenizer.bos_id)
         none, seconds = adapted(opened, tokens, Adapt())
-        rows.append(row(name, size, "none", "left-to-right", none, none, documents, seconds))
+        rows.append(row(text, size, "none", "left-to-right", none, none, documents, seconds))
         yield rows[-1]
-        for (method, order), settings in hows.items():
-            how = Adapt.model_validate(settings)
-            memory = opened.memory if method.startswith(_BESIDE) else FORGETS
-            nats, seconds = adapted(opened, tokens, how, memory)
-            rows.append(row(name, size, method, order, nats, none, documents, seconds))
+        for (name, order), how in hows.items():
+            nats, seconds = adapted(opened, tokens, how, memory_of(opened, name))
+            rows.append(row(text, size, name, order, nats, none, documents, seconds))
             yield rows[-1]
-            console.say(f"{name}, {method}, {order}: {rows[-1]['bpb']:.4f}, {seconds:.0f} s")
+            console.say(f"{text}, {name}, {order}: {rows[-1]['bpb']:.4f}, {seconds:.0f} s")
     console.table(
         f"{args.model.name}, {args.threads} thread(s)",
         ["text", "method", "order", "bits per byte", "gained", "error", "seconds"],

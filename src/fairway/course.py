@@ -7,8 +7,10 @@ leaves either the old file or the new one. docs/course.md says which change make
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import json
+import operator
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -115,11 +117,9 @@ class Run:
         Raises BadInput when the verb before it has no result yet.
         """
         stage = STAGES[verb]
-        parts = {"code": str(stage.version)}
+        parts, tree = {"code": str(stage.version)}, recipe.model_dump(mode="json")
         for name in stage.sections:
-            value: Any = recipe.model_dump(mode="json")
-            for key in name.split("."):
-                value = value[key]
+            value: Any = functools.reduce(operator.getitem, name.split("."), tree)
             parts[name] = short_hash(json.dumps(value))
         if stage.after:
             parts[stage.after] = short_hash((before or self.need(stage.after)).stamp)

@@ -1,4 +1,4 @@
-"""Proofs that were made once, on other machines, decode on this one."""
+"""Proofs that were made once, wherever that was, decode on this machine."""
 
 import hashlib
 from pathlib import Path

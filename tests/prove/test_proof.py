@@ -208,14 +208,30 @@ def test_lanes_that_learn_from_each_other_are_no_left_to_right(tiny, recipe, tex
         decode(tiny.artifact, file, file.with_name("text"))
 
 
-def test_a_proof_that_needs_too_much_memory_is_a_sentence(tiny, tmp_path, monkeypatch):
-    def full(*_):
-        raise MemoryError
+DECODE_IN_LITTLE_MEMORY = """
+import resource, sys
+from pathlib import Path
+from fairway.prove import proof
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20),) * 2)
+sys.exit(proof.main(sys.argv[1:]))
+"""
 
-    monkeypatch.setattr(proof, "_decode", full)
-    with pytest.raises(BadInput, match="need more memory than there is"):
-        decode(tiny.artifact, tiny.proof_file, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="nothing says what is used")
+def test_a_proof_that_claims_more_lanes_than_memory_is_a_sentence(tiny, tmp_path):
+    """32,768 lanes of 2,048 tokens: keys and values of 268 MB each, claimed by a few bytes."""
+    reader = _reader(tiny.proof_file)
+    header = dataclasses.replace(Header.read(reader), chunks=1)
+    claimed = b"\0" + varint(1 << 26) + varint(1 << 15) + varint(2 << 11) * ((1 << 15) - 1)
+    hostile, out = tmp_path / "hostile.fwp", tmp_path / "out"
+    hostile.write_bytes(join([header.to_bytes() + claimed + varint(1) + b"x"]))
+    done = subprocess.run(
+        [sys.executable, "-c", DECODE_IN_LITTLE_MEMORY, tiny.artifact, hostile, out],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, out.exists()) == (2, False), done.stderr
+    assert json.loads(done.stdout)["error"].endswith("lanes need more memory than there is")
 
 
 def test_a_stopped_proof_goes_on_with_what_it_had_learned(

@@ -21,7 +21,7 @@ from fairway.pack import artifact
 from fairway.predict import adapt, methods
 from fairway.predict.exact import ExactEngine
 from fairway.predict.lanes import documents_of, parts
-from fairway.prove.codec import varint
+from fairway.prove.codec import write_starts
 from fairway.recipe import Adapt, Arithmetic, Prove, Score
 from fairway.score.score import charges, exact_charges
 
@@ -75,8 +75,7 @@ def _order(
     if protocol != "rolling" or not documents.size or documents[0]:
         return None, 0
     found = list(parts(tokens, bos_id, methods.division(how, Prove().lanes)))
-    distances = [np.diff(np.sort(part.layout.first)) for part in found]
-    side = sum(len(varint(2 * int(distance))) for distance in np.concatenate(distances))
+    side = sum(len(write_starts(part.layout.starts)) - 1 for part in found)  # a lane needs no start
     if methods.order_of(how) == "left-to-right":
         return None, side
     orders = [part.layout.order() + part.start for part in found]

@@ -63,7 +63,7 @@ class Layout:
         following = first if boundaries else starts.positions
         length = np.append(following[1:], tokens) - first
         order = np.argsort(-length, kind="stable")
-        self.first: Longs = first[order]
+        self.starts, self.first = starts, first[order]
         self.length: Longs = length[order]
         self.lanes = len(order)
         self.steps = int(self.length[0])

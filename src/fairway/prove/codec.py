@@ -237,7 +237,7 @@ class Codec:
             order = layout.order()
             coder.code_intervals(intervals.starts[order], intervals.stops[order])
         stream = coder.finish()
-        body = varint(len(tokens)) + _write_starts(starts) + varint(len(stream)) + stream
+        body = varint(len(tokens)) + write_starts(starts) + varint(len(stream)) + stream
         return Chunk(body, len(stream), coder.ideal_bits, len(starts))
 
     def intervals(self, tokens: Tokens, layout: Layout, progress: Progress) -> Intervals | None:
@@ -294,6 +294,7 @@ class Codec:
 
 
 def another_text(name: str) -> BadInput:
+    """To be raised."""
     return BadInput(
         f"{name} decodes to another text than was encoded: it is damaged, or it was "
         "made in floating point and this machine computes other probabilities than that one"
@@ -308,14 +309,14 @@ def _ends(coder: Coder) -> bool:
     return True
 
 
-def _write_starts(starts: Starts) -> bytes:
+def write_starts(starts: Starts) -> bytes:
     """Number of lanes; for each after the first, its distance from the one before and `inside`."""
     steps = np.diff(starts.positions) << 1 | starts.inside[1:]
     return b"".join(varint(number) for number in [len(starts), *steps.tolist()])
 
 
 def _read_starts(reader: Reader, tokens: int) -> Starts:
-    """Inverse of `_write_starts`. Raises BadInput."""
+    """Inverse of `write_starts`. Raises BadInput."""
     lanes = reader.varint()
     if not 0 < lanes <= MAX_LANES:
         raise reader.bad(f"claims {lanes} lanes")

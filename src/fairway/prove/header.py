@@ -68,9 +68,7 @@ class Header:
             raise BadInput("this is no proof file (it does not begin with FWPF)")
         version, kind = reader.take(2)
         if version == 1:
-            from fairway.prove import version1  # which builds on this module
-
-            return version1.read_header(reader, kind)
+            return _read_version_1(reader, kind)
         if version not in (2, PROOF_VERSION) or kind > _CUDA:
             raise BadInput(
                 f"the proof has format version {version}, arithmetic {kind}: it was made by "
@@ -85,7 +83,7 @@ class Header:
         machine, how = None, Adapt()
         if kind != _EXACT:
             logits = reader.take(_LOGITS_BYTES)
-            environment = _unpack_words(reader.take(environment_length(reader)), reader)
+            environment = _unpack_words(reader.take(_length(reader)), reader)
             machine = Machine(kind == _CUDA, logits, environment)
             how = _read_adapt(reader)
         if version == 2:
@@ -109,8 +107,7 @@ def _read_adapt(reader: Reader) -> Adapt:
         raise reader.bad(str(error)) from None
 
 
-def environment_length(reader: Reader) -> int:
-    """Bytes, bounded. Raises BadInput."""
+def _length(reader: Reader) -> int:
     length = reader.varint()
     if length > _ENVIRONMENT_BYTES:
         raise reader.bad("is damaged")
@@ -128,3 +125,21 @@ def _unpack_words(packed: bytes, reader: Reader) -> str:
         return unpacker.decompress(packed, _ENVIRONMENT_BYTES).decode(errors="replace")
     except zlib.error:
         raise reader.bad("is damaged") from None
+
+
+def _read_version_1(reader: Reader, arithmetic: int) -> Header:
+    """Whole hashes, the environment in clear; arithmetic 0 is floating point, 1 exact."""
+    if arithmetic > 1:
+        raise reader.bad("is damaged")
+    needs_machine = arithmetic == 0
+    on_cuda = needs_machine and bool(reader.take(1)[0])
+    text, lengths, made_by = (reader.take(32) for _ in range(3))
+    logits = reader.take(8) if needs_machine else b""
+    _, _, chunks = (reader.varint() for _ in range(3))  # bytes, documents
+    machine = None
+    if needs_machine:
+        environment = reader.take(_length(reader)).decode(errors="replace")
+        machine = Machine(on_cuda, logits, environment)
+    reader.check()
+    digest = text_digest(text.hex(), lengths.hex())
+    return Header(machine, Adapt(), digest, made_by, chunks, 1)

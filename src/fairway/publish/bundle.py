@@ -105,7 +105,7 @@ def _sources(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 def _unused(recipe: Recipe) -> Iterator[str]:
     """Modules that no run of the recipe, and nobody who opens its artifact, ever calls."""
-    yield from ("fairway.pack.version1", "fairway.prove.version1")
+    yield "fairway.pack.version1"
     if recipe.data.source == "shards":
         yield "fairway.text.corpus"
     if not recipe.data.cased:
