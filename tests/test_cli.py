@@ -11,7 +11,8 @@ import time
 
 import pytest
 
-from fairway import cli
+from fairway import cli, console, ending
+from fairway.errors import Interrupted
 
 HEAVY = ("torch", "numpy", "pydantic", "rich", "matplotlib")
 
@@ -169,19 +170,48 @@ def test_a_full_disk(tiny, tmp_path):
         (OSError(errno.EACCES, "no", "x"), "no permission (x)"),
         (MemoryError(), "out of memory"),
         (RuntimeError("CUDA out of memory. Tried"), "out of memory"),
-        (ValueError("a bug"), ""),
+        (RuntimeError("can't allocate memory: you tried"), "out of memory"),
+        (BrokenPipeError(errno.EPIPE, "gone"), "whoever read standard output has closed it"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "x"), "no such file (x): check the name"),
+        (OSError(errno.EIO, "Input/output error", "x"), "input/output error (x): "),
+        (OSError("without a number"), "without a number: "),
     ],
 )
-def test_sentences_of_errors(error, sentence):
-    assert cli._sentence(error).startswith(sentence)
+def test_sentences_of_errors(capsys, error, sentence):
+    assert ended(error) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"error: {sentence}")
+    assert shown.count("\n") == 1
 
 
-def test_debug_shows_the_traceback(monkeypatch):
-    from fairway.errors import BadInput
+@pytest.mark.parametrize(
+    "error", [ValueError("out of memory"), KeyError("x"), RecursionError(), AssertionError()]
+)
+def test_a_fault_of_ours_has_its_own_code_a_traceback_and_advice(capsys, error):
+    assert ended(error) == 3
+    shown = capsys.readouterr().err
+    assert shown.startswith("Traceback (most recent call last):")
+    assert shown.splitlines()[-1].startswith("error: this is a fault of Fairway")
 
-    monkeypatch.setattr(sys, "argv", ["fairway", "play", "nope", "--debug"])
-    with pytest.raises(BadInput):
-        cli.main()
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), Interrupted()])
+def test_ctrl_c_has_its_own_code(error):
+    assert ended(error) == 130
+
+
+def ended(error):
+    def work():
+        raise error
+
+    console._console.quiet = False
+    return ending.exit_code(work)
+
+
+def test_debug_shows_the_traceback(fairway):
+    code, _, shown = fairway("play", "nope", "--debug")
+    assert code == 2
+    assert shown.startswith("Traceback (most recent call last):")
+    assert "error: no recipe 'nope'" in shown
 
 
 def test_only_the_verbs_own_section_can_be_overridden(fairway, tiny):

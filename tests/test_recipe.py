@@ -16,7 +16,7 @@ def test_shipped_recipes_load_and_survive_a_round_trip(name):
 
 
 @given(
-    name=st.text(min_size=1),
+    name=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1),
     lr=st.floats(1e-30, 1e30),
     steps=st.integers(1, 1 << 40),
     smear=st.booleans(),
@@ -95,10 +95,10 @@ def test_recipes_from_files(tmp_path):
     path.write_text(dumps(load("tiny")))
     assert load(str(path)) == load("tiny")
     path.write_text("name = ")
-    with pytest.raises(BadInput, match="not valid TOML"):
+    with pytest.raises(BadInput, match="no valid TOML"):
         load(str(path))
-    with pytest.raises(BadInput, match="not valid TOML"):
+    with pytest.raises(BadInput, match="no valid TOML"):
         loads("name = ")
     path.write_bytes(b"\xff")
-    with pytest.raises(BadInput, match="cannot read the recipe"):
+    with pytest.raises(BadInput, match="is no text in UTF-8"):
         load(str(path))

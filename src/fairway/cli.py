@@ -1,14 +1,15 @@
 """The command line: one command per verb.
 
 Human output goes to stderr; with `--json` a command prints its typed result as one line on stdout.
-Exit codes: 0 done and good; 1 done and the verdict is no; 2 bad input; 130 stopped by Ctrl-C.
+Exit codes: 0 done and good; 1 done and the verdict is no; 2 bad input; 3 a fault of ours; 130
+stopped by Ctrl-C.
 Whatever is heavy is imported inside a command, so that `--help` answers at once.
 """
 
-import errno
 import functools
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fairway.errors import BadInput, Interrupted
+from fairway.errors import BadInput
 
 if TYPE_CHECKING:
     from fairway.course import Run
@@ -43,6 +44,9 @@ VERBS = {  # verb(recipe, run) -> Result
     "prove": "fairway.prove.proof:prove",
     "verify": "fairway.prove.proof:verify",
 }
+
+# What typer raises for any mistake in options and arguments; it exports only this kind of it.
+_Usage: Any = typer.BadParameter.__mro__[2]
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped name or a TOML file.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
@@ -71,31 +75,26 @@ def command(
     settings: dict[str, Any] | None = None,
     to: typer.Typer = app,
     name: str | None = None,
-) -> Callable[..., None]:
+) -> Callable[..., int]:
     """Register a command, and give it `--json`, `--debug` and the exit codes.
 
     The function returns what `--json` prints: a Result, results by name, or None. A result with a
-    complaint ends in exit code 1; an exception that the user can mend in one sentence and code 2.
+    complaint ends in exit code 1; ending.py has the rule for exceptions.
     """
 
     @functools.wraps(function)
-    def run(as_json: bool, debug: bool, **arguments: Any) -> None:
+    def run(as_json: bool, debug: bool, **arguments: Any) -> int:
+        from fairway import ending
+
         try:
-            returned = function(**arguments)
-        except (Interrupted, KeyboardInterrupt):
-            _error("stopped; the same command goes on from here")
-            raise typer.Exit(130) from None
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads what is left to flush
-            _error("whoever read standard output has closed it")
-            raise typer.Exit(2) from None
+            if as_json:
+                with ending.standard_output():
+                    pass
+            return _finish(function(**arguments), as_json)
         except Exception as error:
-            sentence = _sentence(error)
-            if debug or not sentence:
-                raise
-            _error(sentence)
-            raise typer.Exit(2) from None
-        _finish(returned, as_json)
+            if debug:
+                ending.show_traceback(error)
+            raise
 
     def option(name: str, flag: str, text: str) -> Parameter:
         kind = Annotated[bool, typer.Option(flag, help=text)]
@@ -112,34 +111,21 @@ def command(
     return run
 
 
-def _finish(returned: "Result | dict[str, Result] | None", as_json: bool) -> None:
-    """Print the JSON line; exit with 1 if a verdict is no."""
+def _finish(returned: "Result | dict[str, Result] | None", as_json: bool) -> int:
+    """Print the JSON line; return the exit code, which is 1 if a verdict is no."""
+    from fairway import ending
+
     if returned is None or not _is_main_rank():
-        return
+        return 0
     results = returned if isinstance(returned, dict) else {"": returned}
     if as_json:
-        trees = {name: result.model_dump(mode="json") for name, result in results.items()}
-        print(json.dumps(trees if isinstance(returned, dict) else trees[""]))
+        trees = {name: result.tree() for name, result in results.items()}
+        with ending.standard_output():
+            print(json.dumps(trees if isinstance(returned, dict) else trees[""], allow_nan=False))
     complaints = [result.complaint for result in results.values() if result.complaint]
     for complaint in complaints:
         _error(complaint)
-    if complaints:
-        raise typer.Exit(1)
-
-
-def _sentence(error: Exception) -> str:
-    """What went wrong, if the user can mend it; empty for our own mistakes."""
-    if isinstance(error, BadInput):
-        return str(error)
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
-        return "out of memory: choose a smaller model, window or batch (--set model.dim=...)"
-    if isinstance(error, OSError):
-        where = f" ({error.filename})" if error.filename else ""
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return f"the disk is full{where}: make room and give the same command again"
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return f"no permission{where}: choose another folder with --out or -o"
-    return ""
+    return 1 if complaints else 0
 
 
 def _error(text: str) -> None:
@@ -525,7 +511,7 @@ def sample(
     from fairway.results import SampleResult
 
     text = sample(artifact, prompt, tokens, temperature, seed, _arithmetic(arithmetic))
-    console.say(text)
+    console.say_lines(text)
     return SampleResult(text=text)
 
 
@@ -791,7 +777,7 @@ def _print(tables: "list[Table]") -> None:
 
     for table in tables:
         console.table(table.title, table.columns, table.rows)
-        console.say(table.note + "\n")
+        console.say_lines(table.note + "\n")
 
 
 def _arithmetic(chosen: str | None) -> Any:
@@ -816,4 +802,35 @@ def _given(key: str, value: object) -> list[str]:
 
 
 def main() -> None:
-    app(prog_name="fairway")
+    """Give the command in sys.argv, and end with its exit code."""
+    from fairway import ending
+
+    ending.hold_streams()
+    code = ending.exit_code(_given_command)
+    ending.let_go()
+    sys.exit(code)
+
+
+def _given_command() -> int:
+    """Do what sys.argv says; return the exit code. Raises whatever a command raises."""
+    from fairway import ending
+
+    try:
+        code = app(prog_name="fairway", standalone_mode=False)
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except _Usage as error:
+        from fairway import console
+
+        context, message = getattr(error, "ctx", None), error.format_message()
+        if context and message == context.get_help():  # nothing was given
+            console.say_lines(message)
+            return 2
+        if context:
+            console.say_lines(f"{context.get_usage()}\nTry '{context.command_path} --help'.")
+        console.error(message)
+        return 2
+    if sys.stdout is not None:
+        with ending.standard_output():
+            pass  # what --help printed has to get out, too
+    return int(code or 0)

@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     Progress,
@@ -23,8 +22,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
-_console = Console(stderr=True, highlight=False)
+from fairway import foreign
+
+_console = Console(stderr=True, highlight=False, emoji=False)
 _LINE_EVERY_S = 20.0  # progress lines where stderr is no terminal
 
 
@@ -33,26 +35,53 @@ def silence() -> None:
     _console.quiet = True
 
 
+def printable(text: str, keep: str = "") -> str:
+    """Return `text` with escapes for all that a terminal obeys or does not show.
+
+    Names and foreign files can hold line ends, colours, and marks that turn lines around: nobody
+    may write a line of ours with them. Characters of `keep` stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
+    )
+
+
 def say(text: str) -> None:
-    _console.print(escape(text), soft_wrap=True)
+    """Print one line."""
+    _print(Text(printable(text)))
+
+
+def say_lines(text: str) -> None:
+    """Print a text of several lines."""
+    _print(Text(printable(text, "\n\t")))
 
 
 def warn(text: str) -> None:
-    _console.print(f"[yellow]warning:[/yellow] {escape(text)}", soft_wrap=True)
+    _print(Text.assemble(("warning:", "yellow"), " " + printable(text)))
 
 
 def error(text: str) -> None:
-    _console.print(f"[red]error:[/red] {escape(text)}", soft_wrap=True)
+    _print(Text.assemble(("error:", "red"), " " + printable(text)))
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table: the first column to the left, the others to the right."""
-    shown = Table(title=title, title_justify="left")
+    shown = Table(title=Text(printable(title)), title_justify="left")
     for i, column in enumerate(columns):
-        shown.add_column(column, justify="right" if i else "left", no_wrap=i > 0)
+        shown.add_column(Text(column), justify="right" if i else "left", no_wrap=i > 0)
     for row in rows:
-        shown.add_row(*(escape(str(cell)) for cell in row))
-    _console.print(shown)
+        shown.add_row(*(Text(printable(str(cell))) for cell in row))
+    _print(shown)
+
+
+def _print(shown: RenderableType) -> None:
+    """Print to stderr. Once nobody can read that, the work goes on in silence."""
+    try:
+        _console.print(shown, soft_wrap=not isinstance(shown, Table))
+    except OSError:
+        silence()
 
 
 class Task:
@@ -136,14 +165,10 @@ class Metrics:
     """
 
     def __init__(self, path: Path, tensorboard: Path | None, resume_step: int = 0) -> None:
-        kept = []
+        kept: list[str] = []
         if resume_step and path.exists():
-            for line in path.read_text("utf-8").splitlines():
-                try:
-                    if json.loads(line)["step"] <= resume_step:
-                        kept.append(line)
-                except (ValueError, KeyError):
-                    continue  # a line cut by a kill
+            entries, _ = foreign.read_json_lines(path, "the metrics")
+            kept = [json.dumps(e) for e in entries if _step(e) <= resume_step]
         self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115
         self._file.writelines(line + "\n" for line in kept)
         self._file.flush()
@@ -165,3 +190,8 @@ class Metrics:
         self._file.close()
         if self._board is not None:
             self._board.close()
+
+
+def _step(entry: dict[str, Any]) -> float:
+    step = entry.get("step")
+    return step if isinstance(step, int) else float("inf")

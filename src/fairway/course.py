@@ -6,21 +6,25 @@ leaves either the old file or the new one. docs/course.md says which change make
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import functools
 import hashlib
 import json
 import operator
 import os
+import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from fairway import foreign
 from fairway.errors import BadInput
 from fairway.recipe import Recipe, dumps, load
 from fairway.results import VERBS, Result
@@ -128,10 +132,11 @@ class Run:
         return " ".join(f"{part}={value}" for part, value in parts.items())
 
     def result(self, verb: str) -> Result | None:
-        """The verb's result, or None when it has not finished or the file cannot be read."""
+        """The verb's result, or None when it has not finished or what is there is damaged."""
         try:
-            return VERBS[verb].model_validate_json((self.path / f"{verb}.json").read_bytes())
-        except (FileNotFoundError, ValidationError):
+            tree = foreign.read_json(self.path / f"{verb}.json", "the result")
+            return VERBS[verb].model_validate(tree)
+        except (foreign.Missing, foreign.Damaged, ValidationError):
             return None
 
     def need(self, verb: str) -> Result:
@@ -150,7 +155,9 @@ class Run:
         return result if isinstance(result, kind) and result.stamp == stamp else None
 
     def finish(self, verb: str, result: Result) -> None:
-        write_atomic(self.path / f"{verb}.json", (result.model_dump_json(indent=2) + "\n").encode())
+        write_atomic(
+            self.path / f"{verb}.json", (json.dumps(result.tree(), indent=2) + "\n").encode()
+        )
 
     def forget(self, verb: str) -> None:
         """Drop a finished result and what it was made of, so that the verb runs again."""
@@ -219,18 +226,50 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path; on success it is flushed and renamed to `path`, else removed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def replacing(path: Path, like: os.stat_result | None = None) -> Iterator[Path]:
+    """Yield a temporary file beside `path`; on success it is flushed and renamed, else removed.
+
+    It is there from the start, so that a folder which takes no file is found before the work.
+    Where a link stands, the file behind it is replaced. The mode is that of the file replaced;
+    with `like`, the mode and the time of that file, and nobody else can read it meanwhile.
+    Raises OSError that names `path`.
+    """
     try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path = Path(os.path.realpath(path))
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+        mode = stat.S_IMODE(path.stat().st_mode) & 0o777 if path.exists() else None
+        temporary = path.parent / f".{short_hash(str(path))}{secrets.token_hex(4)}.tmp"
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if like else 0o666))
+        try:
+            if mode is not None and not like:
+                os.chmod(temporary, mode)
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            if like:
+                os.utime(temporary, ns=(like.st_atime_ns, like.st_mtime_ns))
+                os.chmod(temporary, stat.S_IMODE(like.st_mode) & 0o777)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        if error.filename is None or Path(str(error.filename)).suffix == ".tmp":
+            error.filename, error.filename2 = str(path), None
+        raise
+
+
+class _Tried(Exception):
+    """`check_writable` has seen enough."""
+
+
+def check_writable(path: Path) -> None:
+    """Find out before the work that `path` can be written later. Raises OSError."""
+    with suppress(_Tried), replacing(path):
+        raise _Tried
 
 
 def sha256_file(path: Path) -> str:
-    with open(path, "rb") as file:
+    """Return the SHA-256 of a regular file. Raises BadInput."""
+    with foreign.open_file(path, "the file") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fairway import foreign
 from fairway.errors import BadInput
 
 Arithmetic = Literal["exact", "float"]
@@ -348,22 +349,16 @@ def load(name: str, overrides: Iterable[str] = ()) -> Recipe:
 
     Raises BadInput with all problems at once.
     """
-    path = Path(name)
     if name in shipped():
         text = (resources.files("fairway") / "recipes" / f"{name}.toml").read_text("utf-8")
-    elif path.is_file():
-        try:
-            text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"cannot read the recipe {name}: {error}") from None
     else:
-        raise BadInput(
-            f"no recipe '{name}': neither a file nor one of the shipped {', '.join(shipped())}"
-        )
-    try:
-        tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"the recipe {name} is not valid TOML: {error}") from None
+        try:
+            text = foreign.read_text(Path(name), "the recipe", pipes=True)
+        except foreign.Missing:
+            raise BadInput(
+                f"no recipe '{name}': neither a file nor one of the shipped {', '.join(shipped())}"
+            ) from None
+    tree = foreign.parse_toml(text, f"the recipe {name}")
     problems = [p for o in overrides if (p := _override(tree, o))]
     return _build(tree, name, problems)
 
@@ -375,8 +370,12 @@ def _override(tree: dict[str, Any], assignment: str) -> str | None:
         return f"--set {assignment}: write it as section.key=value"
     try:
         parsed: Any = tomllib.loads(f"x = {value}")["x"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         parsed = value  # a bare word is a string
+    try:
+        foreign.check_values(parsed, f"--set {assignment}")
+    except BadInput as error:
+        return str(error)
     *sections, leaf = key.strip().split(".")
     node: Any = tree
     for name in sections:
@@ -443,7 +442,4 @@ def toml_value(value: object) -> str:
 
 def loads(text: str, where: str = "text") -> Recipe:
     """Inverse of `dumps`. Raises BadInput."""
-    try:
-        return _build(tomllib.loads(text), where, [])
-    except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"the recipe {where} is not valid TOML: {error}") from None
+    return _build(foreign.parse_toml(text, f"the recipe {where}"), where, [])

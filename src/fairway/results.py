@@ -5,7 +5,8 @@ Report, comparison and submission read only these; nothing ever greps a log.
 
 from __future__ import annotations
 
-from typing import Literal
+from math import isfinite
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -21,6 +22,22 @@ class Result(BaseModel):
     def complaint(self) -> str:
         """Why the verdict is no although the work was done (exit code 1); empty: it is yes."""
         return ""
+
+    def tree(self) -> dict[str, Any]:
+        """Return the result as values of JSON: null where a number is not finite."""
+        tree: dict[str, Any] = _printable(self.model_dump(mode="json"))
+        return tree
+
+
+def _printable(value: Any) -> Any:
+    """Names of files that are no UTF-8 get escapes: JSON has no characters for them."""
+    if isinstance(value, dict):
+        return {_printable(key): _printable(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_printable(inner) for inner in value]
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 class DataResult(Result):

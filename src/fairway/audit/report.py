@@ -12,7 +12,8 @@ _STRIP = "the text: # moved, · did not, | the cut, ~ was changed"
 def show(result: AuditResult) -> None:
     """Print it."""
     for finding in result.findings:
-        console.say(f"\n{_MARKS[finding.verdict]:<7} {finding.condition}: {finding.summary}")
+        console.say("")
+        console.say(f"{_MARKS[finding.verdict]:<7} {finding.condition}: {finding.summary}")
         console.say(f"        power: {finding.power}")
         for line in _evidence(finding):
             console.say(f"        {line}")

@@ -27,7 +27,7 @@ from fairway.train.loop import train
 
 
 def main(recipe: str, script: str) -> int:
-    """Returns the exit code: 0 good, 1 the verdict is no, 2 bad input."""
+    """Return the exit code: 0 good, 1 the verdict is no, 2 bad input; faults of ours are raised."""
     parser = argparse.ArgumentParser(prog=f"python {Path(script).name}")
     parser.add_argument("--out", type=Path, default=Path("run"), help="run folder")
     parser.add_argument("--seed", help="of the training run; default: the recipe's")
