@@ -438,6 +438,7 @@ def verify(run: RunFolder, text: Text = None) -> "Result":
 
 @command
 def compress(
+    context: typer.Context,
     files: Files,
     output: Output = None,
     stdout: ToStdout = False,
@@ -453,11 +454,12 @@ def compress(
     def work(artifact: Path, source: Any, target: Any, report: Any) -> None:
         compress(artifact, source, target, kind, report)
 
-    return _files(work, "compress", files, output, stdout, force, model)
+    return _files(context, work, "compress", files, output, stdout, force, model)
 
 
 @command
 def decompress(
+    context: typer.Context,
     files: Files,
     output: Output = None,
     stdout: ToStdout = False,
@@ -469,10 +471,11 @@ def decompress(
     from fairway.prove.compress import decompress
 
     target = Path(os.devnull) if test else output
-    return _files(decompress, "decompress", files, target, stdout, force, model, test)
+    return _files(context, decompress, "decompress", files, target, stdout, force, model, test)
 
 
 def _files(
+    context: typer.Context,
     work: Callable[..., None],
     verb: str,
     names: list[Path],
@@ -485,7 +488,9 @@ def _files(
     """`work` on every file. The first argument is the artifact, unless `model` names one."""
     from fairway.prove import files
 
-    artifact, sources = files.artifact_of(names, model)
+    given = context.get_parameter_source("model")
+    from_environment = given is not None and given.name == "ENVIRONMENT"
+    artifact, sources = files.artifact_of(names, model, from_environment)
     if test:
         jobs = [files.plan([source], output, False, True, True)[0] for source in sources]
     else:

@@ -38,7 +38,8 @@ class Data(Section):
     path: str = ""  # files: a file or folder; shards: the folder with *_train_*.bin and *_val_*.bin
     tokenizer: str = ""  # shards: the SentencePiece model that made them; empty: train our own
     text_field: str = "text"  # of .jsonl documents
-    val_pattern: str = "val*"  # files whose names match are the validation split
+    # Shell patterns with commas between: files that match, or a folder of theirs, are validation.
+    val_pattern: str = "val,val[._-]*,validation,validation[._-]*"
     val_fraction: float = Field(0.05, gt=0, lt=0.5)  # without such files: by a hash per document
     train_bytes: int = Field(0, ge=0)  # use only the first so many bytes of train text; 0: all
     vocab_size: int = Field(1024, ge=258, le=65535)

@@ -50,6 +50,36 @@ def test_several_files(fairway, artifact_file, letter, tmp_path):
     assert (letter.read_bytes(), other.read_bytes()) == (TEXT, b"")
 
 
+def test_which_file_is_the_artifact(artifact_file, letter, tmp_path):
+    """-m: every file is compressed. FAIRWAY_MODEL yields to an artifact that stands first."""
+    other = tmp_path / "other.fairway"
+    other.write_bytes(artifact_file.read_bytes())
+    named = {"FAIRWAY_MODEL": str(artifact_file)}
+    packed = [tmp_path / "other.fairway.fwz", tmp_path / "letter.txt.fwz"]
+    for words, environment, written in (
+        (["-m", artifact_file, other, letter], {}, packed),
+        (["-m", artifact_file, other, letter], named, packed),
+        ([other, letter], named, packed[1:]),
+        ([letter], named, packed[1:]),
+        ([other], named, packed[:1]),
+        (["-m", artifact_file, other], {}, packed[:1]),
+    ):
+        done = piped(["compress", *words], b"", **environment)
+        assert done.returncode == 0, done.stderr
+        assert sorted(tmp_path.glob("*.fwz")) == sorted(written)
+        assert (b"which stands first" in done.stderr) == (words == [other, letter])
+        for file in written:
+            file.unlink()
+
+
+def test_a_file_named_twice_is_refused(fairway, artifact_file, letter, tmp_path):
+    (tmp_path / "link").symlink_to(letter)
+    for again in (letter, tmp_path / "link", tmp_path / "x" / ".." / "letter.txt"):
+        code, _, err = fairway("compress", "-m", artifact_file, letter, again)
+        assert code == 2
+        assert "is named twice" in err
+
+
 def test_nothing_is_overwritten_without_force(fairway, artifact_file, letter, tmp_path):
     there = tmp_path / "letter.txt.fwz"
     there.write_text("mine")
@@ -96,7 +126,7 @@ def test_what_is_refused(fairway, artifact_file, letter, tmp_path, monkeypatch):
     assert "no artifact: name it first" in refused("compress", letter)
     assert "there is no such file" in refused("compress", artifact_file, tmp_path / "nope")
     assert "-o FILE" in refused("decompress", artifact_file, letter)
-    assert "is one file" in refused("compress", artifact_file, letter, letter, "-o", "x")
+    assert "is one file" in refused("compress", artifact_file, letter, "x", "-o", "y")
     assert "choose exact or float" in refused(
         "compress", artifact_file, letter, "--arithmetic", "decimal"
     )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fairway.errors import BadInput
 from fairway.recipe import Data
-from fairway.text.corpus import Corpus, NearDuplicates, find_files, fingerprints, read_documents
+from fairway.text.corpus import Corpus, NearDuplicates, fingerprints, read_documents
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgklmnprst" for b in "aeiou" for c in "nrstx"]
 
@@ -72,24 +72,14 @@ class TestFiles:
             ("a.txt.zst", b"no zstd", r"a\.txt\.zst is damaged"),
             ("a.txt.zst", zstandard.compress(prose(1))[:-9], "cut short"),
             ("a.txt", b"", "holds no text"),
-            ("a.pdf", b"%PDF", "cannot tell what"),
+            ("a.pdf", b"%PDF-1.7", r"a\.pdf is a PDF file"),
+            ("a.jsonl", b"[" * 100_000, r"a\.jsonl:1 is not valid JSON"),
         ],
     )
     def test_bad_files_are_named(self, tmp_path, name, content, message):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(BadInput, match=message):
             read_documents(tmp_path / name)
-
-    def test_missing_and_empty_folders(self, tmp_path):
-        with pytest.raises(BadInput, match="no file or folder"):
-            find_files(tmp_path / "none")
-        with pytest.raises(BadInput, match="holds no text files"):
-            find_files(tmp_path)
-
-    def test_a_file_that_vanishes(self, tmp_path):
-        (tmp_path / "a.txt").symlink_to(tmp_path / "a.txt.gone")
-        with pytest.raises(BadInput, match="no file or folder"):
-            read_documents(tmp_path / "a.txt")
 
 
 class TestSplit:
@@ -134,8 +124,9 @@ class TestSplit:
         [
             ({"val.txt": b"x"}, "nothing is left to train on"),
             ({"a.txt": b"x"}, "a single document"),
-            ({"a.txt": b"", "b.txt": b""}, "no validation documents"),
-            ({"val.txt": b"", "b.txt": b"x"}, "no validation documents"),
+            ({"a.txt": b"x", "val.txt": b""}, "a single document"),
+            ({"a.jsonl": b"\n", "b.jsonl": b"\n"}, "no validation documents"),
+            ({"val.jsonl": b"\n", "b.txt": b"x"}, "val.jsonl match data.val_pattern"),
         ],
     )
     def test_splits_that_cannot_be(self, tmp_path, contents, message):
@@ -143,6 +134,15 @@ class TestSplit:
             (tmp_path / name).write_bytes(content)
         with pytest.raises(BadInput, match=message):
             _ = files(tmp_path).val
+
+    def test_what_is_left_out_is_counted(self, tmp_path):
+        (tmp_path / "val.txt").write_bytes(prose(0))
+        lines = json_lines([prose(1), b"", prose(1), prose(0), prose(2)]) + b"\n \n"
+        (tmp_path / "train.jsonl").write_bytes(lines)
+        corpus = files(tmp_path)
+        assert list(corpus.train()) == [prose(1), prose(2)]
+        assert corpus.left_out.sentence() == "2 blank lines, 1 empty documents, 1 exact copies"
+        assert corpus.dropped == 1
 
     def test_fingerprint_follows_contents_and_names(self, tmp_path):
         (tmp_path / "a.txt").write_bytes(b"one")

@@ -32,7 +32,7 @@ def corpus(tmp_path):
     folder = tmp_path / "corpus"
     folder.mkdir()
     for i, document in enumerate(DOCUMENTS):
-        (folder / f"{'val' if i < 5 else 'train'}{i:03d}.txt").write_bytes(document)
+        (folder / f"{'val_' if i < 5 else 'train'}{i:03d}.txt").write_bytes(document)
     return folder
 
 
@@ -194,9 +194,8 @@ class TestShards:
         return folder
 
     def shards(self, folder, run, **data):
-        given = recipe(
-            source="shards", path=str(folder), tokenizer=str(folder / "small.model"), **data
-        )
+        tokenizer = str(folder / "small.model")
+        given = recipe(source="shards", path=str(folder), tokenizer=tokenizer, **data)
         run.create(given)
         return prepare(given, run)
 
@@ -234,10 +233,54 @@ class TestShards:
         with pytest.raises(BadInput, match=r"no shards \*_val_\*\.bin"):
             self.shards(challenge, run)
 
+    @pytest.mark.parametrize(
+        ("split", "tokens", "message"),
+        [
+            ("val", [], r"the validation shards in .*shards hold no tokens: fineweb_val_0"),
+            ("val", [1], "no validation text: its 1 tokens write 0 bytes"),
+            ("val", [1, 1, 1], "no validation text: its 3 tokens write 0 bytes"),
+            ("train", [], r"the training shards in .*shards hold no tokens: fineweb_train_0"),
+            ("train", [1] * 9, "no training text: its 18 tokens write 0 bytes"),
+            ("train", [1] + [60] * 254, "has 510 tokens and a window takes 256"),
+        ],
+    )
+    def test_splits_without_text_are_refused(self, challenge, run, split, tokens, message):
+        for path in challenge.glob(f"*_{split}_*.bin"):
+            write_shard(path, np.array(tokens, np.uint16))
+        with pytest.raises(BadInput, match=message):
+            self.shards(challenge, run)
+        assert run.result("data") is None
+
+    def test_an_empty_shard_beside_others_is_left_out_with_a_line(self, challenge, run, capfd):
+        write_shard(challenge / "fineweb_train_000000.bin", np.array([], np.uint16))
+        result = self.shards(challenge, run)
+        assert result.train_documents == 50
+        assert "(holds no tokens): fineweb_train_000000.bin" in capfd.readouterr().err
+
+    def test_train_bytes_below_a_window(self, challenge, run):
+        with pytest.raises(BadInput, match=r"give it at least 512 tokens, or make model\.window"):
+            self.shards(challenge, run, train_bytes=100)
+
     def test_tokens_of_another_tokenizer_are_refused(self, challenge, run):
         write_shard(challenge / "fineweb_train_000001.bin", np.array([1, 999], np.uint16))
         with pytest.raises(BadInput, match="another tokenizer made them"):
             self.shards(challenge, run)
+
+
+class TestWhatIsSaid:
+    def test_where_every_file_went_and_how_much_text_it_was(self, corpus, run, capfd):
+        (corpus / "page.html").write_bytes(b"<p>")
+        (corpus / "copy.txt").write_bytes(DOCUMENTS[7])
+        (corpus / "values.txt").write_bytes(b"Our values.")
+        result = made(corpus, run)
+        told = capfd.readouterr().err
+        assert ": 92; 87 for training, 5 for validation (val_000.txt, val_001.txt" in told
+        assert "; 1 other entries skipped\nskipped 1 (unknown ending): page.html\n" in told
+        assert "left out of the training text: 1 exact copies" in told
+        assert f"validation text: {result.val_bytes:,} bytes in 5 documents; " in told
+        assert f"training text: {result.train_bytes:,} bytes in 86 documents" in told
+        made(corpus, run)  # finished before
+        assert "87 for training, 5 for validation" in capfd.readouterr().err
 
 
 class TestBadInput:

@@ -25,7 +25,7 @@ from fairway.audit.subject import open_tokenizer
 from fairway.errors import BadInput
 from fairway.results import AuditResult, Evidence
 from fairway.text.corpus import hashes, stream_with_share
-from fairway.text.shards import read_shard
+from fairway.text.shards import is_shard, read_shard
 from fairway.text.tokenizer import Tokenizer
 
 KEPT = 16  # one hash in so many
@@ -142,7 +142,7 @@ def _result(
 
 def _documents(path: Path, tokenizer: Tokenizer | None) -> Iterator[tuple[bytes, float]]:
     """Documents of a text file or folder, or of a shard, with the share read so far."""
-    if path.suffix != ".bin":
+    if not is_shard(path):
         yield from stream_with_share(path)
         return
     if tokenizer is None:

@@ -17,6 +17,8 @@ from fairway.text.corpus import read_documents
 from fairway.text.shards import read_shard
 from fairway.text.tokenizer import Tokenizer, load_challenge
 
+_FIRST_PIECE_FIELD = b"\x0a"  # every SentencePiece model begins with it (field 1, a message)
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -31,15 +33,18 @@ class Subject:
 
 
 def open_tokenizer(path: Path) -> Tokenizer:
-    """From a SentencePiece .model, a tokenizer.fwt, or an artifact. Raises BadInput."""
-    if path.suffix == ".model":
-        return load_challenge(path)
+    """Open a SentencePiece model, a tokenizer.fwt, or an artifact's tokenizer.
+
+    The content tells which of them it is; the name does so only for a damaged one. BadInput.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise BadInput(f"cannot read the tokenizer {path}: {error.strerror}") from None
     if data.startswith(artifact.MAGIC):
         return artifact.read(path).tokenizer
+    if data.startswith(_FIRST_PIECE_FIELD) or path.suffix.lower() == ".model":
+        return load_challenge(path)
     return Tokenizer.from_bytes(data)
 
 

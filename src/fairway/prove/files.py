@@ -40,18 +40,31 @@ class Job:
         return self.target == _PIPE
 
 
-def artifact_of(files: list[Path], model: Path | None) -> tuple[Path, list[Path]]:
-    """The artifact and the files: the artifact stands first, unless `model` names it.
+def artifact_of(
+    files: list[Path], model: Path | None, from_environment: bool = False
+) -> tuple[Path, list[Path]]:
+    """The artifact and the files.
 
-    Raises BadInput when no artifact is named.
+    model: what -m names, and then every file is compressed, artifacts too; or what FAIRWAY_MODEL
+    names (`from_environment`), which yields to an artifact that stands first. Without either the
+    artifact stands first. Raises BadInput when no artifact is named.
     """
-    if len(files) > 1 and (model is None or _is_artifact(files[0])):
-        return files[0], files[1:]
-    if model is None:
+    artifact, sources = model, files
+    if len(files) > 1 and (model is None or (from_environment and _is_artifact(files[0]))):
+        if model is not None:
+            console.say(f"the artifact is {files[0]}, which stands first, not FAIRWAY_MODEL's")
+        artifact, sources = files[0], files[1:]
+    if artifact is None:
         raise BadInput(
             "no artifact: name it first (ARTIFACT FILE), or set FAIRWAY_MODEL to a model.fairway"
         )
-    return model, files
+    seen: set[Path] = set()
+    for file in sources:
+        real = file if file == _PIPE else file.resolve()
+        if real in seen:
+            raise BadInput(f"{file} is named twice: name every file once")
+        seen.add(real)
+    return artifact, sources
 
 
 def _is_artifact(file: Path) -> bool:

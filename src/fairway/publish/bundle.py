@@ -107,7 +107,7 @@ def _unused(recipe: Recipe) -> Iterator[str]:
     """Modules that no run of the recipe, and nobody who opens its artifact, ever calls."""
     yield "fairway.pack.version1"
     if recipe.data.source == "shards":
-        yield "fairway.text.corpus"
+        yield from ("fairway.text.corpus", "fairway.text.selection")
     if not recipe.data.cased:
         yield "fairway.text.case"
     if recipe.adapt.method == "none":

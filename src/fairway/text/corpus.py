@@ -1,7 +1,7 @@
 """Where documents come from, which split they belong to, and which are left out.
 
-A document is bytes. Sources: `stdlib` and `stdlib-code` (what every Python ships), `files` (.txt,
-.md, .jsonl, each also .zst or .gz). The order is fixed: files by name, documents as they come.
+A document is bytes. Sources: `stdlib` and `stdlib-code` (what every Python ships), `files` (what
+text/selection.py selects). The order is fixed: files by name, documents as they come.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import sysconfig
 import zlib
 from collections.abc import Iterable, Iterator
-from fnmatch import fnmatch
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import BinaryIO
@@ -27,13 +27,13 @@ import numpy.typing as npt
 import zstandard
 from numba import njit
 
+from fairway import console
 from fairway.course import sha256_file
 from fairway.errors import BadInput
 from fairway.recipe import Data
+from fairway.text.listing import listed, name_below, show
+from fairway.text.selection import ZSTD_WINDOW_BYTES, Selection, TextFile, matches, select
 
-SUFFIXES = (".txt", ".md", ".jsonl")
-PACKINGS = ("", ".zst", ".gz")
-_ZSTD_WINDOW_BYTES = 1 << 27
 _CHUNK_BYTES = 1 << 20
 _SKIPPED_FOLDERS = {
     "site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"
@@ -43,54 +43,105 @@ Source = Iterator[tuple[bytes, float]]  # documents, each with the share of the 
 Fingerprints = npt.NDArray[np.uint64]
 
 
+@dataclass
+class LeftOut:
+    """Records that gave no document: counted while files are read."""
+
+    blank_lines: int = 0
+    empty: int = 0  # documents of no bytes
+    copies: int = 0  # exact ones of an earlier document of the split
+
+    def sentence(self) -> str:
+        """What was left out, in words; empty where nothing was."""
+        counts = (
+            (self.blank_lines, "blank lines"),
+            (self.empty, "empty documents"),
+            (self.copies, "exact copies"),
+        )
+        return ", ".join(f"{count:,} {what}" for count, what in counts if count)
+
+
 class Corpus:
     """The documents of any source but `shards`: split, without duplicates, val kept out of train.
 
-    Files whose names match data.val_pattern are the validation split; where none does, documents
-    are: those with the lowest hashes, data.val_fraction of the range of the hash.
+    Files that match data.val_pattern, by their own name or a folder's, are the validation split;
+    where none does, documents are: those with the lowest hashes, data.val_fraction of the range of
+    the hash. A file that data.path names itself is split by hash whatever its name.
     """
 
     def __init__(self, data: Data) -> None:
         """Raises BadInput when the source is missing or leaves nothing to train on."""
         self._data = data
-        self._files = find_files(data.path) if data.source == "files" else []
-        self._val_files = [f for f in self._files if fnmatch(f.name, data.val_pattern)]
+        self.selection = select(data.path) if data.source == "files" else Selection(Path(), [], [])
+        self._files = self.selection.files
+        self.val_files = [f for f in self._files if self._is_val(f)]
         self._val_below = int(data.val_fraction * 2**64)
         self.dropped = 0  # train documents left out by the last `train()`: too close to val
+        self.left_out = LeftOut()  # of what the last `train()` has read
         self.share = 0.0  # of the source that the last `train()` has read
-        if self._files and len(self._val_files) == len(self._files):
+        if self._files and len(self.val_files) == len(self._files):
             raise BadInput(
-                f"every file of {data.path} matches data.val_pattern '{data.val_pattern}': "
-                "nothing is left to train on; change the pattern"
+                f"every text file of {show(data.path)} matches data.val_pattern "
+                f"'{data.val_pattern}': nothing is left to train on; change the pattern"
             )
+
+    def _is_val(self, file: TextFile) -> bool:
+        if file.path == self.selection.root:
+            return False
+        return matches(self.selection.name(file), self._data.val_pattern)
+
+    def lines(self) -> list[str]:
+        """Which files went to which split, and which were skipped and why."""
+        if self._data.source != "files":
+            return []
+        total, val = len(self._files), len(self.val_files)
+        first = f"text files in {show(self.selection.root)}: {total:,}"
+        if val:
+            names = listed([self.selection.name(f) for f in self.val_files])
+            first += f"; {total - val:,} for training, {val:,} for validation ({names})"
+        else:
+            first += "; split by a hash of each document"
+            if self._files[0].path != self.selection.root:
+                first += f", because no name matches data.val_pattern '{self._data.val_pattern}'"
+        return [f"{first}; {self.selection.others}", *self.selection.lines()]
 
     def fingerprint(self) -> str:
         """SHA-256 of what the source holds: contents of files, or the interpreter's modules."""
+        listing: list[tuple[str, ...]]
         if self._data.source == "files":
-            root = Path(self._data.path)
-            listing = [(_name_below(root, file), sha256_file(file)) for file in self._files]
+            listing = [
+                (self.selection.name(f), f.form, f.packing, sha256_file(f.path))
+                for f in self._files
+            ]
         else:
             root = _library()
-            listing = [(_name_below(root, f), str(f.stat().st_size)) for f in _modules()]
+            listing = [(name_below(root, f), str(f.stat().st_size)) for f in _modules()]
             listing.append(("python", platform.python_version()))
         return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
 
     @cached_property
     def val(self) -> list[bytes]:
         """Validation documents, without exact duplicates. Raises BadInput when there are none."""
-        documents = list(_unique(d for d, _ in self._read(want_val=True)))
-        if not documents and not self._val_files:
+        documents = list(_unique((d for d, _ in self._read(True, LeftOut())), LeftOut()))
+        if not documents and not self.val_files:
             documents = self._least_hashed()
         if not documents:
-            where = self._data.path or f"the source '{self._data.source}'"
+            if self.val_files:
+                names = listed([self.selection.name(f) for f in self.val_files])
+                raise BadInput(
+                    f"there are no validation documents: {names} match data.val_pattern "
+                    f"'{self._data.val_pattern}' and hold no text; fill them, or change the pattern"
+                )
+            where = show(self._data.path) or f"the source '{self._data.source}'"
             raise BadInput(f"{where} has no validation documents: it needs some text in two files")
         return documents
 
     def train(self) -> Iterator[bytes]:
         """Train documents up to data.train_bytes, without exact duplicates and what is in val."""
         filter_ = NearDuplicates(self.val, self._data.overlap)
-        self.dropped, read_bytes = 0, 0
-        for document in _unique(self._track(self._read(want_val=False))):
+        self.dropped, self.left_out, read_bytes = 0, LeftOut(), 0
+        source = self._track(self._read(False, self.left_out))
+        for document in _unique(source, self.left_out):
             if document in filter_:
                 self.dropped += 1
                 continue
@@ -105,106 +156,100 @@ class Corpus:
         for document, self.share in source:
             yield document
 
-    def _read(self, want_val: bool) -> Source:
+    def _read(self, want_val: bool, left_out: LeftOut) -> Source:
         """The documents of one split, by file name or by hash."""
-        if self._val_files:
-            kept = [f for f in self._files if (f in self._val_files) == want_val]
-            yield from _read_files(kept, self._data.text_field)
+        if self.val_files:
+            val = {f.path for f in self.val_files}
+            kept = [f for f in self._files if (f.path in val) == want_val]
+            yield from _read_files(kept, self._data.text_field, left_out)
             return
-        for document, share in self._read_all():
+        for document, share in self._read_all(left_out):
             if (_hash(document) < self._val_below) == want_val:
                 yield document, share
 
-    def _read_all(self) -> Source:
+    def _read_all(self, left_out: LeftOut) -> Source:
         if self._data.source == "files":
-            return _read_files(self._files, self._data.text_field)
+            return _read_files(self._files, self._data.text_field, left_out)
         documents = _docstrings() if self._data.source == "stdlib" else _sources()
         return ((d, (i + 1) / len(documents)) for i, d in enumerate(documents))
 
     def _least_hashed(self) -> list[bytes]:
         """The document that is closest to the validation split, for a corpus of a few documents."""
-        unique = {_hash(document): document for document, _ in self._read_all()}
+        unique = {_hash(document): document for document, _ in self._read_all(LeftOut())}
         if not unique:
             return []
         if len(unique) == 1:
             raise BadInput(
-                f"{self._data.path} holds a single document, and a split needs two: "
-                "cut it into files, or give validation text in a file named "
-                f"'{self._data.val_pattern}'"
+                f"{show(self._data.path)} holds a single document, and a split needs two: cut it "
+                f"into files, or give validation text in a file that data.val_pattern "
+                f"'{self._data.val_pattern}' matches"
             )
         self._val_below = min(unique) + 1
         return [unique[min(unique)]]
 
 
-def find_files(path: str | Path) -> list[Path]:
-    """The file, or all readable text files below the folder, sorted by path. Raises BadInput."""
-    root = Path(path)
-    known = tuple(suffix + packing for suffix in SUFFIXES for packing in PACKINGS)
-    kinds = ", ".join(SUFFIXES) + ", each also .zst or .gz"
-    if root.is_file():
-        if not root.name.lower().endswith(known):
-            raise BadInput(f"cannot tell what {root} is: the name of a text file ends in {kinds}")
-        return [root]
-    if not root.is_dir():
-        raise BadInput(f"there is no file or folder {root}: check data.path or --text")
-    files = [f for f in root.rglob("*") if f.name.lower().endswith(known) and f.is_file()]
-    if not files:
-        raise BadInput(f"the folder {root} holds no text files ({kinds})")
-    return sorted(files, key=lambda f: f.relative_to(root).parts)
-
-
 def read_documents(path: str | Path, text_field: str = "text") -> list[bytes]:
-    """All documents of a file or folder: one per .txt and .md, one per line of .jsonl.
+    """All documents of a file or folder: one per file, or one per line of JSON lines.
 
-    Empty ones are left out. Raises BadInput.
+    Says which files are read. Empty documents are left out. Raises BadInput.
     """
     documents = list(stream_documents(path, text_field))
     if not documents:
-        raise BadInput(f"{path} holds no text")
+        raise BadInput(f"{show(path)} holds no text")
     return documents
 
 
 def stream_documents(path: str | Path, text_field: str = "text") -> Iterator[bytes]:
-    """The same, one after another. Raises BadInput."""
+    """Yield the documents of a file or folder, empty ones left out. Raises BadInput."""
     for document, _ in stream_with_share(path, text_field):
         yield document
 
 
 def stream_with_share(path: str | Path, text_field: str = "text") -> Source:
-    """The same, each with the share of the files read so far. Raises BadInput."""
-    return _read_files(find_files(path), text_field)
+    """Yield documents, each with the share of the files read so far. Raises BadInput."""
+    selection, left_out = select(path), LeftOut()
+    for line in selection.summary():
+        console.say(line)
+    yield from _read_files(selection.files, text_field, left_out)
+    if sentence := left_out.sentence():
+        console.say(f"left out of {show(path)}: {sentence}")
 
 
-def _read_files(files: list[Path], text_field: str) -> Source:
-    sizes = [max(1, file.stat().st_size) for file in files]
+def _read_files(files: list[TextFile], text_field: str, left_out: LeftOut) -> Source:
+    sizes = [max(1, file.path.stat().st_size) for file in files]
     total, before = sum(sizes), 0
     for file, size in zip(files, sizes, strict=True):
+        where = show(file.path)
         try:
-            with open(file, "rb") as raw:
-                is_lines = ".jsonl" in file.suffixes
-                for document in (
-                    _json_lines(file, raw, text_field) if is_lines else _whole(file, raw)
-                ):
+            with open(file.path, "rb") as raw:
+                chunks = _unpacked(file, raw)
+                documents = (
+                    _json_lines(where, chunks, text_field, left_out)
+                    if file.form == "lines"
+                    else iter([b"".join(chunks)])
+                )
+                for document in documents:
                     if document:
                         yield document, (before + raw.tell()) / total
+                    else:
+                        left_out.empty += 1
         except (zstandard.ZstdError, gzip.BadGzipFile, zlib.error, EOFError) as error:
-            raise BadInput(f"the packed file {file} is damaged: {error}") from None
+            raise BadInput(f"the packed file {where} is damaged: {error}") from None
         except OSError as error:
-            raise BadInput(f"cannot read {file}: {error.strerror}") from None
+            raise BadInput(f"cannot read {where}: {error.strerror}") from None
         before += size
 
 
-def _whole(file: Path, raw: BinaryIO) -> Iterator[bytes]:
-    yield b"".join(_unpacked(file, raw))
-
-
-def _json_lines(file: Path, raw: BinaryIO, text_field: str) -> Iterator[bytes]:
-    for number, line in enumerate(_lines(_unpacked(file, raw)), 1):
+def _json_lines(
+    file: str, chunks: Iterable[bytes], text_field: str, left_out: LeftOut
+) -> Iterator[bytes]:
+    for number, (line, is_last) in enumerate(_lines(chunks), 1):
         if not line.strip():
+            left_out.blank_lines += bool(line) or not is_last
             continue
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadInput(f"{file}:{number} is not valid JSON: {error}") from None
         text = record.get(text_field) if isinstance(record, dict) else None
         if not isinstance(text, str):
@@ -214,11 +259,11 @@ def _json_lines(file: Path, raw: BinaryIO, text_field: str) -> Iterator[bytes]:
         yield text.encode("utf-8", "surrogatepass")  # JSON can hold half a surrogate pair
 
 
-def _unpacked(file: Path, raw: BinaryIO) -> Iterator[bytes]:
-    if file.name.endswith(".zst"):
+def _unpacked(file: TextFile, raw: BinaryIO) -> Iterator[bytes]:
+    if file.packing == "zstd":
         yield from _zstd_frames(raw)
         return
-    stream = gzip.GzipFile(fileobj=raw) if file.name.endswith(".gz") else raw
+    stream = gzip.GzipFile(fileobj=raw) if file.packing == "gzip" else raw
     while chunk := stream.read(_CHUNK_BYTES):
         yield chunk
 
@@ -229,7 +274,7 @@ def _zstd_frames(raw: BinaryIO) -> Iterator[bytes]:
     data = raw.read(_CHUNK_BYTES)
     while data:
         if frame is None:
-            frame = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES).decompressobj()
+            frame = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES).decompressobj()
         yield frame.decompress(data)
         data = b""
         if frame.eof:
@@ -239,19 +284,16 @@ def _zstd_frames(raw: BinaryIO) -> Iterator[bytes]:
         raise EOFError("it is cut short")
 
 
-def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def _lines(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """Yield lines without their ends; the last, marked True, is what follows the last end."""
     rest: list[bytes] = []  # of a line that has not ended yet
     for chunk in chunks:
         first, *others = chunk.split(b"\n")
         rest.append(first)
         for line in others:
-            yield b"".join(rest)
+            yield b"".join(rest), False
             rest = [line]
-    yield b"".join(rest)
-
-
-def _name_below(root: Path, file: Path) -> str:
-    return file.name if file == root else file.relative_to(root).as_posix()
+    yield b"".join(rest), True
 
 
 def _library() -> Path:
@@ -345,11 +387,13 @@ def _hash(document: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(document, digest_size=8).digest(), "big")
 
 
-def _unique(documents: Iterable[bytes]) -> Iterator[bytes]:
+def _unique(documents: Iterable[bytes], left_out: LeftOut) -> Iterator[bytes]:
     seen: set[bytes] = set()
     for document in documents:
         digest = hashlib.blake2b(document, digest_size=16).digest()
-        if digest not in seen:
+        if digest in seen:
+            left_out.copies += 1
+        else:
             seen.add(digest)
             yield document
 

@@ -26,7 +26,8 @@ from fairway.errors import BadInput
 from fairway.recipe import Data, Recipe
 from fairway.results import DataResult
 from fairway.text.corpus import Corpus
-from fairway.text.shards import read_shard, write_shard
+from fairway.text.listing import Skipped, listed, show, skip_lines
+from fairway.text.shards import read_shard, select_shards, write_shard
 from fairway.text.tokenizer import Tokenizer, load_challenge, train_tokenizer
 
 Shard = npt.NDArray[np.uint16]
@@ -62,6 +63,9 @@ class _Maker(Protocol):
     vocab_size: int
     dropped: int
 
+    def lines(self) -> list[str]:
+        """Which files were selected, and which were skipped and why."""
+
     def fingerprint(self) -> str: ...
     def tokenizer(self, folder: Path) -> Tokenizer: ...
     def val(self, folder: Path, tokenizer: Tokenizer) -> list[ShardEntry]: ...
@@ -70,11 +74,16 @@ class _Maker(Protocol):
 
 
 def prepare(recipe: Recipe, run: Run) -> DataResult:
-    """Make the shards of `recipe.data`, or find them made. Raises BadInput."""
+    """Make the shards of `recipe.data`, or find them made.
+
+    Raises BadInput; also where a split holds no text, or the training text is too short for
+    recipe.model.window.
+    """
     maker = _maker(recipe.data)
+    _tell(maker)
     stamp = run.stamp("data", recipe, maker.fingerprint())
     name = f"{recipe.data.source}-{maker.vocab_size}-{short_hash(stamp)}"
-    return _prepared(maker, run, stamp, name)
+    return _prepared(maker, run, stamp, name, recipe.model.window)
 
 
 def hold_out(recipe: Recipe, run: Run, text_bytes: int) -> DataResult:
@@ -88,10 +97,11 @@ def hold_out(recipe: Recipe, run: Run, text_bytes: int) -> DataResult:
         run,
         f"{whole.stamp} held_out={text_bytes}",
         f"{folder.name}-{text_bytes}",
+        recipe.model.window,
     )
 
 
-def _prepared(maker: _Maker, run: Run, stamp: str, name: str) -> DataResult:
+def _prepared(maker: _Maker, run: Run, stamp: str, name: str, window: int) -> DataResult:
     """The result of what the maker makes, unless it is there, in a folder that runs share."""
     folder = run.data_root / name
     with lock_folder(folder), _writing(folder):
@@ -99,13 +109,29 @@ def _prepared(maker: _Maker, run: Run, stamp: str, name: str) -> DataResult:
         if manifest is None or manifest.result.stamp != stamp:
             manifest = _make(maker, folder, stamp)
     result = manifest.result.model_copy(update={"folder": os.path.relpath(folder, run.path)})
+    if result.train_tokens < 2 * window:
+        raise BadInput(
+            f"the training text has {result.train_tokens:,} tokens and a window takes {window:,}: "
+            f"give it at least {2 * window:,} tokens, or make model.window smaller"
+        )
+    console.say(
+        f"validation text: {result.val_bytes:,} bytes in {result.val_documents:,} documents; "
+        f"training text: {result.train_bytes:,} bytes in {result.train_documents:,} documents"
+    )
     run.finish("data", result)
     return result
 
 
 def fingerprint(data: Data) -> str:
     """Hash of the documents that `data` names; the verb's stamp depends on it. Raises BadInput."""
-    return _maker(data).fingerprint()
+    maker = _maker(data)
+    _tell(maker)
+    return maker.fingerprint()
+
+
+def _tell(maker: _Maker) -> None:
+    for line in maker.lines():
+        console.say(line)
 
 
 def _maker(data: Data) -> _Maker:
@@ -138,8 +164,19 @@ def _make(maker: _Maker, folder: Path, stamp: str) -> Manifest:
         leftover.unlink()
     tokenizer = maker.tokenizer(folder)
     val = maker.val(folder, tokenizer)
-    text = tokenizer.decode(_joined(_open(folder, val)))
+    val_tokens = _joined(_open(folder, val))
+    text = tokenizer.decode(val_tokens) if val_tokens.size else []
+    if not any(text):
+        raise BadInput(
+            f"there is no validation text: its {val_tokens.size:,} tokens write 0 bytes; check "
+            "data.path"
+        )
     train, train_documents, train_bytes = maker.train(folder, tokenizer)
+    if not train_bytes:
+        raise BadInput(
+            f"there is no training text: its {sum(shard.tokens for shard in train):,} tokens write "
+            "0 bytes; check data.path and data.train_bytes"
+        )
     lengths = np.array([len(document) for document in text], "<u8")
     result = DataResult(
         stamp=stamp,
@@ -172,6 +209,9 @@ class _FromDocuments:
         self.vocab_size = data.vocab_size
         self.dropped = 0
 
+    def lines(self) -> list[str]:
+        return self._corpus.lines()
+
     def fingerprint(self) -> str:
         return self._corpus.fingerprint()
 
@@ -201,6 +241,14 @@ class _FromDocuments:
         if not shards:
             raise BadInput("no train documents are left: check data.path and data.overlap")
         self.dropped = self._corpus.dropped
+        left_out = self._corpus.left_out.sentence()
+        if self.dropped:
+            near = f"{self.dropped:,} documents that are in the validation text"
+            left_out += f"{', ' if left_out else ''}{near}"
+        if left_out:
+            console.say(f"left out of the training text: {left_out}")
+        if self._data.train_bytes and text_bytes >= self._data.train_bytes:
+            console.say(f"data.train_bytes {self._data.train_bytes:,} ended the training text")
         return shards, documents, text_bytes
 
 
@@ -210,11 +258,33 @@ class _FromShards:
     dropped = 0
 
     def __init__(self, data: Data) -> None:
-        """Raises BadInput when a file is missing."""
+        """Raises BadInput when a file is missing, or a split holds no tokens."""
         self._data = data
-        self._train, self._val = (_named(data.path, split) for split in ("train", "val"))
+        train, val, self._skipped = select_shards(data.path)
+        self._train = self._filled("training", train)
+        self._val = self._filled("validation", val)
         self._tokenizer = load_challenge(data.tokenizer)
         self.vocab_size = self._tokenizer.vocab_size
+
+    def _filled(self, split: str, paths: list[Path]) -> list[Path]:
+        """Those that hold tokens. Raises BadInput when none does."""
+        filled = [path for path in paths if read_shard(path).size]
+        if not filled:
+            raise BadInput(
+                f"the {split} shards in {show(self._data.path)} hold no tokens: "
+                f"{listed([path.name for path in paths])}"
+            )
+        self._skipped += [Skipped(p.name, "holds no tokens") for p in paths if p not in filled]
+        return filled
+
+    def lines(self) -> list[str]:
+        train, val = (listed([path.name for path in p]) for p in (self._train, self._val))
+        return [
+            f"shards in {show(self._data.path)}: {len(self._train):,} for training ({train}), "
+            f"{len(self._val):,} for validation ({val}); {len(self._skipped):,} other entries "
+            "skipped",
+            *skip_lines(self._skipped),
+        ]
 
     def fingerprint(self) -> str:
         """Of names, sizes and the first and last tokens: shards may hold many gigabytes."""
@@ -268,6 +338,9 @@ class _HeldOut:
         self._cut = first + int(starts[0])
         self.vocab_size = tokenizer.vocab_size
 
+    def lines(self) -> list[str]:
+        return []  # said for the data that this is made of
+
     def fingerprint(self) -> str:
         return self._manifest.result.stamp
 
@@ -288,13 +361,6 @@ class _HeldOut:
         entries[-1] = entries[-1].model_copy(update={"tokens": self._cut})
         counts = [_measure(shard, tokenizer, 1 << 62) for shard in _open(folder, entries)]
         return entries, sum(c[1] for c in counts), sum(c[2] for c in counts)
-
-
-def _named(folder: str, split: str) -> list[Path]:
-    paths = sorted(Path(folder).glob(f"*_{split}_*.bin"))
-    if not paths:
-        raise BadInput(f"there are no shards *_{split}_*.bin in {folder}: check data.path")
-    return paths
 
 
 def _entry(folder: Path, path: Path, tokens: int) -> ShardEntry:

@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 import os
+import stat
+import struct
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +16,12 @@ import numpy.typing as npt
 
 from fairway.course import replacing
 from fairway.errors import BadInput
+from fairway.text.listing import Skipped, entries_of, show
 
 MAGIC = 20240520
 VERSION = 1
 HEADER_BYTES = 256 * 4
+PREFIX = struct.pack("<ii", MAGIC, VERSION)  # what every shard begins with
 
 
 def write_shard(path: Path, tokens: npt.NDArray[np.uint16]) -> None:
@@ -51,3 +56,59 @@ def read_shard(path: Path) -> npt.NDArray[np.uint16]:
     if count == 0:
         return np.empty(0, np.uint16)  # an empty file cannot be mapped
     return np.memmap(path, "<u2", "r", HEADER_BYTES, (count,))
+
+
+def select_shards(folder: str | Path) -> tuple[list[Path], list[Path], list[Skipped]]:
+    """The training shards, the validation shards and what else is in a folder.
+
+    Shards are called *_train_*.bin and *_val_*.bin, in any case of letters. Raises BadInput.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise BadInput(f"there is no folder {show(root)}: check data.path")
+    found: dict[str, list[Path]] = {"train": [], "val": []}
+    skipped: list[Skipped] = []
+    owners: dict[tuple[int, int], tuple[str, str]] = {}  # names and splits of real files
+    for entry in sorted(entries_of(root), key=lambda entry: (entry.is_symlink(), entry.name)):
+        name = entry.name.lower()
+        splits = [s for s in found if fnmatchcase(name, f"*_{s}_*.bin")]
+        if entry.name.startswith(".") or not splits:
+            is_folder = entry.is_dir()
+            reason = "hidden" if entry.name.startswith(".") else "not named as a shard"
+            skipped.append(Skipped(entry.name + "/" * is_folder, reason))
+            continue
+        if len(splits) > 1:
+            raise BadInput(
+                f"the shard {show(entry.path)} is named for training and for validation: rename it"
+            )
+        try:
+            status = entry.stat()
+        except OSError as error:
+            raise BadInput(f"cannot read the shard {show(entry.path)}: {error.strerror}") from None
+        if not stat.S_ISREG(status.st_mode):
+            raise BadInput(f"the shard {show(entry.path)} is no regular file")
+        split = splits[0]
+        same = owners.setdefault((status.st_dev, status.st_ino), (entry.name, split))
+        if same[1] != split:
+            raise BadInput(
+                f"{show(same[0])} and {show(entry.name)} in {show(root)} are the same file: text "
+                "cannot be for training and for validation"
+            )
+        if same[0] != entry.name:
+            skipped.append(Skipped(entry.name, f"the same file as {same[0]}"))
+            continue
+        found[split].append(Path(entry.path))
+    for split, paths in found.items():
+        if not paths:
+            raise BadInput(f"there are no shards *_{split}_*.bin in {show(root)}: check data.path")
+    return sorted(found["train"]), sorted(found["val"]), skipped
+
+
+def is_shard(path: Path) -> bool:
+    """Whether a file is meant as a token shard, by its content or its name."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(len(PREFIX))
+    except OSError:
+        head = b""
+    return head == PREFIX or path.suffix.lower() == ".bin"
