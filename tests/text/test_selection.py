@@ -175,6 +175,11 @@ def build(root, entries):
         name = path.relative_to(tree).as_posix()
         if path.exists() or path.is_symlink():
             continue
+        form, claimed = ending_of(path.name)
+        if kind in ("link", "hard link") and (
+            not made or (form and ending_of(path.name) != ending_of(made[0].name))
+        ):
+            continue  # two names that promise different contents
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError:
@@ -183,7 +188,6 @@ def build(root, entries):
         if hidden:  # stands for all below it
             parts = path.relative_to(tree).parts
             name = "/".join(parts[: parts.index(hidden) + 1])
-        form, claimed = ending_of(path.name)
         if kind == "broken":
             path.symlink_to(tree / "nothing")
             expected[name] = None
@@ -191,8 +195,6 @@ def build(root, entries):
             path.symlink_to(root / "elsewhere")
             expected[name] = None
         elif kind in ("link", "hard link"):
-            if not made or (form and ending_of(path.name) != ending_of(made[0].name)):
-                continue  # two names that promise different contents
             (path.symlink_to if kind == "link" else path.hardlink_to)(made[0])
             expected[name] = "same"
         else:
