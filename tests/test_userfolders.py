@@ -42,8 +42,7 @@ def test_the_variables_of_the_standard_come_first_and_only_with_whole_paths(tmp_
 
 @pytest.mark.parametrize("bits", [0o020, 0o002, 0o022])
 def test_a_folder_that_others_may_write_to_is_not_used(tmp_path, monkeypatch, bits):
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere/below"))
-    (tmp_path / "nowhere").touch()
+    monkeypatch.setattr(userfolders, "temporary_roots", list)
     folder = tmp_path / ".cache/fairway"
     folder.mkdir(parents=True)
     assert userfolders.user_cache_folder() == folder
@@ -86,10 +85,10 @@ def test_what_belongs_to_another_user_is_not_used(tmp_path, monkeypatch):
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     temporary.chmod(0o1777)
-    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(userfolders, "temporary_roots", lambda: [temporary])
     monkeypatch.setenv("HOME", "/dev/null")
     (tmp_path / "mine").mkdir(mode=0o700)
-    trap = userfolders.temporary_folder()
+    trap = temporary / f"fairway-{os.getuid()}"
     trap.symlink_to(tmp_path / "mine")  # the folder behind it is good, the link is another's
     os.chown(trap, 12345, 12345, follow_symlinks=False)
     assert userfolders.user_cache_folder() is None

@@ -1,4 +1,12 @@
-"""`python -m fairway`, also under torchrun."""
+"""`python -P -m fairway`, also under torchrun.
+
+Without -P, Python looks for modules in the current folder first: docs/security.md.
+"""
+
+import sys
+
+if not sys.flags.safe_path:
+    del sys.path[0]  # too late for what was imported before this line, in time for all the rest
 
 from fairway.cli import main
 

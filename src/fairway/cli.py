@@ -6,6 +6,11 @@ stopped by Ctrl-C.
 Whatever is heavy is imported inside a command, so that `--help` answers at once.
 """
 
+# ruff: noqa: E402  -- nothing else is imported before the current folder is out of the way
+from fairway import startup
+
+startup.protect()
+
 import functools
 import json
 import os

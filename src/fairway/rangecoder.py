@@ -14,10 +14,10 @@ from math import log2
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from fairway.errors import BadInput
+from fairway.kernels import njit
 
 TOTAL_BITS = 30
 TOTAL = 1 << TOTAL_BITS

@@ -29,13 +29,15 @@ def user_cache_folder() -> Path | None:
     $XDG_CACHE_HOME/fairway, else ~/.cache/fairway; without a usable home (a user of a container
     has none) TMPDIR/fairway-USER_ID. Created with mode 0700.
     """
-    return _private(_under("XDG_CACHE_HOME", ".cache")) or _private(temporary_folder())
+    name = f"fairway-{os.getuid()}"
+    places = [_under("XDG_CACHE_HOME", ".cache"), *(root / name for root in temporary_roots())]
+    return next(filter(None, map(_private, places)), None)
 
 
-def temporary_folder() -> Path:
-    """Return the path of this user's folder among temporary files, which may not exist yet."""
-    root = os.environ.get("TMPDIR", "")
-    return Path(root if os.path.isabs(root) else "/tmp") / f"fairway-{os.getuid()}"
+def temporary_roots() -> list[Path]:
+    """Return the folders of temporary files. Python's own list ends with the current folder."""
+    chosen = os.environ.get("TMPDIR", "")
+    return [Path(root) for root in (chosen, "/tmp", "/var/tmp") if os.path.isabs(root)]
 
 
 def home() -> Path | None:

@@ -19,6 +19,7 @@ def cut_network() -> bool:
 
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # this file's folder
+    if not sys.flags.safe_path:
+        sys.path.pop(0)  # this file's folder
     sys.argv.append("cut" if cut_network() else "open")
     runpy.run_module("fairway.audit.child", run_name="__main__")

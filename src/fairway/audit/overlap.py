@@ -16,13 +16,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from fairway import console
 from fairway.audit.experiments import finding
 from fairway.audit.subject import open_tokenizer
 from fairway.errors import BadInput
+from fairway.kernels import njit
 from fairway.results import AuditResult, Evidence
 from fairway.text.corpus import hashes, stream_with_share
 from fairway.text.shards import is_shard, read_shard

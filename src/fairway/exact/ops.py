@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from fairway.exact.operands import (
     CAP_BITS,
@@ -27,6 +26,7 @@ from fairway.exact.operands import (
     ROTARY_BITS,
     WEIGHT_BITS,
 )
+from fairway.kernels import njit
 from fairway.rangecoder import TOTAL
 
 LARGEST_BITS = 28

@@ -21,9 +21,9 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from fairway.kernels import njit
 from fairway.rangecoder import Coder, code_bit
 
 KINDS = 16  # of matrices and vectors, each with statistics of its own where that helps

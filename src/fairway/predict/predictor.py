@@ -12,11 +12,11 @@ from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fairway.errors import BadInput
+from fairway.kernels import njit
 from fairway.model.cache import Cache
 from fairway.model.gpt import GPT
 from fairway.predict.lanes import Layout

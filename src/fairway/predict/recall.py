@@ -28,9 +28,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from fairway.kernels import njit
 from fairway.predict.lanes import Layout
 from fairway.rangecoder import TOTAL, TOTAL_BITS
 from fairway.recipe import Memory

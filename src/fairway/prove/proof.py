@@ -3,7 +3,7 @@
 `prove` writes proof/val.fwp; `verify` lets a fresh process, which gets copies of the artifact and
 of that file and nothing else, decode it, and compares what comes out. Layout in docs/formats.md.
 
-    python -m fairway.prove.proof ARTIFACT PROOF OUT      what that process runs
+    python -P -m fairway.prove.proof ARTIFACT PROOF OUT      what that process runs
 """
 
 from __future__ import annotations
@@ -272,7 +272,15 @@ def _decode_apart(artifact_file: Path, proof: Path, out: Path) -> tuple[str, str
     home = str(Path(fairway.__file__).parents[1])
     paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
-        [sys.executable, "-m", "fairway.prove.proof", artifact_file.name, proof.name, out.name],
+        [
+            sys.executable,
+            "-P",
+            "-m",
+            "fairway.prove.proof",
+            artifact_file.name,
+            proof.name,
+            out.name,
+        ],
         cwd=out.parent,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
         stdin=subprocess.DEVNULL,

@@ -31,6 +31,14 @@ def __getattr__(name):
     def refuse(*a, **k): raise RuntimeError(f"{__name__}.{name} is not in this bundle")
     return type(name, (), {"__init__": refuse})
 '''
+# The script unpacks into a new folder of the user's own. What is compiled stays there, and numba
+# reads no settings from the current folder, because it finds nothing that reads YAML.
+_KERNELS = """import os, sys
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.dirname(__file__))
+sys.modules["yaml"] = None
+from numba import njit
+del sys.modules["yaml"]
+"""
 _LOADER = """# coding: latin-1
 # Fairway {version}, recipe {name}. python {file} --help; the source: see README.md.
 import atexit,brotli,os,shutil,sys,tempfile
@@ -89,7 +97,7 @@ def _escaped(data: bytes) -> bytes:
 
 def _sources(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """(path, source) of the entry and of all it imports, in the order of their names."""
-    unused = set(_unused(recipe))
+    instead = dict.fromkeys(_unused(recipe), _LEFT_OUT) | {"fairway.kernels": _KERNELS}
     found: dict[str, tuple[str, str]] = {}
     waiting = [ENTRY]
     while waiting:
@@ -97,7 +105,7 @@ def _sources(recipe: Recipe) -> Iterator[tuple[str, str]]:
         path = _file_of(name)
         if name in found or path is None:
             continue
-        source = _LEFT_OUT if name in unused else path.read_text("utf-8")
+        source = instead.get(name) or path.read_text("utf-8")
         found[name] = (path.relative_to(_ROOT.parent).as_posix(), source)
         waiting += [name.rpartition(".")[0], *_imports(source)]
     return (found[name] for name in sorted(found))

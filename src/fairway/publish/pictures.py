@@ -6,10 +6,13 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
+from fairway import startup
+
+with startup.away():  # matplotlib takes a matplotlibrc of the current folder before any other
+    import matplotlib as mpl
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import StrMethodFormatter
 
 _INK = "#010203"  # stands for the page's text colour until the SVG is written
 _LINE = "#2f7de1"

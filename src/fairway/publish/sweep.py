@@ -202,7 +202,7 @@ def _perform(job: Job, packs: bool, place: dict[str, str]) -> str:
     words = ["train", str(job.run.recipe), "--out", str(job.run.path), *["--pack"] * packs]
     with open(job.run.path / "log.txt", "a") as log:
         done = subprocess.run(
-            [sys.executable, "-m", "fairway", *words],
+            [sys.executable, "-P", "-m", "fairway", *words],
             env=os.environ | place, stdout=log, stderr=log,
         )  # fmt: skip
     if done.returncode == _STOPPED:

@@ -25,11 +25,11 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 import zstandard
-from numba import njit
 
 from fairway import console
 from fairway.course import sha256_file
 from fairway.errors import BadInput
+from fairway.kernels import njit
 from fairway.recipe import Data
 from fairway.text.listing import listed, name_below, show
 from fairway.text.selection import ZSTD_WINDOW_BYTES, Selection, TextFile, matches, select

@@ -456,9 +456,11 @@ def code_sha256() -> str:
 def commit() -> str:
     """The commit of the source tree that runs, or an empty string outside one."""
     here = os.path.dirname(os.path.abspath(__file__))
-    try:
+    above = os.path.abspath(os.path.join(here, *[".."] * 4))  # a repository there is another's,
+    try:  # and its settings name programs that git runs
         asked = subprocess.run(
             ["git", "-C", here, "describe", "--always", "--dirty"],
+            env=os.environ | {"GIT_CEILING_DIRECTORIES": above},
             capture_output=True, text=True, timeout=10, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
