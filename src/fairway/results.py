@@ -201,14 +201,22 @@ class CompareResult(Result):
     gains: list[Gain]  # in bits per byte; in nats per token too where both count the same tokens
 
 
+# Topics of the rules that a submission must pass; "unknown" is not enough.
+MUST_BE_KNOWN = ("score", "size", "seeds", "text")
+
+
 class RuleFinding(BaseModel):
     """What one rule says about a submission folder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rule: str
+    rule: str  # "topic: what is compared with what"
     verdict: Literal["yes", "no", "unknown"]
     evidence: str  # one sentence
+
+    @property
+    def topic(self) -> str:
+        return self.rule.partition(":")[0]
 
 
 class CheckResult(Result):
@@ -219,8 +227,25 @@ class CheckResult(Result):
 
     @property
     def complaint(self) -> str:
-        failed = [f.evidence for f in self.findings if f.verdict == "no"]
-        return f"{len(failed)} of {len(self.findings)} checks failed" if failed else ""
+        """What failed, and what must be known and is not.
+
+        A folder without a "no" is good only if its score, size, seeds and text are known, and if
+        each number in its logs has a unit.
+        """
+        failed = [f.rule for f in self.findings if f.verdict == "no"]
+        open_rules = [
+            f.rule
+            for f in self.findings
+            if f.verdict == "unknown" and f.topic in (*MUST_BE_KNOWN, "units")
+        ]
+        topics = {f.topic for f in self.findings}
+        open_rules += [topic for topic in MUST_BE_KNOWN if topic not in topics]
+        parts = []
+        if failed:
+            parts.append(f"{len(failed)} of {len(self.findings)} checks failed")
+        if open_rules:
+            parts.append(f"unknown, and must be known: {'; '.join(open_rules)}")
+        return "; ".join(parts)
 
 
 class SubmitResult(Result):
