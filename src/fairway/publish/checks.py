@@ -134,7 +134,7 @@ class _Submission:
         self.script_problem = ""
         self.source = self._source()
         self.unreadable: list[str] = []
-        self.logs = self._logs()
+        self.logs, self.other_logs = self._logs()
         self.claims, self.claim_problems = self._claims()
         self.proofs = list(self._proofs())
 
@@ -150,14 +150,16 @@ class _Submission:
             return ""
         return logs.decode_text(data)
 
-    def _logs(self) -> list[Log]:
-        """The logs of runs, without copies: of the folder and of logs/, or else of any folder."""
-        entries = self.contents.of("log")
-        near = [entry for entry in entries if entry.name.rpartition("/")[0] in ("", "logs")]
-        for chosen in (near, entries):
-            found = [log for entry in chosen if (log := self._log(entry)) and log.is_run]
-            if found:
-                break
+    def _logs(self) -> tuple[list[Log], list[Log]]:
+        """The logs of runs, without copies, and further ones in other folders.
+
+        The logs that count lie in the folder or in logs/; if there are none, in any folder.
+        """
+        read = [log for entry in self.contents.of("log") if (log := self._log(entry)) and log.is_run]
+        found = [log for log in read if log.name.rpartition("/")[0] in ("", "logs")]
+        further = [log for log in read if log not in found]
+        if not found:
+            found, further = further, []
         kept: dict[object, Log] = {}
         for log in found:
             values = [(s.label, s.bpb.value) for s in log.scores]
@@ -166,7 +168,7 @@ class _Submission:
             if same in kept and not set(seeds) - {None} - self._seeds_of(kept[same]):
                 continue
             kept[(same, seeds) if same in kept else same] = log
-        return list(kept.values())
+        return list(kept.values()), further
 
     @staticmethod
     def _seeds_of(log: Log) -> set[int | None]:
@@ -436,7 +438,7 @@ class _Submission:
             said = "nothing to compare: no val_bpb, or no final score in a log"
             yield _finding(rule, None, said)
         else:
-            good, said, label = _against_logs(self.logs, claimed)
+            good, said, label = _against_logs(self.logs, self.other_logs, claimed)
             yield _finding(rule, good, said)
             if label is not None:
                 yield from self._loss(label)
@@ -479,7 +481,7 @@ class _Submission:
         if not isinstance(results, dict):
             return
         by_seed: dict[str, list[Log]] = {}
-        for log in self.logs:
+        for log in self.logs + self.other_logs:
             seed = log.seed if log.seed is not None else log.named_seed
             by_seed.setdefault(str(seed), []).append(log)
         proofs = {str(proof.seed): proof.facts for proof in self.proofs if proof.facts}
@@ -507,13 +509,18 @@ class _Submission:
         sizes = {x.value for log in self.logs for x in log.text_bytes.values}
         sizes |= {float(fact["text_bytes"]) for fact in facts}
         counts = {x.value for log in self.logs for x in log.tokens.values}
+        by_tokenizer: dict[frozenset[str], set[float]] = {}  # one text has several counts
+        for log in self.logs:
+            by_tokenizer.setdefault(frozenset(log.datasets), set()).update(
+                x.value for x in log.tokens.values
+            )
         several = [
             f"{len(values)} {what}: {shown(_list(sorted(values, key=str), 3), 300)}"
             for what, values in (
                 ("hashes of the text", hashes),
                 ("hashes of its documents' lengths", lengths),
                 ("sizes in bytes", sizes),
-                ("counts of tokens", _without_remainders(counts)),
+                *(("counts of tokens", _without_remainders(c)) for c in by_tokenizer.values()),
             )
             if len(values) > 1
         ]
@@ -665,8 +672,14 @@ def _is_mean(claimed: float, readings: list[Reading]) -> tuple[bool, float]:
     return abs(claimed - mean) <= near, mean
 
 
-def _against_logs(runs: list[Log], claimed: float) -> tuple[bool | None, str, str | None]:
-    """Return (verdict, evidence, the label of the score that the claim is the mean of)."""
+def _against_logs(
+    runs: list[Log], further: list[Log], claimed: float
+) -> tuple[bool | None, str, str | None]:
+    """Return (verdict, evidence, the label of the score that the claim is the mean of).
+
+    A claim that is the mean of one log per seed, where there are more, is not known to be the
+    runs' score: which of them count is a choice.
+    """
     scored = [log for log in runs if log.scores]
     if len(scored) < len(runs):
         silent = [log.name for log in runs if not log.scores]
@@ -681,15 +694,16 @@ def _against_logs(runs: list[Log], claimed: float) -> tuple[bool | None, str, st
     mean = sum(reading.value for reading in headline) / len(headline)
     said = f"val_bpb {claimed}, the mean of the logs' last scores is {mean:.6f}"
     groups: dict[object, list[Log]] = {}
-    for log in runs:
+    further = [log for log in further if log.scores and log.seed is not None]
+    for log in [*runs, *further]:
         groups.setdefault(log.seed if log.seed is not None else log.name, []).append(log)
-    if len(groups) < len(runs):
+    if len(groups) < len(runs) + len(further):
         for choice in itertools.islice(itertools.product(*groups.values()), 4096):
             chosen = list(choice)
             for label in logs.labels_of_all(chosen):
                 if _is_mean(claimed, [log.by_label()[label].bpb for log in chosen])[0]:
                     names = ", ".join(log.name for log in chosen)
-                    said = f"val_bpb {claimed} is a mean of {names}: other logs have the same seed"
+                    said = f"val_bpb {claimed} is a mean of {names}: there are more logs of these seeds"
                     return None, said, None
     if not labels and _is_mean(claimed, headline)[0]:
         return None, f"{said}, and they are of different kinds", None

@@ -83,10 +83,11 @@ _LOSS = re.compile(r"val_loss" + _IS + _NUMBER, re.I)
 _LOSSES = re.compile(r"(?:train_loss|val_loss|val_bpb)" + _IS + r"([0-9.]{3,30})", re.I)
 # A score that is not the packed model's: of a training step, or before the model was packed.
 _NOT_FINAL = re.compile(
-    r"^(?:step|diagnostic|val_step|ttp|warmup|iter|epoch|[0-9]+/[0-9]+|[0-9]+ [0-9]+/[0-9]+)"
+    r"^(?:step|diagnostic|val_step|ttp|warmup|iter|epoch|[0-9]+/[0-9]+)"
     r"|pre[-_ ]?quant|post[-_ ]?ema|unquant|before",
     re.I,
 )
+_COUNTER = re.compile(r"[\[(]?[0-9][0-9.:,TZ+-]*[\])]?")  # a clock or a line number, not "12/20"
 # A line of source code: many scripts print themselves into their log.
 _SOURCE = re.compile(r"log0?\(|print\(|f\"|f'|\A[ \t]{0,200}+(?:#|def |class |if |for |return )")
 
@@ -212,7 +213,8 @@ def parse(text: str, name: str, source: str) -> tuple[Log, str]:
     named = _NAMED_SEED.search(name.rpartition("/")[2])
     evaluation = _readings(_EVAL, said, _TIME_UNITS)
     for line in lines:
-        if _BPB.search(line) and not _NOT_FINAL.search(line.lstrip()[:200]):
+        said_bpb = _BPB.search(line)
+        if said_bpb and not _NOT_FINAL.search(_label(line[: min(said_bpb.start(), 300)])):
             _collect(evaluation, _SPENT, line, _TIME_UNITS)
     tokens, text_bytes = _readings(_TOKENS, said, {"": 1.0}), Readings()
     hashes = {match[1].lower() for match in _TEXT_HASH.finditer(said)}
@@ -267,9 +269,8 @@ def _scores(lines: list[str]) -> tuple[list[Score], list[str]]:
         found = _BPB.search(line)
         if not found:
             continue
-        start = line[: min(found.start(), 300)]
-        label = _label(start)
-        if _NOT_FINAL.search(start.lstrip()) or _NOT_FINAL.search(label):
+        label = _label(line[: min(found.start(), 300)])
+        if _NOT_FINAL.search(label):
             continue
         bpb = number(found["number"])
         if bpb is None or not isfinite(bpb.value) or bpb.value <= 0:
@@ -282,9 +283,9 @@ def _scores(lines: list[str]) -> tuple[list[Score], list[str]]:
 
 
 def _label(start: str) -> str:
-    """The words that name a score: "final_sliding_window_exact stride:64"."""
+    """The words that name a score, without times and counters: "final_sliding_window stride:64"."""
     words = start.partition("val_loss")[0].split()
-    return " ".join(word for word in words if not word.isdigit()).strip(": ")[:100].lower()
+    return " ".join(word for word in words if not _COUNTER.fullmatch(word)).strip(": ")[:100].lower()
 
 
 def number(text: str) -> Reading | None:
