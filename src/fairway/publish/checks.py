@@ -32,6 +32,7 @@ LIMIT_S = 600.0  # of training and of evaluation, each
 SEEDS = 3
 TOLERANCE = 5e-5  # bits per byte, between a claim and a mean
 _PRINTED = 5e-5  # what the last digit of a log may add to the tolerance, at most
+_PROOF_BYTES = 1 << 30  # of a proof or an artifact that is decoded
 _SLACK_S = 0.5  # of a clock that is read once per step
 _SCORE_BYTES = 256  # by which a proof may be longer than the score says, and a thousandth
 _ANSWER = b"compiles"
@@ -74,7 +75,7 @@ def check(folder: Path) -> CheckResult:
 
 def _finding(rule: str, good: bool | None, evidence: str) -> RuleFinding:
     verdict = "unknown" if good is None else "yes" if good else "no"
-    return RuleFinding(rule=rule, verdict=verdict, evidence=shown(evidence, 700))  # type: ignore[arg-type]
+    return RuleFinding(rule=rule, verdict=verdict, evidence=shown(evidence, 700))
 
 
 def _list(items: Iterable[object], at_most: int = 6) -> str:
@@ -97,26 +98,35 @@ class Proof:
     problem: str
 
 
+_decoded: dict[tuple[str, str], dict[str, Any]] = {}  # by this process, by the files' hashes
+
+
 def decoded(model: Path, proof: Path) -> dict[str, Any]:
     """Decode a proof and return the facts, by their names in result files. Raises BadInput."""
     from fairway.prove.proof import decode
 
-    for file in (model, proof):
-        if file.is_symlink() or not file.is_file():
-            raise BadInput(f"{file.name} is missing, or is not a regular file")
     with tempfile.TemporaryDirectory() as out:
-        digest = decode(model, proof, Path(out, "text"))
-    size = proof.stat().st_size
-    return {
-        "bpb": 8 * size / digest.text_bytes,
-        "text_bytes": digest.text_bytes,
-        "text_sha256": digest.text_sha256,
-        "lengths_sha256": digest.lengths_sha256,
-        "artifact_sha256": _sha256(model),
-        "artifact_bytes": model.stat().st_size,
-        "proof_sha256": _sha256(proof),
-        "proof_bytes": size,
-    }
+        copies = (Path(out, "model.fairway"), Path(out, "val.fwp"))
+        for file, copy in zip((model, proof), copies, strict=True):
+            try:
+                copy.write_bytes(logs.read_bytes(file, _PROOF_BYTES))
+            except BadInput as error:
+                raise BadInput(f"{file.name}: {error}") from None
+        hashes = (_sha256(copies[0]), _sha256(copies[1]))
+        if hashes not in _decoded:
+            digest = decode(*copies, Path(out, "text"))
+            size = copies[1].stat().st_size
+            _decoded[hashes] = {
+                "bpb": 8 * size / digest.text_bytes,
+                "text_bytes": digest.text_bytes,
+                "text_sha256": digest.text_sha256,
+                "lengths_sha256": digest.lengths_sha256,
+                "artifact_sha256": hashes[0],
+                "artifact_bytes": copies[0].stat().st_size,
+                "proof_sha256": hashes[1],
+                "proof_bytes": size,
+            }
+        return _decoded[hashes]
 
 
 def _sha256(file: Path) -> str:
@@ -155,7 +165,9 @@ class _Submission:
 
         The logs that count lie in the folder or in logs/; if there are none, in any folder.
         """
-        read = [log for entry in self.contents.of("log") if (log := self._log(entry)) and log.is_run]
+        read = [
+            log for entry in self.contents.of("log") if (log := self._log(entry)) and log.is_run
+        ]
         found = [log for log in read if log.name.rpartition("/")[0] in ("", "logs")]
         further = [log for log in read if log not in found]
         if not found:
@@ -234,7 +246,9 @@ class _Submission:
         yield _finding("files: README, submission.json, script, log", not missing, said)
         odd = self.contents.odd + self.unreadable
         yield _finding(
-            "files: regular, and read in full", not odd, _list(odd) or "each is a file that was read"
+            "files: regular, and read in full",
+            not odd,
+            _list(odd) or "each is a file that was read",
         )
         if not self.script:
             return
@@ -326,8 +340,8 @@ class _Submission:
         here = self.script.size_bytes + extra_bytes
         rule = f"size: model + the files here <= {CHALLENGE_BYTES:,}"
         if largest is None:
-            yield _finding(rule, None if here <= CHALLENGE_BYTES else False,
-                           f"the files here have {here:,} bytes, and no log states the model's")  # fmt: skip
+            said = f"the files here have {here:,} bytes, and no log states the model's"
+            yield _finding(rule, None if here <= CHALLENGE_BYTES else False, said)
         else:
             total = int(largest) + here
             said = f"the largest model and what the script may read here are {total:,} bytes"
@@ -339,14 +353,16 @@ class _Submission:
         stated = [log.total.last for log in self.logs if log.total.last]
         if isinstance(total, int) and not isinstance(total, bool) and stated:
             good = any(abs(total - t.value) <= t.slack for t in stated)
-            said = f"bytes_total is {shown(str(total), 30)}, the logs say {_counts(t.value for t in stated)}"
+            logged = _counts(t.value for t in stated)
+            said = f"bytes_total is {shown(str(total), 30)}, the logs say {logged}"
             yield _finding("size: bytes_total = a total in the logs", good, said)
         else:
             yield _finding("size: bytes_total = a total in the logs", None, "nothing to compare")
         code = self.claims.get("bytes_code")
         if code is not None:
-            said = f"bytes_code is {shown(str(code), 30)}, {self.script.name} has {self.script.size_bytes:,} bytes"
-            good = number(code) == self.script.size_bytes
+            size = self.script.size_bytes
+            said = f"bytes_code is {shown(str(code), 30)}, {self.script.name} has {size:,} bytes"
+            good = number(code) == size
             yield _finding("size: bytes_code = the script here", good, said)
         most = self.claims.get("bytes_artifact_max")
         models = [log.model.last for log in self.logs if log.model.last]
@@ -354,7 +370,9 @@ class _Submission:
             largest = max(models, key=lambda r: r.value)
             value = number(most)
             good = value is not None and abs(value - largest.value) <= largest.slack
-            said = f"bytes_artifact_max is {shown(str(most), 30)}, the logs say {largest.value:,.0f}"
+            said = (
+                f"bytes_artifact_max is {shown(str(most), 30)}, the logs say {largest.value:,.0f}"
+            )
             yield _finding("size: bytes_artifact_max = the logs' largest model", good, said)
 
     def _times(self) -> Iterator[RuleFinding]:
@@ -393,7 +411,9 @@ class _Submission:
             if log.named_seed is not None and log.seeds and log.named_seed not in log.seeds:
                 wrong.append(f"{log.name} says seed {_list(sorted(log.seeds))} in its text")
         yield _finding(
-            "seeds: a log's name = its text", not wrong, _list(wrong) or "no log contradicts its name"
+            "seeds: a log's name = its text",
+            not wrong,
+            _list(wrong) or "no log contradicts its name",
         )
         copies = [
             f"{one.name} and {other.name}"
@@ -452,7 +472,9 @@ class _Submission:
         if claimed is None or not losses or any(loss is None for loss in losses):
             return
         good, mean = _is_mean(claimed, [loss for loss in losses if loss])
-        said = f"val_loss {claimed} beside a mean of {mean:.6f} nats per token ({label or 'val_loss'})"
+        said = (
+            f"val_loss {claimed} beside a mean of {mean:.6f} nats per token ({label or 'val_loss'})"
+        )
         yield _finding("loss: val_loss = the logs' mean", good, said)
 
     def _proved_score(self, claimed: float | None) -> RuleFinding:
@@ -462,7 +484,9 @@ class _Submission:
         logged = {log.seed for log in self.logs}
         unproved = logged - {proof.seed for proof in self.proofs}
         if claimed is None or not bpb or len(bpb) < len(self.proofs):
-            return _finding(rule, None, "nothing to compare: a proof does not decode, or no val_bpb")
+            return _finding(
+                rule, None, "nothing to compare: a proof does not decode, or no val_bpb"
+            )
         mean = sum(bpb) / len(bpb)
         separately = number(self.claims.get("proved_bpb"))
         if separately is not None and abs(separately - mean) > TOLERANCE:
@@ -482,8 +506,8 @@ class _Submission:
             return
         by_seed: dict[str, list[Log]] = {}
         for log in self.logs + self.other_logs:
-            seed = log.seed if log.seed is not None else log.named_seed
-            by_seed.setdefault(str(seed), []).append(log)
+            own = log.seed if log.seed is not None else log.named_seed
+            by_seed.setdefault(str(own), []).append(log)
         proofs = {str(proof.seed): proof.facts for proof in self.proofs if proof.facts}
         wrong: list[str] = []
         for name, result in itertools.islice(results.items(), 100):
@@ -514,6 +538,9 @@ class _Submission:
             by_tokenizer.setdefault(frozenset(log.datasets), set()).update(
                 x.value for x in log.tokens.values
             )
+        claimed = self.claims.get("text_sha256")
+        if claimed is not None:
+            hashes.add(shown(str(claimed)))
         several = [
             f"{len(values)} {what}: {shown(_list(sorted(values, key=str), 3), 300)}"
             for what, values in (
@@ -532,7 +559,9 @@ class _Submission:
         known = hashes or sizes or counts
         said = _list(several) or ("no log states a text" if not known else "one text")
         yield _finding(
-            "text: one in all logs and proofs", None if not known else not several, said
+            "text: one in submission.json, logs and proofs",
+            None if not known else not several,
+            said,
         )
         proved = {proof.seed for proof in self.proofs if proof.facts}
         if facts and self.logs and {log.seed for log in self.logs} <= proved:
@@ -545,7 +574,7 @@ class _Submission:
             yield _finding("text: tokens in the logs = FineWeb's validation text", good, said)
 
     def _decoded_text(self, facts: list[dict[str, Any]]) -> RuleFinding:
-        """With a proof for each log the text is known; whether it is the challenge's, by its size."""
+        """With a proof for each log the text is known. Its size tells if it is the challenge's."""
         size, sha256 = facts[0]["text_bytes"], facts[0]["text_sha256"]
         if abs(size - TEXT_BYTES) <= TEXT_BYTES // 100:
             return _finding("challenge's text: decoded bytes", True, f"{size:,} bytes were decoded")
@@ -597,12 +626,15 @@ class _Submission:
                 continue
             model = log.model.last
             if model and abs(model.value - facts["artifact_bytes"]) > model.slack:
-                yield f"{log.name} counts {model.value:,.0f} bytes of model, the artifact has {facts['artifact_bytes']:,}"
+                has = f"the artifact has {facts['artifact_bytes']:,}"
+                yield f"{log.name} counts {model.value:,.0f} bytes of model, {has}"
             if log.text_hashes and log.text_hashes != {facts["text_sha256"]}:
                 yield f"{log.name} states another SHA-256 of the text"
-            score = log.by_label().get("proof")
-            if score and not _is_mean(facts["bpb"], [score.bpb])[0]:
-                yield f"{log.name} states proved_bpb {score.bpb.value}"
+            if log.artifact_hashes and log.artifact_hashes != {facts["artifact_sha256"]}:
+                yield f"{log.name} states another SHA-256 of the artifact"
+            for score in log.scores:
+                if _is_better(score.bpb.value - _PRINTED, facts):
+                    yield f"{log.name} states {score.bpb.value} bits per byte"
 
 
 def _expected(facts: dict[str, Any], seed: int) -> dict[str, dict[str, Any]]:
@@ -622,14 +654,13 @@ def _expected(facts: dict[str, Any], seed: int) -> dict[str, dict[str, Any]]:
         "bpb": facts["bpb"],
     }
     prove = {k: v for k, v in facts.items() if not k.startswith(("artifact_b", "proof_"))}
-    how = {k: facts[k] for k in ("arithmetic", "adaptation", "order") if k in facts}
     data = {"val_bytes": facts["text_bytes"], "text_sha256": facts["text_sha256"], **lengths}
     if "tokens" in facts:
         data["val_tokens"] = facts["tokens"]
     return {
         "prove": prove | {"files": {"val.fwp": facts["proof_bytes"]}},
         "verify": verified,
-        "score": text | artifact | how,
+        "score": text | artifact,
         "pack": artifact | {"artifact_bytes": facts["artifact_bytes"]},
         "data": data,
         "train": {"seed": seed},
@@ -648,9 +679,15 @@ def _inner(name: str, tree: dict[str, Any], facts: dict[str, Any]) -> Iterator[s
                 yield f"verify.json: decoded.{shown(field, 40)} is {shown(str(value), 70)}"
     if name == "score" and "bpb" in tree:
         bpb = number(tree["bpb"])
-        shorter = facts["proof_bytes"] - (bpb or 0.0) * facts["text_bytes"] / 8
-        if bpb is None or not -1 <= shorter <= _SCORE_BYTES + facts["proof_bytes"] / 1000:
-            yield f"score.json: bpb is {shown(str(tree['bpb']), 40)}, the proof has {facts['bpb']:.8f}"
+        if bpb is None or _is_better(bpb, facts) or bpb > facts["bpb"] + TOLERANCE:
+            stated = shown(str(tree["bpb"]), 40)
+            yield f"score.json: bpb is {stated}, the proof has {facts['bpb']:.8f}"
+
+
+def _is_better(bpb: float, facts: dict[str, Any]) -> bool:
+    """Whether a score is better than its proof by more than a proof's header and coder cost."""
+    shorter = facts["proof_bytes"] - bpb * facts["text_bytes"] / 8
+    return bool(shorter > _SCORE_BYTES + facts["proof_bytes"] / 1000)
 
 
 def _same(value: object, expected: object) -> bool:
@@ -703,8 +740,8 @@ def _against_logs(
             for label in logs.labels_of_all(chosen):
                 if _is_mean(claimed, [log.by_label()[label].bpb for log in chosen])[0]:
                     names = ", ".join(log.name for log in chosen)
-                    said = f"val_bpb {claimed} is a mean of {names}: there are more logs of these seeds"
-                    return None, said, None
+                    more = "there are more logs of these seeds"
+                    return None, f"val_bpb {claimed} is a mean of {names}: {more}", None
     if not labels and _is_mean(claimed, headline)[0]:
         return None, f"{said}, and they are of different kinds", None
     if len(runs) > 1 and any(_is_mean(claimed, [s.bpb])[0] for log in runs for s in log.scores):
@@ -717,12 +754,16 @@ def _unsupported(
 ) -> Iterator[tuple[str, str]]:
     """Yield (field, where it is not) of a seed's results."""
     name = runs[0].name
-    for field in ("val_bpb", "scored_bpb"):
+    for field in ("val_bpb", "scored_bpb", "final_bpb"):
         if field in fields:
             value = number(fields[field])
             scores = [score.bpb for log in runs for score in log.scores]
             if value is None or not any(_is_mean(value, [score])[0] for score in scores):
                 yield field, f"which {name} does not say"
+    if facts and "val_bpb" in fields:
+        value = number(fields["val_bpb"])
+        if value is None or _is_better(value, facts):
+            yield "val_bpb", f"the decoded proof has {facts['bpb']:.8f}"
     if "proved_bpb" in fields and facts and not _same(fields["proved_bpb"], facts["bpb"]):
         yield "proved_bpb", f"the decoded proof has {facts['bpb']}"
     if "artifact_bytes" in fields:
@@ -734,7 +775,9 @@ def _unsupported(
         readings = [r for log in runs for r in getattr(log, key).values]
         value = number(fields.get(field))
         if field in fields and readings:
-            near = [r for r in readings if value is not None and abs(r.value - value) <= 1 + r.slack]
+            near = [
+                r for r in readings if value is not None and abs(r.value - value) <= 1 + r.slack
+            ]
             if not near:
                 yield field, f"which {name} does not say"
 
@@ -758,7 +801,10 @@ def _published(log: Log) -> tuple[bool | None, str]:
     allowed = [low for name in (named or _COUNTS) for low in _COUNTS[name]]
     wrong = [count for count in counts if not any(_is_count(count, x, log) for x in allowed)]
     if not wrong:
-        return True, f"{counts[-1]:,.0f} validation tokens ({', '.join(sorted(named)) or 'published'})"
+        return (
+            True,
+            f"{counts[-1]:,.0f} validation tokens ({', '.join(sorted(named)) or 'published'})",
+        )
     said = f"{log.name} states {_counts(wrong)} validation tokens"
     if other and min(wrong) * 8 >= TEXT_BYTES:
         return None, f"{said} of {shown(', '.join(other))}, whose count is not known here"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from fairway import foreign
 from fairway.errors import BadInput
 from fairway.publish.contents import MAX_JSON_BYTES, shown
 from fairway.publish.logs import decode_text, read_bytes
@@ -30,30 +31,17 @@ class Field:
 def load(file: Path) -> tuple[dict[str, Any], list[str]]:
     """Return the object in a JSON file, and sentences on what is wrong with it.
 
-    A name that occurs twice is wrong: readers differ in which value they take. Numbers that are
-    not finite are wrong, wherever they stand.
+    A name that occurs twice is wrong, as readers differ in which value they take; so are numbers
+    that are not finite, wherever they stand (fairway.foreign).
     """
-    twice: list[str] = []
-
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in items]
-        twice.extend(name for name in set(names) if names.count(name) > 1)
-        return dict(items)
-
     try:
-        data = read_bytes(file, MAX_JSON_BYTES)
-        tree = json.loads(decode_text(data), object_pairs_hook=pairs)
-    except FileNotFoundError:
-        return {}, ["it is missing"]
+        text = decode_text(read_bytes(file, MAX_JSON_BYTES))
+        tree = foreign.parse_json(text, "it")
     except BadInput as error:
-        return {}, [str(error)]
-    except (ValueError, RecursionError) as error:
-        return {}, [f"it is not valid JSON ({shown(str(error))})"]
+        return {}, [shown(str(error), 200)]
     if not isinstance(tree, dict):
         return {}, ["it is not an object"]
-    problems = [f"{shown(name, 40)} stands there twice" for name in sorted(set(twice))]
-    problems += [f"{path} is {value}" for path, value in _not_finite(tree)]
-    return tree, problems
+    return tree, []
 
 
 def check(tree: dict[str, Any], fields: Mapping[str, Field]) -> list[str]:
@@ -93,15 +81,3 @@ def _is_date(text: str) -> bool:
         return bool(found and date.fromisoformat(found[1]))
     except ValueError:
         return False
-
-
-def _not_finite(tree: object) -> Iterator[tuple[str, str]]:
-    pending: list[tuple[str, object]] = [("", tree)]
-    while pending:
-        path, value = pending.pop()
-        if isinstance(value, dict):
-            pending += [(f"{path}.{key}".lstrip("."), item) for key, item in value.items()]
-        elif isinstance(value, list):
-            pending += [(f"{path}[{i}]", item) for i, item in enumerate(value)]
-        elif isinstance(value, float) and not isfinite(value):
-            yield shown(path, 40), str(value)

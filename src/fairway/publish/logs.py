@@ -28,7 +28,7 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 
-_NUMBER = r"(?P<number>[-+]?+(?:nan\b|inf(?:inity)?+\b|\.?[0-9][0-9,_.]*+(?:[eE][-+]?+[0-9]++)?+))"
+_NUMBER = r"(?P<number>[-+]?+(?:nan\b|inf(?:inity)?+\b|\.?[0-9][0-9,_.]*+(?:e[-+]?+[0-9]++)?+))"
 _SECONDS = {
     1e-9: ("ns",),
     1e-6: ("us", "µs", "μs"),
@@ -51,45 +51,43 @@ _TIME_UNITS = {name: factor for factor, names in _SECONDS.items() for name in na
 _BYTE_UNITS = {name: factor for factor, names in _BYTES.items() for name in names}
 
 _IS = r"\"?[ \t]{0,40}+[:=][ \t]{0,40}+"  # between a name and its value
-_UNIT = r"[ \t]?(?P<unit>[A-Za-zµμ]*+)"
-_NOT_IN_WORD = r"(?<![A-Za-z0-9_])"
+_UNIT = r"[ \t]?(?P<unit>[a-zµμ]*+)"
 _SUFFIX = r"(?:_(?P<suffix>ms|s|secs?|seconds?|mins?|minutes?|h|hours?))?+"
-_MORE_TIME = re.compile(r"[ \t]?([0-9]{1,9}(?:\.[0-9]{1,9})?)[ \t]?([A-Za-z]{1,12})\b")
+_MORE_TIME = re.compile(r"[ \t]?([0-9]{1,9}(?:\.[0-9]{1,9})?)[ \t]?([a-z]{1,12})\b")
 _CLOCK = re.compile(r":([0-5][0-9])(?::([0-5][0-9]))?(?:\.[0-9]+)?(?![0-9:])")
-_TRAIN = re.compile(_NOT_IN_WORD + r"train(?:ing)?_time" + _SUFFIX + _IS + _NUMBER + _UNIT, re.I)
-_EVAL = re.compile(_NOT_IN_WORD + r"(?:total_)?eval(?:uation)?_time" + _SUFFIX + _IS + _NUMBER + _UNIT, re.I)  # fmt: skip
-_SPENT = re.compile(_NOT_IN_WORD + r"(?:time|elapsed)" + _IS + _NUMBER + _UNIT, re.I)
-_MODEL = re.compile(r"Serialized model(?! raw)[^:\n]{0,60}+:[ \t]{0,40}+" + _NUMBER + _UNIT, re.I)
-_CODE = re.compile(r"Code size[^:\n]{0,60}+:[ \t]{0,40}+" + _NUMBER + _UNIT, re.I)
-_TOTAL = re.compile(r"Total submission size[^:\n]{0,60}+:[ \t]{0,40}+" + _NUMBER + _UNIT, re.I)
-_SEED = re.compile(_NOT_IN_WORD + r"seed\"?[ \t]{0,40}+:[ \t]{0,40}+" + _NUMBER, re.I)
-_SEED_ASSIGNED = re.compile(_NOT_IN_WORD + r"seed=" + _NUMBER, re.I)
-_NAMED_SEED = re.compile(r"seed[_-]?([0-9]{1,18})", re.I)
+_TIME_VALUE = _SUFFIX + _IS + _NUMBER + _UNIT
+_TRAIN = re.compile(r"train(?:ing)?_time" + _TIME_VALUE)
+_EVAL = re.compile(r"(?:total_)?eval(?:uation)?_time" + _TIME_VALUE)
+_SPENT = re.compile(r"(?:time|elapsed)" + _IS + _NUMBER + _UNIT)
+_MODEL = re.compile(r"serialized model(?! raw)[^:\n]{0,60}+:[ \t]{0,40}+" + _NUMBER + _UNIT)
+_CODE = re.compile(r"code size[^:\n]{0,60}+:[ \t]{0,40}+" + _NUMBER + _UNIT)
+_TOTAL = re.compile(r"total submission size[^:\n]{0,60}+:[ \t]{0,40}+" + _NUMBER + _UNIT)
+_SEED = re.compile(r"seed\"?[ \t]{0,40}+:[ \t]{0,40}+" + _NUMBER)
+_SEED_ASSIGNED = re.compile(r"seed=" + _NUMBER)
+_NAMED_SEED = re.compile(r"seed[_-]?([0-9]{1,18})")
 _TOKENS = re.compile(
-    _NOT_IN_WORD + r"(?:val|validation|eval)[_ ]tokens" + _IS + _NUMBER + r"(?P<unit>[A-Za-z]*+)",
-    re.I,
+    r"(?:val|validation|eval)[_ ]tokens" + _IS + _NUMBER + r"(?P<unit>[a-z]*+)",
 )
-_TEXT_HASH = re.compile(
-    _NOT_IN_WORD + r"(?:val|validation|text)_(?:text_)?sha256" + _IS + r"\"?([0-9a-fA-F]{64})\b"
-)
+_TEXT_HASH = re.compile(r"(?:val|validation|text)_(?:text_)?sha256" + _IS + r"\"?([0-9a-f]{64})\b")
 # On a line that begins to speak of the loader of validation text:
-_LOADED_TOKENS = re.compile(r"[ :]tokens" + _IS + _NUMBER + r"(?P<unit>[A-Za-z]*+)")
-_LOADED_BYTES = re.compile(r"[ :]bytes" + _IS + _NUMBER + r"(?P<unit>[A-Za-z]*+)")
-_LOADED_HASH = re.compile(r"[ :_]sha256" + _IS + r"([0-9a-fA-F]{64})\b")
-_LENGTH = re.compile(r"(?:train|eval)_seq_len" + _IS + r"([0-9]{1,9})", re.I)
-_DATASET = re.compile(r"fineweb10B_([A-Za-z0-9]{1,40})|fineweb_([0-9]{1,9})_bpe|(caseops)", re.I)
-_BPB = re.compile(r"(?:val|proved)_bpb" + _IS + _NUMBER, re.I)
-_LOSS = re.compile(r"val_loss" + _IS + _NUMBER, re.I)
-_LOSSES = re.compile(r"(?:train_loss|val_loss|val_bpb)" + _IS + r"([0-9.]{3,30})", re.I)
+_LOADED_TOKENS = re.compile(r"tokens" + _IS + _NUMBER + r"(?P<unit>[a-z]*+)")
+_LOADED_BYTES = re.compile(r"bytes" + _IS + _NUMBER + r"(?P<unit>[a-z]*+)")
+_ARTIFACT_HASH = re.compile(r"artifact_sha256" + _IS + r"\"?([0-9a-f]{64})\b")
+_LOADED_HASH = re.compile(r"sha256" + _IS + r"([0-9a-f]{64})\b")
+_LENGTH = re.compile(r"(?:train|eval)_seq_len" + _IS + r"([0-9]{1,9})")
+_DATASET = re.compile(r"fineweb10b_([a-z0-9]{1,40})|fineweb_([0-9]{1,9})_bpe|(caseops)")
+_BPB = re.compile(r"(?:val|proved)_bpb" + _IS + _NUMBER)
+_LOSS = re.compile(r"val_loss" + _IS + _NUMBER)
+_LOSSES = re.compile(r"(?:train_loss|val_loss|val_bpb)" + _IS + r"([0-9.]{3,30})")
 # A score that is not the packed model's: of a training step, or before the model was packed.
 _NOT_FINAL = re.compile(
     r"^(?:step|diagnostic|val_step|ttp|warmup|iter|epoch|[0-9]+/[0-9]+)"
     r"|pre[-_ ]?quant|post[-_ ]?ema|unquant|before",
-    re.I,
 )
-_COUNTER = re.compile(r"[\[(]?[0-9][0-9.:,TZ+-]*[\])]?")  # a clock or a line number, not "12/20"
+_COUNTER = re.compile(r"[\[(]?[0-9][0-9.:,tz+-]*[\])]?")  # a clock or a line number, not "12/20"
 # A line of source code: many scripts print themselves into their log.
-_SOURCE = re.compile(r"log0?\(|print\(|f\"|f'|\A[ \t]{0,200}+(?:#|def |class |if |for |return )")
+_SOURCE_PARTS = ("log(", "log0(", "print(", 'f"', "f'")
+_SOURCE_STARTS = ("#", "def ", "class ", "if ", "for ", "return ")
 
 
 @dataclass(frozen=True)
@@ -141,6 +139,7 @@ class Log:
     tokens: Readings  # of the validation text
     text_bytes: Readings
     text_hashes: set[str]
+    artifact_hashes: set[str]
     sequence: int  # the longest sequence that it states, in tokens; 0: none
     datasets: set[str]  # sp1024, ...: names of the tokenized text
     scores: list[Score]
@@ -175,14 +174,16 @@ def read_bytes(file: Path, limit: int) -> bytes:
             if not stat.S_ISREG(state.st_mode):
                 raise BadInput("it is not a regular file")
             if state.st_size > limit:
-                raise BadInput(f"it has {state.st_size:,} bytes, more than the {limit:,} of a check")
+                raise BadInput(
+                    f"it has {state.st_size:,} bytes, more than the {limit:,} of a check"
+                )
             return opened.read(limit + 1)[:limit]
     except OSError as error:
         raise BadInput(f"it cannot be read ({error.strerror})") from None
 
 
 def decode_text(data: bytes) -> str:
-    """Return text with "\\n" line ends: of UTF-8, or of UTF-16 and UTF-32 as Windows writes them."""
+    """Return text with "\\n" line ends, of UTF-8, or of UTF-16 and UTF-32 as Windows writes it."""
     encoding = next((name for mark, name in _BOMS if data.startswith(mark)), "")
     if not encoding:
         head = data[:4096]
@@ -207,23 +208,23 @@ def parse(text: str, name: str, source: str) -> tuple[Log, str]:
     prints_source = bool(script) and "\nimport torch" in text
     body = text.replace(script, "\n") if script and script in text else text
     matches = bool(script) and script in text
-    lines = [line for line in body.split("\n") if not _SOURCE.search(line)]
+    lines = [line for line in body.lower().split("\n") if line and not _is_source(line)]
     said = "\n".join(lines)
     scores, impossible = _scores(lines)
-    named = _NAMED_SEED.search(name.rpartition("/")[2])
+    named = _NAMED_SEED.search(name.rpartition("/")[2].lower())
     evaluation = _readings(_EVAL, said, _TIME_UNITS)
     for line in lines:
         said_bpb = _BPB.search(line)
         if said_bpb and not _NOT_FINAL.search(_label(line[: min(said_bpb.start(), 300)])):
             _collect(evaluation, _SPENT, line, _TIME_UNITS)
     tokens, text_bytes = _readings(_TOKENS, said, {"": 1.0}), Readings()
-    hashes = {match[1].lower() for match in _TEXT_HASH.finditer(said)}
+    hashes = {match[1] for match in _alone(_TEXT_HASH, said)}
     for line in lines:
         loaded = line[line.find("val_loader") :] if "val_loader" in line else ""
         if loaded:
             _collect(tokens, _LOADED_TOKENS, loaded, {"": 1.0})
             _collect(text_bytes, _LOADED_BYTES, loaded, {"": 1.0})
-            hashes |= {match[1].lower() for match in _LOADED_HASH.finditer(loaded)}
+            hashes |= {match[1] for match in _LOADED_HASH.finditer(loaded)}
     log = Log(
         name=name,
         seeds=_seeds(said, lines),
@@ -236,6 +237,7 @@ def parse(text: str, name: str, source: str) -> tuple[Log, str]:
         tokens=tokens,
         text_bytes=text_bytes,
         text_hashes=hashes,
+        artifact_hashes={match[1] for match in _ARTIFACT_HASH.finditer(said)},
         sequence=max((int(match[1]) for match in _LENGTH.finditer(said)), default=0),
         datasets={_dataset(match) for match in _DATASET.finditer(said)},
         scores=scores,
@@ -248,15 +250,15 @@ def parse(text: str, name: str, source: str) -> tuple[Log, str]:
 
 
 def _dataset(match: re.Match[str]) -> str:
-    return "caseops" if match[3] else (match[1] or f"sp{match[2]}").lower()
+    return "caseops" if match[3] else (match[1] or f"sp{match[2]}")
 
 
 def _seeds(said: str, lines: list[str]) -> set[int]:
     """The seeds that the text names: `seed:1`, or else `seed=1` where no line of code sets it."""
-    stated = [match["number"] for match in _SEED.finditer(said)]
+    stated = {match["number"] for match in _alone(_SEED, said)}
     if not stated:
         plain = (line for line in lines if "(" not in line)
-        stated = [match["number"] for line in plain for match in _SEED_ASSIGNED.finditer(line)]
+        stated = {match["number"] for line in plain for match in _alone(_SEED_ASSIGNED, line)}
     numbers = (number(text) for text in stated)
     return {int(x.value) for x in numbers if x and isfinite(x.value) and x.value == int(x.value)}
 
@@ -285,7 +287,7 @@ def _scores(lines: list[str]) -> tuple[list[Score], list[str]]:
 def _label(start: str) -> str:
     """The words that name a score, without times and counters: "final_sliding_window stride:64"."""
     words = start.partition("val_loss")[0].split()
-    return " ".join(word for word in words if not _COUNTER.fullmatch(word)).strip(": ")[:100].lower()
+    return " ".join(word for word in words if not _COUNTER.fullmatch(word)).strip(": ")[:100]
 
 
 def number(text: str) -> Reading | None:
@@ -303,10 +305,12 @@ def number(text: str) -> Reading | None:
         value = float(digits)
     except ValueError:
         return None
+    if not isfinite(value):
+        return Reading(value)
     mantissa, _, exponent = digits.lower().partition("e")
     fraction = mantissa.partition(".")[2]
-    slack = 0.5 * 10.0 ** (min(int(exponent or 0), 300) - len(fraction)) if isfinite(value) else 0.0
-    return Reading(value, slack if fraction or exponent else 0.0)
+    power = max(-300, min(int(exponent or 0), 300)) - len(fraction)
+    return Reading(value, 0.5 * 10.0**power if fraction or exponent else 0.0)
 
 
 def _readings(pattern: re.Pattern[str], text: str, units: dict[str, float]) -> Readings:
@@ -315,38 +319,52 @@ def _readings(pattern: re.Pattern[str], text: str, units: dict[str, float]) -> R
     return found
 
 
-def _collect(
-    found: Readings, pattern: re.Pattern[str], text: str, units: dict[str, float]
-) -> None:
+def _is_source(line: str) -> bool:
+    return line.lstrip().startswith(_SOURCE_STARTS) or any(x in line for x in _SOURCE_PARTS)
+
+
+def _alone(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """Yield the matches that do not begin within a word."""
     for match in pattern.finditer(text):
+        before = text[match.start() - 1 : match.start()]
+        if not (before.isalnum() or before == "_"):
+            yield match
+
+
+def _collect(found: Readings, pattern: re.Pattern[str], text: str, units: dict[str, float]) -> None:
+    """Add what `text` says to `found`; each value in seconds, bytes or tokens."""
+    for match in _alone(pattern, text):
         groups = match.groupdict()
-        tail = text[match.end("number") : match.end("number") + 40]
-        clock = _CLOCK.match(tail)
         value = number(match["number"])
-        if clock and units is _TIME_UNITS and value:
-            parts = [value.value, *(float(x) for x in clock.groups() if x)]
-            seconds = sum(x * 60.0**i for i, x in enumerate(reversed(parts)))
-            found.values.append(Reading(seconds, 1.0))
-            continue
         suffix, unit = groups.get("suffix") or "", groups.get("unit") or ""
-        if suffix and unit.lower() not in units:
+        if suffix and unit not in units:
             unit = suffix  # train_time_ms:25 next
-        factor = units.get(unit.lower())
-        if value is None or factor is None or (suffix and unit.lower() != suffix.lower()):
+        factor, more, slack = units.get(unit), 0.0, value.slack if value else 0.0
+        if units is _TIME_UNITS and value:
+            clock = _CLOCK.match(text, match.end("number"), match.end("number") + 40)
+            if clock:  # 1:59:59
+                parts = [part for part in clock.groups() if part]
+                factor = 60.0 ** len(parts)
+                more = sum(float(x) * 60.0**i for i, x in enumerate(reversed(parts)))
+                slack = 1.0 / factor
+            elif factor:
+                more = _compound(text, match.end())
+            if suffix and (clock or unit != suffix):
+                factor = None
+        if value is None or factor is None:
             found.unclear.append(match[0])
-        elif not isfinite(value.value) or value.value < 0 or not isfinite(value.value * factor):
+        elif not isfinite(value.value * factor) or value.value < 0:
             found.impossible.append(match[0])
         else:
-            more = _compound(text, match.end(), units) if units is _TIME_UNITS else 0.0
-            found.values.append(Reading(value.value * factor + more, value.slack * factor))
+            found.values.append(Reading(value.value * factor + more, slack * factor))
 
 
-def _compound(text: str, at: int, units: dict[str, float]) -> float:
+def _compound(text: str, at: int) -> float:
     """Seconds that follow a first value: the "30min" of "1h 30min"."""
     seconds = 0.0
     for _ in range(3):
         match = _MORE_TIME.match(text, at)
-        factor = units.get(match[2].lower()) if match else None
+        factor = _TIME_UNITS.get(match[2]) if match else None
         if not match or not factor:
             break
         seconds += float(match[1]) * factor
