@@ -41,7 +41,8 @@ def log(i, **changes):
 CLAIMS = {
     "author": "A", "github_id": "a", "name": "n", "blurb": "b", "date": "2026-04-01",
     "val_loss": 1.93, "val_bpb": round(MEAN, 6), "bytes_total": MODEL[2] + len(SCRIPT),
-    "seeds": list(SEEDS), "seed_results": {str(s): {"val_bpb": b} for s, b in zip(SEEDS, BPB)},
+    "seeds": list(SEEDS),
+    "seed_results": {str(seed): {"val_bpb": BPB[i]} for i, seed in enumerate(SEEDS)},
 }  # fmt: skip
 
 
@@ -213,7 +214,8 @@ LIES = {
     "a negative score in the logs": ("numbers", logged(bpb="-1.14")),
     "infinity in the logs": ("numbers", logged(bpb="inf")),
     "a negative time": ("numbers", logged(train="-590000ms")),
-    "seed_results of another value": ("seed_results", claimed(seed_results={"11": {"val_bpb": 1.0}})),
+    "seed_results of another value": ("seed_results",
+        claimed(seed_results={"11": {"val_bpb": 1.0}})),
     "seed_results of another size": ("seed_results",
         claimed(seed_results={"11": {"artifact_bytes": 12}})),
     "seed_results of no log": ("seed_results", claimed(seed_results={"7": {"val_bpb": 1.14}})),

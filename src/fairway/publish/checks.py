@@ -687,7 +687,8 @@ def _inner(name: str, tree: dict[str, Any], facts: dict[str, Any]) -> Iterator[s
 def _is_better(bpb: float, facts: dict[str, Any]) -> bool:
     """Whether a score is better than its proof by more than a proof's header and coder cost."""
     shorter = facts["proof_bytes"] - bpb * facts["text_bytes"] / 8
-    return bool(shorter > _SCORE_BYTES + facts["proof_bytes"] / 1000)
+    size = facts["proof_bytes"]
+    return bool(bpb <= 0 or shorter > min(_SCORE_BYTES, size / 4) + size / 1000)
 
 
 def _same(value: object, expected: object) -> bool:
@@ -754,7 +755,7 @@ def _unsupported(
 ) -> Iterator[tuple[str, str]]:
     """Yield (field, where it is not) of a seed's results."""
     name = runs[0].name
-    for field in ("val_bpb", "scored_bpb", "final_bpb"):
+    for field in ("val_bpb", "claimed_score_bpb"):
         if field in fields:
             value = number(fields[field])
             scores = [score.bpb for log in runs for score in log.scores]

@@ -103,8 +103,8 @@ def _claims(
         assert r.prove
         per_seed[str(r.train.seed)] = {
             "val_loss": r.score.nats_per_token,
-            "val_bpb": r.score.bpb,
-            "proved_bpb": r.prove.bpb,
+            "val_bpb": r.prove.bpb,
+            "claimed_score_bpb": r.score.bpb,
             "artifact_bytes": r.pack.artifact_bytes,
             "steps": r.train.steps,
             "train_time_s": round(r.train.train_s, 3),
@@ -112,8 +112,9 @@ def _claims(
         }
     bpb = [x["val_bpb"] for x in per_seed.values()]
     artifact = max(int(x["artifact_bytes"]) for x in per_seed.values())
-    first = found[0][1].train
+    first, first_proof = found[0][1].train, found[0][1].prove
     assert first
+    assert first_proof
     return {
         "author": author,
         "github_id": github_id,
@@ -126,6 +127,7 @@ def _claims(
         "val_bpb_std": float(np.std(bpb, ddof=1)) if len(bpb) > 1 else 0.0,
         "seeds": [_seed(results) for _, results in found],
         "seed_results": per_seed,
+        "text_sha256": first_proof.text_sha256,
         "bytes_code": code_bytes,
         "bytes_artifact_max": artifact,
         "bytes_total": artifact + code_bytes,
@@ -159,7 +161,7 @@ def _run_once(folder: Path) -> None:
 
 def _readme(found: Sequence[tuple[Run, Results]], claims: dict[str, Any]) -> str:
     rows = "\n".join(
-        f"| {seed} | {r['val_bpb']:.6f} | {r['proved_bpb']:.6f} | {r['artifact_bytes']:,} | "
+        f"| {seed} | {r['val_bpb']:.6f} | {r['claimed_score_bpb']:.6f} | {r['artifact_bytes']:,} | "
         f"{r['steps']} | {r['train_time_s']:.1f} | {r['eval_time_s']:.1f} |"
         for seed, r in claims["seed_results"].items()
     )
@@ -185,7 +187,7 @@ _README = Template("""# $name
 
 $blurb
 
-| seed | bits per byte | proved | artifact, bytes | steps | training, s | evaluation, s |
+| seed | proved bits per byte | scored | artifact, bytes | steps | training, s | evaluation, s |
 | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
 $rows
 
