@@ -625,6 +625,7 @@ def audit_scorer(
         list[Path] | None, typer.Option(metavar="PATH", help="The scorer may read this, too.")
     ] = None,
     memory: Annotated[int, typer.Option(min=1, metavar="GB", help="It may take so much.")] = 16,
+    gpu: Annotated[bool, typer.Option("--gpu", help="It may use the NVIDIA devices.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the audit's random choices.")] = 0,
 ) -> "Result":
     """Find out by experiment whether a scorer is valid. Runs foreign code."""
@@ -632,7 +633,7 @@ def audit_scorer(
     from fairway.audit.audit import Wanted
     from fairway.audit.audit import audit_scorer as audit
 
-    wanted = Wanted(text, tokenizer, tokens, minutes, seed, read or [], memory << 30)
+    wanted = Wanted(text, tokenizer, tokens, minutes, seed, read or [], memory << 30, gpu)
     found = audit(name, wanted)
     report.show(found)
     return found

@@ -90,7 +90,7 @@ def test_a_scorer_beside_its_text_imports_its_neighbours(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     started = Child("foreign.py:scorer", [Path("text.txt")], [], Limits())
     try:
-        assert nats(started).tolist() == [(0.5 if started.files_cut else 2) * n for n in range(4)]
+        assert nats(started).tolist() == [(0.5 if started.isolation.inside else 2) * n for n in range(4)]
     finally:
         started.close()
 
@@ -116,5 +116,5 @@ def scorer(t):
 """
     started = child(body, hidden=[secret])
     denied = nats(started)
-    assert denied[:2].tolist() == [float(started.files_cut)] * 2
-    assert denied[2] == 1.0 or not started.network_cut
+    assert denied[:2].tolist() == [float(started.isolation.inside)] * 2
+    assert denied[2] == 1.0 or not started.isolation.seccomp

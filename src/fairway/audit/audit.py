@@ -12,7 +12,7 @@ import numpy as np
 from fairway import console
 from fairway.audit import experiments
 from fairway.audit.experiments import Audit
-from fairway.audit.sandbox import Child, Limits
+from fairway.audit.sandbox import Child, Limits, Walls
 from fairway.audit.scorer import Caller, Charges
 from fairway.audit.subject import Subject, of_shard, of_text, open_tokenizer, shortened
 from fairway.errors import BadInput
@@ -36,6 +36,7 @@ class Wanted:
     seed: int
     readable: list[Path]
     memory_bytes: int
+    gpu: bool = False
 
 
 def audit_scorer(name: str, wanted: Wanted) -> AuditResult:
@@ -44,16 +45,11 @@ def audit_scorer(name: str, wanted: Wanted) -> AuditResult:
     subject = subject_of(wanted)
     hidden = [p for p in (wanted.text, wanted.tokens) if p is not None]
     limits = Limits(call_s=60 * wanted.minutes, memory_bytes=wanted.memory_bytes)
-    console.say(
-        f"{name} is foreign code: it runs in a process of its own, which is no safe place for "
-        "code that you distrust"
-    )
-    child = Child(name, hidden, wanted.readable, limits)
-    kept_from = [
-        "network" if child.network_cut else "",
-        "files but its own folder's" if child.files_cut else "",
-    ]
-    isolation = "without " + " and ".join(filter(None, kept_from)) if any(kept_from) else "none"
+    console.say(f"{name} is foreign code: it runs in processes of its own, behind these walls")
+    child = Child(name, hidden, wanted.readable, limits, Walls(gpu=wanted.gpu))
+    for line in child.isolation.lines():
+        console.say(f"  {line}")
+    isolation = child.isolation.summary
     try:
         return audit(child, subject, wanted.minutes, wanted.seed, name, isolation, began)
     finally:

@@ -1,58 +1,55 @@
-"""The process in which foreign code runs: limits first, then its file, then answers.
+"""The process in which foreign code runs: load its file, then answer questions.
 
-Started by sandbox.Child through enter.py, which has left the network. What the code prints goes
-nowhere.
+enter.py starts it within its walls. What the code prints goes nowhere.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fairway.audit import sandbox, scorer
+from fairway.audit import scorer, wire
 from fairway.errors import BadInput
 
 
-def main() -> None:
-    order = json.loads(sys.argv[1])
+def main(name: str, number: int) -> None:
+    """Serve the scorer `name`, FILE.py:FUNCTION; `number` is that of the first reply."""
     inbox, outbox = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 0)
     os.dup2(nowhere, 1)
-    os.environ |= {"TMPDIR": order["folder"], "NUMBA_CACHE_DIR": order["folder"]}  # writable
-    sandbox.limit(*order["limits"])
-    file, _ = scorer.split(order["name"])
-    readable = [*sandbox.system_folders(), file.parent, *map(Path, order["readable"])]
-    hidden = [Path(p) for p in order["hidden"]]
-    files_cut = sandbox.cut_files(readable, Path(order["folder"]), hidden)
+    np.seterr(all="ignore")
+
+    def send(number: int, answer: wire.Reply) -> None:
+        outbox.write(wire.reply(number, answer))
+        outbox.flush()
+
     try:
-        function = scorer.load(order["name"])
+        function = scorer.load(name)
     except BaseException as error:
-        sandbox.send(outbox, {"error": _told(error)}, {})
+        send(number, wire.Reply(wire.ERROR, text=_told(error)))
         return
-    about = {"network_cut": sys.argv[2] == "cut", "files_cut": files_cut}
-    sandbox.send(outbox, about | {"distributions": hasattr(function, "distributions")}, {})
+    send(number, wire.Reply(wire.READY, flag=hasattr(function, "distributions")))
     while True:
         try:
-            head, arrays = sandbox.receive(inbox)
-        except Exception:  # the parent has closed its end
+            number, kind, tokens = wire.read_question(inbox)
+        except EOFError:  # the audit has closed its end
             return
-        sandbox.send(outbox, *_reply(function, head["call"], arrays["tokens"].copy()))
+        send(number, _answer(function, kind, tokens))
 
 
-def _reply(function: Any, call: str, tokens: scorer.Tokens) -> tuple[dict[str, Any], Any]:
+def _answer(function: Any, kind: int, tokens: scorer.Tokens) -> wire.Reply:
     try:
-        if call == "distributions":
-            rows = scorer.checked_rows(scorer._array(function.distributions(tokens)), len(tokens))
-            return {}, {"rows": rows}
-        return sandbox.answer_of(scorer.plain(function(tokens)))
+        if kind == wire.ROWS:
+            rows = scorer.checked_rows(scorer.array_of(function.distributions(tokens)), len(tokens))
+            return wire.Reply(wire.ROWS, rows=rows)
+        charges = scorer.checked(scorer.plain(function(tokens)), len(tokens))
+        return wire.Reply(wire.CHARGES, charges)
     except BaseException as error:
-        return {"error": _told(error)}, {}
+        return wire.Reply(wire.ERROR, text=_told(error))
 
 
 def _told(error: BaseException) -> str:
@@ -66,9 +63,14 @@ def _told(error: BaseException) -> str:
         if "fairway/audit" not in trace.tb_frame.f_code.co_filename:
             line = line if "site-packages" in trace.tb_frame.f_code.co_filename else trace.tb_lineno
         trace = trace.tb_next
-    return f"{type(error).__name__}: {error}" + (f" (line {line})" if line else "")
+    try:
+        said = str(error)
+    except BaseException:
+        said = "?"
+    return f"{type(error).__name__}: {said}" + (f" (line {line})" if line else "")
 
 
-if __name__ == "__main__":
-    np.seterr(all="ignore")
-    main()
+def start(paths: list[str], name: str, number: int) -> None:
+    """Make the audit's modules importable, as a scorer finds them outside of an audit; serve."""
+    sys.path += [path for path in paths if path not in sys.path]
+    main(name, number)

@@ -1,25 +1,448 @@
-"""First thing in the process for foreign code: leave the network, while it has one thread.
+"""First thing in the processes for foreign code: build the walls, then run child.py within them.
 
-A namespace of its own needs no privileges, but numpy and torch start threads when they are
-imported, and a process with several may not change. So this file is run by its path.
+Run by its path, with the standard library alone, so that it has one thread: then a process may
+enter namespaces. Three processes come of it. The warden stays outside and ends all others when the
+audit ends, is killed, or memory is over. The init of a PID namespace (bubblewrap has its own)
+starts the worker. The worker gives up its rights one by one, reports what held, and runs child.py.
 """
 
+from __future__ import annotations
+
 import ctypes
-import runpy
+import json
+import os
+import resource
+import signal
+import struct
 import sys
+import time
+from contextlib import suppress
+from typing import Any, NoReturn
 
-_NEW_USER, _NEW_NET = 0x10000000, 0x40000000  # linux/sched.h
+if __name__ == "__main__":  # python -I: this file's folder and PYTHONPATH are not looked at
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+
+from fairway.audit import landlock, namespaces, seccomp
+
+BUBBLEWRAP, NAMESPACES, NONE = "bubblewrap", "namespaces", "none"
+FAILED = 95  # exit code of walls that could not be built
+_DEATH_SIGNAL, _SUBREAPER, _DROP_BOUND, _NO_NEW_PRIVILEGES = 1, 36, 24, 38
+_CAPABILITY_VERSION = 0x20080522
+_POLL_S = 0.05
+
+Order = dict[str, Any]  # sandbox.py writes it, as JSON
 
 
-def cut_network() -> bool:
-    """Move into a network of its own, without any device. False where the system forbids it."""
+def _prctl(option: int, value: int) -> int:
     if sys.platform != "linux":
+        return -1
+    return int(ctypes.CDLL(None).prctl(option, ctypes.c_ulong(value), 0, 0, 0))
+
+
+def read_order(descriptor: int) -> Order:
+    """The inverse of `packed`. Raises EOFError."""
+    order: Order = json.loads(_read(descriptor, struct.unpack("<I", _read(descriptor, 4))[0]))
+    return order
+
+
+def _read(descriptor: int, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        part = os.read(descriptor, size - len(data))
+        if not part:
+            raise EOFError("it ended before it said anything")
+        data += part
+    return data
+
+
+def packed(data: dict[str, Any]) -> bytes:
+    text = json.dumps(data).encode()
+    return struct.pack("<I", len(text)) + text
+
+
+# The warden -------------------------------------------------------------------------------------
+
+
+def warden(order: Order) -> NoReturn:
+    """Start the walls of order["backend"] and watch what runs behind them."""
+    status = int(order["status"])
+    os.set_inheritable(status, False)
+    waited = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+    signal.pthread_sigmask(signal.SIG_BLOCK, waited)
+    _prctl(_DEATH_SIGNAL, signal.SIGTERM)
+    if os.getppid() != order["parent"]:
+        os._exit(0)
+    _prctl(_SUBREAPER, 1)
+    order["threads"] = _threads_of(os.geteuid()) if os.geteuid() else 0
+    if order["backend"] == NAMESPACES:
+        namespaces.leave()
+    child = os.fork()
+    if child == 0:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, waited)
+        _behind(order)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1):
+        os.dup2(nowhere, descriptor)
+    code = _watch(child, order, waited, status)
+    _end_all()
+    os._exit(code)
+
+
+def _behind(order: Order) -> NoReturn:
+    try:
+        if order["backend"] == BUBBLEWRAP:
+            _bubblewrap(order)
+        if order["backend"] == NAMESPACES:
+            _init(order)
+        _worker(order)
+    except BaseException as error:
+        _fail(error)
+
+
+def _fail(error: BaseException) -> NoReturn:
+    with suppress(OSError):
+        os.write(2, f"{error}\n".encode()[:300])
+    os._exit(FAILED)
+
+
+def _watch(child: int, order: Order, waited: set[signal.Signals], status: int) -> int:
+    """Wait for the end of `child`, of the audit, or of what may be taken; return an exit code."""
+    limits, polls = order["limits"], 0
+    while True:
+        came = signal.sigtimedwait(waited, _POLL_S)
+        if came is not None and came.si_signo != signal.SIGCHLD:
+            return 0
+        with suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                if ended[0] == child:
+                    code = os.waitstatus_to_exitcode(ended[1])
+                    return code if code >= 0 else 128 - code
+        polls += 1
+        bytes_taken, threads = _taken(limits["memory_bytes"])
+        complaint = ""
+        if bytes_taken > limits["memory_bytes"]:
+            complaint = "memory"
+        elif threads > limits["processes"]:
+            complaint = "processes"
+        elif order["backend"] == NONE and polls % 10 == 0:
+            complaint = "files" if _folder_bytes(order["folder"]) > limits["file_bytes"] else ""
+        if complaint:
+            os.write(status, complaint.encode())
+            return FAILED + 1
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    with suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with suppress(OSError), open(f"/proc/{pid}/task/{thread}/children") as file:
+                found += map(int, file.read().split())
+    return found
+
+
+def _descendants() -> list[int]:
+    found, todo = [], [os.getpid()]
+    while todo:
+        below = _children(todo.pop())
+        found += below
+        todo += below
+    return found
+
+
+def _end_all() -> None:
+    """Kill all that came from this process, also what is in sessions of its own; wait for it."""
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        for pid in _descendants():
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        time.sleep(0.002)
+
+
+def _taken(limit_bytes: int) -> tuple[int, int]:
+    """(bytes of memory, threads) of all processes; pages that they share count once above it."""
+    total = threads = 0
+    pids = _descendants()
+    for pid in pids:
+        fields = _fields(f"/proc/{pid}/status", ("VmRSS", "VmSwap", "Threads"))
+        total += 1024 * (fields["VmRSS"] + fields["VmSwap"])
+        threads += fields["Threads"]
+    if total > limit_bytes:
+        shares = [_fields(f"/proc/{pid}/smaps_rollup", ("Pss", "SwapPss")) for pid in pids]
+        if all(share["Pss"] for share in shares):
+            total = 1024 * sum(share["Pss"] + share["SwapPss"] for share in shares)
+    return total, threads
+
+
+def _fields(path: str, names: tuple[str, ...]) -> dict[str, int]:
+    found = dict.fromkeys(names, 0)
+    with suppress(OSError, ValueError), open(path, errors="replace") as file:
+        for line in file:
+            name, _, rest = line.partition(":")
+            if name in found:
+                found[name] = int(rest.split()[0])
+    return found
+
+
+def _threads_of(user: int) -> int:
+    """How many threads a user has on this machine: the kernel's limit counts them all."""
+    total = 0
+    with suppress(OSError):
+        for name in os.listdir("/proc"):
+            with suppress(OSError):
+                if name.isdigit() and os.stat(f"/proc/{name}").st_uid == user:
+                    total += _fields(f"/proc/{name}/status", ("Threads",))["Threads"]
+    return total
+
+
+def _folder_bytes(folder: str) -> int:
+    total, todo = 0, [folder]
+    while todo:
+        with suppress(OSError), os.scandir(todo.pop()) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    total += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        todo.append(entry.path)
+    return total
+
+
+# Behind the walls -------------------------------------------------------------------------------
+
+
+def _init(order: Order) -> NoReturn:
+    """Process 1 of a PID namespace: when it ends, the kernel ends all others."""
+    _prctl(_DEATH_SIGNAL, signal.SIGKILL)
+    namespaces.show_only(namespaces.View(**order["view"]))
+    worker = os.fork()
+    if worker == 0:
+        try:
+            _worker(order)
+        except BaseException as error:
+            _fail(error)
+    for descriptor in (0, 1, 2, order["status"]):
+        os.close(descriptor)
+    while True:
+        pid, status = os.wait()
+        if pid == worker:
+            code = os.waitstatus_to_exitcode(status)
+            os._exit(code if code >= 0 else 128 - code)
+
+
+def _bubblewrap(order: Order) -> NoReturn:
+    """The same walls by the program of that name, where the kernel lets only it build them."""
+    view, root = order["view"], os.geteuid() == 0
+    half = str(view["tmp_bytes"] // 2)
+    arguments = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
+    arguments += ["--cap-drop", "ALL", "--die-with-parent"]
+    if root:
+        for name in ("SETUID", "SETGID", "SETPCAP"):
+            arguments += ["--cap-add", f"CAP_{name}"]
+    else:
+        arguments += ["--unshare-user"]
+    for path in ("/tmp", "/dev/shm"):
+        arguments += ["--perms", "1777", "--size", half, "--tmpfs", path]
+    for folder in _above([*view["trees"], *view["devices"], *(link for link, _ in view["links"])]):
+        arguments += ["--perms", "0755", "--dir", folder]  # else only root may pass
+    for path in view["trees"]:
+        arguments += ["--ro-bind", path, path]
+    for path in view["devices"]:
+        arguments += ["--dev-bind", path, path]
+    for path, target in view["links"]:
+        arguments += ["--symlink", target, path]
+    for path in view["masked"]:
+        hide = ["--perms", "0000", "--tmpfs", path] if os.path.isdir(path) else None
+        if hide or os.path.lexists(path):
+            arguments += hide or ["--ro-bind", "/dev/null", path]
+    arguments += [
+        "--proc",
+        "/proc",
+        "--ro-bind",
+        "/proc/sys",
+        "/proc/sys",
+        "--remount-ro",
+        "/",
+        "--chdir",
+        "/tmp",
+    ]
+    hidden = _in_memory("\0".join(arguments).encode())  # not on a command line that anyone reads
+    inner = _in_memory(packed(order))
+    os.set_inheritable(hidden, True)
+    os.set_inheritable(inner, True)
+    command = ["bwrap", "--args", str(hidden), *order["inside"], str(inner)]
+    os.execve(order["bwrap"], command, order["environment"])
+
+
+def _above(paths: list[str]) -> list[str]:
+    """The folders above `paths`, the outermost first, without those that stand already."""
+    found = {parent for path in paths for parent in _parents(path)}
+    return sorted(found - {"/", "/tmp", "/dev/shm"}, key=lambda path: path.count("/"))
+
+
+def _parents(path: str) -> list[str]:
+    parents = []
+    while (path := os.path.dirname(path)) != "/":
+        parents.append(path)
+    return parents
+
+
+def _in_memory(data: bytes) -> int:
+    descriptor = os.memfd_create("order")
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(data)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+def _worker(order: Order) -> NoReturn:
+    """Give up every right but the order's, say on fd 1 which walls stand, and run child.py."""
+    backend, limits = order["backend"], order["limits"]
+    if backend != BUBBLEWRAP or os.getpid() != 1:
+        with suppress(OSError):
+            os.setsid()
+    own_user = _drop_user(order)
+    _drop_capabilities()
+    if backend == NONE:
+        _prctl(_DEATH_SIGNAL, signal.SIGKILL)
+    bounded = _bound(limits, order["threads"] if not own_user else 0, order["gpu"])
+    os.umask(0o077)
+    os.chdir(order["folder"] if backend == NONE else "/tmp")
+    version = landlock.restrict(_rules(order)) if order["landlock"] else 0
+    filtered = False
+    if order["seccomp"] and seccomp.available():
+        filtered = seccomp.restrict(
+            seccomp.program(
+                own_files=backend != NONE, own_processes=backend != NONE,
+                signals_scoped=version >= 6, truncate_scoped=version >= 3,
+            )
+        )  # fmt: skip
+    report = {
+        "backend": backend, "landlock": version, "seccomp": filtered,
+        "unprivileged": os.geteuid() != 0, "own_user": own_user, "bounded": bounded,
+    }  # fmt: skip
+    os.write(1, packed(report))
+    os.closerange(3, 1 << 16)
+    os.execve(order["command"][0], order["command"], order["environment"])
+
+
+def _drop_user(order: Order) -> bool:
+    """As root, become a user that owns nothing; return whether that was possible."""
+    user = order["user"]
+    if user is None or os.geteuid() != 0:
         return False
-    return bool(ctypes.CDLL(None).unshare(_NEW_USER | _NEW_NET) == 0)
+    if not _can_work_as(user, order):
+        return False
+    _drop_bound()
+    try:
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+    except OSError:
+        return False
+    return True
+
+
+def _can_work_as(user: int, order: Order) -> bool:
+    """Whether that user may read Python and the scorer's files, found out by becoming it."""
+    if order["backend"] == NONE:
+        os.chown(order["folder"], user, user)
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        with suppress(OSError):
+            os.setgroups([])
+            os.setresgid(user, user, user)
+            os.setresuid(user, user, user)
+            code = 0 if all(map(_readable, _some_files(order))) else 1
+        os._exit(code)
+    can = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    if order["backend"] == NONE and not can:
+        os.chown(order["folder"], os.geteuid(), os.getegid())
+    return can
+
+
+def _readable(path: str) -> bool:
+    return os.access(path, os.R_OK | os.X_OK if os.path.isdir(path) else os.R_OK)
+
+
+def _some_files(order: Order) -> list[str]:
+    """Python, and what lies in the scorer's own folders, some thousand files at most."""
+    found: list[str] = []
+    todo = [*order["own"], order["command"][0]]
+    while todo and len(found) < 4096:
+        path = todo.pop()
+        if path in order["view"]["masked"]:
+            continue
+        found.append(path)
+        if os.path.isdir(path) and os.access(path, os.R_OK):
+            todo += [os.path.join(path, name) for name in os.listdir(path)]
+    return found
+
+
+def _drop_bound() -> None:
+    for capability in range(64):
+        if _prctl(_DROP_BOUND, capability) != 0:
+            break
+
+
+def _drop_capabilities() -> None:
+    """No capability is left, and none comes back by running a program."""
+    if sys.platform != "linux":
+        return
+    _drop_bound()
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
+    ctypes.CDLL(None).capset(header, (ctypes.c_uint32 * 6)())
+    _prctl(_NO_NEW_PRIVILEGES, 1)
+
+
+def _bound(limits: dict[str, int], others: int, gpu: bool) -> bool:
+    """Set limits of each process; return whether the number of processes has one."""
+    most = {
+        resource.RLIMIT_FSIZE: limits["file_bytes"],
+        resource.RLIMIT_NOFILE: limits["files"],
+        resource.RLIMIT_CORE: 0,
+    }
+    if not gpu:  # a driver maps more addresses than the machine has memory
+        most[resource.RLIMIT_AS] = limits["memory_bytes"]
+    counted = os.geteuid() != 0 and hasattr(resource, "RLIMIT_NPROC")
+    if counted:
+        most[resource.RLIMIT_NPROC] = limits["processes"] + others
+    for what, value in most.items():
+        hard = resource.getrlimit(what)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(what, (value, value))
+    return counted
+
+
+def _rules(order: Order) -> list[tuple[str, int]]:
+    rules = [(str(path), int(rights)) for path, rights in order["rules"]]
+    rules += [(path, landlock.READ | landlock.WRITE | landlock.DEVICE) for path in order["devices"]]
+    if order["backend"] == NONE:
+        rules += [(order["folder"], landlock.ALL), (f"/proc/{os.getpid()}", landlock.READ_TREE)]
+        names = "cpuinfo meminfo stat uptime loadavg version filesystems sys/vm/overcommit_memory"
+        rules += [(f"/proc/{name}", landlock.READ) for name in names.split()]
+    else:
+        rules += [(path, landlock.ALL) for path in ("/tmp", "/dev/shm")]
+        rules += [("/proc", landlock.READ_TREE)]
+    return rules
+
+
+def main() -> None:
+    source = int(sys.argv[1]) if len(sys.argv) > 1 else 0  # behind bubblewrap: a file of memory
+    try:
+        order = read_order(source)
+        if source:
+            os.close(source)
+            _worker(order)
+        warden(order)
+    except Exception as error:
+        _fail(error)
 
 
 if __name__ == "__main__":
-    if not sys.flags.safe_path:
-        sys.path.pop(0)  # this file's folder
-    sys.argv.append("cut" if cut_network() else "open")
-    runpy.run_module("fairway.audit.child", run_name="__main__")
+    main()

@@ -1,275 +1,540 @@
-"""Foreign code in a process of its own, with limits on time, memory, files and network.
+"""Foreign code in processes of its own, behind what walls this machine has (docs/audit.md).
 
-The process is a guard against accidents and plain tricks, not against an attacker: docs/audit.md
-says what it keeps out. Messages are a line of JSON and raw arrays; nothing is unpickled.
+Messages are fixed binary frames (wire.py); nothing is unpickled or parsed as JSON. What stands at
+once: bubblewrap or namespaces of our own, Landlock, a filter of system calls, limits in all and for
+each process, a clean environment. `Isolation` says which of them stand here.
 """
 
 from __future__ import annotations
 
-import ctypes
-import json
 import os
-import resource
-import select
+import pwd
+import secrets
 import signal
-import struct
 import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
+import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fairway.audit import scorer
-from fairway.audit.scorer import ARRAYS, NUMBERS, Charges, Floats, Tokens
+from fairway.audit import landlock, scorer, wire
+from fairway.audit.enter import BUBBLEWRAP, NAMESPACES, NONE, packed, read_order
+from fairway.audit.scorer import Charges, Floats, Tokens
 from fairway.errors import BadInput
 
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
 START_S = 120.0  # a scorer may import and build for so long
-_MAX_HEAD_BYTES = 1 << 16
-_MAX_ARRAY_BYTES = 1 << 32
-_CHUNK_BYTES = 1 << 20
+_WALLS_S = 20.0  # and its walls may take so long
+_TAIL_BYTES = 4096  # of what it prints as errors
+_BUBBLEWRAP = ("/usr/bin/bwrap", "/bin/bwrap", "/usr/local/bin/bwrap")  # never by PATH
+_KEPT_ENVIRONMENT = _words(  # nothing else of the environment reaches the scorer
+    "LANG LC_ALL LC_CTYPE TZ OMP_NUM_THREADS MKL_NUM_THREADS OPENBLAS_NUM_THREADS "
+    "NUMEXPR_NUM_THREADS NUMBA_NUM_THREADS LD_LIBRARY_PATH CUDA_VISIBLE_DEVICES"
+)
+_ETC = _words(
+    "ld.so.cache ld.so.conf ld.so.conf.d ld.so.preload localtime timezone alternatives "
+    "nsswitch.conf os-release mime.types ssl/openssl.cnf"
+)
+_SYSTEM = _words("/usr /lib /lib32 /lib64 /bin /sbin /nix/store /sys/devices/system")
+_DEVICES = [f"/dev/{name}" for name in _words("null zero full random urandom")]
+_DEVICE_LINKS = [
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+]
+_SHARED = [Path(p) for p in _words("/ /tmp /var/tmp /dev /dev/shm /proc /sys /run")]
+_FREE_USERS = range(1_000_000_000, 1_900_000_000)  # above all that systems hand out
 
 
 @dataclass(frozen=True)
 class Limits:
     call_s: float = 600.0  # one call of the scorer
-    memory_bytes: int = 16 << 30  # address space
-    file_bytes: int = 1 << 30  # each file that it writes
+    memory_bytes: int = 16 << 30  # of all its processes together; and address space of each
+    file_bytes: int = 1 << 30  # all that it writes
     files: int = 256  # open at once
+    processes: int = 1024  # with their threads
+
+
+@dataclass(frozen=True)
+class Walls:
+    """Which walls to build; tests take some away."""
+
+    backends: tuple[str, ...] = (BUBBLEWRAP, NAMESPACES, NONE)  # the first that can be built
+    landlock: bool = True
+    seccomp: bool = True
+    gpu: bool = False
 
 
 class Hung(BadInput):
     """A call that took longer than it may."""
 
 
+@dataclass(frozen=True)
+class Isolation:
+    """Which walls stand around a scorer, as the process that built them reported."""
+
+    backend: str
+    landlock: int  # version, 0: none
+    seccomp: bool
+    unprivileged: bool  # not root
+    own_user: bool  # a user that owns nothing
+    bounded: bool  # the kernel limits the number of processes
+    own: tuple[str, ...]  # what it reads beside the system and Python
+    gpu: bool
+    limits: Limits
+    refused: tuple[str, ...] = field(default=())  # walls that could not be built, and why
+
+    @property
+    def inside(self) -> bool:
+        """Whether it has namespaces of its own: files, processes, network, IPC."""
+        return self.backend != NONE
+
+    def rows(self) -> list[tuple[bool, str]]:
+        """(enforced?, what) of each promise, in the words of docs/audit.md."""
+        watched = sys.platform == "linux"
+        files = self.inside or self.landlock > 0
+        limits = self.limits
+        own = ", ".join(self.own) or "nothing else"
+        signals = self.inside or self.seccomp or self.landlock >= 6
+        return [
+            (files, f"reads only the system's programs and libraries, Python, and {own}"),
+            (files, f"writes only {_size(limits.file_bytes)} of files of its own"),
+            (self.inside or self.landlock >= 3 or (files and self.seccomp),
+             "cannot truncate other files"),
+            (self.inside or self.seccomp, "cannot change modes, owners or times of other files"),
+            (self.inside, "does not see names and sizes of other files"),
+            (self.inside or self.seccomp, "has no network"),
+            (self.seccomp, "connects to no unix socket"),
+            (signals, "cannot signal or end other processes, the audit's included"),
+            (self.inside or self.landlock > 0, "does not see other processes' environments"),
+            (watched and signals, "ends with the audit, in whatever session its processes are"),
+            (watched, f"takes at most {_size(limits.memory_bytes)} of memory in all its processes, "
+             "looked at 20 times a second"),
+            (watched and (self.bounded or self.inside),
+             f"runs at most {limits.processes:,} processes and threads"),
+            (True, "gets no variable of your environment but locale and thread counts"),
+            (self.unprivileged, "does not run as root"),
+        ]  # fmt: skip
+
+    def lines(self) -> list[str]:
+        """One line for each promise, the broken ones last, with what nothing here prevents."""
+        rows = self.rows()
+        lines = [f"enforced: the scorer {what}" for kept, what in rows if kept]
+        lines += [f"NOT enforced: that the scorer {what}" for kept, what in rows if not kept]
+        lines += ["NOT enforced: a fair share of the processors; faults of the kernel; that the "
+                  "scorer cannot tell an audit from its real use"]  # fmt: skip
+        if self.gpu:
+            lines += ["NOT enforced: what a GPU's driver lets it do (--gpu), GPU memory"]
+        return lines + [f"not used: {reason}" for reason in self.refused]
+
+    @property
+    def summary(self) -> str:
+        """The walls in one line, and what they do not keep."""
+        walls = [self.backend if self.inside else "no namespaces"]
+        walls += [f"Landlock {self.landlock}" if self.landlock else "no Landlock"]
+        walls += ["seccomp" if self.seccomp else "no seccomp"]
+        missing = [what for kept, what in self.rows() if not kept]
+        return f"behind {', '.join(walls)}" + (
+            f"; not enforced: that the scorer {'; '.join(missing)}" if missing else ""
+        )
+
+
 class Child:
     """A scorer in a process of its own. Raises BadInput, one sentence for each way to fail."""
 
     def __init__(
-        self, name: str, hidden: Iterable[Path], readable: Iterable[Path], limits: Limits
+        self,
+        name: str,
+        hidden: Iterable[Path],
+        readable: Iterable[Path],
+        limits: Limits,
+        walls: Walls | None = None,
     ) -> None:
         """name: FILE.py:FUNCTION. It must not read `hidden`, and may read `readable` too."""
+        self._limits, self._name, self._walls = limits, name, walls or Walls()
         self._given = (name, list(hidden), list(readable), limits)
-        self._limits, self._name = limits, name
         file, function = scorer.split(name)
-        self._folder = tempfile.TemporaryDirectory(prefix="fairway-audit-")
-        self._errors = open(Path(self._folder.name) / ".stderr", "w+b")  # noqa: SIM115
-        order = {
-            "name": f"{file}:{function}",  # the process begins in another folder
-            "hidden": [str(Path(p).resolve()) for p in hidden],
-            "readable": [str(Path(p).resolve()) for p in readable],
-            "folder": self._folder.name,
-            "limits": [limits.memory_bytes, limits.file_bytes, limits.files],
-        }
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("enter.py")), json.dumps(order)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            cwd=self._folder.name,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-            start_new_session=True,
-        )
+        hidden = sorted({Path(p).resolve() for p in self._given[1]})
+        own = _own(file, self._given[2])
+        refused: list[str] = []
+        bubblewrap = next((p for p in _BUBBLEWRAP if os.access(p, os.X_OK)), "")
+        for backend in self._walls.backends:
+            if backend == BUBBLEWRAP and not bubblewrap:
+                refused.append(f"{backend} (not installed)")
+                continue
+            self._folder = tempfile.TemporaryDirectory(
+                prefix="fairway-audit-", ignore_cleanup_errors=True
+            )
+            number = secrets.randbits(63)
+            try:
+                order = self._order(backend, f"{file}:{function}", number, hidden, own)
+                report = self._build(order | {"bwrap": bubblewrap})
+            except _NoWalls as error:
+                refused.append(f"{backend} ({error})")
+                self.close()
+                continue
+            break
+        else:
+            raise BadInput(f"the scorer {name} cannot be kept apart here: {'; '.join(refused)}")
+        self._chosen = Walls((backend,), self._walls.landlock, self._walls.seccomp, self._walls.gpu)
+        self.isolation = Isolation(
+            **report, own=tuple(map(str, own)), gpu=self._walls.gpu, limits=limits,
+            refused=tuple(refused),
+        )  # fmt: skip
         try:
-            head, _ = self._answer(START_S, "starting")
+            ready = self._answer(number, wire.READY, 0, START_S, "starting")
         except BadInput:
             self.close()
             raise
-        self.has_distributions = bool(head["distributions"])
-        self.network_cut, self.files_cut = bool(head["network_cut"]), bool(head["files_cut"])
+        self.has_distributions = ready.flag
+
+    def _build(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Start the processes; return what the worker says of its walls. Raises _NoWalls."""
+        status, given_status = os.pipe()
+        self._tail, self._status = _Tail(), status
+        order |= {"status": given_status, "parent": os.getpid()}
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(Path(__file__).with_name("enter.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._tail.inlet,
+            cwd=self._folder.name,
+            env=order["environment"],
+            start_new_session=True,
+            pass_fds=(given_status,),
+        )
+        os.close(given_status)
+        self._tail.start()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._pipe = wire.Pipe(self._process.stdout.fileno(), self._process.stdin.fileno())
+        try:
+            self._pipe.write(packed(order), _WALLS_S)
+            report = read_order(self._process.stdout.fileno())
+        except (OSError, EOFError, ValueError, TimeoutError):
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
+            raise _NoWalls(self._tail.last_line() or "no reason given") from None
+        return report
+
+    def _order(
+        self, backend: str, name: str, number: int, hidden: list[Path], own: list[Path]
+    ) -> dict[str, Any]:
+        python = Path(sys.executable)
+        python = python.parent.resolve() / python.name  # the link itself says which environment
+        paths = _python_paths()
+        wanted = [Path(p) for p in _SYSTEM] + [Path("/etc") / n for n in _ETC] + paths + own
+        wanted += _library_folders()
+        trees = _outermost({p.resolve() for p in wanted if p.exists()})
+        links = [link for p in [*wanted, python] for link in _links(p)]
+        links = [x for x in dict.fromkeys(links) if not any(_below(x[0], tree) for tree in trees)]
+        folder = self._folder.name
+        home = folder if backend == NONE else "/tmp"
+        gpu = [str(p) for p in Path("/dev").glob("nvidia*")] if self._walls.gpu else []
+        start = "import sys; sys.path.insert(0, sys.argv[1]); from fairway.audit import child; " \
+            "child.start(sys.argv[2].split(':'), sys.argv[3], int(sys.argv[4]))"  # fmt: skip
+        base = str(Path(__file__).resolve().parents[2])
+        given = (base, ":".join(map(str, paths)), name, str(number))
+        rules = [(str(p), r) for tree in trees for p, r in _without(tree, hidden)]
+        return {
+            "backend": backend,
+            "landlock": self._walls.landlock,
+            "seccomp": self._walls.seccomp,
+            "gpu": self._walls.gpu,
+            "view": {
+                "trees": [str(p) for p in trees if p not in hidden],
+                "links": links + (_DEVICE_LINKS if backend != NONE else []),
+                "masked": [str(p) for p in hidden if any(_below(p, tree) for tree in trees)],
+                "devices": [d for d in _DEVICES + gpu if os.path.exists(d)],
+                "folder": folder,
+                "tmp_bytes": self._limits.file_bytes,
+            },
+            "rules": rules,
+            "devices": _DEVICES + gpu,
+            "folder": folder,
+            "user": _free_user() if os.geteuid() == 0 else None,
+            "own": [str(p) for p in own],
+            "limits": {
+                "memory_bytes": self._limits.memory_bytes,
+                "file_bytes": self._limits.file_bytes,
+                "files": self._limits.files,
+                "processes": self._limits.processes,
+            },
+            "environment": _environment(home),
+            "command": [str(python), "-I", "-c", start, *given],
+            "inside": [
+                str(python),
+                "-I",
+                "-S",
+                str(Path(__file__).with_name("enter.py").resolve()),
+            ],
+        }
 
     def charges(self, tokens: Tokens) -> Charges:
-        head, arrays = self._call("charges", tokens)
-        numbers = {name: head["numbers"][name] for name in NUMBERS}
-        given: dict[str, Any] = arrays | numbers
-        return scorer.checked(Charges(**given), len(tokens))
+        reply = self._call(wire.CHARGES, tokens)
+        assert reply.charges is not None
+        return scorer.checked(reply.charges, len(tokens))
 
     def distributions(self, tokens: Tokens) -> Floats:
-        _, arrays = self._call("distributions", tokens)
-        return scorer.checked_rows(arrays["rows"], len(tokens))
+        reply = self._call(wire.ROWS, tokens)
+        assert reply.rows is not None
+        return scorer.checked_rows(reply.rows, len(tokens))
 
     def fresh(self) -> Child:
-        return Child(*self._given)
+        return Child(*self._given, self._chosen)
 
     def close(self) -> None:
-        """End the process and all that it started."""
+        """End the process and all that it started; wait until they are gone."""
         if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(12)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout, self._errors):
+        for pipe in (self._process.stdin, self._process.stdout):
             if pipe:
-                pipe.close()
+                with suppress(OSError):
+                    pipe.close()
+        if self._status >= 0:
+            os.close(self._status)
+            self._status = -1
+        self._tail.close()
         self._folder.cleanup()
 
-    def _call(self, what: str, tokens: Tokens) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        assert self._process.stdin is not None
+    def _call(self, kind: int, tokens: Tokens) -> wire.Reply:
         doing = f"scoring {len(tokens):,} tokens"
+        number = secrets.randbits(63)
         try:
-            send(self._process.stdin, {"call": what}, {"tokens": tokens})
+            if not self._pipe.is_silent():
+                raise BadInput(self._nonsense("before it was asked"))
+            self._pipe.write(wire.question(number, kind, tokens), self._limits.call_s)
         except (BrokenPipeError, ValueError):
             raise BadInput(self._obituary(doing)) from None
-        return self._answer(self._limits.call_s, doing)
-
-    def _answer(self, limit_s: float, doing: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        assert self._process.stdout is not None
-        try:
-            head, arrays = receive(_Timed(self._process.stdout.fileno(), limit_s))
         except TimeoutError:
-            self.close()
-            raise Hung(
-                f"the scorer {self._name} was {doing} and did not end within {limit_s:.0f} s: "
-                "give it a shorter text, or more time with --minutes"
-            ) from None
-        except (EOFError, ValueError, KeyError, TypeError):
+            raise self._hung(doing, self._limits.call_s) from None
+        return self._answer(number, kind, len(tokens), self._limits.call_s, doing)
+
+    def _answer(self, number: int, kind: int, count: int, limit_s: float, doing: str) -> wire.Reply:
+        try:
+            reply = wire.read_reply(self._pipe, number, kind, count, limit_s)
+        except TimeoutError:
+            raise self._hung(doing, limit_s) from None
+        except EOFError:
             raise BadInput(self._obituary(doing)) from None
-        if "error" in head:
-            raise BadInput(f"the scorer {self._name} failed {doing}: {str(head['error'])[:500]}")
-        return head, arrays
+        except wire.Nonsense as error:
+            self.close()
+            raise BadInput(self._nonsense(f"while {doing} ({error})")) from None
+        if reply.kind == wire.ERROR:
+            text = _printable(reply.text)[:500]
+            raise BadInput(f"the scorer {self._name} failed {doing}: {text}")
+        return reply
+
+    def _hung(self, doing: str, limit_s: float) -> Hung:
+        self.close()
+        return Hung(
+            f"the scorer {self._name} was {doing} and did not end within {limit_s:.0f} s: "
+            "give it a shorter text, or more time with --minutes"
+        )
+
+    def _nonsense(self, when: str) -> str:
+        return (
+            f"the scorer {self._name} wrote to its reply pipe itself, {when}: that is no answer, "
+            "and the audit ends without a verdict"
+        )
 
     def _obituary(self, doing: str) -> str:
         try:
             code = self._process.wait(5)
         except subprocess.TimeoutExpired:
-            return f"the scorer {self._name} was {doing} and answered nonsense"
-        how = f"ended with exit code {code}" if code >= 0 else f"died of {_signal_name(-code)}"
-        self._errors.seek(0)
-        lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
-        last = f": {lines[-1][:300]}" if lines else ""
-        return f"the scorer {self._name} {how} while {doing}{last}"
+            return f"the scorer {self._name} closed its reply pipe while {doing}"
+        limits = self._limits
+        reason = {
+            "memory": f"took more than {_size(limits.memory_bytes)} of memory (--memory) and was "
+            "ended",
+            "processes": f"ran more than {limits.processes:,} processes and threads and was ended",
+            "files": f"wrote more than {_size(limits.file_bytes)} of files and was ended",
+        }.get(_read_status(self._status))
+        if reason is None:
+            died = code > 128 and _signal_name(code - 128)
+            reason = f"died of {died}" if died else f"ended with exit code {code}"
+        last = self._tail.last_line()
+        return f"the scorer {self._name} {reason} while {doing}" + (f": {last}" if last else "")
+
+
+class _NoWalls(Exception):
+    """Walls of one kind cannot be built here."""
+
+
+class _Tail:
+    """Keeps the end of what a process prints as errors, and never lets it wait."""
+
+    def __init__(self) -> None:
+        self._outlet, self.inlet = os.pipe()
+        self._kept = b""
+        self._thread = threading.Thread(target=self._read, daemon=True)
+
+    def start(self) -> None:
+        os.close(self.inlet)
+        self._thread.start()
+
+    def _read(self) -> None:
+        while part := os.read(self._outlet, 1 << 16):
+            self._kept = (self._kept + part)[-_TAIL_BYTES:]
+
+    def last_line(self) -> str:
+        self._thread.join(1)
+        lines = self._kept.decode("utf-8", "replace").strip().splitlines()
+        return _printable(lines[-1])[:300] if lines else ""
+
+    def close(self) -> None:
+        self._thread.join(1)
+        if not self._thread.is_alive() and self._outlet >= 0:
+            os.close(self._outlet)
+            self._outlet = -1
+
+
+def _read_status(descriptor: int) -> str:
+    if descriptor < 0:
+        return ""
+    os.set_blocking(descriptor, False)
+    with suppress(BlockingIOError):
+        return os.read(descriptor, 256).decode("ascii", "replace")
+    return ""
 
 
 def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:
-        return f"signal {number}"
+        return ""
 
 
-class _Timed:
-    """Reads from a descriptor until a deadline. Raises TimeoutError, EOFError."""
-
-    def __init__(self, descriptor: int, limit_s: float) -> None:
-        self._descriptor, self._until = descriptor, time.monotonic() + limit_s
-
-    def read(self, size: int) -> bytes:
-        parts = []
-        while size:
-            left = self._until - time.monotonic()
-            if left <= 0 or not select.select([self._descriptor], [], [], left)[0]:
-                raise TimeoutError
-            part = os.read(self._descriptor, min(size, _CHUNK_BYTES))
-            if not part:
-                raise EOFError
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
+def _printable(text: str) -> str:
+    """On one line, without what a terminal would obey."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
-# Messages --------------------------------------------------------------------------------------
+def _size(count: int) -> str:
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB")):
+        if count >= unit:
+            return f"{count / unit:.4g} {name}"
+    return f"{count:,} bytes"
 
 
-def send(file: IO[bytes], head: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
-    """A length, a JSON head with dtypes and shapes, then the arrays' bytes."""
-    layout = [[k, a.dtype.str, list(a.shape)] for k, a in arrays.items()]
-    text = json.dumps(head | {"arrays": layout}).encode()
-    file.write(struct.pack("<I", len(text)) + text)
-    for array in arrays.values():
-        file.write(np.ascontiguousarray(array).tobytes())
-    file.flush()
+# What may be read -------------------------------------------------------------------------------
 
 
-def receive(file: Any) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Inverse of `send`. Raises EOFError, ValueError."""
-    (size,) = struct.unpack("<I", file.read(4))
-    if size > _MAX_HEAD_BYTES:
-        raise ValueError("the head is too long")
-    head = json.loads(file.read(size))
-    arrays = {}
-    for name, dtype, shape in head["arrays"]:
-        kind = np.dtype(dtype)
-        count = int(np.prod(shape, dtype=object))
-        if kind.kind not in "iufb" or count * kind.itemsize > _MAX_ARRAY_BYTES:
-            raise ValueError("an array of another kind")
-        arrays[str(name)] = np.frombuffer(file.read(count * kind.itemsize), kind).reshape(shape)
-    return head, arrays
+def _homes() -> list[Path]:
+    found = [os.environ.get("HOME", "")]
+    with suppress(KeyError):
+        found.append(pwd.getpwuid(os.geteuid()).pw_dir)
+    return [Path(p).resolve() for p in found if os.path.isabs(p)]
 
 
-def answer_of(found: Charges) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Charges as `send` takes them."""
-    arrays = {k: getattr(found, k) for k in ARRAYS if getattr(found, k) is not None}
-    return {"numbers": {k: getattr(found, k) for k in NUMBERS}}, arrays
+def _is_shared(folder: Path) -> bool:
+    """Whether a folder holds more than one project: a home or above, or the system's own."""
+    temporary = Path(tempfile.gettempdir()).resolve()
+    return folder in [*_SHARED, temporary] or any(h.is_relative_to(folder) for h in _homes())
 
 
-# Inside the child ------------------------------------------------------------------------------
-
-_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # landlock's system calls
-_LIST_RIGHT = 1 << 3  # read folders
-_READ_RIGHTS = 1 << 0 | 1 << 2 | _LIST_RIGHT  # execute and read files
-_FILE_RIGHTS = 1 << 0 | 1 << 1 | 1 << 2  # execute, write, read: what a rule on a file may name
-_ALL_RIGHTS = (1 << 13) - 1  # of landlock's first version
-_NO_NEW_PRIVILEGES = 38
-
-
-def limit(memory_bytes: int, file_bytes: int, files: int) -> None:
-    """Bound what this process may take."""
-    for what, most in (
-        (resource.RLIMIT_AS, memory_bytes),
-        (resource.RLIMIT_FSIZE, file_bytes),
-        (resource.RLIMIT_NOFILE, files),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        hard = resource.getrlimit(what)[1]
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(what, (most, most))
+def _own(file: Path, readable: Iterable[Path]) -> list[Path]:
+    """The scorer's folder, or the file alone where that folder is shared; and `readable`."""
+    found = [file if _is_shared(file.parent) else file.parent]
+    for path in readable:
+        resolved = Path(path).resolve()
+        if not resolved.exists():
+            raise BadInput(f"--read {path}: there is no such file or folder")
+        if resolved in _SHARED:
+            raise BadInput(f"--read {path} would show files of everybody: name a folder below it")
+        found.append(resolved)
+    return found
 
 
-def cut_files(readable: Iterable[Path], writable: Path, hidden: Iterable[Path]) -> bool:
-    """From here on this process reads only what is below `readable`, without `hidden`.
+def _python_paths() -> list[Path]:
+    """What any Python program here reads: the interpreter, its libraries, installed packages."""
+    base = Path(__file__).resolve().parents[2]
+    paths = [sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values()]
+    searched = sys.path if sys.flags.safe_path else sys.path[1:]  # the first: a script's, or here
+    paths += [p for p in searched if os.path.isabs(p)]
+    found = [Path(p) for p in dict.fromkeys(paths)]
+    return [base, *(p for p in found if not _is_shared(p.resolve()))]
 
-    By Landlock (Linux 5.13), which needs no privileges. False where the system has none.
-    """
-    if sys.platform != "linux":
-        return False
-    system = ctypes.CDLL(None, use_errno=True)
-    rights = struct.pack("<Q", _ALL_RIGHTS)
-    ruleset = system.syscall(_CREATE_RULESET, rights, len(rights), 0)
-    if ruleset < 0:
-        return False
-    allowed: dict[Path, int] = {}
-    for root in readable:
-        for path, right in _without(root, list(hidden)):
-            allowed[path] = allowed.get(path, 0) | right
-    for path, right in {**allowed, writable: _ALL_RIGHTS, Path("/dev"): _ALL_RIGHTS}.items():
-        if path.exists():
-            handle = os.open(path, os.O_PATH)  # type: ignore[attr-defined,unused-ignore]
-            right &= _ALL_RIGHTS if path.is_dir() else _FILE_RIGHTS
-            system.syscall(_ADD_RULE, ruleset, 1, struct.pack("<Qi", right, handle), 0)
-            os.close(handle)
-    system.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
-    return bool(system.syscall(_RESTRICT_SELF, ruleset, 0) == 0)
+
+def _library_folders() -> list[Path]:
+    found = [Path(p) for p in os.environ.get("LD_LIBRARY_PATH", "").split(":") if os.path.isabs(p)]
+    return [p for p in found if not _is_shared(p.resolve())]
+
+
+def _below(path: Path | str, tree: Path) -> bool:
+    return Path(path).is_relative_to(tree)
+
+
+def _outermost(paths: Iterable[Path]) -> list[Path]:
+    """`paths` without those that lie below another."""
+    kept: list[Path] = []
+    for path in sorted(paths, key=lambda p: len(p.parts)):
+        if not any(_below(path, other) for other in kept):
+            kept.append(path)
+    return kept
+
+
+def _links(path: Path) -> list[tuple[str, str]]:
+    """(link, target) of every symbolic link on the way to `path`."""
+    found: list[tuple[str, str]] = []
+    todo, at = list(path.parts[1:]), "/"
+    while todo and len(found) < 40:
+        part = todo.pop(0)
+        step = os.path.normpath(os.path.join(at, part))
+        if os.path.islink(step):
+            target = os.readlink(step)
+            found.append((step, target))
+            todo = [p for p in target.split("/") if p] + todo
+            at = "/" if target.startswith("/") else at
+        else:
+            at = step
+    return found
 
 
 def _without(root: Path, hidden: list[Path]) -> Iterator[tuple[Path, int]]:
-    """`root`, or what is in it where one of `hidden` is below it, with the rights to each."""
+    """`root`, or what is in it where one of `hidden` is below it, with rights by Landlock."""
     if root in hidden:
         return
     if any(path.is_relative_to(root) for path in hidden):
-        yield root, _LIST_RIGHT  # below it, too: without it nothing beside can be imported
+        yield root, landlock.LIST  # below it, too: without it nothing beside can be imported
         for entry in root.iterdir():
             yield from _without(entry, hidden)
     else:
-        yield root, _READ_RIGHTS
+        yield root, landlock.READ_TREE
 
 
-def system_folders() -> list[Path]:
-    """What any Python program reads: libraries, the interpreter, devices' descriptions."""
-    paths = [sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values()]
-    paths += [p for p in sys.path if p]
-    paths += ["/usr", "/lib", "/lib64", "/bin", "/etc", "/proc", "/sys", "/run", "/opt"]
-    return [Path(p).resolve() for p in dict.fromkeys(paths)]
+def _environment(home: str) -> dict[str, str]:
+    kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+    return kept | {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "HOME": home,
+        "TMPDIR": home,
+        "USER": "nobody",
+        "LOGNAME": "nobody",
+        "NUMBA_CACHE_DIR": home,
+    }
+
+
+def _free_user() -> int:
+    """A number that no user of this machine has."""
+    while True:
+        user = _FREE_USERS[secrets.randbelow(len(_FREE_USERS))]
+        try:
+            pwd.getpwuid(user)
+        except KeyError:
+            return user

@@ -12,7 +12,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +23,13 @@ from fairway.errors import BadInput
 
 Tokens = NDArray[np.int64]
 Floats = NDArray[np.float64]
+
+# Ranges of what a scorer returns; times and bytes for each token, totals by the number of tokens.
+_NATS = (-1e6, 1e6)
+_TIMES = 1 << 31
+_BYTES = 1 << 31
+_SIDE_BYTES, _SIDE_BYTES_EACH = 1024, 8  # at most, and for each token more
+_SLACK = 1e-6  # of a probability: rounding of a softmax in single precision
 
 
 @dataclass(frozen=True)
@@ -57,10 +64,17 @@ class Caller(Protocol):
 
 
 class Local:
-    """A scorer of this process: for our own, and for tests."""
+    """A scorer of this process: for our own, and for tests.
 
-    def __init__(self, scorer: Callable[[Tokens], Any]) -> None:
-        self._scorer = scorer
+    `maker` returns a scorer that never saw a text; without it, the scorer has no memory.
+    """
+
+    def __init__(
+        self,
+        scorer: Callable[[Tokens], Any],
+        maker: Callable[[], Callable[[Tokens], Any]] | None = None,
+    ) -> None:
+        self._scorer, self._maker = scorer, maker
         self.has_distributions = hasattr(scorer, "distributions")
 
     def charges(self, tokens: Tokens) -> Charges:
@@ -68,10 +82,10 @@ class Local:
 
     def distributions(self, tokens: Tokens) -> Floats:
         rows = self._scorer.distributions(tokens.copy())  # type: ignore[attr-defined]
-        return checked_rows(_array(rows), len(tokens))
+        return checked_rows(array_of(rows), len(tokens))
 
     def fresh(self) -> Local:
-        return self
+        return self if self._maker is None else Local(self._maker(), self._maker)
 
     def close(self) -> None:
         return
@@ -115,21 +129,42 @@ def plain(returned: Any) -> Charges:
         raise BadInput(f"the scorer returned {sorted(unknown)}, which Charges does not have")
     if given.get("nats") is None:
         raise BadInput("the scorer returned no charges: it must return a number for each token")
-    arrays = {k: None if given.get(k) is None else _array(given[k]) for k in ARRAYS}
-    numbers = {k: None if given.get(k) is None else float(given[k]) for k in NUMBERS}
-    counts = {k: v if k == "total_nats" or v is None else int(v) for k, v in numbers.items()}
-    return Charges(**arrays, **(counts | {"side_bytes": counts["side_bytes"] or 0}))  # type: ignore[arg-type]
+    arrays = {k: None if given.get(k) is None else array_of(given[k]) for k in ARRAYS}
+    numbers = {k: None if given.get(k) is None else _number(k, given[k]) for k in NUMBERS}
+    return Charges(**arrays, **(numbers | {"side_bytes": numbers["side_bytes"] or 0}))  # type: ignore[arg-type]
 
 
-def _array(values: Any) -> NDArray[Any]:
+def array_of(values: Any) -> NDArray[Any]:
     """Numpy's view of a list, an array, or a tensor of torch, which this file does not import."""
     if hasattr(values, "detach"):
-        values = values.detach().cpu().double().numpy()
-    return np.asarray(values)
+        values = values.detach().cpu().numpy()
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError):  # lists of several lengths
+        raise BadInput("the scorer returned a list that is no array of numbers") from None
+
+
+def _number(name: str, value: Any) -> int | float:
+    """`value` as a Python number: an int, but for total_nats. Raises BadInput."""
+    if hasattr(value, "item") and np.ndim(value) == 0:  # of numpy or torch
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadInput(f"the scorer returned a {name} of type {type(value).__name__}, no number")
+    if name == "total_nats":
+        try:
+            return float(value)
+        except OverflowError:
+            return inf
+    if not isfinite(value) or value != int(value):
+        raise BadInput(f"the scorer returned {name} {value}: it must be a whole number")
+    return int(value)
 
 
 def checked(found: Charges, count: int) -> Charges:
-    """The same with the right dtypes. Raises BadInput for what no experiment can be made with."""
+    """The same with the right dtypes, each value in its range. Raises BadInput.
+
+    Negative charges and counts of two are findings (experiments.py): they pass. So do wrong sums.
+    """
     arrays: dict[str, Any] = {}
     for name in ARRAYS:
         values = getattr(found, name)
@@ -141,28 +176,60 @@ def checked(found: Charges, count: int) -> Charges:
                 f"{list(values.shape)} and type {values.dtype}: it must return a number for each "
                 "token, the first included"
             )
-        arrays[name] = values.astype(np.float64 if name == "nats" else np.int64)
-    nats = arrays["nats"]
-    if not np.isfinite(nats).all():
-        place = int(np.flatnonzero(~np.isfinite(nats))[0])
+        arrays[name] = _in_range(name, values, count)
+    numbers = {name: getattr(found, name) for name in NUMBERS}
+    for name, value in numbers.items():
+        if value is None:
+            continue
+        most = _most(name, count)
+        if not isfinite(value) or not 0 <= value <= most:
+            raise BadInput(
+                f"the scorer returned {name} {value} for {count} tokens: it must be a number from "
+                f"0 to {most:,}"
+            )
+    return Charges(**arrays, **numbers)
+
+
+def _most(name: str, count: int) -> int:
+    """The largest value of a number of Charges, for `count` tokens."""
+    if name == "side_bytes":
+        return _SIDE_BYTES + _SIDE_BYTES_EACH * count
+    return (count + 1) * _TIMES
+
+
+def _in_range(name: str, values: NDArray[Any], count: int) -> NDArray[Any]:
+    """values [N] as float64 (nats) or int64. Raises BadInput for one out of its range."""
+    low, high = {
+        "nats": _NATS, "times_charged": (0, _TIMES), "bytes": (0, _BYTES), "order": (0, count - 1),
+    }[name]  # fmt: skip
+    wide = values if values.dtype.kind in "iu" else values.astype(np.float64)
+    right = (wide >= low) & (wide <= high)  # False where it is not a number
+    if name != "nats" and wide.dtype.kind == "f":
+        right &= wide == np.floor(wide)
+    if not right.all():
+        place = int(np.flatnonzero(~right)[0])
+        if name == "nats":
+            found, wanted = f"charged {values[place]} nats", "charge must be a number"
+        else:
+            found, wanted = f"returned {name} {values[place]}", "value must be a whole number"
         raise BadInput(
-            f"the scorer charged {nats[place]} nats for token {place} of {count}: every charge "
-            "must be a number"
+            f"the scorer {found} for token {place} of {count}: every {wanted} from {low:,.0f} to "
+            f"{high:,.0f}"
         )
-    for name in NUMBERS:
-        if (value := getattr(found, name)) is not None and not isfinite(value):
-            raise BadInput(f"the scorer returned {name} {value}: it must be a number")
-    return Charges(**arrays, **{k: getattr(found, k) for k in NUMBERS})
+    return values.astype(np.float64 if name == "nats" else np.int64)
 
 
 def checked_rows(rows: NDArray[Any], count: int) -> Floats:
-    """Raises BadInput unless there is a row of numbers for each token."""
-    if rows.ndim != 2 or len(rows) != count or rows.dtype.kind not in "iuf":
+    """Raises BadInput unless there is a row of probabilities for each token."""
+    if rows.ndim != 2 or len(rows) != count or not rows.size or rows.dtype.kind not in "iuf":
         raise BadInput(
             f"scorer.distributions was given {count} tokens and returned an array of shape "
             f"{list(rows.shape)} and type {rows.dtype}: it must return a row for each token"
         )
     rows = rows.astype(np.float64, copy=False)
-    if not np.isfinite(rows).all():
-        raise BadInput("scorer.distributions returned something that is no number")
+    if not ((rows >= -_SLACK) & (rows <= 1 + _SLACK)).all():  # False where it is not a number
+        raise BadInput(
+            "scorer.distributions returned something that is no probability: every entry must lie "
+            "between 0 and 1"
+        )
     return rows
