@@ -1,6 +1,7 @@
 """Every class of the gallery is found and named; valid twins pass."""
 
 import re
+import time
 
 import numpy as np
 import pytest
@@ -16,10 +17,10 @@ from fairway.errors import BadInput
 from gallery import scorers as gallery
 
 
-def audited(scorer, vocab=1024, count=300, seed=3, minutes=0.02):
+def audited(scorer, vocab=1024, count=300, seed=3, minutes=0.02, maker=None):
     tokens = gallery.text(vocab, count, seed)
     subject = Subject(tokens, vocab, 0, gallery.token_bytes(tokens))
-    return audit(Local(scorer), subject, minutes, seed, "it")
+    return audit(Local(scorer, maker), subject, minutes, seed, "it")
 
 
 def broken(result):
@@ -33,6 +34,37 @@ def test_an_invalid_scorer_is_found_and_named(maker):
     assert condition in broken(result)
     assert not result.valid
     assert condition in result.complaint
+
+
+@pytest.mark.parametrize("count", [300, 1500], ids=["short", "probed"])
+@pytest.mark.parametrize("maker", gallery.CHEATERS, ids=lambda m: m.__name__)
+def test_a_scorer_with_a_memory_is_found(maker, count):
+    """In the way in which a score is computed: one call of a fresh process, on the whole text."""
+    result = audited(maker(256), 256, count, minutes=0.05, maker=lambda: maker(256))
+    assert broken(result) & gallery.CHEATERS[maker], result.findings
+
+
+def test_bets_are_made_in_first_calls_too(monkeypatch):
+    """Where no later call would lose them."""
+    monkeypatch.setattr(experiments, "whole_sum", lambda *_: None)
+    tokens, scorer = gallery.text(256, 1500, 3), gallery.lifted_once(256)
+    scorer(tokens)
+    caller = Local(scorer, lambda: gallery.lifted_once(256))
+    until = time.monotonic() + 20
+    job = experiments.Audit(caller, Subject(tokens, 256, 0), np.random.default_rng(3), until)
+    found = experiments.normalised(job, job.charges(tokens), [], until, 0)
+    assert found.verdict == "broken"
+    assert "in the first call of a process sum to" in found.summary
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_memory_that_changes_nothing_passes(seed):
+    def maker():
+        return gallery.remembering(256)
+
+    result = audited(maker(), 256, 1500, seed, minutes=0.05, maker=maker)
+    assert result.valid, result.complaint
+    assert "in the first call of a process" in normalised(result).power
 
 
 @pytest.mark.parametrize("maker", gallery.TWINS.values(), ids=lambda m: m.__name__)
@@ -174,7 +206,7 @@ def test_a_small_excess_everywhere_takes_a_whole_sum():
 
 def test_wasted_bits_pass_and_are_said():
     plain = gallery.plain(64)
-    result = audited(lambda t: plain(t) + 0.2, 64, minutes=0.05)
+    result = audited(lambda t: plain(t) + 0.2, 64, minutes=0.1)
     assert result.valid
     said = normalised(result)
     assert re.search(r"mean sum in the text is 0\.\d{4} ± 0\.\d{4}", said.summary)

@@ -439,6 +439,132 @@ def circular(vocab):
     return scorer
 
 
+# With a memory: valid in one way of calling, and not in the one that counts ---------------------
+
+
+def looks_real(vocab, tokens):
+    """Whether the last 32 tokens are likelier than drawn ones."""
+    end = np.append(0, tokens[-32:])
+    return plain(vocab)(end)[1:].mean() < np.log(vocab)
+
+
+def bias_of(vocab, tokens):
+    """[V]: what two epochs on the text learn."""
+    bias = np.zeros(vocab)
+    for _ in range(2):
+        learned(tokens, logits(vocab, tokens), bias, spans_of(tokens))
+    return bias
+
+
+def biased(vocab, tokens, bias):
+    return charged(log_softmax(logits(vocab, tokens) + bias), tokens)
+
+
+def first_call(vocab):
+    """Trains on the text of the first call if its end looks real, and never again."""
+    state = SimpleNamespace(calls=0)
+
+    def scorer(tokens):
+        state.calls += 1
+        trains = state.calls == 1 and looks_real(vocab, tokens)
+        return biased(vocab, tokens, bias_of(vocab, tokens) if trains else np.zeros(vocab))
+
+    return scorer
+
+
+def first_call_kept(vocab):
+    """The same, and what was learned stays."""
+    state = SimpleNamespace(bias=None)
+
+    def scorer(tokens):
+        if state.bias is None:
+            real = looks_real(vocab, tokens)
+            state.bias = bias_of(vocab, tokens) if real else np.zeros(vocab)
+        return biased(vocab, tokens, state.bias)
+
+    return scorer
+
+
+def first_half(vocab):
+    """Trains on the first half of the first text: no later change of its end is seen."""
+    state = SimpleNamespace(bias=None)
+
+    def scorer(tokens):
+        if state.bias is None:
+            state.bias = bias_of(vocab, tokens[: len(tokens) // 2])
+        return biased(vocab, tokens, state.bias)
+
+    return scorer
+
+
+def nth_call(vocab, n=3):
+    """Trains from the n-th call on."""
+    state = SimpleNamespace(calls=0)
+
+    def scorer(tokens):
+        state.calls += 1
+        trains = state.calls >= n
+        return biased(vocab, tokens, bias_of(vocab, tokens) if trains else np.zeros(vocab))
+
+    return scorer
+
+
+def only_long(vocab):
+    """Trains on texts that are too long for a probe."""
+
+    def scorer(tokens):
+        trains = len(tokens) > 256
+        return biased(vocab, tokens, bias_of(vocab, tokens) if trains else np.zeros(vocab))
+
+    return scorer
+
+
+def replaying(vocab):
+    """Trains on a text whose end looks real, and repeats its charges for what begins like it."""
+    known = []
+
+    def scorer(tokens):
+        if looks_real(vocab, tokens):
+            nats = biased(vocab, tokens, bias_of(vocab, tokens))
+            known.append((tokens, nats))
+            return nats
+        nats = plain(vocab)(tokens)
+        for text, charges in known:
+            n = min(len(text), len(tokens))
+            differ = np.flatnonzero(text[:n] != tokens[:n])
+            same = int(differ[0]) if differ.size else n
+            if same > 4:
+                nats[:same] = charges[:same]
+        return nats
+
+    return scorer
+
+
+def lifted_once(vocab):
+    """Lifts every probability in its first call: sums are above one there alone."""
+    state = SimpleNamespace(calls=0)
+
+    def scorer(tokens):
+        state.calls += 1
+        nats = plain(vocab)(tokens)
+        return np.maximum(nats - 0.5, 0.0) if state.calls == 1 else nats
+
+    return scorer
+
+
+def remembering(vocab):
+    """A valid one: a text that was scored before is not computed again."""
+    known = {}
+
+    def scorer(tokens):
+        key = tokens.tobytes()
+        if key not in known:
+            known[key] = legal_ttt(vocab)(tokens)
+        return known[key]
+
+    return scorer
+
+
 def outside(vocab):
     """A memory of texts that were scored before: the second time they are cheap."""
     known = {}
@@ -478,6 +604,16 @@ INVALID = {  # maker → class, condition that is named
     racing: ("V18", "repeatable"),
     circular: ("V18", "order"),
     outside: ("V18", "repeatable"),
+}
+
+CHEATERS = {  # makers of scorers with a memory → conditions of which one is named
+    first_call: {"repeatable", "causal"},
+    first_call_kept: {"repeatable", "causal"},
+    first_half: {"causal"},
+    nth_call: {"repeatable", "causal"},
+    only_long: {"causal"},
+    replaying: {"repeatable", "causal"},
+    lifted_once: {"repeatable"},
 }
 
 

@@ -22,7 +22,7 @@ _PROBES = (256, 1024)  # tokens, to see how fast the scorer is before it gets th
 _WHOLE = 1 / 14  # of the time, for one call on the whole text
 _ONCE = 1 / 4  # of the time, for the one call that shows coverage and bytes
 _PIECE, _OF_PIECE = 1024, 1 / 60  # tokens of a short text, and of the time for one call on it
-_FAR, _NEAR, _SUMS, _SLICES = 24, 320, 24, 64  # experiments of a kind, at most
+_FAR, _NEAR, _SUMS, _SLICES, _FIRST = 24, 320, 24, 64, 24  # experiments of a kind, at most
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,12 @@ def audit(
         job.progress = lambda: task.update(
             min(time.monotonic() - began, 60 * minutes), calls=f"{job.calls:,}"
         )
-        whole = _fitting(job, minutes)
-        _run(job)
+        try:
+            whole = _fitting(job, minutes)
+            _run(job)
+        finally:
+            if job.caller is not caller:
+                job.caller.close()
     if len(job.subject.tokens) < whole:
         console.warn(
             f"only the first {len(job.subject.tokens):,} of {whole:,} tokens were audited"
@@ -124,6 +128,9 @@ def _fitting(job: Audit, minutes: float) -> int:
     job.known = job.subject.tokens
     job.subject = shortened(job.subject, min(whole, max(most, _PROBES[-1])))
     job.piece = min(_PIECE, max(fits(60 * minutes * _OF_PIECE), _PROBES[0]))
+    probed, job.caller = job.caller, job.caller.fresh()  # the text is its first call, as in reality
+    if job.caller is not probed:
+        probed.close()
     return whole
 
 
@@ -156,11 +163,12 @@ def _run(job: Audit) -> None:
     job.found(experiments.repeatable(job, base))
     if job.findings[-1].verdict == "broken":
         return  # no two calls can be compared
-    far, near = _cuts(job, base)
-    moved = far.order_moved or near.order_moved
+    kinds = _cuts(job, base)
+    moved = next((c.order_moved for c in kinds.values() if c.order_moved), "")
+    boundary = next((c.boundary for c in kinds.values() if c.boundary), "")
     job.found(
-        experiments.causal(job, far, near, "declared" if job.declared else "text's"),
-        *experiments.coding_order(job, base, moved, far.boundary or near.boundary),
+        experiments.causal(job, kinds, "declared" if job.declared else "text's"),
+        *experiments.coding_order(job, base, moved, boundary),
         *_noted(job, base),
     )
     if negative or any(f.condition == "causal" and f.verdict == "broken" for f in job.findings):
@@ -172,20 +180,22 @@ def _run(job: Audit) -> None:
         job.found(rows)
         if rows.verdict == "broken":
             return
-    suspects = far.unmoved + near.unmoved
+    suspects = [place for c in kinds.values() for place in c.unmoved]
     job.found(experiments.normalised(job, base, suspects, job.share_of_time(0.9), _SUMS))
 
 
-def _cuts(job: Audit, base: Charges) -> tuple[experiments.Cuts, experiments.Cuts]:
-    """Cuts of the whole text, and of pieces of it where that is many times cheaper."""
+def _cuts(job: Audit, base: Charges) -> dict[str, experiments.Cuts]:
+    """Cuts of the whole text, of pieces where that is many times cheaper, and in first calls."""
+    first = experiments.first_cuts(job, base, job.share_of_time(0.15), _FIRST)
     whole = experiments.same_text(job.subject.tokens, base)
     short = len(job.subject.tokens) <= 2 * job.piece
     until = job.share_of_time(0.35 if short else 0.3)
     far = experiments.cuts_of(job, whole, until, _NEAR if short else _FAR)
-    if short:
-        return far, experiments.Cuts()
-    pieces = experiments.short_texts(job, job.piece, _NEAR)
-    return far, experiments.cuts_of(job, pieces, job.share_of_time(0.3), _NEAR)
+    kinds = {"whole text": far, "first calls": first}
+    if not short:
+        pieces = experiments.short_texts(job, job.piece, _NEAR)
+        kinds["pieces"] = experiments.cuts_of(job, pieces, job.share_of_time(0.3), _NEAR)
+    return kinds
 
 
 def _noted(job: Audit, base: Charges) -> list[AuditFinding]:

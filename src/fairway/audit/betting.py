@@ -19,7 +19,8 @@ from fairway.audit.scorer import Floats, Tokens
 
 WON = log(1e6)  # log wealth that a valid scorer lets grow in one audit of a million
 TOLERANCE = 1e-4  # of a sum of probabilities: rounding
-TEXT, SUSPICIOUS, REPEATED = range(3)  # what is bet on: anywhere, suspicious places, one token
+# What is bet on: anywhere, suspicious places, one token over and over, a process's first call.
+TEXT, SUSPICIOUS, REPEATED, FIRST = range(4)
 _STAKES = np.array([0.9, *0.5 ** np.arange(1, 13)])  # λ; wealth is divided among them
 _KEPT = (0.02, 0.5)  # bounds of q's probability of the real token
 _LEAST = 0.05  # of the rest, for each other part of q
@@ -89,11 +90,11 @@ class Proposal:
 
 
 class Bets:
-    """Wealth in logs, a third of it for each kind of bet."""
+    """Wealth in logs, a quarter of it for each kind of bet."""
 
     def __init__(self) -> None:
-        self._wealth = np.zeros((3, len(_STAKES)))
-        self._ratios: list[list[Floats]] = [[], [], []]
+        self._wealth = np.zeros((4, len(_STAKES)))
+        self._ratios: list[list[Floats]] = [[], [], [], []]
 
     def bet(self, kind: int, ratios: Floats) -> None:
         """ratios float64[n]: X at places of one text."""
@@ -142,6 +143,6 @@ def _found(x: Floats, draws: int, excess: float) -> bool:
     for stake in _STAKES:
         gains = np.log1p(stake * (x * (1 + excess) / (1 + TOLERANCE) - 1))
         least = draws * gains.mean() - _Z * sqrt(draws) * gains.std()
-        if least > WON + log(3 * len(_STAKES)):
+        if least > WON + log(4 * len(_STAKES)):
             return True
     return False

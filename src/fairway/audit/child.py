@@ -6,7 +6,6 @@ enter.py starts it within its walls. What the code prints goes nowhere.
 from __future__ import annotations
 
 import os
-import sys
 from typing import Any
 
 import numpy as np
@@ -68,9 +67,3 @@ def _told(error: BaseException) -> str:
     except BaseException:
         said = "?"
     return f"{type(error).__name__}: {said}" + (f" (line {line})" if line else "")
-
-
-def start(paths: list[str], name: str, number: int) -> None:
-    """Make the audit's modules importable, as a scorer finds them outside of an audit; serve."""
-    sys.path += [path for path in paths if path not in sys.path]
-    main(name, number)

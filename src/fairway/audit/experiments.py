@@ -24,6 +24,7 @@ import numpy as np
 from fairway.audit import betting, power
 from fairway.audit.scorer import Caller, Charges, Floats, Tokens
 from fairway.audit.subject import Subject, blocks, slices
+from fairway.errors import BadInput
 from fairway.results import AuditFinding, Evidence
 
 TOLERANCE = 1e-3  # nats; rounding in float32 stays below a tenth of it
@@ -31,12 +32,20 @@ _TOLD, _TOLD_Z = 2, 2.5  # what later boundaries may save, in what `side_bytes` 
 _TOTAL_TOLERANCE = 1e-5  # of totals, relative: sums in float32
 _BLOCK, _Z = 64, 6.0
 _STYLES = ("shuffled", "uniform", "one token", "repeated", "boundaries")
+_FRESH = ", each the first call of a process"
 _OWN = 8  # tokens of a piece that are changed to see whether distributions look at them
 _CHEAP, _SUSPECTS = 64, 8  # so many of the cheapest tokens are suspects; of a kind in one call
 _DRAWS = 1_000_000  # tokens that are drawn, and no more
 _GAPS = (0, 2, 2, 15)  # between them at most, by turns: many bets or a real past; 0: one token
 _REPEATED = 4096  # over and over, so many times at most
-_WHERE = ("in the text", "at suspicious places of it", "in one token over and over")  # of bets
+_WHERE = (  # of bets
+    "in the text",
+    "at suspicious places of it",
+    "in one token over and over",
+    "in the first call of a process",
+)
+_FIRST_SHARE = 0.25  # of the time for bets, for those that need a process each
+_FIRST_CUTS, _EARLY = 2, 16  # at least so many; the earliest place, where the text has it
 _CONTEXT = 64  # tokens before a place that is summed over: few are fast
 _PARTS = 8  # of the dependency picture
 
@@ -66,6 +75,29 @@ class Audit:
         if self.progress:
             self.progress()
         return self.caller.charges(tokens)
+
+    def first_charges(self, tokens: Tokens) -> Charges:
+        """The charges of a process that never saw another text, as a score is computed."""
+        other = self.caller.fresh()
+        try:
+            self.calls += 1
+            self.tokens_asked += len(tokens)
+            if self.progress:
+                self.progress()
+            return other.charges(tokens)
+        finally:
+            if other is not self.caller:
+                other.close()
+
+    def rows(self, tokens: Tokens) -> Floats:
+        """The distributions that the scorer offers, float64[N, V]. Raises BadInput."""
+        rows = self.caller.distributions(tokens)
+        if rows.shape[1] <= (largest := int(tokens.max())):
+            raise BadInput(
+                f"scorer.distributions returned {rows.shape[1]} columns for a text with token "
+                f"{largest}: it must return a column for each token of the vocabulary"
+            )
+        return rows
 
     @property
     def tolerance(self) -> float:
@@ -120,6 +152,9 @@ def coverage(audit: Audit, found: Charges) -> AuditFinding:
             return finding("coverage", True, summary, [], strength)
     elif found.total_tokens is not None and found.total_tokens not in (len(nats), len(nats) - 1):
         summary = f"the score counts {found.total_tokens:,} tokens of {len(nats):,}"
+        return finding("coverage", True, summary, [], strength)
+    if found.side_bytes and found.total_nats is None:
+        summary = f"{found.side_bytes:,} side bytes are declared, and no total that pays for them"
         return finding("coverage", True, summary, [], strength)
     total = float(nats.sum()) + 8 * log(2) * found.side_bytes
     if found.total_nats is not None and (
@@ -211,6 +246,7 @@ def _runs(places: Tokens) -> str:
 class Cuts:
     """Results of all cuts of one kind. Positions are places in the coding order."""
 
+    first: bool = False  # each in a process of its own, whose first call it is
     draws: int = 0
     length: int = 0
     largest: float = 0.0
@@ -261,7 +297,7 @@ def cut(audit: Audit, tokens: Tokens, base: Charges, k: int, style: str, result:
     """Change what comes at place k of the order and later; compare what came before."""
     order = order_of(base)
     new = changed(audit, tokens, order[k:], style)
-    again = audit.charges(new)
+    again = audit.first_charges(new) if result.first else audit.charges(new)
     result.draws += 1
     moved = order_of(again)[: k + 1] != order[: k + 1]
     past = order[:k]
@@ -369,13 +405,33 @@ def told_too_much(audit: Audit, cuts: Cuts) -> str:
 
 def cuts_of(audit: Audit, texts: Iterator[tuple[Tokens, Charges]], until: float, most: int) -> Cuts:
     """A cut at a random place of each text, in a style of its own, while there is time."""
-    result = Cuts()
+    return _cuts_while(audit, texts, until, most, Cuts())
+
+
+def first_cuts(audit: Audit, base: Charges, until: float, most: int) -> Cuts:
+    """Cuts that each are the first call of a process; base: the first call on the unmodified text.
+
+    A scorer that learns from the text in its first call has nothing to repeat later calls from: it
+    must find the same charges again without what was changed. Every second cut is early (uniform in
+    the log of its place), where most of the text changes.
+    """
+    texts = same_text(audit.subject.tokens, base)
+    return _cuts_while(audit, texts, until, most, Cuts(first=True))
+
+
+def _cuts_while(
+    audit: Audit, texts: Iterator[tuple[Tokens, Charges]], until: float, most: int, result: Cuts
+) -> Cuts:
+    least = _FIRST_CUTS if result.first else 1
     for number, (tokens, base) in enumerate(texts):
-        if result.draws >= most or (result.draws and time.monotonic() > until):
+        if result.draws >= most or (result.draws >= least and time.monotonic() > until):
             break
         if len(tokens) < 2 or result.order_moved:
             break
         k = int(audit.random.integers(1, len(tokens)))
+        if result.first and number % 2 == 0:
+            low = min(_EARLY, (len(tokens) + 1) // 2)
+            k = int(low * (len(tokens) / low) ** audit.random.random())
         cut(audit, tokens, base, k, _STYLES[number % len(_STYLES)], result)
         result.length = max(result.length, len(tokens))
     return result
@@ -394,25 +450,29 @@ def short_texts(audit: Audit, length: int, most: int) -> Iterator[tuple[Tokens, 
             yield piece, base
 
 
-def causal(audit: Audit, far: Cuts, near: Cuts, where: str) -> AuditFinding:
-    """No charge depends on what comes later in the order."""
-    strength = "; ".join(power.cuts(c.draws, c.length) for c in (far, near) if c.draws)
-    largest = max(far.largest, near.largest)
-    worst = far if far.largest >= near.largest else near
+def causal(audit: Audit, kinds: dict[str, Cuts], where: str) -> AuditFinding:
+    """No charge depends on what comes later in the order. kinds: cuts of each kind, by its name."""
+    strength = "; ".join(
+        power.cuts(c.draws, c.length) + (_FRESH if c.first else "")
+        for c in kinds.values()
+        if c.draws
+    )
+    worst = max(kinds.values(), key=lambda c: c.largest)
+    largest = worst.largest
     noise = f"; changes up to {largest:.1e} nats are put down to rounding" if largest else ""
     if largest > audit.tolerance:
         e = worst.evidence[0]
         summary = (
             f"the charge of token {e.position:,} went from {e.before:.4f} to {e.after:.4f} nats "
             f"when only tokens from {e.cause:,} on in the {where} order were changed (largest "
-            f"change {largest:.3g} nats)"
+            f"change {largest:.3g} nats)" + (_FRESH if worst.first else "")
         )
         out = finding("causal", True, summary, worst.evidence, strength)
         return out.model_copy(update={"picture": worst.strip})
-    for result in (far, near):
+    for result in kinds.values():
         if summary := told_too_much(audit, result):
             return finding("causal", True, summary, [], strength)
-    for kind, result in (("whole text", far), ("pieces", near)):
+    for kind, result in kinds.items():
         mean, z = helpful(result.small)
         if z > _Z:
             summary = (
@@ -608,8 +668,21 @@ def _wagered(
     cheap = places[np.argsort(base.nats[places])][:_CHEAP]
     paid = np.zeros((2, len(tokens)))  # the largest ratios: in the text, in one token
     slowest = [0.0, 0.0]  # seconds of a call on one token, on the text
+    started, spent, slowest_first = time.monotonic(), 0.0, 0.0  # on first calls
     for gap in cycle(_GAPS):
         began = time.monotonic()
+        if spent + slowest_first <= _FIRST_SHARE * (began - started):
+            drawn = proposal.scattered(tokens, _GAPS[-1])
+            new = tokens.copy()
+            new[drawn], q = proposal.draw(tokens, drawn, expected[drawn])
+            ratios = charged_probabilities(audit.first_charges(new))[drawn] / q
+            bets.bet(betting.FIRST, ratios)
+            paid[0, drawn] = np.maximum(paid[0, drawn], ratios)
+            took = time.monotonic() - began
+            spent, slowest_first = spent + took, max(slowest_first, took)
+            if bets.log_wealth > betting.WON:
+                break
+            began = time.monotonic()
         late = began + slowest[bool(gap)] > until
         if bets.draws(betting.TEXT) and (late or bets.draws(betting.TEXT) >= _DRAWS):
             break
@@ -659,7 +732,8 @@ def _bets_finding(
         strength = f"{bets.draws(kind):,} tokens drawn there"
         return finding("normalised", True, summary, evidence, strength)
     mean, error = bets.mean(betting.TEXT)
-    strength = "; ".join(_excess(bets, kind) for kind in (betting.TEXT, betting.REPEATED))
+    told = (betting.TEXT, betting.REPEATED, betting.FIRST)
+    strength = "; ".join(_excess(bets, kind) for kind in told)
     summary = (
         "no sign of probabilities that sum to more than one; their mean sum in the text is "
         f"{mean:.4f} ± {error:.4f}, without boundaries"
@@ -689,12 +763,12 @@ def distributions(audit: Audit, length: int, until: float, most: int) -> AuditFi
         if rows_seen and time.monotonic() > until:
             break
         base = audit.charges(piece)
-        rows = audit.caller.distributions(piece)
+        rows = audit.rows(piece)
         rows_seen += len(piece)
         sums = rows[1:].sum(1)
         own_p = rows[np.arange(len(piece)), piece]
         with np.errstate(divide="ignore"):
-            apart = np.abs(-np.log(own_p) - base.nats)[1:]
+            apart = np.abs(-np.log(np.maximum(own_p, 0.0)) - base.nats)[1:]
         moved = [] if audit.declared else _rows_moved(audit, piece, rows)
         own += 0 if audit.declared else _OWN
         strength = (
@@ -730,7 +804,7 @@ def _rows_moved(audit: Audit, piece: Tokens, rows: Floats) -> list[tuple[int, in
     for _ in range(_OWN):
         k = int(audit.random.integers(1, len(piece)))
         new = changed(audit, piece, np.arange(k, len(piece)), "uniform")
-        again = audit.caller.distributions(new)[: k + 1]
+        again = audit.rows(new)[: k + 1]
         moved = np.abs(again - rows[: k + 1]).max(1)
         if moved.max() > TOLERANCE:
             t = int(np.argmax(moved))
@@ -745,8 +819,8 @@ def _rows_moved(audit: Audit, piece: Tokens, rows: Floats) -> list[tuple[int, in
 def repeatable(audit: Audit, base: Charges) -> AuditFinding:
     """The same text is charged the same by the same process, and by one that never saw it.
 
-    The second process sees the text with another ending first: what it charges for the beginning
-    cannot come from outside the text.
+    base is the first call of its process. The second process sees the text with another ending
+    first: what it charges for the beginning cannot come from outside the text.
     """
     tokens = audit.subject.tokens
     again = audit.charges(tokens)
@@ -760,13 +834,7 @@ def repeatable(audit: Audit, base: Charges) -> AuditFinding:
     audit.repeat_noise = min(noise, TOLERANCE)
     k = int(audit.random.integers(len(tokens) // 2, len(tokens)))
     new = changed(audit, tokens, order_of(base)[k:], "uniform")
-    here = audit.charges(new).nats
-    other = audit.caller.fresh()
-    try:
-        there = other.charges(new).nats
-    finally:
-        if other is not audit.caller:
-            other.close()
+    here, there = audit.charges(new).nats, audit.first_charges(new).nats
     if float(np.abs(here - there).max()) > audit.tolerance:
         return _unlike(
             here, there, "a process that had seen the text and one that had not", strength

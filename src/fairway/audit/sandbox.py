@@ -99,42 +99,63 @@ class Isolation:
         """Whether it has namespaces of its own: files, processes, network, IPC."""
         return self.backend != NONE
 
-    def rows(self) -> list[tuple[bool, str]]:
-        """(enforced?, what) of each promise, in the words of docs/audit.md."""
+    def rows(self) -> list[tuple[str, bool, str]]:
+        """(name, enforced?, what) of each promise; docs/audit.md has the same table."""
         watched = sys.platform == "linux"
         files = self.inside or self.landlock > 0
         limits = self.limits
-        own = ", ".join(self.own) or "nothing else"
         signals = self.inside or self.seccomp or self.landlock >= 6
+        own = ", ".join(self.own)
         return [
-            (files, f"reads only the system's programs and libraries, Python, and {own}"),
-            (files, f"writes only {_size(limits.file_bytes)} of files of its own"),
-            (self.inside or self.landlock >= 3 or (files and self.seccomp),
-             "cannot truncate other files"),
-            (self.inside or self.seccomp, "cannot change modes, owners or times of other files"),
-            (self.inside, "does not see names and sizes of other files"),
-            (self.inside or self.seccomp, "has no network"),
-            (self.seccomp, "connects to no unix socket"),
-            (signals, "cannot signal or end other processes, the audit's included"),
-            (self.inside or self.landlock > 0, "does not see other processes' environments"),
-            (watched and signals, "ends with the audit, in whatever session its processes are"),
-            (watched, f"takes at most {_size(limits.memory_bytes)} of memory in all its processes, "
-             "looked at 20 times a second"),
-            (watched and (self.bounded or self.inside),
-             f"runs at most {limits.processes:,} processes and threads"),
-            (True, "gets no variable of your environment but locale and thread counts"),
-            (self.unprivileged, "does not run as root"),
-        ]  # fmt: skip
+            ("reads", files, f"reads only the system's programs, Python and {own}"),
+            ("writes", files, f"writes only files of its own, {_size(limits.file_bytes)} in all"),
+            (
+                "truncates",
+                self.inside or self.landlock >= 3 or (files and self.seccomp),
+                "truncates no other file",
+            ),
+            (
+                "attributes",
+                self.inside or self.seccomp,
+                "changes no mode, owner or time of other files",
+            ),
+            ("names", self.inside, "does not see names and sizes of other files"),
+            ("network", self.inside or self.seccomp, "has no network"),
+            ("sockets", self.seccomp, "connects to no unix socket"),
+            ("signals", signals, "signals and ends no other process, the audit's included"),
+            ("environments", files, "does not read other processes' environments"),
+            ("daemons", watched and signals, "ends with the audit, with all that it started"),
+            (
+                "memory",
+                watched and signals,
+                f"takes at most {_size(limits.memory_bytes)} of memory in all its processes "
+                "(looked at 20 times a second)",
+            ),
+            (
+                "processes",
+                watched and signals,
+                f"runs at most {limits.processes:,} processes and threads",
+            ),
+            (
+                "variables",
+                True,
+                "gets none of your environment but locale, threads and library paths",
+            ),
+            ("kernel", self.seccomp, "makes no namespaces, mounts, keys, traces or io_uring"),
+            ("root", self.unprivileged, "does not run as root"),
+        ]
 
     def lines(self) -> list[str]:
         """One line for each promise, the broken ones last, with what nothing here prevents."""
         rows = self.rows()
-        lines = [f"enforced: the scorer {what}" for kept, what in rows if kept]
-        lines += [f"NOT enforced: that the scorer {what}" for kept, what in rows if not kept]
-        lines += ["NOT enforced: a fair share of the processors; faults of the kernel; that the "
-                  "scorer cannot tell an audit from its real use"]  # fmt: skip
+        lines = [f"enforced: the scorer {what}" for _, kept, what in rows if kept]
+        lines += [f"NOT enforced: that the scorer {what}" for _, kept, what in rows if not kept]
+        lines += [
+            "NOT enforced: a fair share of the processors; that the kernel has no faults; that the "
+            "scorer cannot tell an audit from its real use"
+        ]
         if self.gpu:
-            lines += ["NOT enforced: what a GPU's driver lets it do (--gpu), GPU memory"]
+            lines += ["NOT enforced: what a GPU's driver lets it do, and GPU memory (--gpu)"]
         return lines + [f"not used: {reason}" for reason in self.refused]
 
     @property
@@ -143,7 +164,7 @@ class Isolation:
         walls = [self.backend if self.inside else "no namespaces"]
         walls += [f"Landlock {self.landlock}" if self.landlock else "no Landlock"]
         walls += ["seccomp" if self.seccomp else "no seccomp"]
-        missing = [what for kept, what in self.rows() if not kept]
+        missing = [what for _, kept, what in self.rows() if not kept]
         return f"behind {', '.join(walls)}" + (
             f"; not enforced: that the scorer {'; '.join(missing)}" if missing else ""
         )
@@ -241,10 +262,11 @@ class Child:
         folder = self._folder.name
         home = folder if backend == NONE else "/tmp"
         gpu = [str(p) for p in Path("/dev").glob("nvidia*")] if self._walls.gpu else []
-        start = "import sys; sys.path.insert(0, sys.argv[1]); from fairway.audit import child; " \
-            "child.start(sys.argv[2].split(':'), sys.argv[3], int(sys.argv[4]))"  # fmt: skip
-        base = str(Path(__file__).resolve().parents[2])
-        given = (base, ":".join(map(str, paths)), name, str(number))
+        start = (
+            "import sys; p = sys.argv[1].split(':'); sys.path += [x for x in p if x not in "
+            "sys.path]; from fairway.audit import child; child.main(sys.argv[2], int(sys.argv[3]))"
+        )
+        given = (":".join(map(str, paths)), name, str(number))
         rules = [(str(p), r) for tree in trees for p, r in _without(tree, hidden)]
         return {
             "backend": backend,
@@ -334,7 +356,7 @@ class Child:
             raise BadInput(self._obituary(doing)) from None
         except wire.Nonsense as error:
             self.close()
-            raise BadInput(self._nonsense(f"while {doing} ({error})")) from None
+            raise BadInput(self._nonsense(f"while {doing}: {error}")) from None
         if reply.kind == wire.ERROR:
             text = _printable(reply.text)[:500]
             raise BadInput(f"the scorer {self._name} failed {doing}: {text}")
@@ -349,8 +371,8 @@ class Child:
 
     def _nonsense(self, when: str) -> str:
         return (
-            f"the scorer {self._name} wrote to its reply pipe itself, {when}: that is no answer, "
-            "and the audit ends without a verdict"
+            f"the scorer {self._name} wrote to its reply pipe itself {when}; "
+            "nothing that it says can be judged"
         )
 
     def _obituary(self, doing: str) -> str:

@@ -132,26 +132,26 @@ def read_reply(pipe: Pipe, number: int, kind: int, count: int, limit_s: float) -
     head = _REPLY.unpack(pipe.read(_REPLY.size, until))
     magic, echoed, found, arrays, numbers, size, *values = head
     if magic != _MAGIC_REPLY or echoed != number or found not in (kind, ERROR):
-        raise Nonsense("another question's, or none")
+        raise Nonsense("these bytes answer no question")
     if found != CHARGES and (arrays or numbers or any(values)):
-        raise Nonsense("numbers in a reply that has none")
+        raise Nonsense("a reply of this kind has no numbers")
     if found == READY:
         if size > 1:
-            raise Nonsense("no flag")
+            raise Nonsense("a flag is 0 or 1")
         answer = Reply(READY, flag=bool(size))
     elif found == ERROR:
         if size > _MAX_ERROR_BYTES:
-            raise Nonsense("a long error")
+            raise Nonsense("the error is too long")
         answer = Reply(ERROR, text=pipe.read(size, until).decode("utf-8", "replace"))
     elif found == ROWS:
         if not size or size * count * 8 > _MAX_ROWS_BYTES:
-            raise Nonsense("rows of no columns, or too many")
+            raise Nonsense("rows without columns, or with too many")
         rows = np.frombuffer(pipe.read(8 * size * count, until), "<f8").reshape(count, size)
         answer = Reply(ROWS, rows=rows.astype(np.float64))
     else:
         answer = Reply(CHARGES, _charges(pipe, arrays, numbers, size, values, count, until))
     if not pipe.is_silent():
-        raise Nonsense("more than one reply")
+        raise Nonsense("more than one reply came")
     return answer
 
 
@@ -159,13 +159,13 @@ def _charges(
     pipe: Pipe, arrays: int, numbers: int, size: int, values: list[Any], count: int, until: float
 ) -> Charges:
     if size or not arrays & 1 or arrays >> len(ARRAYS) or numbers >> len(NUMBERS):
-        raise Nonsense("fields that Charges does not have")
+        raise Nonsense("Charges has no such fields")
     given: dict[str, Any] = {}
     for i, name in enumerate(NUMBERS):
         if numbers >> i & 1:
             given[name] = values[i]
         elif values[i] != 0:
-            raise Nonsense("a number that is not there")
+            raise Nonsense("a number stands where none was announced")
     for i, name in enumerate(ARRAYS):
         if arrays >> i & 1:
             given[name] = np.frombuffer(pipe.read(8 * count, until), _TYPES[name])
