@@ -12,7 +12,6 @@ import importlib.util
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from math import inf, isfinite
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -150,14 +149,11 @@ def _number(name: str, value: Any) -> int | float:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise BadInput(f"the scorer returned a {name} of type {type(value).__name__}, no number")
-    if name == "total_nats":
-        try:
-            return float(value)
-        except OverflowError:
-            return inf
-    if not isfinite(value) or value != int(value):
+    if isinstance(value, int):
+        return value
+    if name != "total_nats" and not value.is_integer():  # nor is nan or infinity
         raise BadInput(f"the scorer returned {name} {value}: it must be a whole number")
-    return int(value)
+    return value if name == "total_nats" else int(value)
 
 
 def checked(found: Charges, count: int) -> Charges:
@@ -181,10 +177,15 @@ def checked(found: Charges, count: int) -> Charges:
     for name, value in numbers.items():
         if value is None:
             continue
+        if name == "total_nats":
+            numbers[name] = value = float(value) if abs(value) < 1 << 63 else value
         most = _most(name, count)
-        if not isfinite(value) or not 0 <= value <= most:
+        if not 0 <= value <= most:  # so for nan
+            shown = (
+                value if isinstance(value, float) or abs(value) < 1 << 63 else "of too many bits"
+            )
             raise BadInput(
-                f"the scorer returned {name} {value} for {count} tokens: it must be a number from "
+                f"the scorer returned {name} {shown} for {count} tokens: it must be a number from "
                 f"0 to {most:,}"
             )
     return Charges(**arrays, **numbers)
