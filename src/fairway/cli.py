@@ -520,6 +520,7 @@ def sample(
     from fairway.predict.sample import sample
     from fairway.results import SampleResult
 
+    _refuse_surrogates("--prompt", prompt)
     text = sample(artifact, prompt, tokens, temperature, seed, _arithmetic(arithmetic))
     console.say_lines(text)
     return SampleResult(text=text)
@@ -681,10 +682,11 @@ def report(
 ) -> None:
     """Write each run's tables and one self-contained page, RUN/report.html; -o: one for all."""
     from fairway import console
-    from fairway.course import Run
+    from fairway.course import Run, check_writable
     from fairway.publish import report
 
     if output:
+        check_writable(output)
         report.write_many([Run(folder) for folder in runs], output)
         console.say(f"report: {output}")
         return
@@ -705,8 +707,11 @@ def compare(
 ) -> "Result":
     """Are runs better than others? Tests over seeds, in bits per byte and in nats per token."""
     from fairway import console
+    from fairway.course import check_writable
     from fairway.publish import compare, report
 
+    if output:
+        check_writable(output)
     found = compare.compare(*compare.split(runs), claim)
     _print(compare.tables(found))
     if output:
@@ -736,6 +741,8 @@ def submit(
         found = checks.check(runs[0])
         _show_findings(found)
         return found
+    for option, words in (("--author", author), ("--github", github), ("--title", title)):
+        _refuse_surrogates(option, words)
     result = submission.submit(runs, out, author, github, title)
     _show_findings(result.check)
     console.say(
@@ -806,6 +813,14 @@ def _refuse_exact_learning(recipe: "Recipe", arithmetic: str | None) -> None:
             f"--adapt {method} learns in floating point: leave out --arithmetic exact, and the "
             "proof will name the kind of machine that it needs; or --adapt none"
         )
+
+
+def _refuse_surrogates(option: str, words: str) -> None:
+    """Python gives bytes of the command line that are no UTF-8 as surrogates. Raises BadInput."""
+    try:
+        words.encode()
+    except UnicodeEncodeError:
+        raise BadInput(f"{option} {words}: it is no UTF-8; write it in UTF-8") from None
 
 
 def _given(key: str, value: object) -> list[str]:

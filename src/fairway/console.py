@@ -158,6 +158,22 @@ def ctrl_c() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Return the numbers of each line of a metrics.jsonl, of which "step" is always there.
+
+    Lines that a kill has cut are left out, with a warning; no file: no lines. Raises BadInput.
+    """
+    try:
+        entries, cut = foreign.read_json_lines(path, "the metrics")
+    except foreign.Missing:
+        return []
+    lines = [{k: v for k, v in e.items() if isinstance(v, int | float)} for e in entries]
+    good = [line for line in lines if isinstance(line.get("step"), int)]
+    if cut := cut + len(lines) - len(good):
+        warn(f"{path}: {cut} of {cut + len(good)} lines are cut or hold no step; left out")
+    return good
+
+
 class Metrics:
     """Append-only metrics.jsonl and TensorBoard events of one run.
 
@@ -167,8 +183,7 @@ class Metrics:
     def __init__(self, path: Path, tensorboard: Path | None, resume_step: int = 0) -> None:
         kept: list[str] = []
         if resume_step and path.exists():
-            entries, _ = foreign.read_json_lines(path, "the metrics")
-            kept = [json.dumps(e) for e in entries if _step(e) <= resume_step]
+            kept = [json.dumps(e) for e in read_metrics(path) if e["step"] <= resume_step]
         self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115
         self._file.writelines(line + "\n" for line in kept)
         self._file.flush()
@@ -190,8 +205,3 @@ class Metrics:
         self._file.close()
         if self._board is not None:
             self._board.close()
-
-
-def _step(entry: dict[str, Any]) -> float:
-    step = entry.get("step")
-    return step if isinstance(step, int) else float("inf")

@@ -190,7 +190,7 @@ def stamp_changes(before: str, after: str) -> list[str]:
 
 def short_hash(text: str) -> str:
     """48 bits of SHA-256 in hexadecimal: for names and stamps."""
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
 @contextmanager
@@ -198,7 +198,13 @@ def lock_folder(folder: Path) -> Iterator[None]:
     """An advisory lock that a killed process releases by itself. Raises BadInput."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = open(folder / ".lock", "a+")  # noqa: SIM115
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        flags |= os.O_NOFOLLOW | os.O_NONBLOCK  # in a foreign folder it may be a link or a pipe
+        number = os.open(folder / ".lock", flags, 0o666)
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            os.close(number)
+            raise OSError(errno.EINVAL, "its .lock is no file")
+        handle = os.fdopen(number, "r+", errors="replace")
     except OSError as error:
         raise BadInput(
             f"cannot write to {folder}: {error.strerror}; choose another with --out"
@@ -226,20 +232,21 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def replacing(path: Path, like: os.stat_result | None = None) -> Iterator[Path]:
+def replacing(
+    path: Path, like: os.stat_result | None = None, follow: bool = False
+) -> Iterator[Path]:
     """Yield a temporary file beside `path`; on success it is flushed and renamed, else removed.
 
-    It is there from the start, so that a folder which takes no file is found before the work.
-    Where a link stands, the file behind it is replaced. The mode is that of the file replaced;
-    with `like`, the mode and the time of that file, and nobody else can read it meanwhile.
-    Raises OSError that names `path`.
+    It is there from the start, so that a folder which takes no file is found before the work. The
+    mode stays that of the file replaced; with `like`, the output gets mode and time of that file,
+    and only we can read it meanwhile. A link is replaced itself, so that no foreign folder leads
+    us to other files; with `follow`, the file behind it is. Raises OSError that names `path`.
     """
     try:
-        path = Path(os.path.realpath(path))
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
-        mode = stat.S_IMODE(path.stat().st_mode) & 0o777 if path.exists() else None
-        temporary = path.parent / f".{short_hash(str(path))}{secrets.token_hex(4)}.tmp"
+        if follow:
+            path = Path(os.path.realpath(path))
+        mode = _mode(path)
+        temporary = path.parent / f".{short_hash(path.name)}{secrets.token_hex(4)}.tmp"
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if like else 0o666))
         try:
             if mode is not None and not like:
@@ -254,9 +261,20 @@ def replacing(path: Path, like: os.stat_result | None = None) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        if error.filename is None or Path(str(error.filename)).suffix == ".tmp":
+        if error.filename is None or os.fsdecode(error.filename).endswith(".tmp"):
             error.filename, error.filename2 = str(path), None
         raise
+
+
+def _mode(path: Path) -> int | None:
+    """Permissions of the file that stands there; None where none does. Raises IsADirectoryError."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+    return stat.S_IMODE(mode) & 0o777 if stat.S_ISREG(mode) else None
 
 
 class _Tried(Exception):
@@ -265,7 +283,7 @@ class _Tried(Exception):
 
 def check_writable(path: Path) -> None:
     """Find out before the work that `path` can be written later. Raises OSError."""
-    with suppress(_Tried), replacing(path):
+    with suppress(_Tried), replacing(path, follow=True):
         raise _Tried
 
 

@@ -13,7 +13,7 @@ import os
 import stat
 import threading
 import tomllib
-from io import BufferedReader, FileIO
+from io import BufferedReader, BufferedWriter
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -191,12 +191,12 @@ def open_pipe(path: Path, what: str) -> BufferedReader:
         raise _cannot(path, what, error) from None
 
 
-def open_sink(path: Path) -> FileIO:
+def open_sink(path: Path) -> BufferedWriter:
     """Open a pipe or a device for writing. Raises BadInput, OSError."""
     if not stat.S_ISFIFO(os.stat(path).st_mode):
-        return open(path, "wb", buffering=0)
+        return open(path, "wb")
     try:
-        return os.fdopen(_meet(path, os.O_WRONLY, os.O_RDONLY), "wb", buffering=0)
+        return os.fdopen(_meet(path, os.O_WRONLY, os.O_RDONLY), "wb")
     except TimeoutError:
         raise BadInput(
             f"cannot write to {path}: it is a named pipe, and nobody reads from it: start the "

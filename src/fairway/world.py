@@ -14,6 +14,8 @@ import numpy.typing as npt
 import torch
 import torch.distributed as dist
 
+from fairway.errors import BadInput
+
 
 @dataclass(frozen=True)
 class Coming:
@@ -137,10 +139,10 @@ def start(device: str = "") -> World:
 
     bf16 activations on CUDA, fp32 on a CPU: what scores there should not depend on its kind.
     """
-    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    rank, size = _number("RANK", 0), _number("WORLD_SIZE", 1)
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if kind == "cuda":
-        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        place = torch.device("cuda", _number("LOCAL_RANK", 0))
         torch.cuda.set_device(place)
     else:
         place = torch.device(kind)
@@ -150,6 +152,14 @@ def start(device: str = "") -> World:
         backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
         dist.init_process_group(backend, store=_fresh_store(size), rank=rank, world_size=size)
     return World(rank, size, place, torch.bfloat16 if kind == "cuda" else torch.float32)
+
+
+def _number(name: str, default: int) -> int:
+    """A whole number that torchrun puts into the environment. Raises BadInput."""
+    value = os.environ.get(name) or str(default)
+    if not value.isdecimal():
+        raise BadInput(f"the environment variable {name} is {value}, and must be a whole number")
+    return int(value)
 
 
 def _fresh_store(size: int) -> Any:

@@ -8,17 +8,17 @@ weights is taken on trust, unless all steps are replayed.
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from math import sqrt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from fairway import console, course, world
+from fairway import console, course, foreign, world
 from fairway.audit import twin as twins
 from fairway.audit.experiments import finding
 from fairway.course import Run
@@ -35,7 +35,7 @@ from fairway.results import (
 )
 from fairway.text.prepare import load_tokenizer, load_train
 from fairway.train import calibrate, checkpoint
-from fairway.train.loop import Trainer, code_sha256
+from fairway.train.loop import Trainer, code_sha256, recorded_readings
 
 _LOSS_TOLERANCE = 1e-3  # relative: another machine's rounding, over a few steps
 _STRICT, _RECENT, _SHARE = 8, 8, 0.5
@@ -111,8 +111,7 @@ def _recipe(recipe: Recipe, run: Run, trained: TrainResult) -> AuditFinding:
         wrong.append(f"the recipe's seed is {recipe.train.seed}, training says {trained.seed}")
     if wrong:
         return finding("recipe", True, "; ".join(wrong), [], _SAME)
-    env = json.loads(run.env.read_text()) if run.env.is_file() else {}
-    theirs = env.get("code_sha256", "")
+    theirs = _read_table(run.env).get("code_sha256", "")
     said = "the results are this recipe's; trained by "
     said += "this code" if theirs == code_sha256() else "other code, or code that left no hash"
     return finding("recipe", False if theirs == code_sha256() else None, said, [], _SAME)
@@ -136,7 +135,7 @@ def _files(run: Run, trained: TrainResult, packed: PackResult) -> AuditFinding:
 
 def _training(recipe: Recipe, run: Run, trained: TrainResult, steps: int) -> AuditFinding:
     """The first steps, done again, give the losses that were written down."""
-    lines = [json.loads(line) for line in run.metrics.read_text("utf-8").splitlines()]
+    lines = console.read_metrics(run.metrics)
     written = {line["step"]: line["loss"] for line in lines if "loss" in line}
     count = min(steps or trained.steps, trained.steps)
     trainer = _trainer(recipe, run)
@@ -168,6 +167,15 @@ def _training(recipe: Recipe, run: Run, trained: TrainResult, steps: int) -> Aud
     same = _weights_sha256(trainer) == trained.weights_sha256
     summary += "; the weights are these to the bit" if same else "; the weights are others"
     return finding("training", None if not same else False, summary, [], "all steps")
+
+
+def _read_table(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is none."""
+    try:
+        tree = foreign.read_json(path, "the file")
+    except foreign.Missing:
+        return {}
+    return tree if isinstance(tree, dict) else {}
 
 
 def _other_loss(again: list[float], written: list[float]) -> bool:
@@ -245,7 +253,7 @@ def _budgets(recipe: Recipe, run: Run, trained: TrainResult) -> AuditFinding:
     size = run.artifact.stat().st_size
     if size > recipe.pack.budget_bytes:
         wrong.append(f"the artifact has {size:,} bytes of {recipe.pack.budget_bytes:,}")
-    readings = json.loads(run.clock.read_text())["readings_s"] if run.clock.is_file() else []
+    readings = recorded_readings(run) if run.clock.exists() else []
     if readings and (np.diff(readings).min(initial=0.0) < 0 or readings[-1] > trained.train_s):
         wrong.append("the clock's readings run backwards, or on after the end of training")
     summary = "; ".join(wrong) or (

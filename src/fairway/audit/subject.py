@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 
+from fairway import foreign
 from fairway.audit.scorer import Tokens
 from fairway.errors import BadInput
 from fairway.pack import artifact
@@ -37,10 +38,7 @@ def open_tokenizer(path: Path) -> Tokenizer:
 
     The content tells which of them it is; the name does so only for a damaged one. BadInput.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BadInput(f"cannot read the tokenizer {path}: {error.strerror}") from None
+    data = foreign.read_bytes(path, "the tokenizer", 1 << 30)
     if data.startswith(artifact.MAGIC):
         return artifact.read(path).tokenizer
     if data.startswith(_FIRST_PIECE_FIELD) or path.suffix.lower() == ".model":

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ValidationError
 
+from fairway import foreign
 from fairway.errors import BadInput
 from fairway.model.gpt import GPT, skeleton
 from fairway.pack import quantize, tensors, version1
@@ -32,6 +33,7 @@ from fairway.rangecoder import Coder
 from fairway.recipe import FORGETS, Memory, Model, Pack
 from fairway.text.tokenizer import Tokenizer
 
+_MOST_BYTES = 1 << 30
 MAGIC = b"FWAY"
 VERSION = 2
 MATRIX_PARTS: tuple[Part, ...] = ("embedding", "attention", "mlp", "bigram")
@@ -133,10 +135,10 @@ def write(
 def read(source: Path | str | bytes) -> Artifact:
     """The artifact in a file or in bytes. Raises BadInput that names the part that is wrong."""
     where = "the artifact" if isinstance(source, bytes) else f"the artifact {source}"
-    try:
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    except OSError as error:
-        raise BadInput(f"cannot read {where}: {error.strerror}") from None
+    if isinstance(source, bytes):
+        data = source
+    else:
+        data = foreign.read_bytes(Path(source), "the artifact", _MOST_BYTES, pipes=True)
     try:
         return _read(data)
     except BadInput as error:

@@ -1,11 +1,14 @@
 """Which files compress and decompress read and write: names, pipes, what is there already.
 
 As zstd and xz do: FILE becomes FILE.fwz and back, the input stays; - is standard input, and what
-comes from it goes to standard output; nothing is overwritten without --force.
+comes from it goes to standard output; no file is overwritten without --force. The output gets the
+input's mode and time. Anything but a folder can be read; pipes and devices are written into.
 """
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from fairway import console
-from fairway.course import replacing
+from fairway import console, foreign
+from fairway.course import check_writable, replacing
 from fairway.errors import BadInput
 from fairway.pack.artifact import MAGIC
 from fairway.prove.codec import Source
@@ -24,7 +27,6 @@ from fairway.results import FileResult
 
 SUFFIX = ".fwz"
 _PIPE = Path("-")
-_NOWHERE = Path("/dev/null")
 
 Work = Callable[[Path, Source, Target, Report], None]
 
@@ -69,9 +71,9 @@ def artifact_of(
 
 def _is_artifact(file: Path) -> bool:
     try:
-        with open(file, "rb") as opened:
+        with foreign.open_file(file, "the artifact") as opened:
             return opened.read(len(MAGIC)) == MAGIC
-    except OSError:
+    except (BadInput, OSError):
         return False
 
 
@@ -91,14 +93,66 @@ def plan(
         elif output is None:
             target = _renamed(file, decompress)
         assert target is not None
-        if file != _PIPE and not file.is_file():
-            raise BadInput(f"cannot read {file}: there is no such file")
-        if target not in (_PIPE, _NOWHERE) and target.exists() and not force:
-            raise BadInput(f"{target} exists: -f overwrites it, -o FILE writes another")
+        _check_source(file)
+        _check_target(target, file, force)
         jobs.append(Job(file, target))
-    if any(job.is_piped for job in jobs) and sys.stdout.isatty() and not decompress:
-        raise BadInput("compressed bytes would go to the terminal: name a file with -o FILE")
+    if sum(job.source == _PIPE for job in jobs) > 1:
+        raise BadInput("- stands more than once: standard input can be read once")
+    if any(job.is_piped for job in jobs):
+        if sys.stdout is None:
+            raise BadInput("standard output is closed: leave it open, or name a file with -o FILE")
+        if sys.stdout.isatty() and not decompress:
+            raise BadInput("compressed bytes would go to the terminal: name a file with -o FILE")
     return jobs
+
+
+def _check_source(file: Path) -> None:
+    """Raise BadInput where there is nothing to read; nothing is opened yet."""
+    if file == _PIPE:
+        if sys.stdin is None:
+            raise BadInput("standard input is closed: give it something to read, or name a file")
+        return
+    try:
+        mode = os.stat(file).st_mode
+    except FileNotFoundError:
+        what = "it is a broken link" if file.is_symlink() else "there is no such file"
+        raise BadInput(f"cannot read {file}: {what}") from None
+    except OSError as error:
+        raise BadInput(f"cannot read {file}: {error.strerror}") from None
+    if stat.S_ISDIR(mode):
+        raise BadInput(f"cannot read {file}: it is a folder; pack it with tar first")
+    if not os.access(file, os.R_OK):
+        raise BadInput(f"cannot read {file}: no permission")
+
+
+def _check_target(target: Path, source: Path, force: bool) -> None:
+    """Raise BadInput, or OSError that names it, where it cannot or must not be written."""
+    if target == _PIPE:
+        return
+    try:
+        there = os.stat(target)
+    except FileNotFoundError:
+        if target.is_symlink():
+            raise BadInput(f"{target} is a broken link: remove it first") from None
+    else:
+        if source != _PIPE and os.path.samestat(there, os.stat(source)):
+            raise BadInput(f"{target} would overwrite its own input: -o FILE writes another")
+        if stat.S_ISDIR(there.st_mode):
+            raise BadInput(f"{target} is a folder: give the name of a file in it with -o FILE")
+        if stat.S_ISSOCK(there.st_mode):
+            raise BadInput(f"{target} is a socket, which cannot be opened for writing")
+        if _is_stream(there.st_mode):
+            return
+        if not force:
+            raise BadInput(f"{target} exists: -f overwrites it, -o FILE writes another")
+        if not stat.S_ISREG(there.st_mode):
+            return
+    check_writable(target)
+
+
+def _is_stream(mode: int) -> bool:
+    """Whether writing into it overwrites nothing: a pipe, a terminal, /dev/null."""
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
 def _renamed(file: Path, decompress: bool) -> Path:
@@ -111,39 +165,61 @@ def _renamed(file: Path, decompress: bool) -> Path:
 
 def run(job: Job, artifact: Path, work: Work, verb: str) -> FileResult:
     """Do the work on one file, with progress. Raises BadInput, OSError."""
-    total = job.source.stat().st_size if job.source != _PIPE else 0
     with (
         _reading(job.source) as source,
-        _writing(job.target) as target,
-        console.track(verb, total, "bytes") as task,
+        _writing(job.target, like := _regular(source)) as target,
+        console.track(verb, like.st_size if like else 0, "bytes") as task,
     ):
-        count = _Counting(source), _Counting(target)
+        count = _Counting(source, job.source), _Counting(target, job.target)
 
         def report(done: int) -> None:
             # Of a compressed file, what has been read is known; how much text it holds is not.
             task.update(count[0].count if verb == "decompress" else done)
 
         work(artifact, *count, report)
-        target.flush()
+        count[1].flush()
     read, written = (counting.count for counting in count)
     console.say(f"{job.source}: {read:,} bytes, {written:,} written to {job.target}")
     return FileResult(path=str(job.target), input_bytes=read, output_bytes=written)
 
 
 class _Counting:
-    """A binary file that counts what passes."""
+    """A binary file that counts what passes, and whose errors have its name."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self.count = file, 0
+    def __init__(self, file: BinaryIO, name: Path) -> None:
+        self._file, self._name, self.count = file, name, 0
 
     def read(self, size: int) -> bytes:
-        data = self._file.read(size)
+        with self._named("standard input"):
+            data = self._file.read(size)
         self.count += len(data)
         return data
 
     def write(self, data: bytes) -> int:
         self.count += len(data)
-        return self._file.write(data)
+        with self._named("standard output"):
+            return self._file.write(data)
+
+    def flush(self) -> None:
+        with self._named("standard output"):
+            self._file.flush()
+
+    @contextmanager
+    def _named(self, stream: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            error.filename = stream if self._name == _PIPE else str(self._name)
+            raise
+
+
+def _regular(file: BinaryIO) -> os.stat_result | None:
+    """What the system knows of a regular file; None of anything else."""
+    try:
+        found = os.fstat(file.fileno())
+    except OSError:  # no file of the system's
+        return None
+    return found if stat.S_ISREG(found.st_mode) else None
 
 
 @contextmanager
@@ -151,21 +227,18 @@ def _reading(file: Path) -> Iterator[BinaryIO]:
     if file == _PIPE:
         yield sys.stdin.buffer
         return
-    try:
-        opened = open(file, "rb")  # noqa: SIM115
-    except OSError as error:
-        raise BadInput(f"cannot read {file}: {error.strerror}") from None
-    with opened:
+    with foreign.open_pipe(file, "the file") as opened:
         yield opened
 
 
 @contextmanager
-def _writing(file: Path) -> Iterator[BinaryIO]:
+def _writing(file: Path, like: os.stat_result | None) -> Iterator[BinaryIO]:
+    """Open the target; a file is written beside its place and moved there at the end."""
     if file == _PIPE:
         yield sys.stdout.buffer
-    elif file == _NOWHERE:
-        with open(file, "wb") as nowhere:
-            yield nowhere
+    elif file.exists() and not file.is_file():
+        with foreign.open_sink(file) as sink:
+            yield sink
     else:
-        with replacing(file) as temporary, open(temporary, "wb") as opened:
+        with replacing(file, like, follow=True) as temporary, open(temporary, "wb") as opened:
             yield opened

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 import fairway
-from fairway import console, world
+from fairway import console, foreign, world
 from fairway.course import Run, replacing, sha256_file, write_atomic
 from fairway.errors import BadInput, Interrupted
 from fairway.pack import artifact
@@ -297,10 +297,9 @@ def _decode_apart(artifact_file: Path, proof: Path, out: Path) -> tuple[str, str
 def decode(artifact_file: Path, proof: Path, out: Path) -> texts.Digest:
     """Write the text that a proof holds to `out`; only if all of it is right. Raises BadInput."""
     opened = artifact.read(artifact_file)
-    try:
-        reader = Reader(proof.read_bytes(), "the proof's header")
-    except OSError as error:
-        raise BadInput(f"cannot read the proof {proof}: {error.strerror}") from None
+    reader = Reader(
+        foreign.read_bytes(proof, "the proof", 1 << 30, pipes=True), "the proof's header"
+    )
     header = Header.read(reader)
     chunks = read_chunks(reader, header.chunks, header.version)
     if not bytes.fromhex(opened.sha256).startswith(header.artifact):

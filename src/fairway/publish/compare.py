@@ -6,6 +6,7 @@ they are pairs. docs/compare.md says how to read the tests.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from math import log
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fairway import foreign
 from fairway.course import STAGES, Run, stamp_changes
 from fairway.errors import BadInput
 from fairway.publish import significance as s
@@ -170,12 +172,16 @@ def read_documents(folder: Path) -> NDArray[np.float64]:
     """float64[D, 2], nats and bytes of each document that `score` charged. Raises BadInput."""
     file = Run(folder).score_documents
     score = scored(folder)[1]
+    data = foreign.read_bytes(file, "the documents' scores", 1 << 30)
     try:
-        found: NDArray[np.float64] = np.load(file, allow_pickle=False)
-    except (OSError, ValueError):
-        raise BadInput(f"cannot read {file}: run fairway score on it again") from None
+        found: NDArray[np.float64] = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, TypeError, EOFError, MemoryError, OverflowError, SyntaxError, OSError):
+        raise BadInput(f"{file} is damaged: run fairway score on it again") from None
+    if getattr(found, "dtype", None) != np.float64 or found.shape != (len(found), 2):
+        raise BadInput(f"{file} is no float64[documents, 2]: run fairway score on it again")
     total = score.nats_per_token * score.tokens
-    if int(found[:, 1].sum()) != score.text_bytes or abs(found[:, 0].sum() - total) > 1e-6 * total:
+    same = abs(found[:, 0].sum() - total) <= 1e-6 * total and found[:, 1].sum() == score.text_bytes
+    if not same:
         raise BadInput(f"{file} is not of the score beside it: run fairway score again")
     return found
 

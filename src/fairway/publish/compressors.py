@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import bz2
 import hashlib
-import json
 import lzma
 
 import brotli
 import zstandard
+from pydantic import BaseModel, NonNegativeInt, ValidationError
 
+from fairway import foreign
 from fairway.course import Run, write_atomic
+
+
+class Baselines(BaseModel):
+    """What baselines.json holds: bytes by compressor, of one text."""
+
+    text_sha256: str
+    text_bytes: int
+    sizes: dict[str, NonNegativeInt]
 
 
 def sizes(text: bytes) -> dict[str, int]:
@@ -33,9 +42,17 @@ def sizes_of_run(run: Run) -> dict[str, int]:
     folder = run.data_folder(data)
     text = b"".join(load_tokenizer(folder).decode(load_val(folder)))
     sha256 = hashlib.sha256(text).hexdigest()
-    kept = json.loads(run.baselines.read_text("utf-8")) if run.baselines.exists() else {}
-    if kept.get("text_sha256") != sha256:
-        kept = {"text_sha256": sha256, "text_bytes": len(text), "sizes": sizes(text)}
-        write_atomic(run.baselines, json.dumps(kept, indent=2).encode())
-    found: dict[str, int] = kept["sizes"]
-    return found
+    kept = _read(run, sha256)
+    if kept is None:
+        kept = Baselines(text_sha256=sha256, text_bytes=len(text), sizes=sizes(text))
+        write_atomic(run.baselines, kept.model_dump_json(indent=2).encode())
+    return kept.sizes
+
+
+def _read(run: Run, sha256: str) -> Baselines | None:
+    """What an earlier report has kept, if it is about this text."""
+    try:
+        kept = Baselines.model_validate(foreign.read_json(run.baselines, "the baselines"))
+    except (foreign.Missing, foreign.Damaged, ValidationError):
+        return None
+    return kept if kept.text_sha256 == sha256 else None

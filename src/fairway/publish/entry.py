@@ -9,12 +9,11 @@ Under torchrun the first form trains on all processes.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
 
-from fairway import console, world
+from fairway import console, foreign, world
 from fairway.course import Run
 from fairway.errors import BadInput, Interrupted
 from fairway.pack.pack import pack
@@ -77,7 +76,7 @@ def check(folder: Path) -> int:
         raise BadInput(f"{folder} holds no folder seed* with results, so there is nothing to check")
     good = True
     for results in seeds:
-        claimed = json.loads(results.read_text("utf-8"))
+        claimed = foreign.read_json(results, "the result")
         with tempfile.TemporaryDirectory() as out:
             proof = results.parent / "val.fwp"
             try:

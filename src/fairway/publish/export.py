@@ -15,7 +15,7 @@ from string import Template
 import safetensors.torch
 import torch
 
-from fairway import console
+from fairway import console, foreign
 from fairway.course import Run, replacing, write_atomic
 from fairway.errors import BadInput
 from fairway.model.gpt import GPT
@@ -50,14 +50,22 @@ def load(folder: Path) -> tuple[GPT, Tokenizer]:
     Raises BadInput when a file is missing or its tensors are not those of the configuration.
     """
     try:
-        config = json.loads((folder / _CONFIG).read_text("utf-8"))
+        config = foreign.read_json(folder / _CONFIG, "the configuration")
+        foreign.open_file(folder / _WEIGHTS, "the weights").close()  # a pipe would make us wait
         state = safetensors.torch.load_file(folder / _WEIGHTS)
-        tokenizer = Tokenizer.from_bytes((folder / _TOKENIZER).read_bytes())
+        tokenizer = Tokenizer.from_bytes(foreign.read_bytes(folder / _TOKENIZER, "the tokenizer"))
         with torch.device("meta"):
             shape = Model.model_validate(config["model"])
             model = GPT(shape, config["vocab_size"], config["bos_id"])
         model.load_state_dict(state, assign=True)
-    except (OSError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        RuntimeError,
+        safetensors.SafetensorError,
+    ) as error:
         raise BadInput(f"{folder} is no exported model: {error}") from None
     return model, tokenizer
 

@@ -14,11 +14,14 @@ with startup.away():  # matplotlib takes a matplotlibrc of the current folder be
     from matplotlib.figure import Figure
     from matplotlib.ticker import StrMethodFormatter
 
+from fairway.console import printable
+
 _INK = "#010203"  # stands for the page's text colour until the SVG is written
 _LINE = "#2f7de1"
 _STYLE = {
     "svg.fonttype": "none",  # text stays text: it scales and can be selected
     "svg.hashsalt": "fairway",
+    "text.parse_math": False,  # a folder may be called $x_{$
     "font.size": 9,
     "text.color": _INK,
     "axes.edgecolor": _INK,
@@ -52,7 +55,9 @@ def bars(values: Mapping[str, float], label: str, form: str) -> str:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(4.6, 0.8 + 0.35 * len(values)), layout="constrained")
         axes = figure.subplots()
-        drawn = axes.barh(list(values), list(values.values()), color=_LINE, height=0.6)
+        drawn = axes.barh(
+            [printable(name) for name in values], list(values.values()), color=_LINE, height=0.6
+        )
         axes.bar_label(drawn, [form.format(value) for value in values.values()], padding=3)
         axes.invert_yaxis()
         axes.margins(x=0.2)
@@ -71,7 +76,7 @@ def gains(rows: Sequence[tuple[str, float, float]], label: str) -> str:
         spread = [2 * error for error in errors]
         axes.errorbar(values, range(len(rows)), xerr=spread, fmt="o", color=_LINE, ms=4, lw=1.2)
         axes.axvline(0, color=_INK, lw=0.8)
-        axes.set_yticks(range(len(rows)), names)
+        axes.set_yticks(range(len(rows)), [printable(name) for name in names])
         axes.invert_yaxis()
         axes.set_xlabel(label)
         return _svg(figure)
@@ -85,7 +90,7 @@ def spread(groups: Mapping[str, Sequence[float]], label: str) -> str:
         for row, values in enumerate(groups.values()):
             axes.plot(values, [row] * len(values), "o", color=_LINE, alpha=0.7, ms=5)
             axes.plot([sum(values) / len(values)], [row], "|", color=_LINE, ms=22, mew=2)
-        axes.set_yticks(range(len(groups)), list(groups))
+        axes.set_yticks(range(len(groups)), [printable(name) for name in groups])
         axes.set_ylim(len(groups) - 0.4, -0.6)
         axes.ticklabel_format(axis="x", useOffset=False)
         axes.locator_params(axis="x", nbins=4)

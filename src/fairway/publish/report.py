@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from html import escape
@@ -11,7 +10,7 @@ from pathlib import Path
 from string import Template
 from typing import TypeVar
 
-from fairway import budget
+from fairway import budget, console, foreign
 from fairway.course import Run, sha256_file, stamp_changes, write_atomic
 from fairway.errors import BadInput
 from fairway.publish import compressors, pictures
@@ -213,7 +212,7 @@ def write(run: Run) -> Path:
         raise BadInput(f"{run.path} has no finished 'train' yet: there is nothing to report on")
     details = _details("Recipe", run.recipe) + _details("Machine and versions", run.env)
     page = _page(run.path.name, _headline(found), _pictures(run, found), tables(run), details)
-    write_atomic(run.report, page.encode())
+    write_atomic(run.report, _bytes(page))
     return run.report
 
 
@@ -225,7 +224,7 @@ def _page(
     details: str = "",
 ) -> str:
     return _PAGE.substitute(
-        title=escape(title),
+        title=escape(console.printable(title)),
         headline=escape(headline),
         figures="\n".join(_figure(*picture) for picture in figures),
         tables="\n".join(_table(table) for table in shown),
@@ -242,7 +241,7 @@ def write_many(runs: Sequence[Run], file: Path) -> None:
     figures += [
         (f"Training of {run.path.name}", pictures.training(lines))
         for run in runs
-        if (lines := _read_metrics(run.metrics))
+        if (lines := console.read_metrics(run.metrics))
     ]
     headlines = [f"{run.path.name}: {_headline(Results(run))}" for run in runs]
     shown = [seeds_table(runs)] if len(points) > 1 else []
@@ -256,7 +255,7 @@ def write_many(runs: Sequence[Run], file: Path) -> None:
         shown,
         details,
     )
-    write_atomic(file, page.encode())
+    write_atomic(file, _bytes(page))
 
 
 def write_comparison(found: CompareResult, shown: Sequence[Table], file: Path) -> None:
@@ -269,7 +268,12 @@ def write_comparison(found: CompareResult, shown: Sequence[Table], file: Path) -
     headline = "One run a side says nothing about seeds"
     if best:
         headline = f"{best.mean:+.5f} bits per byte better, p = {best.p:.2g}"
-    write_atomic(file, _page("Comparison", headline, [picture], shown).encode())
+    write_atomic(file, _bytes(_page("Comparison", headline, [picture], shown)))
+
+
+def _bytes(page: str) -> bytes:
+    """The page as UTF-8, with escapes for what is none: names of files need not be."""
+    return page.encode("utf-8", "backslashreplace")
 
 
 def _headline(found: Results) -> str:
@@ -286,7 +290,7 @@ def _headline(found: Results) -> str:
 def _pictures(run: Run, found: Results) -> list[tuple[str, str]]:
     """(caption, SVG) of every picture that the results allow."""
     made = []
-    lines = _read_metrics(run.metrics)
+    lines = console.read_metrics(run.metrics)
     if lines:
         made.append(("Training loss and learning rate", pictures.training(lines)))
     stages = {
@@ -310,12 +314,6 @@ def _pictures(run: Run, found: Results) -> list[tuple[str, str]]:
     return made
 
 
-def _read_metrics(path: Path) -> list[dict[str, float]]:
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line]
-
-
 def _figure(caption: str, svg: str) -> str:
     label = escape(caption)
     return f'<figure role="img" aria-label="{label}"><figcaption>{label}</figcaption>{svg}</figure>'
@@ -334,9 +332,10 @@ def _table(table: Table) -> str:
 
 
 def _details(title: str, path: Path) -> str:
-    if not path.exists():
+    try:
+        text = escape(foreign.read_text(path, "the file"))
+    except foreign.Missing:
         return ""
-    text = escape(path.read_text("utf-8"))
     return f"<details><summary>{escape(title)}</summary><pre>{text}</pre></details>"
 
 

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 
 from fairway import budget, console
-from fairway.course import Run
+from fairway.course import Run, short_hash
 from fairway.errors import BadInput
 from fairway.publish import bundle, trainlog
 from fairway.publish.checks import check
 from fairway.publish.compare import one_recipe
 from fairway.publish.report import Results, require_current, seeds_table
-from fairway.recipe import Recipe
+from fairway.recipe import Recipe, dumps
 from fairway.results import VERBS, SubmitResult
 
 
@@ -44,7 +44,7 @@ def submit(
         raise BadInput(f"{out} exists: remove it, or choose another place with --out")
     found.sort(key=lambda pair: _seed(pair[1]))
     recipe = found[0][0].load()
-    partial = out.with_name(f".{out.name}.tmp")
+    partial = out.parent / f".{short_hash(out.name)}.tmp"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
@@ -178,7 +178,7 @@ def _readme(found: Sequence[tuple[Run, Results]], claims: dict[str, Any]) -> str
         code=f"{claims['bytes_code']:,}",
         total=f"{claims['bytes_total']:,}",
         limit=f"{claims['bytes_limit']:,}",
-        recipe=found[0][0].recipe.read_text("utf-8"),
+        recipe=dumps(found[0][0].load()),
         seed=claims["seeds"][0],
     )
 

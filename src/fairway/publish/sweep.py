@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from fairway import console, course, recipe, world
+from fairway import console, course, foreign, recipe, world
 from fairway.course import Run, write_atomic
 from fairway.errors import BadInput, Interrupted
 from fairway.publish import pictures
@@ -81,17 +80,15 @@ class Job:
 def load(path: Path, seeds: str = "", sets: Sequence[str] = ()) -> Table:
     """A table from a file, `seeds` (1,2,3) instead of its own and more overrides. BadInput."""
     try:
-        table = Table.model_validate(tomllib.loads(path.read_text("utf-8")))
+        table = Table.model_validate(foreign.read_toml(path, "the table"))
         given = tuple(int(seed) for seed in seeds.split(",")) if seeds else table.seeds
         if len(set(given)) < len(given):
             raise ValueError("a seed stands twice")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"cannot read the table {path}: {error}") from None
     except ValidationError as error:
         problems = [".".join(map(str, e["loc"])) + ": " + e["msg"] for e in error.errors()]
         raise BadInput(f"the table {path} has problems: {'; '.join(problems)}") from None
-    except ValueError as error:  # TOML's and int's
-        raise BadInput(f"the table {path} or its seeds cannot be read: {error}") from None
+    except ValueError as error:  # int's
+        raise BadInput(f"the seeds {seeds} cannot be read: {error}") from None
     return table.model_copy(update={"seeds": given, "set": (*table.set, *sets)})
 
 

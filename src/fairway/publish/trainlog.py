@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
+from fairway.console import read_metrics
 from fairway.course import Run
 from fairway.recipe import Recipe, dumps
 from fairway.results import DataResult, PackResult, ProveResult, ScoreResult, TrainResult
@@ -43,12 +42,9 @@ def text(recipe: Recipe, run: Run, code_bytes: int) -> str:
 
 def _steps(run: Run, train: TrainResult) -> list[str]:
     """A line for some of the steps; all have one in the run's metrics.jsonl."""
-    if not run.metrics.exists():
-        return []
-    entries = [json.loads(line) for line in run.metrics.read_text("utf-8").splitlines() if line]
-    losses = [entry for entry in entries if "loss" in entry]
+    losses = [entry for entry in read_metrics(run.metrics) if "loss" in entry]
     every = -(-len(losses) // _LINES) or 1
     return [
-        f"step:{entry['step']}/{train.steps} train_loss:{entry['loss']:.4f}"
+        f"step:{entry['step']:.0f}/{train.steps} train_loss:{entry['loss']:.4f}"
         for entry in losses[::every]
     ]

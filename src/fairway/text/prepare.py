@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fairway import console
+from fairway import console, foreign
 from fairway.course import Run, lock_folder, short_hash, write_atomic
 from fairway.errors import BadInput
 from fairway.recipe import Data, Recipe
@@ -438,8 +438,8 @@ def _open(folder: Path, entries: Sequence[ShardEntry]) -> list[Shard]:
 def _read_manifest(folder: Path) -> Manifest | None:
     """None unless all of the data is there."""
     try:
-        manifest = Manifest.model_validate_json((folder / _MANIFEST).read_bytes())
-    except (FileNotFoundError, ValidationError):
+        manifest = Manifest.model_validate(foreign.read_json(folder / _MANIFEST, "the list"))
+    except (foreign.Missing, foreign.Damaged, ValidationError):
         return None
     paths = [_TOKENIZER, *(shard.path for shard in manifest.train + manifest.val)]
     return manifest if all((folder / path).exists() for path in paths) else None

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from fairway import foreign
 from fairway.course import replacing
 from fairway.errors import BadInput
 from fairway.text.listing import Skipped, entries_of, show
@@ -35,12 +36,9 @@ def write_shard(path: Path, tokens: npt.NDArray[np.uint16]) -> None:
 
 def read_shard(path: Path) -> npt.NDArray[np.uint16]:
     """uint16[n], memory-mapped and read-only. Raises BadInput, a sentence for each damage."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(HEADER_BYTES)
-            size = os.fstat(file.fileno()).st_size
-    except OSError as error:
-        raise BadInput(f"cannot read the shard {path}: {error.strerror}") from None
+    with foreign.open_file(path, "the shard") as file:
+        head = file.read(HEADER_BYTES)
+        size = os.fstat(file.fileno()).st_size
     if len(head) < HEADER_BYTES:
         raise BadInput(f"the shard {path} is damaged: its header is cut short")
     magic, version, count = np.frombuffer(head, "<i4")[:3].tolist()

@@ -27,6 +27,7 @@ import brotli
 import numpy as np
 import numpy.typing as npt
 
+from fairway import foreign
 from fairway.errors import BadInput
 from fairway.text import case
 
@@ -298,10 +299,7 @@ class _ChallengeTokenizer(Tokenizer):
 
 def load_challenge(path: str | Path) -> Tokenizer:
     """The challenge's tokenizer from its SentencePiece .model file. Raises BadInput."""
-    try:
-        return _ChallengeTokenizer(Path(path).read_bytes(), str(path))
-    except OSError as error:
-        raise BadInput(f"cannot read the tokenizer {path}: {error.strerror}") from None
+    return _ChallengeTokenizer(foreign.read_bytes(Path(path), "the tokenizer"), str(path))
 
 
 def train_tokenizer(documents: Iterable[bytes], vocab_size: int, cased: bool = False) -> Tokenizer:

@@ -10,6 +10,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from fairway import foreign
 from fairway.course import replacing
 from fairway.errors import BadInput
 
@@ -26,9 +27,12 @@ def save(path: Path, tensors: dict[str, Tensor], note: dict[str, Any]) -> None:
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Raises BadInput when the file is missing or damaged."""
+    foreign.open_file(path, "the file").close()  # a pipe would make us wait
     try:
         with safetensors.safe_open(path, "pt") as file:
-            note = json.loads((file.metadata() or {}).get("note", "{}"))
+            note = foreign.parse_json((file.metadata() or {}).get("note", "{}"), f"{path}", False)
+            if not isinstance(note, dict):
+                raise ValueError("its note is no table")
             return {name: file.get_tensor(name) for name in file.keys()}, note  # noqa: SIM118
     except (OSError, safetensors.SafetensorError, ValueError) as error:
         raise BadInput(f"cannot read {path}: {error}; remove it to start again") from None

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairway import console, course, world
+from fairway import console, course, foreign, world
 from fairway.clock import Clock
 from fairway.errors import BadInput, Interrupted
 from fairway.model.gpt import build
@@ -421,10 +421,7 @@ class Trainer:
         console.say(f"going on from step {self.step}")
 
     def _recorded_readings(self) -> list[float]:
-        try:
-            return list(json.loads(self.run.clock.read_text())["readings_s"])
-        except (OSError, ValueError, KeyError):
-            raise BadInput(f"no clock readings to replay in {self.run.clock}") from None
+        return recorded_readings(self.run)
 
     def _metrics(self) -> console.Metrics | None:
         if not self.place.is_main:
@@ -437,6 +434,15 @@ class Trainer:
         env["dtype"] = str(self.model.dtype).removeprefix("torch.")
         course.write_atomic(self.run.env, (json.dumps(env, indent=2) + "\n").encode())
         return console.Metrics(self.run.metrics, self.run.tensorboard, self.step)
+
+
+def recorded_readings(run: course.Run) -> list[float]:
+    """The clock's readings that a run wrote down, in seconds, one per step. Raises BadInput."""
+    tree = foreign.read_json(run.clock, "the clock's readings")
+    readings = tree.get("readings_s") if isinstance(tree, dict) else None
+    if not isinstance(readings, list) or not all(isinstance(r, int | float) for r in readings):
+        raise BadInput(f"{run.clock} holds no clock readings: train without --replay-clock")
+    return readings
 
 
 def _divisor(number: int, at_most: int) -> int:
