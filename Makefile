@@ -9,7 +9,7 @@ PR264 := --out runs/pr264-small --set data.source=files --set data.path=$(CORPUS
 	--set 'data.tokenizer=""' --set model.window=512 --set train.batch_tokens=4096 \
 	--set train.steps=300 --set train.limit_s=100000 --set train.compile=false
 
-.PHONY: venv demo test check lint types cover models clean
+.PHONY: venv demo test campaign check lint types cover models clean
 
 venv: .venv/ready
 
@@ -23,6 +23,10 @@ demo: venv  ## the whole course on this CPU: a model, its artifact, its score, t
 
 test: venv  ## all tests
 	$(PYTEST)
+
+campaign: venv  ## foreign inputs by the thousand, for an hour: files, streams, names, values
+	$(BIN)/fairway play tiny --out runs/tiny
+	$(BIN)/python tests/campaign.py runs/tiny
 
 check: lint types cover  ## what must hold before a commit
 

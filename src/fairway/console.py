@@ -26,7 +26,14 @@ from rich.text import Text
 
 from fairway import foreign
 
-_console = Console(stderr=True, highlight=False, emoji=False)
+
+class _Stderr(Console):
+    def on_broken_pipe(self) -> None:
+        """Be silent from here on. By default rich ends the process, and closes standard output."""
+        self.quiet = True
+
+
+_console = _Stderr(stderr=True, highlight=False, emoji=False)
 _LINE_EVERY_S = 20.0  # progress lines where stderr is no terminal
 
 

@@ -150,12 +150,15 @@ def read_bytes(path: Path, what: str, limit: int = TEXT_BYTES, pipes: bool = Fal
     """
     with open_pipe(path, what) if pipes else open_file(path, what) as file:
         try:
-            data = file.read(limit + 1)
+            parts, left = [], limit + 1
+            while left and (part := file.read(min(left, 1 << 20))):  # it takes memory for all asked
+                parts.append(part)
+                left -= len(part)
         except OSError as error:
             raise BadInput(f"cannot read {what} {path}: {error.strerror}") from None
-    if len(data) > limit:
+    if not left:
         raise Damaged(f"{what} {path} has more than {limit:,} bytes, which is too much for one")
-    return data
+    return b"".join(parts)
 
 
 def open_file(path: Path, what: str) -> BufferedReader:

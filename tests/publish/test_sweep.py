@@ -115,7 +115,7 @@ def test_a_grid_is_every_combination() -> None:
         ('recipe = "tiny"\nrows = 3', "rows"),
         ('recipe = "tiny"\nseeds = []', "seeds"),
         ('recipe = "tiny"\nseeds = [1, 1]', "stands twice"),
-        ("recipe = ", "cannot be read"),
+        ("recipe = ", "no valid TOML"),
         ('recipe = "tiny"\n[[row]]\nname = "base"', "more than one row base"),
         ('recipe = "tiny"\n[[row]]\nname = "a"\nset = ["model.dimm=3"]', "row a: .*did you mean"),
     ],

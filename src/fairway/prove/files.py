@@ -11,7 +11,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -237,8 +237,12 @@ def _writing(file: Path, like: os.stat_result | None) -> Iterator[BinaryIO]:
     if file == _PIPE:
         yield sys.stdout.buffer
     elif file.exists() and not file.is_file():
-        with foreign.open_sink(file) as sink:
-            yield sink
+        sink = foreign.open_sink(file)
+        try:
+            yield sink  # whoever writes flushes
+        finally:
+            with suppress(OSError):  # it has been raised before, with the name of the file
+                sink.close()
     else:
         with replacing(file, like, follow=True) as temporary, open(temporary, "wb") as opened:
             yield opened

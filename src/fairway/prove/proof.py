@@ -216,10 +216,8 @@ def verify(recipe: Recipe, run: Run, text: Path | None = None) -> VerifyResult:
     assert isinstance(proved, ProveResult)
     try:
         hashes = {file: sha256_file(file) for file in (run.artifact, place.proof_file)}
-    except OSError as error:
-        raise BadInput(
-            f"cannot read {error.filename}: {error.strerror}; run fairway prove again"
-        ) from None
+    except foreign.Missing as error:
+        raise BadInput(f"{error}; run fairway prove again") from None
     if text is not None:
         tokenizer = artifact.read(run.artifact).tokenizer
         if texts.load(recipe, run, tokenizer, text).text_sha256 != proved.text_sha256:

@@ -172,7 +172,10 @@ def read_documents(folder: Path) -> NDArray[np.float64]:
     """float64[D, 2], nats and bytes of each document that `score` charged. Raises BadInput."""
     file = Run(folder).score_documents
     score = scored(folder)[1]
-    data = foreign.read_bytes(file, "the documents' scores", 1 << 30)
+    try:
+        data = foreign.read_bytes(file, "the documents' scores", 1 << 30)
+    except foreign.Missing as error:
+        raise BadInput(f"{error}: run fairway score on it again") from None
     try:
         found: NDArray[np.float64] = np.load(io.BytesIO(data), allow_pickle=False)
     except (ValueError, TypeError, EOFError, MemoryError, OverflowError, SyntaxError, OSError):

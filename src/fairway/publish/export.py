@@ -39,7 +39,10 @@ def export(source: Path, folder: Path) -> None:
         "artifact_sha256": opened.sha256,
     }
     with replacing(folder / _WEIGHTS) as temporary:
-        safetensors.torch.save_file(opened.state, temporary, {"format": "pt"})
+        try:
+            safetensors.torch.save_file(opened.state, temporary, {"format": "pt"})
+        except safetensors.SafetensorError as error:  # wraps the operating system's error
+            raise BadInput(f"cannot write {folder / _WEIGHTS}: {error}") from None
     write_atomic(folder / _CONFIG, (json.dumps(config, indent=2) + "\n").encode())
     write_atomic(folder / _TOKENIZER, opened.tokenizer.to_bytes())
 
