@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fairway.errors import BadInput
+from fairway.errors import BadInput, Interrupted
 
 if TYPE_CHECKING:
     from fairway.course import Run
@@ -96,6 +96,10 @@ def command(
                 with ending.standard_output():
                     pass
             return _finish(function(**arguments), as_json)
+        except KeyboardInterrupt:  # typer would take these two for itself
+            raise Interrupted from None
+        except BrokenPipeError as error:
+            raise BadInput(ending.closed_by_reader(error)) from None
         except Exception as error:
             if debug:
                 ending.show_traceback(error)
@@ -845,6 +849,8 @@ def _given_command() -> int:
         code = app(prog_name="fairway", standalone_mode=False)
     except typer.Abort:
         raise KeyboardInterrupt from None
+    except SystemExit:  # what typer makes of a broken pipe under --help
+        raise BrokenPipeError from None
     except _Usage as error:
         from fairway import console
 

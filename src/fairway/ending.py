@@ -74,10 +74,15 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, MemoryError) or _is_out_of_memory(error):
         return "out of memory: choose a smaller model, window or batch (--set model.dim=...)"
     if isinstance(error, BrokenPipeError):
-        return f"whoever read {error.filename or 'standard output'} has closed it"
+        return closed_by_reader(error)
     if isinstance(error, OSError):
         return _refused(error)
     return ""
+
+
+def closed_by_reader(error: BrokenPipeError) -> str:
+    """Say which output nobody takes any more."""
+    return f"whoever read {error.filename or 'standard output'} has closed it"
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from math import isfinite
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from fairway.recipe import Arithmetic
 
@@ -112,7 +112,7 @@ class ScoreResult(Result):
     bpb: float
     nats_per_token: float
     tokens: int  # charged
-    text_bytes: int
+    text_bytes: int = Field(gt=0)
     text_sha256: str
     artifact_sha256: str
     seconds: float
@@ -122,7 +122,7 @@ class ProveResult(Result):
     bpb: float  # 8 · (all bytes a decoder opens besides the artifact) / text_bytes
     stream_bytes: int
     stream_ideal_bits: float  # the sum of the integer code lengths
-    text_bytes: int
+    text_bytes: int = Field(gt=0)
     text_sha256: str
     lengths_sha256: str
     artifact_sha256: str
@@ -190,7 +190,7 @@ class Side(BaseModel):
     bpb: list[float]
     nats_per_token: list[float]
     tokens: int
-    text_bytes: int
+    text_bytes: int = Field(gt=0)
 
 
 class CompareResult(Result):
