@@ -52,7 +52,7 @@ class DataResult(Result):
     lengths_sha256: str  # of the validation documents' lengths: little-endian u64 each
     train_sha256: str  # of the train shards' tokens
     vocab_size: int
-    text_rule: Literal["bytes", "challenge"]  # how BPB's denominator is counted
+    text_rule: Literal["bytes", "challenge"]  # which bytes count: text/rules.py
     folder: str  # of the shards, relative to the run folder
     data_s: float
 
@@ -110,6 +110,7 @@ class ScoreResult(Result):
     arithmetic: Arithmetic
     order: str
     bpb: float
+    text_rule: Literal["bytes", "challenge"]  # which bytes count: text/rules.py
     nats_per_token: float
     tokens: int  # charged
     text_bytes: int = Field(gt=0)
@@ -120,6 +121,7 @@ class ScoreResult(Result):
 
 class ProveResult(Result):
     bpb: float  # 8 · (all bytes a decoder opens besides the artifact) / text_bytes
+    text_rule: Literal["bytes", "challenge"]  # which bytes count: text/rules.py
     stream_bytes: int
     stream_ideal_bits: float  # the sum of the integer code lengths
     text_bytes: int = Field(gt=0)

@@ -178,6 +178,7 @@ class TestShards:
                 hard_vocab_limit=False,
                 byte_fallback=True,
                 normalization_rule_name="nmt_nfkc",
+                add_dummy_prefix=False,
                 pad_id=0,
                 bos_id=1,
                 eos_id=2,

@@ -8,17 +8,22 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import sentencepiece
 
 from fairway import foreign
 from fairway.audit.scorer import Tokens
 from fairway.errors import BadInput
 from fairway.pack import artifact
+from fairway.text import rules
 from fairway.text.corpus import read_documents
 from fairway.text.shards import read_shard
 from fairway.text.tokenizer import Tokenizer, load_challenge
 
 _FIRST_PIECE_FIELD = b"\x0a"  # every SentencePiece model begins with it (field 1, a message)
+_RULES = {
+    "bytes": "the documents' own bytes, rule bytes",
+    "challenge": "the documents' normalised text, rule challenge",
+}
+_DOCUMENTS_AT_ONCE = 64  # a decoded text takes far more memory than its tokens
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Subject:
     bos_id: int | None
     lengths: Tokens | None = None
     loss: str = ""  # what the tokens do not restore of the text; empty: nothing
-    rule: str = ""  # which text they restore
+    rule: str = ""  # which bytes count, in words
 
 
 def open_tokenizer(path: Path) -> Tokenizer:
@@ -60,39 +65,48 @@ def of_shard(shard: Path, tokenizer: Tokenizer | None) -> Subject:
     if not tokens.size:
         raise BadInput(f"the shard {shard} holds no tokens")
     if tokenizer is not None:
+        _check_rule(shard, tokens, tokenizer)
         return _of(tokens, tokenizer, "")
     return Subject(tokens, int(tokens.max()) + 1, int(tokens[0]))
 
 
 def _of(tokens: Tokens, tokenizer: Tokenizer, loss: str) -> Subject:
     lengths = tokenizer.byte_lengths(tokens)
-    rule = "the bytes themselves" if tokenizer.rule == "bytes" else "what its tokens decode to"
-    return Subject(tokens, tokenizer.vocab_size, tokenizer.bos_id, lengths, loss, rule)
+    return Subject(
+        tokens, tokenizer.vocab_size, tokenizer.bos_id, lengths, loss, _RULES[tokenizer.rule]
+    )
 
 
-def lost(documents: Sequence[bytes], decoded: Sequence[bytes], rule: str) -> str:
-    """Where decoded documents are another text; empty where they are the same.
+def _check_rule(shard: Path, tokens: Tokens, tokenizer: Tokenizer) -> None:
+    """Refuse a shard whose tokens write what no document's counted bytes are. Raises BadInput.
 
-    The challenge's text is normalised (NFKC, one space for all white space): what that changes is
-    part of its definition of the text, the same for every score. Anything else is an easier text.
+    A shard may begin and end inside of a document: the first part is not looked at.
     """
-    if rule == "challenge":
-        normal = sentencepiece.SentencePieceNormalizer(
-            rule_name="nmt_nfkc", remove_extra_whitespaces=True, add_dummy_prefix=False,
-            escape_whitespaces=False,
-        )  # fmt: skip
-        documents = [normal.normalize(d.decode()).strip().encode() for d in documents]
-        decoded = [d.strip(b" ") for d in decoded]
-    for number, (wanted, found) in enumerate(zip(documents, decoded, strict=True)):
+    if tokenizer.rule == "bytes":
+        return  # any bytes are a document
+    starts = np.flatnonzero(tokens == tokenizer.bos_id)
+    number = 0
+    for part in np.split(tokens, starts[::_DOCUMENTS_AT_ONCE])[1:]:
+        for document in tokenizer.decode(part):
+            if reason := rules.fault(document, cut=number == len(starts) - 1):
+                raise BadInput(
+                    f"document {number} of the shard {shard} is no text by the rule "
+                    f"'{tokenizer.rule}', so its bytes cannot be counted: {reason}; another "
+                    "tokenizer made it"
+                )
+            number += 1
+
+
+def lost(documents: Sequence[bytes], decoded: Sequence[bytes], rule: rules.Rule) -> str:
+    """Return where decoded documents are another text than what counts; empty: nowhere.
+
+    Under the rule "challenge" the normalised text counts: what that changes is part of its
+    definition of the text, the same for every score. Anything else is an easier text.
+    """
+    counted = rules.counted_documents(documents, rule)
+    for number, (wanted, found) in enumerate(zip(counted, decoded, strict=True)):
         if wanted != found:
-            place = next(
-                (i for i, (a, b) in enumerate(zip(wanted, found, strict=False)) if a != b),
-                min(len(wanted), len(found)),
-            )
-            return (
-                f"document {number} differs from byte {place} on: "
-                f"{wanted[place : place + 24]!r} became {found[place : place + 24]!r}"
-            )
+            return f"document {number} is another text: {rules.difference(wanted, found)}"
     return ""
 
 

@@ -82,6 +82,7 @@ def prove(recipe: Recipe, run: Run, text: Path | None = None) -> ProveResult:
     result = ProveResult(
         stamp=stamp,
         bpb=8 * len(data) / subject.text_bytes,
+        text_rule=opened.tokenizer.rule,
         stream_bytes=sum(chunk.stream_bytes for chunk in chunks),
         stream_ideal_bits=sum(chunk.ideal_bits for chunk in chunks),
         text_bytes=subject.text_bytes,

@@ -87,6 +87,7 @@ def score(recipe: Recipe, run: Run, text: Path | None = None) -> ScoreResult:
         arithmetic=arithmetic,
         order=methods.order_of(how),
         bpb=bits_per_byte(nats, subject.text_bytes),
+        text_rule=opened.tokenizer.rule,
         nats_per_token=nats / max(count, 1),
         tokens=count,
         text_bytes=subject.text_bytes,

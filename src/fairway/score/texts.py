@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from fairway.errors import BadInput
 from fairway.predict.lanes import documents_of
 from fairway.recipe import Recipe
 from fairway.results import DataResult
+from fairway.text import rules
 from fairway.text.corpus import stream_documents
 from fairway.text.prepare import load_val
 from fairway.text.tokenizer import Tokenizer
@@ -41,9 +43,16 @@ def load(recipe: Recipe, run: Run, tokenizer: Tokenizer, file: Path | None) -> T
     Raises BadInput when there is no text, or the split is not the one that `data` made.
     """
     if file is not None:
-        text = describe(_encoded(file, recipe.data.text_field, tokenizer), tokenizer)
+        counted = Digest()
+        text = describe(_encoded(file, recipe.data.text_field, tokenizer, counted), tokenizer)
         if text.text_bytes == 0:
             raise BadInput(f"{file} holds nothing that the artifact's tokenizer can write")
+        if (text.text_sha256, text.lengths_sha256) != (counted.text_sha256, counted.lengths_sha256):
+            raise BadInput(
+                f"the artifact's tokenizer makes {text.text_bytes:,} bytes of {file}, and by the "
+                f"rule '{tokenizer.rule}' {counted.text_bytes:,} bytes count: what it restores is "
+                "another text, so its bits per byte say nothing"
+            )
         return text
     data = run.need("data")
     assert isinstance(data, DataResult)
@@ -56,10 +65,21 @@ def load(recipe: Recipe, run: Run, tokenizer: Tokenizer, file: Path | None) -> T
     return text
 
 
-def _encoded(file: Path, text_field: str, tokenizer: Tokenizer) -> NDArray[np.uint16]:
-    """Tokens of a file's documents, on disk: texts may be larger than memory. Raises BadInput."""
+def _encoded(
+    file: Path, text_field: str, tokenizer: Tokenizer, counted: Digest
+) -> NDArray[np.uint16]:
+    """Tokens of a file's documents, on disk: texts may be larger than memory. Raises BadInput.
+
+    `counted` learns the bytes that count, of which no tokenizer is asked.
+    """
+
+    def documents() -> Iterator[bytes]:
+        for document in stream_documents(file, text_field):
+            counted.update(rules.counted_bytes(document, tokenizer.rule))
+            yield document
+
     with tempfile.TemporaryFile() as spilled:
-        for piece in tokenizer.encode_stream(stream_documents(file, text_field)):
+        for piece in tokenizer.encode_stream(documents()):
             spilled.write(piece.tobytes())
         spilled.flush()
         if not spilled.tell():

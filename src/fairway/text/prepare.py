@@ -25,6 +25,7 @@ from fairway.course import Run, lock_folder, short_hash, write_atomic
 from fairway.errors import BadInput
 from fairway.recipe import Data, Recipe
 from fairway.results import DataResult
+from fairway.text import rules
 from fairway.text.corpus import Corpus
 from fairway.text.listing import Skipped, listed, show, skip_lines
 from fairway.text.shards import read_shard, select_shards, write_shard
@@ -171,6 +172,7 @@ def _make(maker: _Maker, folder: Path, stamp: str) -> Manifest:
             f"there is no validation text: its {val_tokens.size:,} tokens write 0 bytes; check "
             "data.path"
         )
+    _check_rule(text, tokenizer)
     train, train_documents, train_bytes = maker.train(folder, tokenizer)
     if not train_bytes:
         raise BadInput(
@@ -198,6 +200,19 @@ def _make(maker: _Maker, folder: Path, stamp: str) -> Manifest:
     manifest = Manifest(result=result, train=train, val=val)
     write_atomic(folder / _MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
     return manifest
+
+
+def _check_rule(text: Sequence[bytes], tokenizer: Tokenizer) -> None:
+    """Refuse tokens of shards that write what no document's counted bytes are. Raises BadInput."""
+    if tokenizer.rule == "bytes":
+        return  # any bytes are a document
+    for number, document in enumerate(text):
+        if reason := rules.fault(document, cut=number == len(text) - 1):
+            raise BadInput(
+                f"document {number} of the validation shards is no text by the rule "
+                f"'{tokenizer.rule}', so its bytes cannot be counted: {reason}; make the shards "
+                "again with the tokenizer that data.tokenizer names"
+            )
 
 
 class _FromDocuments:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, Literal
 
@@ -52,16 +53,27 @@ def counted_bytes(document: bytes, rule: Rule) -> bytes:
     return counted_documents([document], rule)[0]
 
 
-def counted_documents(documents: list[bytes], rule: Rule) -> list[bytes]:
+def counted_documents(documents: Sequence[bytes], rule: Rule) -> list[bytes]:
     """Return `counted_bytes` of each document. Raises BadInput."""
     if rule == "bytes":
-        return documents
+        return list(documents)
     try:
         texts = [document.decode() for document in documents]
     except UnicodeDecodeError:
         raise BadInput(NOT_UTF8) from None
     normalizer = _normalizer()
     return [normalizer.normalize(text).replace(SPACE, " ").encode() for text in texts]
+
+
+def difference(counted: bytes, other: bytes) -> str:
+    """Return where another text differs from the bytes that count; empty: nowhere."""
+    if counted == other:
+        return ""
+    pairs = zip(counted, other, strict=False)
+    place = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(counted), len(other)))
+    return (
+        f"from byte {place} on {counted[place : place + 24]!r} became {other[place : place + 24]!r}"
+    )
 
 
 def fault(counted: bytes, cut: bool = False) -> str:

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import brotli
 import numpy as np
@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from fairway import foreign
 from fairway.errors import BadInput
-from fairway.text import case
+from fairway.text import case, challenge, rules
 
 Tokens = npt.NDArray[np.uint16]
 
@@ -38,15 +38,14 @@ FIRST_BYTE = 1  # id of byte 0
 FIRST_PIECE = 257
 MAX_VOCAB = 1 << 16
 
-_SPACE = "\u2581"  # SentencePiece's mark for a space
 _NEWLINE, _TAB = "\ue00a", "\ue009"  # private use: its trainer stops at the real ones
-_MARKS = {" ": _SPACE, "\n": _NEWLINE, "\t": _TAB}
+_MARKS = {" ": rules.SPACE, "\n": _NEWLINE, "\t": _TAB}
 _TO_MARKS = str.maketrans(_MARKS)
 _FROM_MARKS = str.maketrans({mark: character for character, mark in _MARKS.items()})
 # Invalid bytes decode to the surrogates U+DC80..U+DCFF (Python's surrogateescape).
-_UNWRITABLE = re.compile(f"([{_SPACE}{_NEWLINE}{_TAB}{case.MARKS}\udc80-\udcff]+)")
+_UNWRITABLE = re.compile(f"([{rules.SPACE}{_NEWLINE}{_TAB}{case.MARKS}\udc80-\udcff]+)")
 # The trainer skips every sentence that holds a NUL or U+2585, its mark for unknown characters.
-_UNTRAINABLE = f"{_SPACE}{_NEWLINE}{_TAB}\u2585\x7f" + "".join(
+_UNTRAINABLE = f"{rules.SPACE}{_NEWLINE}{_TAB}\u2585\x7f" + "".join(
     chr(i) for i in range(32) if chr(i) not in _MARKS
 )
 _TRAIN_CHARS = 1 << 12  # per sentence
@@ -55,18 +54,18 @@ _BATCH_BYTES = 1 << 18  # encoded together: ids are Python integers at first, 36
 _THREADS = min(2, os.cpu_count() or 1)
 _MAX_STORED_BYTES = 1 << 25  # of an unpacked tokenizer; larger ones are refused
 
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)  # ModelProto.Type
+_NORMAL, _UNKNOWN, _BYTE = 1, 2, 6  # ModelProto.Type
 _BPE = 2  # TrainerSpec.ModelType
 
 
 class Tokenizer(ABC):
     """Documents (bytes) ↔ tokens (uint16), with a BOS token before each document.
 
-    `rule` says what the text is: "bytes", the documents themselves; "challenge", what the tokens
-    decode to.
+    `rule` says which bytes of a document count (text/rules.py): "bytes", all; "challenge", those
+    of its normalised text. What tokens decode to are these bytes, for every tokenizer that opens.
     """
 
-    rule: ClassVar[Literal["bytes", "challenge"]]
+    rule: ClassVar[rules.Rule]
     vocab_size: int
     bos_id: int
     _table: list[bytes]  # what each form of a token writes
@@ -182,6 +181,11 @@ class _ByteTokenizer(Tokenizer):
         tokenizer = cls(pieces, cased)
         if len(set(tokenizer._table)) < tokenizer.vocab_size or tokenizer.vocab_size > MAX_VOCAB:
             raise BadInput("the tokenizer is damaged: its pieces are too many or not distinct")
+        if any(mark in piece for piece in pieces for mark in _MARKS.values()):
+            raise BadInput(
+                "the tokenizer is damaged: a piece holds U+2581, U+E009 or U+E00A, which stand for "
+                "a space, a tab and a newline and would restore another text"
+            )
         if cased and not set(case.MARKS) <= set(pieces):
             raise BadInput("the tokenizer is damaged: it lacks the marks of capital letters")
         return tokenizer
@@ -232,11 +236,11 @@ class _ByteTokenizer(Tokenizer):
 
 
 class _ChallengeTokenizer(Tokenizer):
-    """A SentencePiece model as it is: it normalises, so its text is what its tokens decode to.
+    """A SentencePiece model that keeps the challenge's rule: its tokens restore the counted bytes.
 
-    Bytes of a token (REFERENCE A8): 0 for control, unknown and unused pieces, the boundaries;
-    1 for byte pieces; else the length in UTF-8, with a leading U+2581 a space, or nothing right
-    after a boundary.
+    Bytes of a token, the challenge's own formula: 0 for control and unknown pieces, the
+    boundaries; 1 for byte pieces; else the length in UTF-8 with U+2581 as a space, the first of
+    which is nothing right after a boundary.
     """
 
     rule = "challenge"
@@ -244,36 +248,17 @@ class _ChallengeTokenizer(Tokenizer):
 
     def __init__(self, model: bytes, where: str) -> None:
         """`model`: serialised ModelProto. Raises BadInput."""
-        proto = _new_model()
-        try:
-            proto.ParseFromString(model)
-        except Exception as error:  # protobuf's DecodeError differs between its engines
-            raise BadInput(f"{where} holds no SentencePiece model: {error}") from None
-        self._proto, self._where = proto, where
-        self.vocab_size = len(proto.pieces)
-        self.bos_id = int(proto.trainer_spec.bos_id)
-        if not 0 <= self.bos_id < self.vocab_size <= MAX_VOCAB:
-            raise BadInput(
-                f"the SentencePiece model of {where} has {self.vocab_size} pieces and the BOS id "
-                f"{self.bos_id}: it needs a BOS piece and at most {MAX_VOCAB} pieces"
-            )
-        types = np.array([piece.type for piece in proto.pieces])
-        self._is_boundary = np.isin(types, (_CONTROL, _UNKNOWN, _UNUSED))
-        glued = [_piece_bytes(piece.piece, piece.type) for piece in proto.pieces]
-        self._is_spaced = np.isin(types, (_NORMAL, _USER_DEFINED)) & np.array(
-            [piece.piece.startswith(_SPACE) for piece in proto.pieces]
-        )
-        spaced = [b" " * s + p for p, s in zip(glued, self._is_spaced.tolist(), strict=True)]
-        self._table = glued + spaced
+        self._proto, self._where = challenge.opened(model, where), where
+        pieces = [(piece.piece, piece.type) for piece in self._proto.pieces]
+        self.vocab_size = len(pieces)
+        self.bos_id = int(self._proto.trainer_spec.bos_id)
+        self._is_boundary = np.array([challenge.is_boundary(kind) for _, kind in pieces])
+        first, elsewhere = zip(*(challenge.written(*piece) for piece in pieces), strict=True)
+        self._table = [*first, *elsewhere]
 
     def to_bytes(self) -> bytes:
-        """The model without its training history."""
-        slim = _new_model()
-        slim.pieces.extend(self._proto.pieces)
-        slim.normalizer_spec.CopyFrom(self._proto.normalizer_spec)
-        for name in ("model_type", "byte_fallback", "unk_id", "bos_id", "eos_id", "pad_id"):
-            setattr(slim.trainer_spec, name, getattr(self._proto.trainer_spec, name))
-        return self.KIND + _pack(slim.SerializeToString(deterministic=True))
+        """The model as it was rebuilt: without its training history."""
+        return self.KIND + _pack(self._proto.SerializeToString(deterministic=True))
 
     def _forms(self, tokens: Tokens) -> npt.NDArray[np.int64]:
         after_boundary = np.empty(tokens.size, bool)
@@ -282,15 +267,18 @@ class _ChallengeTokenizer(Tokenizer):
         return np.where(after_boundary, 0, self.vocab_size) + tokens.astype(np.int64)
 
     def _encode_batch(self, documents: Sequence[bytes]) -> list[Tokens]:
-        try:
-            texts = [document.decode() for document in documents]
-        except UnicodeDecodeError:
-            raise BadInput(
-                "a document is not valid UTF-8, which the challenge's tokenizer cannot write: "
-                "use a tokenizer of Fairway's own"
-            ) from None
+        counted = rules.counted_documents(documents, self.rule)
+        texts = [document.decode() for document in documents]
         encoded = self._processor.encode(texts, out_type=int, num_threads=_THREADS)
-        return [np.array(ids, np.uint16) for ids in encoded]
+        batch = [np.array(ids, np.uint16) for ids in encoded]
+        for tokens, wanted in zip(batch, counted, strict=True):
+            written = b"".join(self._table[form] for form in self._forms(tokens).tolist())
+            if written != wanted:
+                raise BadInput(
+                    f"the tokenizer of {self._where} writes another text than the rule "
+                    f"'challenge' counts: {rules.difference(wanted, written)}"
+                )
+        return batch
 
     @cached_property
     def _processor(self) -> Any:
@@ -458,17 +446,6 @@ def _byte_ids(data: bytes) -> Tokens:
 
 def _concatenate(parts: Iterable[Tokens]) -> Tokens:
     return np.concatenate([np.empty(0, np.uint16), *parts])
-
-
-def _piece_bytes(piece: str, kind: int) -> bytes:
-    """What a piece of the challenge's writes right after a boundary."""
-    if kind == _BYTE:
-        if not re.fullmatch("<0x[0-9A-Fa-f]{2}>", piece):
-            raise BadInput(f"the SentencePiece model has {piece!r} for a byte, not <0x41>")
-        return bytes([int(piece[3:5], 16)])
-    if kind in (_NORMAL, _USER_DEFINED):
-        return piece.removeprefix(_SPACE).encode()
-    return b""
 
 
 def _new_model() -> Any:
