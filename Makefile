@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CORPUS ?= ../shared/data/corpus
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+PYTEST := FAIRWAY_DATA=$(dir $(CORPUS)) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 # The pr264 shape at a size that two cores train in about an hour, for benchmarks.
 PR264 := --out runs/pr264-small --set data.source=files --set data.path=$(CORPUS) \
@@ -39,7 +39,7 @@ types: venv
 
 cover: venv  ## all tests, and which lines they ran
 	$(BIN)/coverage erase
-	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n 2
+	FAIRWAY_DATA=$(dir $(CORPUS)) OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n 2
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

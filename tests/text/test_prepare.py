@@ -16,7 +16,7 @@ from fairway.errors import BadInput
 from fairway.recipe import Data, Recipe, Train
 from fairway.text import prepare as module
 from fairway.text.prepare import load_tokenizer, load_train, load_val, prepare
-from fairway.text.shards import write_shard
+from fairway.text.shards import read_shard, write_shard
 from fairway.text.tokenizer import load_challenge
 
 SENTENCE = "The quick brown fox number {} jumps over the lazy dog, “again” and again {}.\n"
@@ -261,6 +261,17 @@ class TestShards:
     def test_train_bytes_below_a_window(self, challenge, run):
         with pytest.raises(BadInput, match=r"give it at least 512 tokens, or make model\.window"):
             self.shards(challenge, run, train_bytes=100)
+
+    def test_tokens_that_write_no_text_of_the_rule_are_refused(self, challenge, run):
+        """A space that stands as the three bytes of U+2581 would be counted as three."""
+        shard = challenge / "fineweb_val_000000.bin"
+        honest = np.array(read_shard(shard))
+        spaces = 4 + np.array([0xE2, 0x96, 0x81], np.uint16)
+        write_shard(shard, np.concatenate([honest[:9], spaces, honest[9:]]))
+        with pytest.raises(BadInput, match=r"document 0 of the validation .* U\+2581"):
+            self.shards(challenge, run)
+        write_shard(shard, honest[:-3])  # the last document may be cut
+        assert self.shards(challenge, run).val_documents == 5
 
     def test_tokens_of_another_tokenizer_are_refused(self, challenge, run):
         write_shard(challenge / "fineweb_train_000001.bin", np.array([1, 999], np.uint16))

@@ -16,6 +16,9 @@ from hypothesis import strategies as st
 from sentencepiece import sentencepiece_model_pb2
 
 from fairway.errors import BadInput
+from fairway.pack import artifact
+from fairway.pack.pack import pack_weights
+from fairway.recipe import Pack
 from fairway.text import rules
 from fairway.text.tokenizer import Tokenizer, load_challenge
 
@@ -315,6 +318,22 @@ def test_refusals_of_pieces_say_what_breaks_the_rule(honest, piece, field, value
     with pytest.raises(BadInput, match="breaks the rule 'challenge'") as error:
         Tokenizer.from_bytes(stored(honest))
     assert reason in str(error.value)
+
+
+def test_an_artifact_whose_tokenizer_rewrites_the_text_is_refused(lively_model):
+    """Such an artifact "proved" a letter: of each of its characters it made sixteen."""
+    settings = {"vocab_size": 300, "pad_id": -1, "bos_id": 0, "eos_id": 1, "unk_id": 2}
+    proto = trained(**settings)
+    tokenizer = Tokenizer.from_bytes(stored(proto))
+    weights = {name: tensor.numpy() for name, tensor in lively_model.state_dict().items()}
+    recipe = Pack(quantizer="uniform", step=0.1)
+    data = pack_weights(lively_model.shape, tokenizer, weights, {}, recipe).data
+    assert artifact.read(data).tokenizer.rule == "challenge"
+
+    proto.normalizer_spec.precompiled_charsmap = every_character_as("z" * 16)
+    tokenizer.to_bytes = lambda: stored(proto)
+    with pytest.raises(BadInput, match=r"the artifact cannot be opened.* not that of nmt_nfkc"):
+        pack_weights(lively_model.shape, tokenizer, weights, {}, recipe)  # which reads it back
 
 
 def test_a_model_of_todays_library_is_used_with_the_pinned_map(honest):

@@ -41,7 +41,7 @@ def opened(model: bytes, where: str) -> Any:
             f"the SentencePiece model of {where} has {len(pieces)} pieces and the BOS id "
             f"{bos}: it needs a BOS piece and at most {MAX_PIECES} pieces"
         )
-    if reason := _settings_fault(given) or _pieces_fault(pieces, bos):
+    if reason := _pieces_fault(pieces, bos) or _settings_fault(given):
         raise BadInput(
             f"the tokenizer of {where} breaks the rule 'challenge' of which bytes count: {reason}"
         )
