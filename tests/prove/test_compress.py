@@ -1,3 +1,4 @@
+import base64
 import hashlib
 import io
 from pathlib import Path
@@ -18,6 +19,7 @@ from fairway.prove import pieces
 from fairway.prove.codec import Codec, Reader, join, varint
 from fairway.prove.compress import compress as write
 from fairway.prove.compress import decompress as read
+from fairway.prove.guard import computing
 from fairway.recipe import Pack
 from fairway.text.tokenizer import train_tokenizer
 
@@ -89,9 +91,17 @@ def test_recall_compresses(
 ):
     """Every piece is a lane of its own, and so is what it recalls."""
     monkeypatch.setattr(pieces, "PIECE_BYTES", size)
-    packed, plain = (compress(m, WORDS, arithmetic) for m in (recalling_file, artifact_file))
-    assert decompress(recalling_file, packed) == WORDS
-    assert len(packed) < len(plain)
+
+    def by_network(model):
+        opened = artifact.read(model)
+        with computing(opened, arithmetic) as (engine, _):
+            codec, cut = Codec(engine, opened.tokenizer), list(pieces.cut(WORDS))
+            charged = pieces._ask(codec, cut, [100.0] * len(cut), nothing)
+            body, _, _ = pieces._body(codec, cut, set(charged.pieces), charged)
+            assert pieces.decode(codec, read_chunk(codec, body)) == WORDS
+            return len(body)
+
+    assert by_network(recalling_file) < by_network(artifact_file)
 
 
 @pytest.mark.parametrize("arithmetic", ["exact", "float"])
@@ -106,6 +116,85 @@ def test_any_mixture_comes_back_and_hardly_grows(artifact_file, arithmetic, data
     assert decompress(artifact_file, packed) == data
     grows_by = (24 if arithmetic == "exact" else 32) + 8 * -(-len(data) // 700)
     assert len(packed) <= len(data) + grows_by
+
+
+def samples():
+    """Name → bytes of many kinds, of about 2,000 bytes each."""
+    random = np.random.default_rng(3)
+    n = 2000
+
+    def of(alphabet, count=n):
+        return bytes(random.choice(list(alphabet), count).tolist())
+
+    rows = [f"{i},{random.integers(9999)},{random.random():.3f}" for i in range(100)]
+    log = [f"10:00:{i % 60:02} GET /page/{random.integers(50)} 200" for i in range(60)]
+    prose = b" ".join(NAMES[i] for i in random.integers(9, size=400))
+    return {
+        "dna": of(b"ACGT"),
+        "digits": of(b"0123456789"),
+        "base64": base64.b64encode(random.bytes(n * 3 // 4)),
+        "csv": "\n".join(rows).encode(),
+        "log": "\n".join(log).encode(),
+        "prose": PROSE,
+        "words": prose,
+        "zeros": bytes(n),
+        "noise": random.bytes(n),
+        "one byte": b"e",
+        "UTF-8": "Größe ☃ 東京 ".encode() * 60,
+        "mixed": prose[:1200] + random.bytes(700) + of(b"ACGT", 900) + bytes(500),
+    }
+
+
+SAMPLES = samples()
+
+
+@pytest.mark.parametrize("model", ["untrained", "portable"])
+@pytest.mark.parametrize("kind", SAMPLES)
+@pytest.mark.parametrize(
+    ("chunk", "piece"), [(pieces.MAX_CHUNK_BYTES, pieces.PIECE_BYTES), (1000, 500)]
+)
+def test_never_larger_than_brotli_or_the_input(
+    artifact_file, monkeypatch, model, kind, chunk, piece
+):
+    """By more than 26 bytes and 8 per chunk; and the network works only where it pays."""
+    monkeypatch.setattr(module, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(pieces, "PIECE_BYTES", piece)
+    worked = []
+    coded = pieces.read_coded
+    monkeypatch.setattr(pieces, "read_coded", lambda *of: worked.append(coded(*of)) or worked[-1])
+    file = artifact_file if model == "untrained" else GOLDEN / "portable.fairway"
+    data = SAMPLES[kind]
+    packed = compress(file, data)
+    assert decompress(file, packed) == data
+    parts = [data[i : i + chunk] for i in range(0, len(data), chunk)]
+    least = [min(len(p), len(brotli.compress(p, quality=11, lgwin=24))) for p in parts]
+    assert len(packed) <= sum(least) + 26 + 8 * len(parts)
+    saved = sum(least) + 18 + 8 * len(parts) - len(packed)
+    assert sum(c.tokens for c in worked) <= pieces.TOKENS_PER_SAVED_BYTE * saved
+    if kind == "prose" and model == "portable" and chunk > 1000:
+        assert worked  # or nothing was shown
+
+
+def test_what_the_network_saves_too_slowly_is_left_to_brotli(monkeypatch):
+    """The same text with and without the rule: fewer bytes, or none of the network's steps."""
+    file = GOLDEN / "portable.fairway"
+    by_rule = compress(file, PROSE)
+    monkeypatch.setattr(pieces, "TOKENS_PER_SAVED_BYTE", 1)
+    strict = compress(file, PROSE)
+    packed = brotli.compress(PROSE, quality=11, lgwin=24)
+    assert len(by_rule) < len(strict)
+    assert packed in strict
+    assert decompress(file, strict) == decompress(file, by_rule) == PROSE
+
+
+def test_files_of_version_3_are_read(artifact_file):
+    """They wrote brotli alone as a group."""
+    text = TEXT[:200]
+    packed = brotli.compress(text, quality=11)
+    made_by = bytes.fromhex(artifact.read(artifact_file).sha256)[:4]
+    chunk = group(2, len(text), 0, len(packed)) + packed
+    old = join([b"FWZ\3\2" + made_by, chunk, varint(0)])
+    assert decompress(artifact_file, old) == text
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +226,7 @@ def test_any_choice_decodes(codec, chosen):
     cut = list(pieces.cut(b"".join(PIECES)))
     charged = pieces._ask(codec, cut, [50] * 5, nothing)
     chosen &= set(charged.pieces)
-    chunk = read_chunk(codec, pieces._body(codec, cut, chosen, charged))
+    chunk = read_chunk(codec, pieces._body(codec, cut, chosen, charged)[0])
     assert sum(documents for _, documents in chunk.groups) == len(chosen)
     assert pieces.decode(codec, chunk) == b"".join(PIECES)
 
@@ -164,7 +253,7 @@ def test_many_capitals_are_as_many_tokens_as_are_read_back(lively_model, tmp_pat
     assert len(opened.tokenizer.encode_documents([data])) > len(data) + 2
     cut = [data]
     charged = pieces._ask(codec, cut, [1 << 20], nothing)
-    chunk = read_chunk(codec, pieces._body(codec, cut, {0}, charged))
+    chunk = read_chunk(codec, pieces._body(codec, cut, {0}, charged)[0])
     assert pieces.decode(codec, chunk) == data
 
 
@@ -176,18 +265,28 @@ def group(*numbers):
     ("body", "problem"),
     [
         (group(1, 1 << 40), "claims 1099511627776 bytes or pieces"),
-        (group(1 << 40), "claims 1099511627775 groups"),
-        (group(2, 0, 1 << 40), "claims 1099511627776 bytes or pieces"),
-        (group(3, 1_500_000, 0, 1_500_000, 0), "claims 3000000 bytes"),
-        (group(2, 0, 1, 1 << 22), "claims 4194304 tokens"),
-        (group(2, 0, 1, 9, 1, 1 << 40), "claims a stream of 1099511627776 bytes for 9 tokens"),
-        (group(3, 0, 40, 0, 40, 9, 1), "claims 80 pieces"),
-        (group(2, 0, 1, 9, 2, 4, 9) + bytes(13), "claims 2 lanes for 1 pieces"),
-        (group(2, 9, 0, 1 << 40), "claims 1099511627776 bytes or pieces"),
-        (group(2, 9, 0, 3) + b"abc", "no brotli stream|more or less"),
-        (group(2, 9, 0, len(ZEROS)) + ZEROS, "unpacks to more or less"),
-        (group(2, 2_000_000, 0, len(ZEROS)) + ZEROS, "unpacks to more or less"),
-        (group(2, 0, 3, 2, 1, 0) + bytes(4), "another text|more or less"),
+        (group(1, 0), "holds nothing"),
+        (group(2, 1 << 40), "claims 1099511627776 bytes or pieces"),
+        (group(2, len(ZEROS)) + ZEROS, "unpacks to more or less"),
+        (group(2, 3) + b"abc", "no brotli stream|more or less"),
+        (group(1 << 40), "claims 1099511627774 groups"),
+        (group(3, 0, 1 << 40), "claims 1099511627776 bytes or pieces"),
+        (group(4, 1_500_000, 0, 1_500_000, 0), "claims 3000000 bytes"),
+        (group(3, 0, 1, 1 << 22), "claims 4194304 tokens"),
+        (group(3, 0, 1, 9, 1, 1 << 40), "claims a stream of 1099511627776 bytes for 9 tokens"),
+        (group(3, 0, 1, 40_000, 1, 200) + bytes(200), "claims a piece of 40000 tokens"),
+        (group(3, 0, 1, 20_000, 1, 5) + bytes(5), "claims 20000 tokens in 5 bytes"),
+        (group(4, 0, 40, 0, 40, 9, 1), "claims 80 pieces"),
+        (group(4, 9, 0, 9, 1, 3) + b"abc", "a group of pieces that is no group"),
+        (group(3, 0, 0), "a group of pieces that is no group"),
+        (group(3, 0, 1, 9, 2, 4, 9) + bytes(13), "claims 2 lanes for 1 pieces"),
+        (group(3, 9, 0, 1 << 40), "claims 1099511627776 bytes or pieces"),
+        (group(3, 9, 0, 3) + b"abc", "no brotli stream|more or less"),
+        (group(3, 9, 0, len(ZEROS)) + ZEROS, "unpacks to more or less"),
+        (group(3, 2_000_000, 0, len(ZEROS)) + ZEROS, "unpacks to more or less"),
+        (group(3, 0, 1, 2, 1, 0) + bytes(4), "another text|more or less"),
+        (group(3, 0, 3, 2, 1, 0) + bytes(4), "claims 1 lanes for 3 pieces"),
+        (b"\x01\x81\x00x", "longer than it need be"),
     ],
 )
 def test_claims_of_a_stranger_are_refused(codec, body, problem):

@@ -1,4 +1,5 @@
 import dataclasses
+import tracemalloc
 
 import pytest
 
@@ -46,7 +47,7 @@ def test_headers_of_version_2_come_back(header):
     """They had a checksum of their own, and bytes and documents of the text."""
     written = header.to_bytes()
     second = written[:4] + b"\2" + written[5:18] + varint(300) + varint(2) + written[18:]
-    assert opened(join([second, STORED])) == dataclasses.replace(header, version=2)
+    assert opened(join([second, STORED])) == dataclasses.replace(header, version=2, claims=(300, 2))
     with pytest.raises(BadInput):
         opened(join([second + STORED]))
 
@@ -81,10 +82,52 @@ def test_headers_are_short():
 
 def test_a_long_environment_costs_no_memory():
     """Deflate says nothing of how long its text is."""
-    long = dataclasses.replace(FLOAT, machine=Machine(False, b"1234", "x" * 100_000))
-    found = Header.read(Reader(join([long.to_bytes()]), "the header"))
-    assert found.machine is not None
-    assert len(found.machine.environment) == 1000
+    long = dataclasses.replace(FLOAT, machine=Machine(False, b"1234", "x" * 900_000)).to_bytes()
+    tracemalloc.start()
+    with pytest.raises(BadInput, match="damaged"):
+        Header.read(Reader(join([long]), "the header"))
+    assert tracemalloc.get_traced_memory()[1] < 100_000
+    tracemalloc.stop()
+
+
+def longer(written, at):
+    """The same number, with a byte that it does not need."""
+    return written[:at] + bytes([written[at] | 128, 0]) + written[at + 1 :]
+
+
+@pytest.mark.parametrize("header", [EXACT, FLOAT, *LEARNING])
+def test_a_header_has_one_form(header):
+    """Numbers that are longer than need be, settings in another form, what deflate leaves over."""
+    written = header.to_bytes()
+    others = [longer(written, 18)]
+    if header.machine:
+        size = written[23]
+        assert size < 127
+        packed, how = written[24 : 24 + size], written[24 + size :]
+        others.append(longer(written, 23))
+        for wrong in (packed + b"\0", packed[:-1]):
+            others.append(written[:23] + varint(len(wrong)) + wrong + how)
+    for other in others:
+        with pytest.raises(BadInput):
+            opened(join([other + STORED]))
+
+
+@pytest.mark.parametrize("method", ["sgd", "dynamic", "lora"])
+@pytest.mark.parametrize("usual", [1, 2])
+def test_usual_settings_are_not_spelt_out(method, usual):
+    first = 8 * settings.METHODS.index(method)
+    spelt = bytes([first]) + settings._packed(settings._USUAL[method][usual - 1])
+    assert settings.to_bytes(settings.from_bytes(spelt)) == bytes([first + 2 * usual])
+    with pytest.raises(BadInput, match="not written as they should be"):
+        opened(join([FLOAT.to_bytes()[:-1] + spelt + STORED]))
+
+
+@pytest.mark.parametrize("name", ["momentum", "clip"])
+def test_zero_has_one_sign(name):
+    negative = Adapt(method="sgd", sgd=Sgd(**{"lr": 0.5, name: -0.0}))
+    header = dataclasses.replace(FLOAT, adapt=negative)
+    with pytest.raises(BadInput, match="out of range"):
+        opened(join([header.to_bytes() + STORED]))
 
 
 def test_settings_that_nobody_could_have_written():

@@ -15,8 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fairway.errors import BadInput
-from fairway.exact import ops
+from fairway.exact import environment, ops
 from fairway.exact.network import states
 from fairway.exact.operands import (
     CAP_REACH,
@@ -69,10 +68,7 @@ class _Product:
         codes = (steps * 7919 % (2 * largest + 1) - largest).to(torch.float32)
         exact = codes.double() @ torch.cat([p.double() for p in self.pieces], 1).T
         if not torch.equal(self(codes), exact.to(torch.float32)):
-            raise BadInput(
-                "this device multiplies float32 integers inexactly (is TF32 forced on?): "
-                "use --arithmetic float, or CUDA_VISIBLE_DEVICES= for the CPU"
-            )
+            raise environment.inexact("this device")
 
 
 class Uploaded:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from fairway.exact import ops
+from fairway.exact.environment import inexact
 from fairway.exact.operands import (
     RESIDUAL_BITS,
     TURN_BITS,
@@ -22,6 +23,7 @@ from fairway.exact.operands import (
     Product,
 )
 
+_TRIED_ROWS = 17
 HEAD_ROWS = 32  # whose logits are made at a time: they stay in the cache
 _NO_SKIP: Floats = np.zeros(0, np.float32)
 
@@ -220,6 +222,32 @@ def _multiply(product: Product, codes: Floats) -> Floats:
         total += _matmul(np.ascontiguousarray(codes[:, first:last]), piece).astype(np.int32)
         first = last
     return total.astype(np.float32)
+
+
+def check_products(operands: Operands) -> None:
+    """Raise BadInput where this process does not multiply an artifact's matrices exactly.
+
+    A library may choose other code for other shapes, so each matrix is tried with one row of
+    inputs and with many.
+    """
+    tried = set()
+    for product in operands.products():
+        if id(product) in tried:
+            continue
+        tried.add(id(product))
+        n, largest = len(product.columns), product.largest_input
+        steps = np.arange(_TRIED_ROWS * n).reshape(_TRIED_ROWS, n)
+        codes = (steps * 7919 % (2 * largest + 1) - largest).astype(np.float32)
+        exact = np.zeros((_TRIED_ROWS, len(product.rows)))
+        first = 0
+        for piece in product.pieces:
+            last = first + piece.shape[1]
+            exact += codes[:, first:last].astype(np.float64) @ piece.T.astype(np.float64)
+            first = last
+        for first in (0, _TRIED_ROWS - 1):
+            found = _multiply(product, np.ascontiguousarray(codes[first:]))
+            if not np.array_equal(found, exact[first:].astype(np.float32)):
+                raise inexact("this process")
 
 
 def _matmul(a: Floats, b: Floats) -> Floats:

@@ -10,7 +10,7 @@ Legend: V vocabulary, d width, H heads, G key/value heads, h head width, W windo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairway.errors import BadInput
+from fairway.exact.environment import ieee
 from fairway.pack.artifact import Artifact
 from fairway.pack.quantize import Matrix, step_sizes
 from fairway.recipe import Model
@@ -108,6 +109,13 @@ class Operands:
     head: Product  # its rows lead to logits / softcap, CAP_BITS
     tables: Tables
 
+    def products(self) -> Iterator[Product]:
+        """Every matrix that is multiplied; a repeated layer's more than once."""
+        yield self.head
+        yield from filter(None, (self.bigram, self.smear))
+        for layer in self.layers:
+            yield from filter(None, (layer.qkv, layer.o, layer.up, layer.down, layer.gate))
+
     @property
     def normed_bits(self) -> int:
         return _normed_bits(self.shape.head_dim)
@@ -118,6 +126,7 @@ class Operands:
         return SUM_LIMIT // ((1 << WEIGHT_BITS) + self.shape.window // 2)
 
 
+@ieee()
 def prepare(artifact: Artifact) -> Operands:
     """The operands of an artifact's network. Raises BadInput when it is not safe to compute."""
     shape, state, matrices = artifact.model, artifact.state, artifact.matrices
@@ -299,12 +308,17 @@ def _check_scales(name: str, scales: Floats) -> None:
 
 def _normed_bits(width: int) -> int:
     """Fraction bits of queries and keys of a head, so that q·k stays under 2^24."""
-    return (23 - math.ceil(math.log2(width))) // 2
+    return (23 - (width - 1).bit_length()) // 2
 
 
 def _score_scales(gains: Floats, width: int) -> Floats:
-    """gain · log2(e) / √h, from products of normed_bits twice to EXPONENT_BITS."""
-    factor = math.log2(math.e) / math.sqrt(width) * 2.0 ** (EXPONENT_BITS - 2 * _normed_bits(width))
+    """gain · log2(e) / √h, from products of normed_bits twice to EXPONENT_BITS.
+
+    log2(e) is the float64 nearest to it, from integers; the root, the quotient and the product are
+    one IEEE rounding each.
+    """
+    bits = EXPONENT_BITS - 2 * _normed_bits(width)
+    factor = math.ldexp(_UNIT / _ln2() / math.sqrt(width), bits)
     scales = (gains.astype(np.float64) * factor).astype(np.float32)
     if np.abs(scales).max() > 32:  # · 2^24 < 2^30
         raise _unsafe("a q_gain is too large")

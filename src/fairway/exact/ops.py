@@ -15,6 +15,7 @@ import math
 
 import numpy as np
 
+from fairway.exact.environment import ieee
 from fairway.exact.operands import (
     CAP_BITS,
     CAP_REACH,
@@ -35,7 +36,8 @@ HUGE = np.float32(2.0**100)  # magnitude of what is added to one; beyond, it sat
 HUGE_ROOT = np.float32(2.0**50)
 HEAD_INPUT = (1 << HEAD_INPUT_BITS) - 1
 POWERS = np.ldexp(np.float32(1), np.arange(-127, 128)).astype(np.float32)  # [e + 127] = 2^e
-HEAD_SCALES = (HEAD_INPUT * 8 / np.arange(9, 17)).astype(np.float32)
+with ieee():  # a module may be imported in any environment
+    HEAD_SCALES = (HEAD_INPUT * 8 / np.arange(9, 17)).astype(np.float32)
 SINK = np.float32(2.0**-100)  # what is smaller counts as zero
 SHARE_BITS = 16  # fraction bits of how much of a value is in what attention found
 LOG2 = (45313, 15110, 2565)  # 2^-x = 1 - x·(a - x·(b - x·c)), 16 bits, within 1.6e-4

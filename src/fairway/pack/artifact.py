@@ -25,6 +25,7 @@ from pydantic import BaseModel, ValidationError
 
 from fairway import foreign
 from fairway.errors import BadInput
+from fairway.exact.environment import ieee
 from fairway.model.gpt import GPT, skeleton
 from fairway.pack import quantize, tensors, version1
 from fairway.pack.quantize import Grid, Matrix, Part, Weights
@@ -140,7 +141,8 @@ def read(source: Path | str | bytes) -> Artifact:
     else:
         data = foreign.read_bytes(Path(source), "the artifact", _MOST_BYTES, pipes=True)
     try:
-        return _read(data)
+        with ieee():
+            return _read(data)
     except BadInput as error:
         raise BadInput(f"{where} cannot be opened: {error}") from None
 

@@ -30,7 +30,8 @@ LARGEST_EXPONENT = 400  # of a row or a column, in quarters of an octave
 VECTOR_LEVELS = 128  # steps per root mean square of a vector
 SPREADS = 4.0  # standard deviations under the largest code of `rtn`, for row_scale "std"
 _SMALLEST_SCALE = np.finfo(np.float16).smallest_normal
-_QUARTERS = np.array([1.0, 1.189207115002721, 1.4142135623730951, 1.681792830507429], np.float32)
+# 2^(0/4) to 2^(3/4), by their bits: no rounding mode can change them.
+_QUARTERS = np.array([0x3F800000, 0x3F9837F0, 0x3FB504F3, 0x3FD744FD], np.uint32).view(np.float32)
 
 _PARTS: dict[str, Part] = {
     "tokens": "embedding",

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fairway.exact import environment
 from fairway.exact.device import DeviceHead, DeviceNetwork, Uploaded
-from fairway.exact.network import Head, Network
+from fairway.exact.network import Head, Network, check_products
 from fairway.exact.operands import prepare
 from fairway.pack.artifact import Artifact
 from fairway.predict.lanes import Layout
@@ -44,7 +45,13 @@ class ExactEngine:
         """workers: threads on a CPU."""
         self.operands, self.memory = prepare(artifact), artifact.memory
         place = torch.device(device)
-        self._uploaded = None if place.type == "cpu" else Uploaded(self.operands, place)
+        self._uploaded = None
+        with environment.ieee(), torch.autocast("cpu", enabled=False):
+            environment.check()
+            if place.type == "cpu":
+                check_products(self.operands)
+            else:
+                self._uploaded = Uploaded(self.operands, place)
         self.workers = workers if self._uploaded is None else 1
         # How many lanes are worth computing together when many tokens of each are known.
         self.together = 1 if self._uploaded is None else _DEVICE_TOKENS // BLOCK
@@ -108,7 +115,7 @@ class ExactPredictor:
         edges = [lanes * i // count for i in range(count + 1)]
         self._first = edges[:-1]
         self._parts = [engine.network(last - first, 1) for first, last in pairwise(edges)]
-        self._pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+        self._pool = ThreadPoolExecutor(count, initializer=_begin_thread)
         self._table = np.empty((lanes, engine.operands.vocab_size + 1), np.int64)
         self._heads: list[Head | DeviceHead] = []
 
@@ -134,6 +141,12 @@ class ExactPredictor:
         return
 
 
+def _begin_thread() -> None:
+    """Both settings belong to a thread."""
+    torch.set_num_threads(1)
+    environment.settle()
+
+
 def _side_by_side(
     work: Callable[[T], Iterator[Intervals]], items: Iterable[T], workers: int
 ) -> Iterator[Intervals]:
@@ -145,8 +158,8 @@ def _side_by_side(
     waiting, lock, stop = iter(items), threading.Lock(), threading.Event()
 
     def run() -> None:
-        torch.set_num_threads(1)  # the setting belongs to a thread
         try:
+            _begin_thread()
             while not stop.is_set():
                 with lock:
                     item = next(waiting, None)

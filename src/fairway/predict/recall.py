@@ -24,12 +24,14 @@ Legend: L lanes, V vocabulary, d width, K = pack.recall, C = pack.cache.
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fairway.exact.environment import ieee
 from fairway.kernels import njit
 from fairway.predict.lanes import Layout
 from fairway.rangecoder import TOTAL, TOTAL_BITS
@@ -47,7 +49,20 @@ _LEAST, _MOST = 1 << 8, (1 << _BITS) - (1 << 14)
 _STATE_BITS = 20  # of a state's largest value
 _UNIT = 1 << 10  # the length of a state; products are at most its square
 _PER_POWER = 64  # entries of _WEIGHTS that halve a weight
-_WEIGHTS = np.rint(2.0 ** (16 - np.arange(16 * _PER_POWER) / _PER_POWER)).astype(np.int64)
+
+
+def _weights() -> NDArray[np.int64]:
+    """rint(2^(16 - j/64)) for j < 1024, by six integer roots of 2^(64 · (17 - j/64)) = (2·x)^64."""
+    found = []
+    for j in range(16 * _PER_POWER):
+        double = 1 << 17 * _PER_POWER - j
+        for _ in range(_PER_POWER.bit_length() - 1):
+            double = math.isqrt(double)
+        found.append(double + 1 >> 1)
+    return np.array(found, np.int64)
+
+
+_WEIGHTS = _weights()
 _BUCKETS = 24
 # λ in 1/1000. Row 0, the cache: by the best state's cosine, from 1/2 on in steps of 1/16, three
 # each: the weights sum to less than twice the largest, four times, more. Others, n-grams of each
@@ -184,6 +199,7 @@ class Recalling:
         return self._network, *past, self._units, self._ring, self._weights, self._found
 
 
+@ieee()
 def _units(states: States | None, cache: int, rows: int) -> Units:
     """States [n, d] at the length _UNIT, rounded: int16[n, d]; [rows, 0] without a cache.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 
 from fairway.errors import BadInput
@@ -39,7 +40,10 @@ def from_bytes(data: bytes) -> Adapt:
         name: type(value)(struct.unpack_from(_form(value), stored, 4 * i)[0])
         for i, (name, value) in enumerate(_USUAL[method][0].items())
     }
+    signs = [math.copysign(1, value) for value in values.values()]
     try:
+        if min(signs) < 0:  # -0.0 would be a second way to write 0.0
+            raise ValueError
         return Adapt.model_validate({"method": method, "order": order, method: values})
     except ValueError:
         raise BadInput("adapts with settings that are out of range") from None

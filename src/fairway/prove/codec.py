@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairway.errors import BadInput
+from fairway.exact import environment
 from fairway.predict.lanes import Layout, Starts, documents_of, most_lanes, plan
 from fairway.predict.predictor import Engine, Intervals
 from fairway.prove.guard import Progress
@@ -97,11 +98,14 @@ class Reader:
         return taken
 
     def varint(self) -> int:
+        """The next number. Its shortest form alone is taken: two files must not hold one text."""
         value = 0
         for shift in range(0, 63, 7):
             byte = self.take(1)[0]
             value |= (byte & 127) << shift
             if byte < 128:
+                if shift and not byte:
+                    raise self.bad("has a number that is longer than it need be")
                 return value
         raise self.bad("is damaged")
 
@@ -143,6 +147,7 @@ class Written:
 
     coded: Coded | None  # None: stored
     documents: list[bytes]  # when stored
+    checksum: bytes = b""  # CRC-32 of the documents; only versions before 3 have it
 
     @property
     def tokens(self) -> int:
@@ -167,9 +172,8 @@ def _read_chunk(reader: Reader, name: str, version: int) -> Written:
         coded = replace(read_coded(reader, MAX_CHUNK_TOKENS), name=name)
         if len(coded.starts) > most_lanes(coded.tokens):
             raise reader.bad(f"claims {len(coded.starts)} lanes")
-        if version < PROOF_VERSION:
-            reader.take(CRC_BYTES)  # of the text, which the header's digest covers, too
-        chunk = Written(coded, [])
+        checksum = reader.take(CRC_BYTES) if version < PROOF_VERSION else b""
+        chunk = Written(coded, [], checksum)
     else:
         lengths = [reader.varint() for _ in range(kind)]
         chunk = Written(None, [reader.take(length) for length in lengths])
@@ -261,7 +265,10 @@ class Codec:
         """The documents of a chunk. Raises BadInput when the stream is not what encodes them."""
         if chunk.coded is None:
             return chunk.documents
-        return self.decode_coded(chunk.coded, progress)
+        documents = self.decode_coded(chunk.coded, progress)
+        if chunk.checksum and checksum_bytes(zlib.crc32(b"".join(documents))) != chunk.checksum:
+            raise another_text(chunk.coded.name)
+        return documents
 
     def decode_coded(
         self, chunk: Coded, progress: Progress, most_bytes: float = math.inf
@@ -273,6 +280,7 @@ class Codec:
         self._in_lockstep(coder, Layout(chunk.tokens, chunk.starts), tokens, False, progress)
         size = int(self.tokenizer.byte_lengths(tokens).sum())
         if not _ends(coder) or size > most_bytes:
+            environment.check()  # is it this process, and not the file?
             raise another_text(chunk.name)
         return self.tokenizer.decode(tokens)
 

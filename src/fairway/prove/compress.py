@@ -18,7 +18,8 @@ from fairway.prove.guard import Guard, computing
 from fairway.prove.pieces import Report
 from fairway.recipe import Arithmetic
 
-MAGIC, VERSION = b"FWZ", 3
+MAGIC = b"FWZ"
+_VERSIONS = (3, pieces.VERSION)  # that are read
 CHUNK_BYTES = pieces.MAX_CHUNK_BYTES
 _CPU, _CUDA, _EXACT = 0, 1, 2  # how probabilities are computed
 _HASH_BYTES = 4  # of artifact, environment and logits each: enough to refuse with a sentence
@@ -63,10 +64,10 @@ def decompress(model: Path, source: Source, target: Target, report: Report) -> N
     if reader.take(len(MAGIC)) != MAGIC:
         raise BadInput("this is no file that fairway compress made (it does not begin with FWZ)")
     version, kind = reader.take(2)
-    if version != VERSION or kind > _EXACT:
+    if version not in _VERSIONS or kind > _EXACT:
         raise BadInput(
-            f"the compressed file has format version {version}: this Fairway reads {VERSION}; it "
-            "was made by another one, or it is damaged"
+            f"the compressed file has format version {version}: this Fairway reads up to "
+            f"{pieces.VERSION}; it was made by another one, or it is damaged"
         )
     made_by = reader.take(_HASH_BYTES)
     environment, logits = (reader.take(_HASH_BYTES if kind != _EXACT else 0) for _ in range(2))
@@ -86,7 +87,7 @@ def decompress(model: Path, source: Source, target: Target, report: Report) -> N
         while True:
             count += 1
             reader.enter(f"chunk {count} of the compressed file")
-            chunk = pieces.read(reader, opened.tokenizer)
+            chunk = pieces.read(reader, opened.tokenizer, version)
             if chunk is None:
                 break
             text = pieces.decode(codec, chunk)
@@ -101,7 +102,7 @@ def _header(sha256: str, guard: Guard | None) -> bytes:
     hashes = [bytes.fromhex(sha256)]
     if guard:
         hashes += [guard.environment_sha256, guard.logits_sha256]
-    return MAGIC + bytes([VERSION, kind]) + b"".join(h[:_HASH_BYTES] for h in hashes)
+    return MAGIC + bytes([pieces.VERSION, kind]) + b"".join(h[:_HASH_BYTES] for h in hashes)
 
 
 def _read_full(source: Source, count: int) -> bytes:

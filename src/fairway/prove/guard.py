@@ -24,6 +24,7 @@ import torch
 
 from fairway import world
 from fairway.errors import BadInput, Interrupted
+from fairway.exact.environment import ieee, settle
 from fairway.model.gpt import GPT
 from fairway.pack.artifact import Artifact
 from fairway.predict.adapt import AdaptiveEngine, AdaptivePredictor, Learner
@@ -55,10 +56,14 @@ class Guard:
 
     def check_environment(self, needed: str) -> None:
         """Raise BadInput that names what differs from the environment that a file needs."""
-        entries = zip(_MATTERS, needed.split("|"), self.environment.split("|"), strict=False)
-        changes = [f"{key} {there} (here {here})" for key, there, here in entries if there != here]
-        if changes:
-            raise BadInput(f"the file was made with another {', '.join(changes)}: {_ADVICE}")
+        there, here = needed.split("|"), self.environment.split("|")
+        entries = zip(_MATTERS, there, here, strict=False)
+        changes = [f"{key} {a} (here {b})" for key, a, b in entries if a != b]
+        if needed != self.environment:
+            raise BadInput(
+                f"the file was made with another "
+                f"{', '.join(changes) or 'description of it'}: {_ADVICE}"
+            )
 
     def check_environment_hash(self, needed: bytes) -> None:
         """The same by the first bytes of its SHA-256, which cannot name what differs."""
@@ -96,24 +101,34 @@ def computing(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        if arithmetic == "exact":
-            yield ExactEngine(artifact, threads, here.device), None
-            return
-
-        model, found = artifact.build_model(here.device, here.dtype), world.describe(here)
-        environment = "|".join(str(found[key]) for key in _MATTERS)
-        cuda, logits = here.device.type == "cuda", _probe(model)
-        if how.method == "none":
-            guard = Guard(cuda, 1 if cuda else threads, environment, logits.digest())
-            yield FloatEngine(model, artifact.memory), guard
-            return
-        spoilt = Learner(artifact.build_model(here.device, here.dtype), how, tokens)
-        logits.update(_probe_learning(spoilt))
-        learner = Learner(model, how, tokens)
-        guard = Guard(cuda, 1, environment, logits.digest())
-        yield AdaptiveEngine(learner, artifact.memory), guard
+        with ieee():
+            yield _engine(artifact, arithmetic, here, threads, how, tokens)
     finally:
         torch.set_num_threads(threads)
+
+
+def _engine(
+    artifact: Artifact,
+    arithmetic: Arithmetic,
+    here: world.World,
+    threads: int,
+    how: Adapt,
+    tokens: int,
+) -> tuple[Engine, Guard | None]:
+    """Return what `computing` gives, on the device of `here`."""
+    if arithmetic == "exact":
+        return ExactEngine(artifact, threads, here.device), None
+    model, found = artifact.build_model(here.device, here.dtype), world.describe(here)
+    environment = "|".join(str(found[key]) for key in _MATTERS)
+    cuda, logits = here.device.type == "cuda", _probe(model)
+    if how.method == "none":
+        guard = Guard(cuda, 1 if cuda else threads, environment, logits.digest())
+        return FloatEngine(model, artifact.memory), guard
+    spoilt = Learner(artifact.build_model(here.device, here.dtype), how, tokens)
+    logits.update(_probe_learning(spoilt))
+    learner = Learner(model, how, tokens)
+    guard = Guard(cuda, 1, environment, logits.digest())
+    return AdaptiveEngine(learner, artifact.memory), guard
 
 
 def side_by_side(
@@ -134,7 +149,8 @@ def side_by_side(
             entries = list(reached.values())
             report(sum(t for t, _ in entries), sum(b for _, b in entries))
 
-        torch.set_num_threads(1)  # the setting belongs to a thread
+        torch.set_num_threads(1)  # the settings belong to a thread
+        settle()
         return chunk, work(chunk, progress)
 
     with ThreadPoolExecutor(workers) as pool:

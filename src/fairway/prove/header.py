@@ -46,6 +46,7 @@ class Header:
     artifact: bytes  # first bytes of its SHA-256
     chunks: int
     version: int = PROOF_VERSION  # of the file that it was read from
+    claims: tuple[int, int] | None = None  # bytes and documents; only versions before 3 have them
 
     @property
     def arithmetic(self) -> Arithmetic:
@@ -75,8 +76,7 @@ class Header:
                 f"a newer Fairway (this one reads up to {PROOF_VERSION}), or it is damaged"
             )
         text, artifact = reader.take(_TEXT_BYTES), reader.take(ARTIFACT_BYTES)
-        if version == 2:
-            reader.varint(), reader.varint()  # bytes and documents, which the digest covers
+        claims = (reader.varint(), reader.varint()) if version == 2 else None
         chunks = reader.varint()
         if not chunks:
             raise reader.bad("holds no text")
@@ -85,10 +85,10 @@ class Header:
             logits = reader.take(_LOGITS_BYTES)
             environment = _unpack_words(reader.take(_length(reader)), reader)
             machine = Machine(kind == _CUDA, logits, environment)
-            how = _read_adapt(reader)
+            how = _read_adapt(reader, version)
         if version == 2:
             reader.check()
-        return Header(machine, how, text, artifact, chunks, version)
+        return Header(machine, how, text, artifact, chunks, version, claims)
 
 
 def text_digest(text_sha256: str, lengths_sha256: str) -> bytes:
@@ -97,12 +97,16 @@ def text_digest(text_sha256: str, lengths_sha256: str) -> bytes:
     return hashlib.sha256(both).digest()[:_TEXT_BYTES]
 
 
-def _read_adapt(reader: Reader) -> Adapt:
+def _read_adapt(reader: Reader, version: int) -> Adapt:
     first = reader.take(1)
     if first == _NO_METHOD:
         return Adapt()
     try:
-        return settings.from_bytes(first + reader.take(settings.size_of(first[0])))
+        data = first + reader.take(settings.size_of(first[0]))
+        how = settings.from_bytes(data)
+        if version == PROOF_VERSION and settings.to_bytes(how) != data:
+            raise BadInput("adapts with settings that are not written as they should be")
+        return how
     except BadInput as error:
         raise reader.bad(str(error)) from None
 
@@ -122,8 +126,11 @@ def _pack_words(environment: str) -> bytes:
 def _unpack_words(packed: bytes, reader: Reader) -> str:
     unpacker = zlib.decompressobj(wbits=-15, zdict=_WORDS)
     try:
-        return unpacker.decompress(packed, _ENVIRONMENT_BYTES).decode(errors="replace")
-    except zlib.error:
+        unpacked = unpacker.decompress(packed, _ENVIRONMENT_BYTES)
+        if not unpacker.eof or unpacker.unused_data:
+            raise reader.bad("is damaged")
+        return unpacked.decode()
+    except (zlib.error, UnicodeDecodeError):
         raise reader.bad("is damaged") from None
 
 
@@ -132,14 +139,20 @@ def _read_version_1(reader: Reader, arithmetic: int) -> Header:
     if arithmetic > 1:
         raise reader.bad("is damaged")
     needs_machine = arithmetic == 0
-    on_cuda = needs_machine and bool(reader.take(1)[0])
+    device = reader.take(1)[0] if needs_machine else 0
+    if device > 1:
+        raise reader.bad("is damaged")
+    on_cuda = device == 1
     text, lengths, made_by = (reader.take(32) for _ in range(3))
     logits = reader.take(8) if needs_machine else b""
-    _, _, chunks = (reader.varint() for _ in range(3))  # bytes, documents
+    text_bytes, documents, chunks = (reader.varint() for _ in range(3))
     machine = None
     if needs_machine:
-        environment = reader.take(_length(reader)).decode(errors="replace")
+        try:
+            environment = reader.take(_length(reader)).decode()
+        except UnicodeDecodeError:
+            raise reader.bad("is damaged") from None
         machine = Machine(on_cuda, logits, environment)
     reader.check()
     digest = text_digest(text.hex(), lengths.hex())
-    return Header(machine, Adapt(), digest, made_by, chunks, 1)
+    return Header(machine, Adapt(), digest, made_by, chunks, 1, (text_bytes, documents))

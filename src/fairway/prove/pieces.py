@@ -4,6 +4,10 @@ A network that learned prose codes prose far better than a general compressor do
 text, tables or noise worse. So every piece goes to the one that charges less. What the network
 charges is known before anything is written, from the pass that computes the probabilities: each of
 its pieces is a document and a lane of its own, so that no other piece changes its charge.
+
+Two promises hold by construction. A chunk is never longer than brotli alone or the text itself,
+but for _FRAME_BYTES: both are always tried. And a decoder computes at most TOKENS_PER_SAVED_BYTE
+tokens with the network for every byte that this saves: else the network is not used.
 """
 
 from __future__ import annotations
@@ -32,9 +36,15 @@ from fairway.prove.codec import (
 )
 from fairway.text.tokenizer import Tokenizer
 
+VERSION = 4  # of the format of compressed files
 MAX_CHUNK_BYTES = 2_000_000  # under 2^21, so that a stored chunk's length takes 3 bytes
 PIECE_BYTES = 1 << 15  # about as many tokens of prose as a lane is long elsewhere
-_END, _STORED, _FIRST_GROUP = 0, 1, 2  # what a chunk begins with; k >= 2: k - 1 groups
+# What a chunk begins with; k >= _GROUPED: k - _GROUPED + 1 groups.
+_END, _STORED, _GENERAL, _GROUPED = 0, 1, 2, 3
+_MOST_PIECES = MAX_CHUNK_BYTES // PIECE_BYTES + 1
+TOKENS_PER_SAVED_BYTE = 32  # at most; a chunk that saves less is not worth a decoder's time
+TOKENS_PER_STREAM_BYTE = 512  # at most, and some free: a few bytes cannot ask for hours
+_FREE_TOKENS = 4096
 _GENERAL_QUALITY, _PRICING_QUALITY, _WINDOW_BITS = 11, 9, 24
 # Bits per byte by brotli between which the network is asked: below, no small network is better;
 # above, nothing is.
@@ -52,8 +62,9 @@ class Chunk:
     """One chunk as it was read; its checksum is right."""
 
     name: str
-    groups: list[Group]
-    general: bytes  # brotli, or the chunk itself when there are no groups
+    groups: list[Group]  # none: nothing of it was cut into pieces
+    general: bytes  # brotli; or the text itself
+    is_stored: bool
     coded: Coded | None
     checksum: bytes  # of what the network coded
 
@@ -66,6 +77,7 @@ class _Charged:
     intervals: Intervals | None  # of all tokens; None: only lockstep gives them
     pieces: list[int]
     charges: list[float]  # bytes
+    counts: list[int]  # tokens
 
 
 def end() -> bytes:
@@ -73,19 +85,32 @@ def end() -> bytes:
 
 
 def encode(codec: Codec, text: bytes, report: Report) -> bytes:
-    """The shortest of the ways to write a text of 1 to MAX_CHUNK_BYTES. Raises BadInput."""
+    """The shortest of the ways to write a text of 1 to MAX_CHUNK_BYTES. Raises BadInput.
+
+    The network codes pieces only where that pays for the time that decoding them takes.
+    """
     pieces = list(cut(text))
-    general = _general_charges(pieces)
+    packed = brotli.compress(text, quality=_GENERAL_QUALITY, lgwin=_WINDOW_BITS)
+    bodies: list[bytes] = [varint(_STORED) + varint(len(text)) + text]
+    bodies.append(varint(_GENERAL) + varint(len(packed)) + packed)
+    without = min(bodies, key=len)
+    general = _general_charges(pieces, len(packed))
     charged = _ask(codec, pieces, general, report)
     chosen = {
-        i for i, charge in zip(charged.pieces, charged.charges, strict=True) if charge < general[i]
+        i
+        for i, charge, tokens in zip(charged.pieces, charged.charges, charged.counts, strict=True)
+        if charge + tokens / TOKENS_PER_SAVED_BYTE < general[i]
     }
-    bodies = [varint(_STORED) + varint(len(text)) + text]
-    if chosen:
-        bodies.append(_body(codec, pieces, chosen, charged))
-    if len(chosen) < len(pieces) or charged.intervals is None:
-        bodies.append(_body(codec, pieces, set(), charged))
-    return min(bodies, key=len)
+    if not chosen:
+        return without
+    body, tokens, stream_bytes = _body(codec, pieces, chosen, charged)
+    pays = tokens <= TOKENS_PER_SAVED_BYTE * (len(without) - len(body))
+    return body if pays and tokens <= _most_tokens(stream_bytes) else without
+
+
+def _most_tokens(stream_bytes: int) -> int:
+    """How many tokens a coded part may have, by the length of its stream."""
+    return _FREE_TOKENS + TOKENS_PER_STREAM_BYTE * stream_bytes
 
 
 def cut(text: bytes) -> Iterator[bytes]:
@@ -99,43 +124,68 @@ def cut(text: bytes) -> Iterator[bytes]:
         start = stop
 
 
-def read(reader: Reader, tokenizer: Tokenizer) -> Chunk | None:
+def read(reader: Reader, tokenizer: Tokenizer, version: int = VERSION) -> Chunk | None:
     """The next chunk; None for the mark of the end. Raises BadInput."""
     kind = reader.varint()
+    if version == 3 and kind >= _GENERAL:  # which had no chunks by brotli alone
+        kind += 1
     if kind == _END:
         reader.check()
         return None
     if kind == _STORED:
         stored = reader.take(_at_most(reader, MAX_CHUNK_BYTES))
+        if not stored:
+            raise reader.bad("holds nothing")
         reader.check()
-        return Chunk(reader.what, [], stored, None, b"")
-    if kind - _STORED > MAX_CHUNK_BYTES:
-        raise reader.bad(f"claims {kind - _STORED} groups of pieces")
+        return Chunk(reader.what, [], stored, True, None, b"")
+    if kind == _GENERAL:
+        general = reader.take(_at_most(reader, 2 * MAX_CHUNK_BYTES))
+        reader.check()
+        return Chunk(reader.what, [], general, False, None, b"")
+    if kind - _GROUPED >= _MOST_PIECES:
+        raise reader.bad(f"claims {kind - _GROUPED + 1} groups of pieces")
     groups = [
         (_at_most(reader, MAX_CHUNK_BYTES), _at_most(reader, MAX_CHUNK_BYTES))
-        for _ in range(kind - _STORED)
+        for _ in range(kind - _GROUPED + 1)
     ]
     general_bytes, documents = (sum(column) for column in zip(*groups, strict=True))
     if general_bytes > MAX_CHUNK_BYTES:
         raise reader.bad(f"claims {general_bytes} bytes")
     general = reader.take(_at_most(reader, 2 * MAX_CHUNK_BYTES)) if general_bytes else b""
-    if documents > MAX_CHUNK_BYTES // PIECE_BYTES + 1:
+    if documents > _MOST_PIECES:
         raise reader.bad(f"claims {documents} pieces")
+    if not (all(b for b, _ in groups[1:]) and all(d for _, d in groups[:-1]) and any(groups[-1])):
+        raise reader.bad("has a group of pieces that is no group")
     most = tokenizer.most_tokens(MAX_CHUNK_BYTES, documents)
     coded = read_coded(reader, most) if documents else None
-    if coded and len(coded.starts) > documents:
-        raise reader.bad(f"claims {len(coded.starts)} lanes for {documents} pieces")
+    if coded:
+        _check_work(reader, coded, documents, tokenizer)
     checksum = reader.take(CRC_BYTES) if coded else b""
     reader.check()
-    return Chunk(reader.what, groups, general, coded, checksum)
+    return Chunk(reader.what, groups, general, False, coded, checksum)
+
+
+def _check_work(reader: Reader, coded: Coded, documents: int, tokenizer: Tokenizer) -> None:
+    """Raise BadInput unless every piece is a lane of its own and no longer than a piece may be."""
+    if len(coded.starts) != documents or coded.starts.inside.any():
+        raise reader.bad(f"claims {len(coded.starts)} lanes for {documents} pieces")
+    longest = int(np.diff(np.append(coded.starts.positions, coded.tokens)).max())
+    if longest > tokenizer.most_tokens(PIECE_BYTES + 3, 1):
+        raise reader.bad(f"claims a piece of {longest} tokens")
+    if coded.tokens > _most_tokens(len(coded.stream)):
+        raise reader.bad(f"claims {coded.tokens} tokens in {len(coded.stream)} bytes")
 
 
 def decode(codec: Codec, chunk: Chunk) -> bytes:
     """The text of a chunk. Raises BadInput when it is not what was encoded."""
-    if not chunk.groups:
+    if chunk.is_stored:
         return chunk.general
+    if not chunk.groups:
+        return _unpack(chunk.general, MAX_CHUNK_BYTES, chunk.name)
     general_bytes, documents = (sum(column) for column in zip(*chunk.groups, strict=True))
     general = _unpack(chunk.general, general_bytes, chunk.name) if general_bytes else b""
+    if len(general) != general_bytes:
+        raise BadInput(f"{chunk.name} unpacks to less than it claims: it is damaged")
     found = codec.decode_coded(chunk.coded, lambda *_: None, MAX_CHUNK_BYTES) if chunk.coded else []
     if len(found) != documents or general_bytes + sum(map(len, found)) > MAX_CHUNK_BYTES:
         raise BadInput(f"{chunk.name} decodes to more or less than it claims: it is damaged")
@@ -156,13 +206,17 @@ def _at_most(reader: Reader, limit: int) -> int:
     return value
 
 
-def _general_charges(pieces: list[bytes]) -> list[int]:
-    """Bytes that brotli adds for each piece after those before it."""
+def _general_charges(pieces: list[bytes], written_bytes: int) -> list[float]:
+    """Bytes that brotli adds for each piece after those before it.
+
+    They sum to what is written, at a quality that is too slow to be asked after every piece.
+    """
     packer = brotli.Compressor(quality=_PRICING_QUALITY, lgwin=_WINDOW_BITS)
-    return [len(packer.process(piece)) + len(packer.flush()) for piece in pieces]
+    charges = [len(packer.process(piece)) + len(packer.flush()) for piece in pieces]
+    return [charge * written_bytes / sum(charges) for charge in charges]
 
 
-def _ask(codec: Codec, pieces: list[bytes], general: list[int], report: Report) -> _Charged:
+def _ask(codec: Codec, pieces: list[bytes], general: list[float], report: Report) -> _Charged:
     """What the network charges for the pieces that it may code better.
 
     In floating point that is not known before they are coded: then it counts as nothing.
@@ -176,7 +230,8 @@ def _ask(codec: Codec, pieces: list[bytes], general: list[int], report: Report) 
     hopeful = _hopeful(codec, list(asked.values()), rates)
     asked = {i: tokens for hope, (i, tokens) in zip(hopeful, asked.items(), strict=True) if hope}
     if not asked:
-        return _Charged(np.zeros(0, np.uint16), None, [], [])
+        return _Charged(np.zeros(0, np.uint16), None, [], [], [])
+    counts = [len(tokens) for tokens in asked.values()]
     joined = np.concatenate(list(asked.values()))
     starts = _starts(codec, joined)
     share = sum(len(pieces[i]) for i in asked) / len(joined)
@@ -184,9 +239,9 @@ def _ask(codec: Codec, pieces: list[bytes], general: list[int], report: Report) 
         joined, Layout(len(joined), starts), lambda done, bits: report(int(done * share))
     )
     if intervals is None:
-        return _Charged(joined, None, list(asked), [0.0] * len(asked))
+        return _Charged(joined, None, list(asked), [0.0] * len(asked), counts)
     charges = np.add.reduceat(intervals.lengths, starts.positions) / 8 + _PIECE_OVERHEAD_BYTES
-    return _Charged(joined, intervals, list(asked), charges.tolist())
+    return _Charged(joined, intervals, list(asked), charges.tolist(), counts)
 
 
 def _hopeful(codec: Codec, tokens: list[Tokens], rates: list[float]) -> list[bool]:
@@ -228,10 +283,16 @@ def _starts(codec: Codec, tokens: Tokens) -> Starts:
     return Starts(positions, np.zeros(len(positions), bool))
 
 
-def _body(codec: Codec, pieces: list[bytes], chosen: set[int], charged: _Charged) -> bytes:
-    """A chunk whose pieces `chosen` are coded by the network, and the others by brotli."""
+def _body(
+    codec: Codec, pieces: list[bytes], chosen: set[int], charged: _Charged
+) -> tuple[bytes, int, int]:
+    """A chunk whose pieces `chosen` are coded by the network, and the others by brotli.
+
+    With how many tokens the network codes, and the length of their stream.
+    """
     groups = _groups(pieces, chosen)
-    body = varint(_FIRST_GROUP - 1 + len(groups)) + b"".join(varint(n) for g in groups for n in g)
+    count = stream_bytes = 0
+    body = varint(_GROUPED - 1 + len(groups)) + b"".join(varint(n) for g in groups for n in g)
     if len(chosen) < len(pieces):
         general = b"".join(piece for i, piece in enumerate(pieces) if i not in chosen)
         packed = brotli.compress(general, quality=_GENERAL_QUALITY, lgwin=_WINDOW_BITS)
@@ -248,9 +309,10 @@ def _body(codec: Codec, pieces: list[bytes], chosen: set[int], charged: _Charged
         tokens = charged.tokens[kept]
         intervals = charged.intervals and charged.intervals.at(kept)
         text = b"".join(pieces[i] for i in sorted(chosen))
-        body += codec.encode_coded(tokens, _starts(codec, tokens), intervals).body
-        body += checksum_bytes(zlib.crc32(text))
-    return body
+        coded = codec.encode_coded(tokens, _starts(codec, tokens), intervals)
+        count, stream_bytes = len(tokens), coded.stream_bytes
+        body += coded.body + checksum_bytes(zlib.crc32(text))
+    return body, count, stream_bytes
 
 
 def _groups(pieces: list[bytes], chosen: set[int]) -> list[Group]:
@@ -267,14 +329,14 @@ def _groups(pieces: list[bytes], chosen: set[int]) -> list[Group]:
     return groups
 
 
-def _unpack(packed: bytes, count: int, name: str) -> bytes:
-    """Exactly so many bytes out of a whole brotli stream. Raises BadInput."""
+def _unpack(packed: bytes, most: int, name: str) -> bytes:
+    """At most so many bytes out of a whole brotli stream. Raises BadInput."""
     unpacker = brotli.Decompressor()
     try:
         # A limit of one more: what would write it is noticed, and takes no memory.
-        text = unpacker.process(packed, output_buffer_limit=count + 1)
+        text = unpacker.process(packed, output_buffer_limit=most + 1)
     except brotli.error:
         raise BadInput(f"{name} holds no brotli stream where it should: it is damaged") from None
-    if len(text) != count or not unpacker.is_finished():
+    if len(text) > most or not unpacker.is_finished():
         raise BadInput(f"{name} unpacks to more or less than it claims: it is damaged")
     return bytes(text)

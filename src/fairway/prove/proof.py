@@ -319,6 +319,8 @@ def decode(artifact_file: Path, proof: Path, out: Path) -> texts.Digest:
             raise BadInput(f"the proof's {lanes} lanes need more memory than there is") from None
         if text_digest(digest.text_sha256, digest.lengths_sha256) != header.text:
             raise BadInput("the decoded text is not the one that the proof's header names")
+        if header.claims not in (None, (digest.text_bytes, digest.documents)):
+            raise BadInput("the proof's header claims other bytes or documents than it holds")
     return digest
 
 

@@ -1,0 +1,161 @@
+"""Exact arithmetic whatever a library has done to the process: rounding, subnormals, products."""
+
+import ctypes
+import os
+import platform
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fairway.errors import BadInput
+from fairway.exact import environment
+from fairway.predict import exact
+from fairway.prove.proof import decode
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+X86 = platform.machine() == "x86_64"
+LIBRARY = environment._library()
+# FE_DOWNWARD, FE_UPWARD, FE_TOWARDZERO
+MODES = {"down": 0x400, "up": 0x800, "zero": 0xC00} if X86 else {}
+MXCSR = 28  # where glibc's fenv_t has that register
+
+
+def round_to(mode):
+    assert LIBRARY.fesetround(mode) == 0
+
+
+def flush():
+    """What a library compiled with -ffast-math does when it is loaded."""
+    state = (ctypes.c_uint8 * environment._ENV_BYTES)()
+    LIBRARY.fegetenv(state)
+    register = int.from_bytes(bytes(state[MXCSR : MXCSR + 4]), "little") | 0x8040
+    state[MXCSR : MXCSR + 4] = register.to_bytes(4, "little")
+    LIBRARY.fesetenv(state)
+
+
+SPOILT = {name: lambda mode=mode: round_to(mode) for name, mode in MODES.items()}
+if X86 and LIBRARY:
+    SPOILT["flush"] = flush
+SPOILT["flush by torch"] = lambda: torch.set_flush_denormal(True)
+
+
+@pytest.fixture(params=SPOILT)
+def spoilt(request):
+    """The main thread in another environment, which is shown to be one."""
+    before = (ctypes.c_byte * environment._ENV_BYTES)()
+    LIBRARY.fegetenv(before)
+    SPOILT[request.param]()
+    with pytest.raises(BadInput, match=r"rounds numbers|flushes subnormal"):
+        environment.check()
+    yield request.param
+    LIBRARY.fesetenv(before)
+    environment.check()
+
+
+def test_golden_proofs_decode_in_any_environment(spoilt, tmp_path):
+    decode(GOLDEN / "memory.fairway", GOLDEN / "memory.fwp", tmp_path / "text")
+    with pytest.raises(BadInput):  # it has been given back as it was
+        environment.check()
+
+
+def test_every_thread_of_ours_is_settled(spoilt):
+    """A thread inherits the environment of the one that starts it."""
+    found = []
+
+    def work(item):
+        environment.check()
+        yield item
+
+    found = sorted(exact._side_by_side(work, range(4), 2))
+    assert found == [0, 1, 2, 3]
+    complaints = []
+
+    def unsettled():
+        try:
+            environment.check()
+        except BadInput as error:
+            complaints.append(str(error))
+
+    thread = threading.Thread(target=unsettled)
+    thread.start()
+    thread.join()
+    assert complaints
+
+
+@pytest.mark.skipif(not MODES, reason="the numbers of the rounding modes are those of x86-64")
+def test_a_process_that_is_in_another_mode_from_the_start(tmp_path):
+    """Constants that are made when modules are imported are the same, too."""
+    code = (
+        "import ctypes, ctypes.util, sys\n"
+        "from pathlib import Path\n"
+        "assert ctypes.CDLL(ctypes.util.find_library('m')).fesetround(0x400) == 0\n"
+        "from fairway.prove.proof import decode\n"
+        "decode(*map(Path, sys.argv[1:]))\n"
+    )
+    files = GOLDEN / "memory.fairway", GOLDEN / "memory.fwp", tmp_path / "text"
+    environ = os.environ | {"ONEDNN_DEFAULT_FPMATH_MODE": "BF16"}
+    subprocess.run([sys.executable, "-c", code, *map(str, files)], check=True, env=environ)
+
+
+def test_reduced_products_are_taken_back(tmp_path):
+    """Where torch's setting has an effect on this machine, it is taken back."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        decode(GOLDEN / "memory.fairway", GOLDEN / "memory.fwp", tmp_path / "text")
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_products_in_bfloat16_are_noticed():
+    """autocast computes them so on every machine; the engine switches it off."""
+    wrong = pytest.raises(BadInput, match="multiplies float32 matrices inexactly")
+    with torch.autocast("cpu", dtype=torch.bfloat16), wrong:
+        environment.check()
+    environment.check()
+
+
+def test_a_proof_decodes_inside_autocast(tmp_path):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        decode(GOLDEN / "memory.fairway", GOLDEN / "memory.fwp", tmp_path / "text")
+
+
+def test_an_inexact_product_of_the_artifact_is_refused(monkeypatch, artifact_file):
+    """As a library would compute it that rounds inputs to bfloat16."""
+    from fairway.exact import network
+    from fairway.pack import artifact
+
+    def rounded(a, b):
+        a, b = (torch.from_numpy(x).bfloat16().float() for x in (a, b))
+        return torch.mm(a, b.t()).numpy()
+
+    opened = artifact.read(artifact_file)
+    exact.ExactEngine(opened)
+    monkeypatch.setattr(network, "_matmul", rounded)
+    with pytest.raises(BadInput, match="ONEDNN_DEFAULT_FPMATH_MODE"):
+        exact.ExactEngine(opened)
+
+
+def test_constants_come_from_integers():
+    """Those that floating point once made: the same numbers, by integers alone."""
+    from fairway.exact import operands
+    from fairway.pack.quantize import step_sizes
+    from fairway.predict import recall
+
+    powers = 2.0 ** (16 - np.arange(1024) / 64)
+    assert np.array_equal(recall._WEIGHTS, np.rint(powers))
+    assert step_sizes(np.arange(4)).tolist() == [
+        float(np.float32(2.0 ** (i / 4))) for i in range(4)
+    ]
+    assert float.hex(operands._UNIT / operands._ln2()) == "0x1.71547652b82fep+0"
+    gains = np.array([1.5, 0.1, -3], np.float32)
+    for width in range(2, 257, 2):
+        bits = 12 - 2 * operands._normed_bits(width)
+        factor = 1.4426950408889634 / np.sqrt(width) * 2.0**bits
+        expected = (gains.astype(np.float64) * factor).astype(np.float32)
+        assert np.array_equal(operands._score_scales(gains, width), expected)
