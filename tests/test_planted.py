@@ -276,6 +276,44 @@ def test_the_baits_are_good(stranger, tmp_path):
     assert said == {"sitecustomize"}
 
 
+def test_no_module_or_program_comes_from_the_current_folder(tmp_path):
+    """Though the user's PATH and PYTHONPATH have empty entries; nor for processes of ours."""
+    (tmp_path / "planted.py").touch()
+    (tmp_path / "planted").write_text("#!/bin/sh\n")
+    (tmp_path / "planted").chmod(0o755)
+    code = """if True:
+        import importlib.util, shutil, subprocess, sys
+        found = lambda: (bool(importlib.util.find_spec("planted")), bool(shutil.which("planted")))
+        print(*found())
+        from fairway import startup
+        startup.protect()
+        importlib.invalidate_caches()
+        print(*found())
+        print(subprocess.run([sys.executable, "-c", "import planted"]).returncode)
+    """
+    paths = {"PATH": f"{os.environ['PATH']}:", "PYTHONPATH": f":{SOURCES}"}
+    done = subprocess.run(
+        [*PYTHON, "-c", code],
+        cwd=tmp_path, env=environment() | paths, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["True", "True", "False", "False", "1"], done.stderr
+    assert "ModuleNotFoundError" in done.stderr
+
+
+def test_the_commit_is_asked_of_our_own_repository_only(tmp_path):
+    """And not of one around the folder that Fairway is installed in."""
+    site = tmp_path / "venv/lib/python3/site-packages"
+    shutil.copytree(SOURCES / "fairway", site / "fairway", ignore=shutil.ignore_patterns("*.pyc"))
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(tmp_path)]
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "a stranger's"]):
+        subprocess.run([*git, *words], check=True)
+    code = "from fairway.train.loop import commit; print(repr(commit()))"
+    done = subprocess.run(
+        [*PYTHON, "-c", code], env=environment(PYTHONPATH=str(site)), capture_output=True, text=True
+    )
+    assert done.stdout == "''\n", done.stderr
+
+
 # Users of containers: no home, an installation that they cannot write to, other users' traps.
 
 MAY_READ = "+dac_read_search"  # the interpreter may lie in a folder of root's
