@@ -194,6 +194,122 @@ def test_what_is_there_needs_no_network(hub, tmp_path):
     assert hub.requests == before
 
 
+def timed(words, environment):
+    began = time.monotonic()
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60)
+    return done.returncode, " ".join(done.stderr.split()), time.monotonic() - began
+
+
+def test_offline_fails_at_once(hub, tmp_path):
+    """Also with half of the files there; what is complete needs no network."""
+    words, environment = command(hub, tmp_path, "--shards", "1")
+    offline = environment | {"HF_HUB_OFFLINE": "1"}
+    code, said, seconds = timed(words, offline)
+    assert code == 2
+    assert "HF_HUB_OFFLINE forbids to ask the Hub, and the list of files is not in" in said
+    assert "try 2" not in said
+    assert seconds < 20  # most of it starts Python, on a shared machine
+    assert hub.requests == 0
+    assert subprocess.run(words, env=environment).returncode == 0
+    assert timed(words, offline)[0] == 0
+    next(tmp_path.rglob("fineweb_val*.bin")).unlink()
+    code, said, _ = timed(words, offline)
+    assert code == 2
+    assert "1 of 3 files are not in" in said
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://no-such-host.invalid"])
+def test_without_a_network_it_fails_at_once(hub, tmp_path, url):
+    words, environment = command(hub, tmp_path, "--shards", "1")
+    code, said, seconds = timed(words, environment | {"HF_ENDPOINT": url, "no_proxy": "*"})
+    assert code == 2
+    assert f"no way to {url} (" in said
+    assert seconds < 20
+
+
+def test_an_address_that_never_answers():
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        full = [socket.create_connection(deaf.getsockname()) for _ in range(1)]
+        began = time.monotonic()
+        problem = fineweb._unreachable(f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        assert time.monotonic() - began < 5
+        assert problem
+        full[0].close()
+
+
+def test_retries_are_said(hub, tmp_path, monkeypatch, capfd):
+    answers = iter([OSError("the line is dead"), RuntimeError("again"), None])
+
+    def ask():
+        if answer := next(answers):
+            raise answer
+        return "done"
+
+    assert fineweb._patiently(ask, "the file x") == "done"
+    told = capfd.readouterr().err
+    assert "the file x: the line is dead; try 2 of 12 in 0.1 s" in told
+    assert "the file x: again; try 3 of 12 in 0.2 s" in told
+
+
+def test_a_data_set_that_was_uploaded_again(hub, tmp_path):
+    """Other contents of one size, other sizes, a half-finished file: each comes again."""
+    words, environment = command(hub, tmp_path, "--shards", "2")
+    assert subprocess.run(words, env=environment).returncode == 0
+    first, second, val, model = sorted(fetched(hub, tmp_path))
+    for name in (first, val):
+        hub.files[name] = shard(77, 1_000_000)
+    hub.files[second] = shard(78, 900_000)
+    (tmp_path / second).unlink()
+    part = tmp_path / second
+    part.with_name(f".{part.name}.part").write_bytes(b"of the first upload")
+    before = dict(hub.sent)
+    code, said, _ = timed(words, environment)
+    assert code == 0, said
+    assert "the Hub has other contents of 2 files than" in said
+    assert fetched(hub, tmp_path) == {first, second, val, model}
+    assert hub.sent[model] == before[model]  # what was not replaced stays
+    requests = hub.requests
+    assert timed(words, environment)[0] == 0
+    assert hub.requests == requests
+
+
+def test_more_shards_of_a_data_set_that_was_uploaded_again(hub, tmp_path):
+    """A longer list does not keep old shards beside new ones, and a lost list is no trouble."""
+    words, environment = command(hub, tmp_path, "--shards", "1")
+    assert subprocess.run(words, env=environment).returncode == 0
+    name = next(name for name in hub.files if "val" in name)
+    hub.files[name] = shard(99)
+    for file in tmp_path.glob("*.json"):
+        file.unlink()
+    words, environment = command(hub, tmp_path, "--shards", "2")
+    code, said, _ = timed(words, environment)
+    assert code == 0, said
+    assert "other contents of 1 files" in said
+    assert len(fetched(hub, tmp_path)) == 4
+
+
+def test_a_part_of_another_upload_starts_over(tmp_path):
+    data, name = b"right content", "a/x.bin"
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / ".x.bin.part").write_bytes(b"wrong")
+    script = (
+        "import sys; from pathlib import Path; from fairway.text import fineweb;"
+        f"fineweb._fetch('some/set', Path({str(tmp_path / name)!r}), fineweb.Remote("
+        f"{name!r}, {len(data)}, {hashlib.sha256(data).hexdigest()!r}))"
+    )
+    with Hub({name: data}) as hub:
+        environment = command(hub, tmp_path)[1]
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True
+        )
+        hub.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert "it starts over" in done.stderr
+    assert (tmp_path / name).read_bytes() == data
+
+
 def test_refusals(hub, tmp_path):
     for options, sentence in (
         (["--shards", "9"], "has 4 training shards"),
@@ -215,6 +331,23 @@ def test_a_wrong_hash_is_refused_and_removed(tmp_path, monkeypatch):
     with pytest.raises(fineweb.BadInput, match="arrived with SHA-256"):
         fineweb._fetch("some/set", tmp_path / "a/x.bin", remote)
     assert not list((tmp_path / "a").iterdir())
+
+
+def test_raw_documents_of_another_upload_are_written_again(tmp_path):
+    def parquet(words):
+        pq.write_table(pa.table({"text": words}), tmp_path / "x.parquet")
+        return (tmp_path / "x.parquet").read_bytes()
+
+    out, names = tmp_path / "raw", [f"sample/10BT/{n:03d}_00000.parquet" for n in range(2)]
+    files = {name: parquet([f"old {name}"]) for name in names}
+    words = [sys.executable, "-m", "fairway", "data", "fineweb-raw", "--out", str(out)]
+    with Hub(files) as hub:
+        environment = command(hub, out)[1]
+        assert subprocess.run([*words, "--shards", "1"], env=environment).returncode == 0
+        hub.files |= {name: parquet([f"new {name}"]) for name in names}
+        assert subprocess.run([*words, "--shards", "2"], env=environment).returncode == 0
+        hub.shutdown()
+    assert read_documents(out / "documents") == [f"new {name}".encode() for name in names]
 
 
 def test_raw_documents(tmp_path):

@@ -1,13 +1,17 @@
 """FineWeb from the Hugging Face Hub: the challenge's shards, or documents of one's own choice.
 
 Downloads go on after a broken connection or a kill where they stopped, are compared with the Hub's
-SHA-256, and are not asked for again: once all files are there, no network is needed.
+SHA-256, and are not asked for again: once all files are there, no network is needed. While some are
+missing, the Hub is asked for its list again: files that it has replaced since are downloaded again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import socket
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
@@ -15,6 +19,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from fairway import console
 from fairway.course import lock_folder, replacing, sha256_file, write_atomic
@@ -26,6 +32,7 @@ CHALLENGE = "willdepueoai/parameter-golf"  # where the challenge's script takes 
 RAW, RAW_FOLDER = "HuggingFaceFW/fineweb", "sample/10BT"
 _TRIES = 12
 _MOST_WAIT_S = 30.0
+_KNOCK_S = 3.0  # for the Hub's address to answer before anything is asked
 _THREADS = 4
 _ROWS = 1000  # of a parquet file at once
 
@@ -37,6 +44,16 @@ class Remote:
     path: str
     size: int
     sha256: str
+    blob: str = ""  # Git's SHA-1 of a small one
+
+    def is_in(self, file: Path) -> bool:
+        """Whether `file` has this content."""
+        if not file.is_file() or file.stat().st_size != self.size:
+            return False
+        if self.sha256:
+            return sha256_file(file) == self.sha256
+        git = hashlib.sha1(b"blob %d\0" % self.size + file.read_bytes(), usedforsecurity=False)
+        return self.blob in ("", git.hexdigest())
 
 
 def shards(variant: str, folder: Path, train_shards: int) -> tuple[Path, Path]:
@@ -64,8 +81,11 @@ def shards(variant: str, folder: Path, train_shards: int) -> tuple[Path, Path]:
             raise BadInput(f"{CHALLENGE} has no validation shards or tokenizer of {variant}")
         return [*val, *train[:train_shards], *tokenizers]
 
+    folder.mkdir(parents=True, exist_ok=True)
     with lock_folder(folder):
-        _fetch_all(CHALLENGE, folder, f"{variant}-{train_shards}", wanted)
+        plan = folder / f"{variant}-{train_shards}.json"
+        remotes = _planned(plan, wanted, lambda remote: folder / remote.path, is_kept=True)
+        _fetch_files(CHALLENGE, folder, remotes)
     return folder / place, folder / model
 
 
@@ -79,7 +99,7 @@ def documents(folder: Path, files: int, processes: int) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     with lock_folder(folder):
         plan = folder / f"raw-{files}.json"
-        remotes = _planned(plan, lambda: _parquet(files))
+        remotes = _planned(plan, lambda: _parquet(files), lambda r: _written(out, r), is_kept=False)
         todo = [r for r in remotes if not _written(out, r).exists()]
         with (
             ProcessPoolExecutor(max(1, min(processes, len(todo)))) as pool,
@@ -134,25 +154,95 @@ def _listed(repository: str, folder: str) -> list[Remote]:
     entries = _patiently(ask, f"the folder {folder} of {repository}")
     files = [entry for entry in entries if isinstance(entry, RepoFile)]
     return sorted(
-        (Remote(f.path, f.size, f.lfs.sha256 if f.lfs else "") for f in files),
+        (
+            Remote(f.path, f.size, f.lfs.sha256 if f.lfs else "", "" if f.lfs else f.blob_id)
+            for f in files
+        ),
         key=lambda remote: remote.path,
     )
 
 
-def _planned(plan: Path, wanted: Callable[[], list[Remote]]) -> list[Remote]:
-    """The list of files, asked for once and kept beside them."""
-    if not plan.exists():
-        entries = [vars(remote) for remote in wanted()]
-        write_atomic(plan, json.dumps(entries, indent=1).encode())
-    return [Remote(**entry) for entry in json.loads(plan.read_text("utf-8"))]
+def _planned(
+    plan: Path, ask: Callable[[], list[Remote]], place: Callable[[Remote], Path], is_kept: bool
+) -> list[Remote]:
+    """The list of files: the one that stands beside them while all are there, else the Hub's.
+
+    Files in their `place` that the Hub has replaced since are removed, to be downloaded again.
+    is_kept: the places hold the Hub's bytes, not what was made of them. Raises BadInput.
+    """
+    before = _read_plan(plan)
+    missing = [r for r in before if not (place(r).is_file() and _has_size(place(r), r, is_kept))]
+    if before and not missing:
+        return before
+    what = f"{len(missing)} of {len(before)} files are" if before else "the list of files is"
+    _need_hub(f"{what} not in {plan.parent} yet")
+    listed = ask()
+    known: dict[str, set[Remote]] = {}
+    for remote in (r for file in plan.parent.glob("*.json") for r in _read_plan(file)):
+        known.setdefault(remote.path, set()).add(remote)
+    replaced = 0
+    for remote in listed:
+        if known.get(remote.path) == {remote}:
+            continue
+        if remote.path in known:
+            _part(plan.parent / remote.path).unlink(missing_ok=True)
+        file = place(remote)
+        if file.exists() and not (is_kept and remote.is_in(file)):
+            file.unlink()
+            replaced += 1
+    if replaced:
+        console.say(
+            f"the Hub has other contents of {replaced} files than {plan.parent}: they are removed "
+            "and downloaded again"
+        )
+    write_atomic(plan, json.dumps([vars(remote) for remote in listed], indent=1).encode())
+    return listed
 
 
-def _fetch_all(
-    repository: str, folder: Path, name: str, wanted: Callable[[], list[Remote]]
-) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    remotes = _planned(folder / f"{name}.json", wanted)
-    _fetch_files(repository, folder, remotes)
+def _read_plan(plan: Path) -> list[Remote]:
+    """The files of a list; none where it is missing or damaged."""
+    try:
+        return [Remote(**entry) for entry in json.loads(plan.read_text("utf-8"))]
+    except (OSError, ValueError, TypeError):
+        return []
+
+
+def _has_size(file: Path, remote: Remote, is_kept: bool) -> bool:
+    return not is_kept or file.stat().st_size == remote.size
+
+
+def _need_hub(why: str) -> None:
+    """Raise BadInput at once where the Hub is switched off, or nobody answers at its address."""
+    from huggingface_hub import constants
+
+    advice = "copy the files from a machine that has them, or go on where there is a network"
+    if constants.is_offline_mode():
+        raise BadInput(f"HF_HUB_OFFLINE forbids to ask the Hub, and {why}: unset it, or {advice}")
+    if problem := _unreachable(constants.ENDPOINT):
+        raise BadInput(f"no way to {constants.ENDPOINT} ({problem}), and {why}: {advice}")
+
+
+def _unreachable(url: str) -> str:
+    """Why no connection can be made to the host of `url`, or to the proxy on the way; or empty."""
+    address = urlsplit(url)
+    proxies = getproxies()
+    proxy = proxies.get(address.scheme) or proxies.get("all")
+    if proxy and not proxy_bypass(address.hostname or ""):
+        address = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    port = address.port or (443 if address.scheme == "https" else 80)
+    answers: list[str] = []
+
+    def knock() -> None:
+        try:
+            socket.create_connection((address.hostname or "", port), _KNOCK_S).close()
+            answers.append("")
+        except OSError as error:
+            answers.append(error.strerror or str(error))
+
+    thread = threading.Thread(target=knock, daemon=True)  # looking up a name has no timeout
+    thread.start()
+    thread.join(_KNOCK_S + 0.5)
+    return answers[0] if answers else f"no answer in {_KNOCK_S:.0f} seconds"
 
 
 def _fetch_files(repository: str, folder: Path, remotes: Sequence[Remote]) -> None:
@@ -209,14 +299,19 @@ def _fetch(repository: str, file: Path, remote: Remote) -> None:
     """Download one file, or the rest of it, and compare. Raises BadInput."""
     file.parent.mkdir(parents=True, exist_ok=True)
     part = _part(file)
-    _patiently(lambda: _rest(repository, part, remote), f"{remote.path} of {repository}")
-    found = sha256_file(part)
-    if remote.sha256 and found != remote.sha256:
+    for is_resumed in (part.exists(), False):
+        _patiently(lambda: _rest(repository, part, remote), f"{remote.path} of {repository}")
+        if remote.is_in(part):
+            break
+        found = sha256_file(part)
         part.unlink()
-        raise BadInput(
-            f"{remote.path} arrived with SHA-256 {found}, the Hub names {remote.sha256}: it was "
-            "removed; the same command downloads it again"
-        )
+        if not is_resumed:
+            raise BadInput(
+                f"{remote.path} arrived with SHA-256 {found}, the Hub names "
+                f"{remote.sha256 or remote.blob}: it was removed; the same command asks the Hub "
+                "for its list again, and downloads it"
+            )
+        console.say(f"{remote.path}: the part from before is of another file; it starts over")
     with open(part, "rb") as handle:
         os.fsync(handle.fileno())
     os.replace(part, file)
@@ -283,8 +378,10 @@ def _patiently(ask: Callable[[], T], what: str) -> T:
             if "httpx" not in type(error).__module__:
                 raise
             problem, asked = str(error) or type(error).__name__, ""
-        wait = float(asked) if asked.isdecimal() else 0.1 * 2**attempt
-        time.sleep(min(wait, _MOST_WAIT_S))
+        if attempt + 1 < _TRIES:
+            wait = min(float(asked) if asked.isdecimal() else 0.1 * 2**attempt, _MOST_WAIT_S)
+            console.say(f"{what}: {problem}; try {attempt + 2} of {_TRIES} in {wait:.1f} s")
+            time.sleep(wait)
     raise BadInput(
         f"cannot download {what}: {problem}, {_TRIES} times; the same command goes on from here"
     )
