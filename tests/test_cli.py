@@ -228,10 +228,14 @@ def test_two_commands_on_one_folder(fairway, tiny):
 
 
 def test_over_budget(fairway, tiny):
-    code, out, err = fairway("pack", tiny.path, "--budget", 10, "--json")
+    rtn = ("--set", "pack.quantizer=rtn")
+    code, out, err = fairway("pack", tiny.path, "--budget", 9_000, *rtn, "--json")
     assert code == 1
     assert json.loads(out)["within_budget"] is False
     assert "over pack.budget_bytes" in err
+    code, out, err = fairway("pack", tiny.path, "--budget", 10, *rtn, "--json")
+    assert code == 2
+    assert "is less than the smallest artifact of this shape takes" in err
 
 
 def test_a_damaged_proof_is_not_verified(fairway, tiny):

@@ -13,6 +13,7 @@ import torch
 from fairway import world
 from fairway.course import Run, sha256_file
 from fairway.errors import BadInput
+from fairway.exact import operands
 from fairway.model.gpt import build
 from fairway.pack import artifact
 from fairway.pack.artifact import Quantized
@@ -21,6 +22,7 @@ from fairway.recipe import Recipe, load
 from fairway.results import PackResult, TrainResult
 from fairway.text.prepare import load_tokenizer, load_val, prepare
 from fairway.train import calibrate, checkpoint
+from fairway.train.loop import train
 from fairway.train.validate import validate
 
 
@@ -113,11 +115,48 @@ def test_pack_is_deterministic_and_skips_only_what_is_there(recipe: Recipe, run:
 
 
 def test_budget_is_a_verdict(recipe: Recipe, run: Run) -> None:
-    result = pack(with_pack(recipe, {"budget_bytes": 500}), run)
+    """Of a quantizer that does not fill it."""
+    result = pack(with_pack(recipe, {"quantizer": "rtn", "budget_bytes": 9_000}), run)
     assert isinstance(result, PackResult)
     assert not result.within_budget
     assert "bytes over" in result.complaint
     assert run.artifact.is_file()
+
+
+@pytest.mark.parametrize("quantizer", ["gptq", "uniform", "rtn"])
+def test_no_artifact_comes_of_a_budget_below_the_smallest(
+    recipe: Recipe, run: Run, quantizer: str
+) -> None:
+    """Every budget gives an artifact that can be scored exactly, or a sentence and no file."""
+    tokenizer = load_tokenizer(run.data_folder(run.need("data")))
+    least = sum(artifact.smallest(recipe.model, tokenizer).values())
+    for budget in (1, least // 2, least - 1, least, least + 20, least + 200, least + 1500):
+        given = with_pack(recipe, {"quantizer": quantizer, "budget_bytes": budget})
+        run.artifact.unlink(missing_ok=True)
+        result, refusal = None, ""
+        try:
+            result = pack(given, run)
+        except BadInput as error:
+            refusal = str(error)
+        assert run.artifact.exists() == (not refusal)
+        assert ("is less than the smallest artifact" in refusal) == (budget < least)
+        if result is None:
+            assert "pack.budget_bytes" in refusal
+            continue
+        assert result.within_budget == (result.artifact_bytes <= budget)
+        assert result.within_budget or quantizer == "rtn"
+        operands.prepare(artifact.read(run.artifact))
+    assert (run.path / "pack.json").exists()  # the last one is possible
+
+
+def test_an_impossible_budget_is_refused_before_training(recipe: Recipe, run: Run) -> None:
+    tokenizer = load_tokenizer(run.data_folder(run.need("data")))
+    parts = artifact.smallest(recipe.model, tokenizer)
+    low = with_pack(recipe, {"budget_bytes": sum(parts.values()) - 1})
+    run.forget("train")
+    with pytest.raises(BadInput, match=f"the tokenizer alone {parts['tokenizer']:,}; raise the"):
+        train(low, run)
+    assert run.result("train") is None
 
 
 def test_inspect_accounts_for_every_byte(recipe: Recipe, run: Run) -> None:

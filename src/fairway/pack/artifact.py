@@ -133,6 +133,27 @@ def write(
     return header + _CRC.pack(zlib.crc32(header)) + b"".join(bodies)
 
 
+def smallest(model: Model, tokenizer: Tokenizer, memory: Memory = FORGETS) -> dict[str, int]:
+    """Bytes of each part, header included, of an artifact whose weights are all 0."""
+    shapes = skeleton(model, tokenizer.vocab_size, tokenizer.bos_id)
+    matrices: dict[str, Matrix] = {}
+    vectors: dict[str, Vector] = {}
+    for name, shape in shapes.items():
+        codes = np.zeros(shape, np.int16)
+        if quantize.part_of(name) == "small":
+            vectors[name] = codes, 0
+        else:
+            rows, columns = (np.zeros(size, np.int64) for size in shape)
+            matrices[name] = Matrix(codes, rows, columns)
+    return sizes(write(model, tokenizer, Quantized(matrices, vectors), memory))
+
+
+def sizes(data: bytes) -> dict[str, int]:
+    """Bytes of each part of an artifact, header included; they sum to its length."""
+    bodies = _split(data)[1]
+    return {"header": HEADER_BYTES} | {part: len(bodies[part]) for part in PARTS}
+
+
 def read(source: Path | str | bytes) -> Artifact:
     """The artifact in a file or in bytes. Raises BadInput that names the part that is wrong."""
     where = "the artifact" if isinstance(source, bytes) else f"the artifact {source}"

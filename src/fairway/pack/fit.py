@@ -69,8 +69,16 @@ class FitResult(Result):
     @property
     def complaint(self) -> str:
         over = self.artifact_bytes - self.budget_bytes
+        if over <= 0:
+            return ""
         too_big = f"the artifact will be about {over:,} bytes over pack.budget_bytes"
-        return too_big if over > 0 else ""
+        others = sum(size for part, size in self.parts.items() if part not in MATRIX_PARTS)
+        if others > self.budget_bytes:
+            too_big += (
+                f" {self.budget_bytes:,}: the parts other than weights take about {others:,}, the "
+                f"tokenizer alone {self.parts['tokenizer']:,}"
+            )
+        return too_big
 
 
 def fit(recipe: Recipe) -> FitResult:

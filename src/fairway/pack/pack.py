@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 
 from fairway import console, course, world
 from fairway.errors import BadInput
+from fairway.exact import operands
 from fairway.model.gpt import skeleton
 from fairway.pack import allocate, artifact, gptq, quantize
 from fairway.pack.artifact import Artifact, Quantized, TensorRow
@@ -23,6 +25,8 @@ from fairway.text.tokenizer import Tokenizer
 from fairway.train import calibrate, checkpoint
 from fairway.train.calibrate import Curvature
 from fairway.train.validate import validate
+
+_RECIPE_BYTES = 4096  # at most, of the recipe in an artifact
 
 
 class Inspection(Result):
@@ -64,6 +68,7 @@ def pack(recipe: Recipe, run: course.Run) -> PackResult:
     if recipe.pack.quantizer == "gptq":
         curvatures, _ = calibrate.load(run.calibration)
     packed = pack_weights(recipe.model, tokenizer, weights, curvatures, recipe.pack)
+    _check_exactness(packed, recipe)
     course.write_atomic(run.artifact, packed.data)
     pack_s = time.perf_counter() - start
     size = len(packed.data)
@@ -101,6 +106,7 @@ def pack_weights(
 
     weights: float32, by parameter; curvatures: of every matrix, for the quantizer `gptq`.
     """
+    check_budget(model, tokenizer, recipe)
     shapes = skeleton(model, tokenizer.vocab_size, tokenizer.bos_id)
     artifact.check_shapes({name: w.shape for name, w in weights.items()}, shapes)
     if recipe.quantizer == "gptq":
@@ -121,6 +127,12 @@ def pack_weights(
                 f"pack: try {tries} takes {size:,} of {recipe.budget_bytes:,} bytes"
             ),
         )  # fmt: skip
+        if len(data) > recipe.budget_bytes:
+            raise BadInput(
+                f"the coarsest steps that were tried take {len(data):,} bytes, and "
+                f"pack.budget_bytes is {recipe.budget_bytes:,}: raise it, or train a smaller "
+                "network or vocabulary"
+            )
     else:
         quantized = quantizer.at(0.0)
         data = write(quantized)
@@ -131,6 +143,44 @@ def pack_weights(
         for name, curvature in curvatures.items()
     )
     return Packed(data, made, cost)
+
+
+def check_budget(model: Model, tokenizer: Tokenizer, recipe: Pack) -> None:
+    """Raise BadInput when even a network whose weights are all 0 is over the budget.
+
+    That depends on the shape and the tokenizer alone, so it is known before training.
+    """
+    budget = recipe.budget_bytes
+    others = artifact.HEADER_BYTES + len(tokenizer.to_bytes())
+    weights = sum(math.prod(s) for s in skeleton(model, tokenizer.vocab_size, 0).values())
+    if budget > others + weights // 16 + _RECIPE_BYTES:  # zeros take far less than half a bit
+        return
+    parts = artifact.smallest(model, tokenizer, recipe.memory)
+    if sum(parts.values()) > budget:
+        fixed = sum(size for part, size in parts.items() if part not in artifact.MATRIX_PARTS)
+        raise BadInput(
+            f"pack.budget_bytes {budget:,} is less than the smallest artifact of this shape takes, "
+            f"{sum(parts.values()):,} bytes: the parts other than weights take {fixed:,}, the "
+            f"tokenizer alone {parts['tokenizer']:,}; raise the budget, or choose a smaller "
+            "vocabulary or network"
+        )
+
+
+def _check_exactness(packed: Packed, recipe: Recipe) -> None:
+    """Raise BadInput when so few bits are left that scores cannot be computed exactly.
+
+    Steps that are too coarse for exact arithmetic come from a budget that leaves next to nothing.
+    """
+    bits = bits_per_weight(packed.artifact)
+    if "exact" not in (recipe.score.arithmetic, recipe.prove.arithmetic) or bits >= 1:
+        return
+    try:
+        operands.prepare(packed.artifact)
+    except BadInput as error:
+        raise BadInput(
+            f"pack.budget_bytes {recipe.pack.budget_bytes:,} leaves {bits:.2f} bits per weight, "
+            f"which is too little: raise it, or train a smaller network ({error})"
+        ) from None
 
 
 def inspect(path: Path | str) -> Inspection:

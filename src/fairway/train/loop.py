@@ -20,6 +20,7 @@ from fairway import console, course, foreign, world
 from fairway.clock import Clock
 from fairway.errors import BadInput, Interrupted
 from fairway.model.gpt import build
+from fairway.pack.pack import check_budget
 from fairway.recipe import Recipe
 from fairway.results import TrainResult
 from fairway.text.batches import Batches
@@ -87,6 +88,7 @@ class Trainer:
         self.recipe, self.run, self.stamp, self.place = recipe, run, stamp, place
         folder = run.data_folder(run.need("data"))
         self.tokenizer, self.val = load_tokenizer(folder), load_val(folder)
+        check_budget(recipe.model, self.tokenizer, recipe.pack)
         rows = recipe.train.batch_tokens // recipe.model.window
         if rows % place.size:
             raise BadInput(f"{rows} rows per batch do not divide over {place.size} ranks")
