@@ -175,6 +175,7 @@ def test_a_full_disk(tiny, tmp_path):
         (FileNotFoundError(errno.ENOENT, "No such file", "x"), "no such file (x): check the name"),
         (OSError(errno.EIO, "Input/output error", "x"), "input/output error (x): "),
         (OSError("without a number"), "without a number: "),
+        (RuntimeError("Symlink loop from 'x'"), "its links lead in a circle (x): "),
     ],
 )
 def test_sentences_of_errors(capsys, error, sentence):

@@ -75,6 +75,9 @@ def _sentence(error: Exception) -> str:
         return "out of memory: choose a smaller model, window or batch (--set model.dim=...)"
     if isinstance(error, BrokenPipeError):
         return closed_by_reader(error)
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop from "):
+        name = str(error).removeprefix("Symlink loop from ")  # Path.resolve, before Python 3.13
+        error = OSError(errno.ELOOP, os.strerror(errno.ELOOP), name.strip("'"))
     if isinstance(error, OSError):
         return _refused(error)
     return ""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 
 from fairway import console, foreign, world
@@ -26,7 +27,7 @@ from fairway.train.loop import train
 
 
 def main(recipe: str, script: str) -> int:
-    """Return the exit code: 0 good, 1 the verdict is no, 2 bad input; faults of ours are raised."""
+    """Return the exit code: 0 good, 1 the verdict is no, 2 bad input, 3 a fault of ours."""
     parser = argparse.ArgumentParser(prog=f"python {Path(script).name}")
     parser.add_argument("--out", type=Path, default=Path("run"), help="run folder")
     parser.add_argument("--seed", help="of the training run; default: the recipe's")
@@ -38,11 +39,14 @@ def main(recipe: str, script: str) -> int:
         if given.check:
             return check(Path(script).resolve().parent)
         return course(load(recipe, [*given.set, *seed]), Run(given.out), Path(script))
-    except BadInput as error:
+    except (BadInput, OSError) as error:
         console.error(str(error))
         return 2
     except (Interrupted, KeyboardInterrupt):
         return 130
+    except Exception:
+        traceback.print_exc()
+        return 3
 
 
 def course(recipe: Recipe, run: Run, script: Path) -> int:
