@@ -709,9 +709,8 @@ def check(situation: Situation, base: Path) -> str:
         folder = Path(place) / "here"
         shutil.copytree(base, folder)
         _fork(situation.prepare, folder)
-        kept = {name: _state(folder / name) for name in ("letter.txt", MODEL, "letter.fwz")}
-        if situation.kind == "members":
-            kept.pop(MODEL)
+        names = ["letter.txt", "letter.fwz", *[MODEL] * (situation.kind != "members")]
+        kept = {name: _state(folder / name) for name in names}
         started = time.monotonic()
         pid = os.fork()
         if pid == 0:

@@ -45,9 +45,14 @@ def training(lines: Sequence[Mapping[str, float]]) -> str:
 
 
 def _curve(axes: Axes, lines: Sequence[Mapping[str, float]], key: str, label: str) -> None:
-    points = [(line["step"], line[key]) for line in lines if key in line]
+    points = [(line["step"], line[key]) for line in lines if key in line and _fits(line[key])]
     axes.plot([step for step, _ in points], [value for _, value in points], color=_LINE, lw=1.2)
     axes.set_ylabel(label)
+
+
+def _fits(value: float) -> bool:
+    """Whether an axis has room for it: what foreign files say may be absurd, or no number."""
+    return abs(value) < 1e30
 
 
 def bars(values: Mapping[str, float], label: str, form: str) -> str:
@@ -56,7 +61,10 @@ def bars(values: Mapping[str, float], label: str, form: str) -> str:
         figure = Figure(figsize=(4.6, 0.8 + 0.35 * len(values)), layout="constrained")
         axes = figure.subplots()
         drawn = axes.barh(
-            [printable(name) for name in values], list(values.values()), color=_LINE, height=0.6
+            [printable(name) for name in values],
+            [v if _fits(v) else 0.0 for v in values.values()],
+            color=_LINE,
+            height=0.6,
         )
         axes.bar_label(drawn, [form.format(value) for value in values.values()], padding=3)
         axes.invert_yaxis()
@@ -87,7 +95,8 @@ def spread(groups: Mapping[str, Sequence[float]], label: str) -> str:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(4.6, 0.9 + 0.45 * len(groups)), layout="constrained")
         axes = figure.subplots()
-        for row, values in enumerate(groups.values()):
+        for row, group in enumerate(groups.values()):
+            values = [value for value in group if _fits(value)] or [0.0]
             axes.plot(values, [row] * len(values), "o", color=_LINE, alpha=0.7, ms=5)
             axes.plot([sum(values) / len(values)], [row], "|", color=_LINE, ms=22, mew=2)
         axes.set_yticks(range(len(groups)), [printable(name) for name in groups])

@@ -152,7 +152,7 @@ def load_val(folder: Path) -> Shard:
 def load_tokenizer(folder: Path) -> Tokenizer:
     """Raises BadInput."""
     try:
-        return Tokenizer.from_bytes((folder / _TOKENIZER).read_bytes())
+        return Tokenizer.from_bytes(foreign.read_bytes(folder / _TOKENIZER, "the tokenizer"))
     except OSError as error:
         raise BadInput(
             f"cannot read {folder / _TOKENIZER}: {error.strerror}; run fairway data again"
@@ -303,7 +303,7 @@ class _FromShards:
 
     def fingerprint(self) -> str:
         """Of names, sizes and the first and last tokens: shards may hold many gigabytes."""
-        digest = hashlib.sha256(Path(self._data.tokenizer).read_bytes())
+        digest = hashlib.sha256(foreign.read_bytes(Path(self._data.tokenizer), "the tokenizer"))
         for path in [*self._train, *self._val]:
             tokens = read_shard(path)
             digest.update(f"{path.name} {tokens.size}".encode())
@@ -360,7 +360,9 @@ class _HeldOut:
         return self._manifest.result.stamp
 
     def tokenizer(self, folder: Path) -> Tokenizer:
-        write_atomic(folder / _TOKENIZER, (self._source / _TOKENIZER).read_bytes())
+        write_atomic(
+            folder / _TOKENIZER, foreign.read_bytes(self._source / _TOKENIZER, "the tokenizer")
+        )
         return load_tokenizer(folder)
 
     def val(self, folder: Path, tokenizer: Tokenizer) -> list[ShardEntry]:
