@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fairway.audit import sandbox
 from fairway.audit.sandbox import Child, Isolation, Limits, Walls
 from fairway.errors import BadInput
 
@@ -154,7 +155,8 @@ def scorer(t):
 # Every promise, attacked ------------------------------------------------------------------------
 
 PROBE = """
-import ctypes, socket
+import ctypes, resource, socket
+LIMITS = resource.getrlimit(resource.RLIMIT_CORE)
 AUDIT, BOX, OWN, PORT, HIDDEN = @AUDIT@, "@BOX@", "@OWN@", @PORT@, "@HIDDEN@"
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -208,6 +210,9 @@ ATTEMPTS = [
     ("sockets", lambda: connect(BOX + "/socket")),
     ("signals", lambda: os.kill(AUDIT, 0)),
     ("signals", lambda: call(LIBC.syscall(424, os.pidfd_open(AUDIT), 0, None, 0))),
+    ("signals", lambda: resource.prlimit(AUDIT, resource.RLIMIT_CORE, LIMITS)),
+    ("signals", lambda: os.sched_setscheduler(AUDIT, os.SCHED_OTHER, os.sched_param(0))),
+    ("signals", lambda: open(f"/proc/{AUDIT}/mem", "r+b")),
     ("environments", lambda: open(f"/proc/{AUDIT}/environ").read()),
     ("environments", lambda: open(f"/proc/{AUDIT}/cmdline").read()),
     ("variables", found),
@@ -284,6 +289,21 @@ def test_nothing_is_promised_without_walls():
     full = Isolation("bubblewrap", 7, True, True, True, True, ("/own",), False, Limits())
     assert all(kept for _, kept, _ in full.rows())
     assert "not enforced" not in full.summary
+
+
+def test_the_page_has_the_same_table():
+    """docs/audit.md: a row for each promise, a column for each kind of walls."""
+    page = (Path(__file__).parents[2] / "docs" / "audit.md").read_text()
+    columns = [("namespaces", 6, True), ("none", 6, True), ("none", 6, False), ("none", 0, True),
+               ("none", 0, False)]  # fmt: skip
+    lines = re.findall(r"^\| [^|]*\(`(\w+)`\) \| (.*) \|$", page, re.MULTILINE)
+    rows = {name: cells.split(" | ") for name, cells in lines}
+    for number, (backend, landlock, seccomp) in enumerate(columns):
+        found = Isolation(backend, landlock, seccomp, True, True, True, (), False, Limits())
+        for name, kept, _ in found.rows():
+            if name != "root":
+                assert rows[name][number] == ("yes" if kept else "no"), (name, columns[number])
+    assert len(rows) == len(found.rows()) - 1
 
 
 def alive(comm):
@@ -462,6 +482,32 @@ def scorer(t):
         assert nats(other)[0] == 0
     finally:
         other.close()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_kernels_of_fairway_are_not_compiled_again(child, backend, tmp_path, monkeypatch):
+    """The process has a copy: what it adds there reaches nobody."""
+    kept = tmp_path / "kept"
+    (kept / "below").mkdir(parents=True)
+    (kept / "below" / "kernel.nbi").write_text("compiled")
+    monkeypatch.setattr(sandbox, "_copies", [])
+    monkeypatch.setattr(sandbox.startup, "kernel_cache", lambda: str(kept))
+    body = """
+def scorer(t):
+    folder = os.environ["NUMBA_CACHE_DIR"] + "/below/"
+    found = open(folder + "kernel.nbi").read() == "compiled"
+    open(folder + "kernel.nbi", "w").write("planted")
+    open(folder + "other.nbi", "w").write("planted")
+    return t * 0.0 + found
+"""
+    started = child(body, walls=Walls((backend,)))
+    assert nats(started)[0] == 1
+    started.close()
+    files = {f.name: f.read_text() for f in (kept / "below").iterdir()}
+    assert files == {"kernel.nbi": "compiled"}
+    again = started.fresh()
+    assert nats(again)[0] == 1
+    again.close()
 
 
 def test_a_home_is_no_folder_of_the_scorer(tmp_path, monkeypatch):

@@ -6,6 +6,8 @@ enter.py starts it within its walls. What the code prints goes nowhere.
 from __future__ import annotations
 
 import os
+import shutil
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,14 @@ from fairway.audit import scorer, wire
 from fairway.errors import BadInput
 
 
-def main(name: str, number: int) -> None:
-    """Serve the scorer `name`, FILE.py:FUNCTION; `number` is that of the first reply."""
+def main(name: str, number: int, kernels: str) -> None:
+    """Serve the scorer `name`, FILE.py:FUNCTION; `number` is that of the first reply.
+
+    kernels: a folder of compiled code, copied to where this process may add to it; or empty.
+    """
+    if kernels:
+        with suppress(OSError, shutil.Error):
+            shutil.copytree(kernels, os.environ["NUMBA_CACHE_DIR"], copy_function=shutil.copyfile)
     inbox, outbox = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 0)

@@ -7,9 +7,11 @@ each process, a clean environment. `Isolation` says which of them stand here.
 
 from __future__ import annotations
 
+import atexit
 import os
 import pwd
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fairway import startup
 from fairway.audit import landlock, scorer, wire
 from fairway.audit.enter import BUBBLEWRAP, NAMESPACES, NONE, packed, read_order
 from fairway.audit.scorer import Charges, Floats, Tokens
@@ -104,7 +107,8 @@ class Isolation:
         watched = sys.platform == "linux"
         files = self.inside or self.landlock > 0
         limits = self.limits
-        signals = self.inside or self.seccomp or self.landlock >= 6
+        # without namespaces: Landlock guards the memory of others, seccomp signals and limits
+        signals = self.inside or (self.seccomp and self.landlock > 0)
         own = ", ".join(self.own)
         return [
             ("reads", files, f"reads only the system's programs, Python and {own}"),
@@ -256,6 +260,8 @@ class Child:
         paths = _python_paths()
         wanted = [Path(p) for p in _SYSTEM] + [Path("/etc") / n for n in _ETC] + paths + own
         wanted += _library_folders()
+        kernels = _kernels()
+        wanted += [kernels] if kernels else []
         trees = _outermost({p.resolve() for p in wanted if p.exists()})
         links = [link for p in [*wanted, python] for link in _links(p)]
         links = [x for x in dict.fromkeys(links) if not any(_below(x[0], tree) for tree in trees)]
@@ -263,10 +269,11 @@ class Child:
         home = folder if backend == NONE else "/tmp"
         gpu = [str(p) for p in Path("/dev").glob("nvidia*")] if self._walls.gpu else []
         start = (
-            "import sys; p = sys.argv[1].split(':'); sys.path += [x for x in p if x not in "
-            "sys.path]; from fairway.audit import child; child.main(sys.argv[2], int(sys.argv[3]))"
+            "import sys; p, name, number, kernels = sys.argv[1:]; "
+            "sys.path += [x for x in p.split(':') if x not in sys.path]; "
+            "from fairway.audit import child; child.main(name, int(number), kernels)"
         )
-        given = (":".join(map(str, paths)), name, str(number))
+        given = (":".join(map(str, paths)), name, str(number), str(kernels or ""))
         rules = [(str(p), r) for tree in trees for p, r in _without(tree, hidden)]
         return {
             "backend": backend,
@@ -548,8 +555,22 @@ def _environment(home: str) -> dict[str, str]:
         "TMPDIR": home,
         "USER": "nobody",
         "LOGNAME": "nobody",
-        "NUMBA_CACHE_DIR": home,
+        "NUMBA_CACHE_DIR": f"{home}/numba",
     }
+
+
+def _kernels() -> Path | None:
+    """A copy of what Fairway compiled for itself, so that no process has to compile it again."""
+    source = startup.kernel_cache()
+    if not _copies and source and os.path.isdir(source):
+        _copies.append(tempfile.mkdtemp(prefix="fairway-kernels-"))
+        atexit.register(shutil.rmtree, _copies[-1], ignore_errors=True)
+        with suppress(OSError, shutil.Error):  # another process may write there
+            shutil.copytree(source, f"{_copies[-1]}/numba", copy_function=shutil.copyfile)
+    return Path(_copies[0], "numba").resolve() if _copies else None
+
+
+_copies: list[str] = []  # made in this process: one at most
 
 
 def _free_user() -> int:
