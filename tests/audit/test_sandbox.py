@@ -452,14 +452,14 @@ def scorer(t):
     try:
         for i in range(40):
             with open(f"{os.environ['TMPDIR']}/{i}", "wb") as f:
-                f.write(bytes(1 << 20))
-            n += 1
+                f.write(bytes(4 << 20))
+            n += 4
     except OSError: pass
     time.sleep(1.2)
     return t * 0.0 + n
 """
-    started = child(body, walls=Walls((backend,)), file_bytes=8 << 20)
-    assert outcome(started, "wrote more than 8 MiB") <= 8
+    started = child(body, walls=Walls((backend,)), file_bytes=64 << 20)
+    assert outcome(started, "wrote more than 64 MiB") <= 64
 
 
 def test_nothing_is_kept_from_process_to_process(child):
