@@ -2,7 +2,8 @@
 
     python bench/records.py FOLDER [--json FILE]     FOLDER: records/ of a checkout
 
-The JSON holds names of folders, verdicts and evidence, nothing else of the folders' contents.
+The JSON holds names of folders and of the rules that said "no" or "unknown", nothing else of the
+folders' contents. The evidence is printed.
 """
 
 import argparse
@@ -28,13 +29,14 @@ def main() -> None:
             "track": folder.parent.name,
             "folder": folder.name,
             "exit": 1 if found.complaint else 0,
-            "no": {f.rule: f.evidence for f in found.findings if f.verdict == "no"},
+            "no": [f.rule for f in found.findings if f.verdict == "no"],
             "unknown": [f.rule for f in found.findings if f.verdict == "unknown"],
         }
         rows.append(row)
         print(f"{row['exit']} {folder.name}: {len(row['no'])} no, {len(row['unknown'])} unknown")
-        for rule, evidence in row["no"].items():
-            print(f"    no: {rule}: {evidence}")
+        for finding in found.findings:
+            if finding.verdict == "no":
+                print(f"    no: {finding.rule}: {finding.evidence}")
     seconds = time.perf_counter() - began
     print(f"{len(rows)} folders, {seconds:.1f} s")
     if options.json:

@@ -196,6 +196,9 @@ LIES = {
     "a score of a training step": ("score", lambda f: (
         relog(f, more="step:899/900 val_loss:1.9 val_bpb:1.1000 train_time:1ms\n"),
         claim(f, val_bpb=1.1))),
+    "the digits of a rounded line": ("score", lambda f: (
+        relog(f, more=tuple(f"final_sliding val_bpb:{b:.4f}\n" for b in BPB)),
+        claim(f, val_bpb=round(MEAN - 8e-5, 6)))),
     "logs with one digit": ("score", lambda f: (relog(f, bpb="1.1"), claim(f, val_bpb=1.06))),
     "a better val_loss": ("loss", claimed(val_loss=1.5)),
     "NaN": ("schema", raw(VAL, '"val_bpb": NaN')),

@@ -710,6 +710,17 @@ def _is_mean(claimed: float, readings: list[Reading]) -> tuple[bool, float]:
     return abs(claimed - mean) <= near, mean
 
 
+def _sharpest(labels: list[str], runs: list[Log]) -> list[str]:
+    """Without labels whose score is printed again with more digits: x, where there is x_exact."""
+    best: dict[str, tuple[float, str]] = {}
+    for label in labels:
+        slack = max(log.by_label()[label].bpb.slack for log in runs)
+        name = label.replace("_exact", "")
+        if name not in best or slack < best[name][0]:
+            best[name] = (slack, label)
+    return [label for label in labels if best[label.replace("_exact", "")][1] == label]
+
+
 def _against_logs(
     runs: list[Log], further: list[Log], claimed: float
 ) -> tuple[bool | None, str, str | None]:
@@ -722,7 +733,7 @@ def _against_logs(
     if len(scored) < len(runs):
         silent = [log.name for log in runs if not log.scores]
         return None, f"no final score in {_list(silent)}", None
-    labels = list(dict.fromkeys(logs.labels_of_all(runs)))
+    labels = _sharpest(list(logs.labels_of_all(runs)), runs)
     for label in labels:
         good, mean = _is_mean(claimed, [log.by_label()[label].bpb for log in runs])
         if good:
