@@ -30,6 +30,7 @@ from fairway.results import CheckResult, RuleFinding
 
 LIMIT_S = 600.0  # of training and of evaluation, each
 SEEDS = 3
+_MOST_SEEDS = 100  # of seed_results
 TOLERANCE = 5e-5  # bits per byte, between a claim and a mean
 _PRINTED = 5e-5  # what the last digit of a log may add to the tolerance, at most
 _PROOF_BYTES = 1 << 30  # of a proof or an artifact that is decoded
@@ -165,11 +166,17 @@ class _Submission:
 
         The logs that count lie in the folder or in logs/; if there are none, in any folder.
         """
-        read = [
-            log for entry in self.contents.of("log") if (log := self._log(entry)) and log.is_run
-        ]
-        found = [log for log in read if log.name.rpartition("/")[0] in ("", "logs")]
-        further = [log for log in read if log not in found]
+        found: list[Log] = []
+        further: list[Log] = []
+        left = contents.MAX_LOGS_BYTES
+        for entry in self.contents.of("log"):
+            left -= min(entry.size_bytes, logs.MAX_LOG_BYTES)
+            if left < 0:
+                self.unreadable.append(f"{entry.name}: the logs before it have too many bytes")
+                break
+            if (log := self._log(entry)) and log.is_run:
+                near = log.name.rpartition("/")[0] in ("", "logs")
+                (found if near else further).append(log)
         if not found:
             found, further = further, []
         kept: dict[object, Log] = {}
@@ -204,9 +211,9 @@ class _Submission:
     def _proofs(self) -> Iterator[Proof]:
         """Of seed*/: decoded here, in the order of the seeds."""
         names = {e.name.rpartition("/")[0] for e in self.contents.of("proof", "model", "results")}
-        seeds = sorted(int(n[4:]) for n in names if n.startswith("seed") and n[4:].isdigit())
-        for seed in seeds:
-            place = self.folder / f"seed{seed}"
+        places = sorted((int(n[4:]), n) for n in names if n.startswith("seed") and n[4:].isdigit())
+        for seed, name in places:
+            place = self.folder / name
             try:
                 facts, problem = decoded(place / "model.fairway", place / "val.fwp"), ""
             except BadInput as error:
@@ -415,11 +422,10 @@ class _Submission:
             not wrong,
             _list(wrong) or "no log contradicts its name",
         )
-        copies = [
-            f"{one.name} and {other.name}"
-            for one, other in itertools.combinations(self.logs[:100], 2)
-            if one.losses == other.losses and one.losses
-        ]
+        alike: dict[tuple[str, ...], list[str]] = {}
+        for log in self.logs:
+            alike.setdefault(log.losses, []).append(log.name)
+        copies = [" and ".join(names) for x, names in alike.items() if x and len(names) > 1]
         copies += [
             f"seed{one.seed}/ and seed{other.seed}/ hold one artifact"
             for one, other in itertools.combinations(self.proofs, 2)
@@ -510,7 +516,9 @@ class _Submission:
             by_seed.setdefault(str(own), []).append(log)
         proofs = {str(proof.seed): proof.facts for proof in self.proofs if proof.facts}
         wrong: list[str] = []
-        for name, result in itertools.islice(results.items(), 100):
+        if len(results) > _MOST_SEEDS:
+            wrong.append(f"{len(results):,} seeds, more than {_MOST_SEEDS} are not looked at")
+        for name, result in itertools.islice(results.items(), _MOST_SEEDS):
             seed = shown(str(name), 20)
             if name not in by_seed:
                 wrong.append(f"seed {seed} has no log")

@@ -209,30 +209,43 @@ def problems(found: Contents, source: str) -> Iterator[tuple[str, int]]:
             names = ", ".join(entry.name for entry in entries[:3])
             yield f"{size:,} bytes of {kind} files ({names}), more than {limit:,}", size
             continue
+        short = b""
         for entry in entries:
-            if problem := _content_problem(entry, source):
+            body, problem = _look(entry, source)
+            if len(body) < _SHORT_BYTES:
+                short += body + b"\n"
+            elif not problem:
+                problem = _packed(body, kind)
+            if problem:
                 yield f"{entry.name} {problem}", entry.size_bytes
+        if problem := _packed(short, kind):
+            yield f"short {kind} files, one after another: {problem}", len(short)
 
 
-def _content_problem(entry: Entry, source: str) -> str:
+def _look(entry: Entry, source: str) -> tuple[bytes, str]:
+    """Return a file's text without the script (nothing of a picture), and what is wrong."""
     try:
         data = read_bytes(entry.path, MAX_LOG_BYTES)
     except BadInput as error:
-        return f"cannot be looked at: {error}"
+        return b"", f"cannot be looked at: {error}"
     if entry.kind == "picture":
         mark = _PICTURES[entry.path.suffix.lower()]
-        return "" if data.startswith(mark) else "is no picture of the kind that its name says"
+        problem = "" if data.startswith(mark) else "is no picture of the kind that its name says"
+        return b"", problem
     text = decode_text(data)
-    script = source.strip()
-    if script:
+    if script := source.strip():
         text = text.replace(script, "\n")
-    if text.count("\0") + text.count("�") > len(text) // 100:
-        return "is no text"
-    body = text.encode("utf-8", "replace")
+    if text.count("\0") + text.count("\ufffd") > len(text) // 100:
+        return b"", "is no text"
+    return text.encode("utf-8", "replace"), ""
+
+
+def _packed(body: bytes, kind: Kind) -> str:
+    """Return why a text is packed data; "" if it is text."""
     for i in range(0, len(body), _BLOCK_BYTES):
         block = body[i : i + _BLOCK_BYTES]
         short = len(block) < _BLOCK_BYTES
-        most = _FULL.get(entry.kind, _FULL_OTHER) + (_SHORT_MORE if short else 0.0)
+        most = _FULL.get(kind, _FULL_OTHER) + (_SHORT_MORE if short else 0.0)
         if len(block) >= _SHORT_BYTES and len(zlib.compress(block, 6)) > most * len(block):
             return f"holds packed data: {len(block):,} bytes shrink by less than {1 - most:.0%}"
     return ""
