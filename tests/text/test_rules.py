@@ -429,3 +429,7 @@ def test_the_published_tokenizers_count_as_the_challenge_does(name):
     assert tokenizer.decode(tokens) == counted
     assert [formula(processor, ids) for ids in theirs] == [len(text) for text in counted]
     assert not any(map(rules.fault, counted))
+    rebuilt = sentencepiece_model_pb2.ModelProto()
+    rebuilt.ParseFromString(brotli.decompress(tokenizer.to_bytes()[1:]))
+    assert rebuilt.pieces == proto.pieces
+    assert rebuilt.normalizer_spec == proto.normalizer_spec

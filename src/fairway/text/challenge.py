@@ -45,13 +45,15 @@ def opened(model: bytes, where: str) -> Any:
         raise BadInput(
             f"the tokenizer of {where} breaks the rule 'challenge' of which bytes count: {reason}"
         )
-    model_ = sentencepiece_model_pb2.ModelProto()
+    rebuilt = sentencepiece_model_pb2.ModelProto()
     for text, kind, score in pieces:
-        model_.pieces.add(piece=text, score=score, type=kind)
-    model_.normalizer_spec.CopyFrom(_normalizer(given.normalizer_spec))
+        piece = rebuilt.pieces.add(piece=text, score=score)
+        if kind != _NORMAL:  # the default, which is not written
+            piece.type = kind
+    rebuilt.normalizer_spec.CopyFrom(_normalizer(given.normalizer_spec))
     for name in _SETTINGS:
-        setattr(model_.trainer_spec, name, getattr(given.trainer_spec, name))
-    return model_
+        setattr(rebuilt.trainer_spec, name, getattr(given.trainer_spec, name))
+    return rebuilt
 
 
 def written(text: str, kind: int) -> tuple[bytes, bytes]:
