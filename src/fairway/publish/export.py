@@ -79,8 +79,13 @@ def push(run: Run, repository: str, private: bool = False) -> str:
     Raises BadInput when the run is not proved, its results are stale, or the Hub refuses.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
 
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise BadInput(f"{repository} is no name for the Hub: {error}") from None
     require_current(run, (verb for verb in VERBS if verb != "verify" or run.result(verb)))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
