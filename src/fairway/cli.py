@@ -75,6 +75,26 @@ Text = Annotated[Path | None, typer.Option(metavar="FILE", help="Instead of the 
 Force = Annotated[str, typer.Option(metavar="VERB", help="Redo it and all that depends on it.")]
 
 
+_MAX_MEMORY = Parameter(
+    "max_memory",
+    Parameter.KEYWORD_ONLY,
+    default="",
+    annotation=Annotated[
+        str, typer.Option(metavar="SIZE", help="A file may ask for so much, as in 8G.")
+    ],
+)
+_MAX_TOKENS = Parameter(
+    "max_tokens",
+    Parameter.KEYWORD_ONLY,
+    default=0,
+    annotation=Annotated[int, typer.Option(min=0, help="A file may ask for so many.")],
+)
+_OPENS_FILES = {  # commands that open files of others
+    "audit_scorer", "compress", "decompress", "export", "inspect", "prove", "sample", "score",
+    "submit", "verify",
+}  # fmt: skip
+
+
 def command(
     function: Callable[..., Any],
     settings: dict[str, Any] | None = None,
@@ -88,10 +108,13 @@ def command(
     """
 
     @functools.wraps(function)
-    def run(as_json: bool, debug: bool, **arguments: Any) -> int:
-        from fairway import ending
+    def run(
+        as_json: bool, debug: bool, max_memory: str = "", max_tokens: int = 0, **arguments: Any
+    ) -> int:
+        from fairway import ending, limits
 
         try:
+            limits.raise_to(max_memory, max_tokens)
             if as_json:
                 with ending.standard_output():
                     pass
@@ -113,6 +136,8 @@ def command(
         option("as_json", "--json", "Print the result as one line of JSON on stdout."),
         option("debug", "--debug", "Show the traceback of an error."),
     ]
+    if function.__name__ in _OPENS_FILES:
+        extra += [_MAX_MEMORY, _MAX_TOKENS]
     parameters = [*signature(function).parameters.values(), *extra]
     run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}

@@ -133,6 +133,8 @@ class Model(Section):
             raise ValueError(
                 f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}"
             )
+        if not self.mlp_hidden:
+            raise ValueError(f"mlp_mult {self.mlp_mult} of dim {self.dim} leaves the MLP no width")
         if self.head_dim % 2:
             raise ValueError(f"the head width dim/num_heads = {self.head_dim} must be even")
         return self

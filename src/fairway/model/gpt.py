@@ -59,6 +59,7 @@ class GPT(nn.Module):
         super().__init__()
         self.shape, self.vocab_size, self.bos_id = shape, vocab_size, bos_id
         self.dtype = torch.float32  # of activations; World.dtype
+        self.file_bytes = 0  # of the artifact that it was read from
         self.repeating = True  # False: every layer is passed once, as early in training
         self.embed = Embedding(shape, vocab_size, bos_id)
         self.blocks = nn.ModuleList(Block(shape, layer) for layer in range(shape.num_layers))

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ValidationError
 
-from fairway import foreign
+from fairway import foreign, limits
 from fairway.errors import BadInput
 from fairway.exact.environment import ieee
 from fairway.model.gpt import GPT, skeleton
@@ -56,6 +56,7 @@ _SWITCHES = {
 # A stranger's file may claim no more weights than its size makes plausible: a quarter bit for each.
 _MAX_WEIGHTS = 1_000_000_000
 _FREE_WEIGHTS, _WEIGHTS_PER_BYTE = 1_000_000, 32
+_BYTES_PER_WEIGHT = 28  # while it is read: as int64, as int16, as float32, as operands
 _GRIDS: tuple[Grid, ...] = get_args(Grid)
 
 
@@ -98,6 +99,11 @@ class Artifact:
     sha256: str
     memory: Memory = FORGETS
 
+    @property
+    def size_bytes(self) -> int:
+        """Of the file."""
+        return sum(self.parts.values())
+
     def build_model(
         self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> GPT:
@@ -106,7 +112,7 @@ class Artifact:
             model = GPT(self.model, self.tokenizer.vocab_size, self.tokenizer.bos_id)
         state = {name: t.to(device, copy=True) for name, t in self.state.items()}
         model.load_state_dict(state, assign=True)
-        model.dtype = dtype
+        model.dtype, model.file_bytes = dtype, self.size_bytes
         return model
 
 
@@ -295,6 +301,7 @@ def _check_size(shapes: Shapes, file_bytes: int) -> None:
     weights = sum(math.prod(shape) for shape in shapes.values())
     if weights > min(_MAX_WEIGHTS, _FREE_WEIGHTS + _WEIGHTS_PER_BYTE * file_bytes):
         raise BadInput(f"part recipe: {weights} weights are too many for {file_bytes} bytes")
+    limits.check_memory("part recipe", _BYTES_PER_WEIGHT * weights, file_bytes)
 
 
 def _inside(part: Part, shapes: Shapes) -> Shapes:

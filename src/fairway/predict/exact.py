@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fairway import limits
 from fairway.exact import environment
 from fairway.exact.device import DeviceHead, DeviceNetwork, Uploaded
 from fairway.exact.network import Head, Network, check_products
@@ -44,6 +45,7 @@ class ExactEngine:
     ) -> None:
         """workers: threads on a CPU."""
         self.operands, self.memory = prepare(artifact), artifact.memory
+        self._file_bytes = artifact.size_bytes
         place = torch.device(device)
         self._uploaded = None
         with environment.ieee(), torch.autocast("cpu", enabled=False):
@@ -57,11 +59,29 @@ class ExactEngine:
         self.together = 1 if self._uploaded is None else _DEVICE_TOKENS // BLOCK
 
     def network(self, lanes: int, block: int) -> Network | DeviceNetwork:
+        """A network of so many lanes. Raises BadInput when they need too much memory."""
+        self.check_memory(lanes, block)
         if self._uploaded is None:
             return Network(self.operands, lanes, block)
         return DeviceNetwork(self._uploaded, lanes)
 
+    def check_memory(self, lanes: int, block: int, layout: Layout | None = None) -> None:
+        """Raise BadInput when so many lanes need more memory than the artifact may ask for."""
+        p, shape = self.operands, self.operands.shape
+        slots = shape.window + block - 1
+        keys = len(shape.passes) * lanes * shape.num_kv_heads * slots * (4 * shape.head_dim + 4)
+        rows = lanes * block * (12 * (shape.dim + shape.mlp_hidden) + 8 * min(p.vocab_size, 4096))
+        tables = lanes * (p.vocab_size + 1) * 8 if layout else 0
+        if layout and any(self.memory):
+            tables += tables + lanes * min(self.memory.cache, layout.steps) * (2 * shape.dim + 4)
+        limits.check_memory(
+            f"the artifact's network with {lanes} lanes side by side",
+            keys + rows + tables,
+            self._file_bytes,
+        )
+
     def predictor(self, layout: Layout) -> Predictor:
+        self.check_memory(layout.lanes, 1, layout)
         inner, p = ExactPredictor(self, layout.lanes), self.operands
         return remembering(inner, self.memory, p.vocab_size, p.bos_id, layout)
 

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fairway import limits
 from fairway.errors import BadInput
 from fairway.kernels import njit
 from fairway.model.cache import Cache
@@ -117,7 +118,13 @@ class FloatPredictor:
 
     def __init__(self, model: GPT, lanes: int) -> None:
         self._model = model
-        self._device = model.embed.tokens.device
+        self._device, shape = model.embed.tokens.device, model.shape
+        heads = len(shape.passes) * lanes * shape.num_kv_heads
+        needed = heads * shape.window * shape.head_dim * 2 * model.dtype.itemsize
+        needed += lanes * (model.vocab_size + 1) * 16
+        if model.file_bytes:
+            what = f"the artifact's network with {lanes} lanes side by side"
+            limits.check_memory(what, needed, model.file_bytes)
         self._cache = Cache(model.shape, lanes, model.dtype, self._device)
         self._lanes = lanes
         self._table = np.empty((lanes, model.vocab_size + 1), np.int64)

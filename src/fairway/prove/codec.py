@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fairway import limits
 from fairway.errors import BadInput
 from fairway.exact import environment
 from fairway.predict.lanes import Layout, Starts, documents_of, most_lanes, plan
@@ -198,6 +199,7 @@ class Codec:
 
     def __init__(self, engine: Engine, tokenizer: Tokenizer) -> None:
         self._engine, self.tokenizer = engine, tokenizer
+        self._decoded = [0, 0]  # bytes of text, and of the streams that they came from
 
     def encode(
         self, tokens: Tokens, documents: Sequence[bytes], lanes: int, progress: Progress
@@ -282,6 +284,9 @@ class Codec:
         if not _ends(coder) or size > most_bytes:
             environment.check()  # is it this process, and not the file?
             raise another_text(chunk.name)
+        self._decoded[0] += size
+        self._decoded[1] += len(chunk.stream)
+        limits.check_memory(f"the text of {chunk.name}", 2 * self._decoded[0], self._decoded[1])
         return self.tokenizer.decode(tokens)
 
     def _in_lockstep(

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 import fairway
-from fairway import console, foreign, world
+from fairway import console, foreign, limits, world
 from fairway.course import Run, replacing, sha256_file, write_atomic
 from fairway.errors import BadInput, Interrupted
 from fairway.pack import artifact
@@ -327,6 +327,8 @@ def decode(artifact_file: Path, proof: Path, out: Path) -> texts.Digest:
 def _decode(opened: artifact.Artifact, header: Header, chunks: list[Written]) -> Iterator[bytes]:
     """The documents of all chunks. Raises BadInput."""
     tokens, machine = sum(chunk.tokens for chunk in chunks), header.machine
+    streams = sum(len(chunk.coded.stream) for chunk in chunks if chunk.coded)
+    limits.check_work("the proof", tokens, streams)
     on_cuda = bool(machine and machine.on_cuda)
     with (
         computing(opened, header.arithmetic, on_cuda, header.adapt, tokens) as (engine, guard),

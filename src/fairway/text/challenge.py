@@ -16,6 +16,7 @@ from fairway.errors import BadInput
 from fairway.text import rules
 
 MAX_PIECES = 1 << 16
+_SMALL_BYTES = 1 << 20  # of a model whose fields need not be counted
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)  # ModelProto.Type
 _UNIGRAM, _BPE = 1, 2  # TrainerSpec.ModelType
 _BYTE_NAMES = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -29,6 +30,7 @@ def opened(model: bytes, where: str) -> Any:
     """
     from sentencepiece import sentencepiece_model_pb2
 
+    _check_fields(model, where)
     given = sentencepiece_model_pb2.ModelProto()
     try:
         given.ParseFromString(model)
@@ -142,3 +144,41 @@ def _pieces_fault(pieces: list[tuple[str, int, float]], bos: int) -> str:
             "tokens of U+2581 and count as three bytes; use a tokenizer that has it"
         )
     return ""
+
+
+def _check_fields(model: bytes, where: str) -> None:
+    """Raise BadInput when a model has more fields than pieces can need: each costs memory.
+
+    A field of protobuf may have two bytes, and becomes an object of a hundred.
+    """
+    if len(model) <= _SMALL_BYTES:
+        return
+    count, waiting = 0, [(0, len(model), True)]
+    while waiting:
+        at, end, is_outer = waiting.pop()
+        while at < end:
+            count += 1
+            key, at = _number(model, at)
+            kind = key & 7
+            if kind == 0:
+                _, at = _number(model, at)
+            elif kind == 2:
+                size, at = _number(model, at)
+                if is_outer:
+                    waiting.append((at, min(at + size, end), False))
+                at += size
+            else:
+                at += {1: 8, 5: 4}.get(kind, 1)
+            if count > 8 * MAX_PIECES:
+                raise BadInput(f"{where} holds a SentencePiece model of too many pieces or fields")
+
+
+def _number(data: bytes, at: int) -> tuple[int, int]:
+    """Return a varint and where it ends; whatever stands there where it is damaged."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[at] if at < len(data) else 0
+        value, at = value | (byte & 127) << shift, at + 1
+        if byte < 128:
+            break
+    return value, at

@@ -474,6 +474,6 @@ def _unpack(data: bytes) -> bytes:
         unpacked = decompressor.process(data, output_buffer_limit=_MAX_STORED_BYTES)
     except brotli.error:
         raise BadInput("the tokenizer is damaged: it does not unpack") from None
-    if not decompressor.is_finished():
+    if not decompressor.is_finished() or len(unpacked) > _MAX_STORED_BYTES:
         raise BadInput("the tokenizer is damaged: it is cut short or too large")
     return bytes(unpacked)

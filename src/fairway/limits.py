@@ -1,0 +1,64 @@
+"""How much memory and work a file may ask for: what follows from its size, unless it is raised.
+
+Files come from strangers, and a few bytes can ask for gigabytes or hours. Whoever is about to take
+memory for a file says how much, before; what is far beyond the size of the file is refused with a
+sentence. One setting for the whole process: threads share it.
+"""
+
+from __future__ import annotations
+
+import re
+
+from fairway.errors import BadInput
+
+FREE_BYTES = 1 << 30  # for any file
+BYTES_PER_BYTE = 320  # more for each of its own
+FREE_TOKENS = 1 << 22
+TOKENS_PER_BYTE = 1024
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+_most_bytes = _most_tokens = 0  # 0: by the file's size
+
+
+def raise_to(memory: str = "", tokens: int = 0) -> None:
+    """Let files ask for so much, as the user says: "8G". Raises BadInput."""
+    global _most_bytes, _most_tokens
+    _most_bytes, _most_tokens = parse(memory) if memory else 0, tokens
+
+
+def parse(memory: str) -> int:
+    """Bytes of "800M" or "8G", in binary units. Raises BadInput."""
+    match = re.fullmatch(r"([0-9]{1,12})([KMGT]?)(i?B)?", memory.strip(), re.IGNORECASE | re.ASCII)
+    if not match or not int(match[1]):
+        raise BadInput(f"--max-memory {memory}: give a number of bytes, as in 800M or 8G")
+    return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def check_memory(what: str, needed_bytes: int, file_bytes: int) -> None:
+    """Raise BadInput when `what` needs more memory than a file of that size may ask for."""
+    allowed = _most_bytes or FREE_BYTES + BYTES_PER_BYTE * file_bytes
+    if needed_bytes > allowed:
+        raise BadInput(
+            f"{what} asks for {_shown(needed_bytes)} of memory, and {_shown(allowed)} is the most "
+            f"{_because(_most_bytes, file_bytes)}: if you trust the file, raise it with "
+            f"--max-memory {-(-needed_bytes // _UNITS['G'])}G"
+        )
+
+
+def check_work(what: str, tokens: int, file_bytes: int) -> None:
+    """Raise BadInput when `what` claims more tokens than a file of that size may ask for."""
+    allowed = _most_tokens or FREE_TOKENS + TOKENS_PER_BYTE * file_bytes
+    if tokens > allowed:
+        raise BadInput(
+            f"{what} asks for the work of {tokens:,} tokens, and {allowed:,} is the most "
+            f"{_because(_most_tokens, file_bytes)}: if you trust the file, raise it with "
+            f"--max-tokens {tokens}"
+        )
+
+
+def _because(most: int, file_bytes: int) -> str:
+    return "that you allow" if most else f"for {file_bytes:,} bytes"
+
+
+def _shown(count: int) -> str:
+    return f"{count / (1 << 30):,.1f} GiB"
