@@ -21,8 +21,20 @@ settings.register_profile("fairway", deadline=None)  # machines are shared: time
 settings.load_profile("fairway")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_home(tmp_path_factory):
+    """Let verdicts be remembered in a directory of the tests, shared by all their processes."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    (root / "state").mkdir(mode=0o700, exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(root / "state"))
+        yield root / "state"
+
+
 @pytest.fixture(scope="session")
-def finished_tiny(tmp_path_factory):
+def finished_tiny(tmp_path_factory, state_home):
     """The folder of one `fairway play tiny`, made once for all test processes. Do not change it."""
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:

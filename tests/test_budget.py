@@ -10,9 +10,3 @@ def test_the_code_counts_beside_the_artifact():
     assert 50_000 < code < 500_000
     numbers = [int(n.replace(",", "")) for n in re.findall(r"\d[\d,]{3,}", budget.sentence(10**6))]
     assert numbers == [16_000_000, 10**6, code, 10**6 + code]
-
-
-def test_what_a_decoder_opens(tiny):
-    files = [tiny.artifact, *tiny.proof.iterdir()]
-    opened = budget.opened_bytes(tiny.need("pack"), tiny.need("prove"))
-    assert opened == sum(file.stat().st_size for file in files)

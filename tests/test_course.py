@@ -30,7 +30,13 @@ CHANGES = {
 
 def verdict(stamp: str = "") -> VerifyResult:
     return VerifyResult(
-        stamp=stamp, verified=True, decoded_bytes=1, text_sha256="", decode_s=0.0, reason=""
+        stamp=stamp,
+        verified=True,
+        reason="",
+        bpb=0.0,
+        decoded=None,
+        compared_with="",
+        decode_s=0.0,
     )
 
 
@@ -48,7 +54,7 @@ def _any_result(verb: str, stamp: str) -> str:
     from fairway.results import VERBS
 
     samples = {"int": 1, "float": 1.0, "str": "x", "bool": True}
-    literals = {"text_rule": "bytes", "arithmetic": "float", "grade": "device"}
+    literals = {"text_rule": "bytes", "arithmetic": "float", "grade": "device", "decoded": None}
     kind = VERBS[verb]
     values = {
         name: literals.get(name, samples.get(str(kind.__annotations__.get(name)), {}))

@@ -7,8 +7,6 @@ import zipfile
 from functools import cache
 from pathlib import Path
 
-from fairway.results import PackResult, ProveResult
-
 CHALLENGE_BYTES = 16_000_000  # decimal; model and code. Challenge README, "size" (REFERENCE D)
 
 
@@ -19,11 +17,6 @@ def sentence(artifact_bytes: int) -> str:
         f"of the challenge's {CHALLENGE_BYTES:,} bytes: {artifact_bytes:,} (artifact) + "
         f"{code_bytes():,} (Fairway's code, zipped) = {counted:,}, {counted / CHALLENGE_BYTES:.1%}"
     )
-
-
-def opened_bytes(pack: PackResult, prove: ProveResult) -> int:
-    """All that a decoder of the text opens: the artifact and the proof's files."""
-    return pack.artifact_bytes + sum(prove.files.values())
 
 
 @cache

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fairway.course import Run
     from fairway.publish.report import Table
     from fairway.recipe import Recipe
-    from fairway.results import CheckResult, Result
+    from fairway.results import CheckResult, Result, VerifyResult
 
 app = typer.Typer(
     help="Train a language model under a byte budget; prove its score with a file that decodes.",
@@ -47,7 +47,7 @@ VERBS = {  # verb(recipe, run) -> Result
     "pack": "fairway.pack.pack:pack",
     "score": "fairway.score.score:score",
     "prove": "fairway.prove.proof:prove",
-    "verify": "fairway.prove.proof:verify",
+    "verify": "fairway.publish.verdicts:verify",
 }
 
 # What typer raises for any mistake in options and arguments; it exports only this kind of it.
@@ -317,9 +317,11 @@ def _course(recipe: "Recipe", run: "Run", force: str = "") -> "dict[str, Result]
     from fairway.publish import report
 
     with _opened(recipe, run):
-        for verb in downstream(force) if force else []:
+        forced = downstream(force) if force else []
+        for verb in forced:
             run.forget(verb)
-        results = {verb: _perform(verb, recipe, run) for verb in VERBS}
+        results = {verb: _perform(verb, recipe, run) for verb in VERBS if verb != "verify"}
+        results["verify"] = _verified(recipe, run, decode="verify" in forced)
         page = report.write(run)
     _show_tables(run)
     console.say(f"report: {page}")
@@ -463,11 +465,54 @@ def prove(
 
 
 @command
-def verify(run: RunFolder, text: Text = None) -> "Result":
-    """Decode the proof in a separate process and compare."""
-    recipe, folder = _reload(run, "verify", [])
-    with _opened(recipe, folder):
-        return _perform("verify", recipe, folder, text)
+def verify(
+    paths: Annotated[list[Path], typer.Argument(metavar="MODEL PROOF | RUN")],
+    text: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The text that the proof must decode to.")
+    ] = None,
+    text_field: Annotated[str, typer.Option(metavar="NAME", help="Of JSON lines.")] = "text",
+) -> "Result | None":
+    """Decode a proof in a separate process: two files, or a run folder. Trusts nothing else."""
+    from fairway.publish import verdicts
+
+    if not _is_main_rank():
+        return None
+    if len(paths) > 2:
+        raise BadInput("give an artifact and a proof: fairway verify MODEL PROOF [--text FILE]")
+    if len(paths) == 2:
+        verdict = verdicts.verify_files(paths[0], paths[1], text, text_field)
+    elif paths[0].is_file():
+        raise BadInput(f"give the proof, too: fairway verify {paths[0]} PROOF [--text FILE]")
+    else:
+        verdict = verdicts.verify(*_reload(paths[0], "verify", []), text)
+    _show_verdict(verdict)
+    return verdict
+
+
+def _show_verdict(verdict: "VerifyResult") -> None:
+    from fairway import console
+    from fairway.publish import report
+
+    for line in report.verdict_lines(verdict):
+        console.say(line)
+    console.say(f"verify: {report.sentence(verdict)}")
+
+
+def _verified(recipe: "Recipe", run: "Run", decode: bool) -> "Result":
+    """The verdict on a run that this command made or continued.
+
+    Verification is never taken from the run folder. Where the user's own state folder remembers
+    the verdict on these very files, it is not repeated, unless `decode` asks for it.
+    """
+    from fairway import console
+    from fairway.publish import report, verdicts
+
+    shared = os.environ.get("WORLD_SIZE", "1") != "1"  # ranks must not decide each for itself
+    known = None if decode or shared else verdicts.known(run)
+    if known is None or not known.verified:
+        return _perform("verify", recipe, run)
+    console.say(f"verify: remembered: {report.sentence(known)}")
+    return known
 
 
 @command

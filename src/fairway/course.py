@@ -80,7 +80,6 @@ class Run:
         self.prove_learned = self.path / "prove.learned"  # what an adapting network has become
         self.score_learned = self.path / "score.learned"
         self.score_documents = self.path / "score_documents.npy"
-        self.baselines = self.path / "baselines.json"
         self.report = self.path / "report.html"
         self.data_root = self.path.parent / "data"
 
@@ -285,6 +284,15 @@ def check_writable(path: Path) -> None:
     """Find out before the work that `path` can be written later. Raises OSError."""
     with suppress(_Tried), replacing(path, follow=True):
         raise _Tried
+
+
+@functools.cache
+def code_sha256() -> str:
+    """Return the SHA-256 of all source files of the package and their names, in hexadecimal."""
+    root, digest = Path(__file__).resolve().parent, hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        digest.update(f"{file.relative_to(root).as_posix()} {sha256_file(file)}\n".encode())
+    return digest.hexdigest()
 
 
 def sha256_file(path: Path) -> str:

@@ -17,6 +17,7 @@ from fairway import world
 from fairway.course import STAGES, Run, downstream, stamp_changes
 from fairway.model.gpt import flops_per_token, skeleton
 from fairway.pack.fit import predicted_bytes
+from fairway.publish import verdicts
 from fairway.recipe import Recipe
 from fairway.results import DataResult
 from fairway.text.prepare import fingerprint
@@ -66,6 +67,9 @@ def plan(recipe: Recipe, run: Run, force: str = "") -> list[Step]:
 
 def _stale(verb: str, recipe: Recipe, run: Run) -> str:
     """Why the verb's own result does not hold; empty when it does."""
+    if verb == "verify":
+        known = verdicts.known(run)
+        return "" if known and known.verified else "nobody here has decoded this proof"
     result = run.result(verb)
     if result is None:
         return "not finished"

@@ -5,12 +5,14 @@ Report, comparison and submission read only these; nothing ever greps a log.
 
 from __future__ import annotations
 
-from math import isfinite
+from math import isfinite, log
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from fairway.recipe import Arithmetic
+
+TextRule = Literal["bytes", "challenge"]  # how the bytes of a text are counted: text/rules.py
 
 
 class Result(BaseModel):
@@ -52,7 +54,7 @@ class DataResult(Result):
     lengths_sha256: str  # of the validation documents' lengths: little-endian u64 each
     train_sha256: str  # of the train shards' tokens
     vocab_size: int
-    text_rule: Literal["bytes", "challenge"]  # which bytes count: text/rules.py
+    text_rule: TextRule
     folder: str  # of the shards, relative to the run folder
     data_s: float
 
@@ -110,23 +112,23 @@ class ScoreResult(Result):
     arithmetic: Arithmetic
     order: str
     bpb: float
-    text_rule: Literal["bytes", "challenge"]  # which bytes count: text/rules.py
     nats_per_token: float
     tokens: int  # charged
     text_bytes: int = Field(gt=0)
     text_sha256: str
+    text_rule: TextRule
     artifact_sha256: str
     seconds: float
 
 
 class ProveResult(Result):
     bpb: float  # 8 · (all bytes a decoder opens besides the artifact) / text_bytes
-    text_rule: Literal["bytes", "challenge"]  # which bytes count: text/rules.py
     stream_bytes: int
     stream_ideal_bits: float  # the sum of the integer code lengths
     text_bytes: int = Field(gt=0)
     text_sha256: str
     lengths_sha256: str
+    text_rule: TextRule
     artifact_sha256: str
     files: dict[str, int]
     tokens: int
@@ -139,13 +141,53 @@ class ProveResult(Result):
     device: str
 
 
+class Decoded(BaseModel):
+    """What one artifact and one proof hold, as computed by the process that decoded them.
+
+    Every field follows from the bytes of the two files; no result file is read for it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    artifact_sha256: str
+    artifact_bytes: int
+    proof_sha256: str
+    proof_bytes: int
+    text_sha256: str  # of the decoded documents, one after another
+    text_bytes: int
+    lengths_sha256: str  # of the documents' lengths: little-endian u64 each
+    documents: int
+    tokens: int  # document boundaries included
+    stream_bytes: int  # of the range coder's streams and of stored documents
+    stream_ideal_bits: float  # the sum of the integer code lengths; 8 per stored byte
+    lanes: int  # the most of any chunk; 0: everything is stored
+    vocab_size: int
+    text_rule: TextRule
+    adaptation: str
+    arithmetic: Arithmetic
+    order: str
+    grade: Literal["device", "portable"]
+
+    @property
+    def bpb(self) -> float:
+        """Bits per byte: all bytes of the proof, over the bytes of the text."""
+        return 8 * self.proof_bytes / self.text_bytes
+
+    @property
+    def nats_per_token(self) -> float:
+        """The same code length in nats, over all tokens of the text."""
+        return 8 * self.proof_bytes * log(2) / max(self.tokens, 1)
+
+
 class VerifyResult(Result):
+    """The verdict on a proof. No number in it comes from a file that the claimant wrote."""
+
     verified: bool
-    decoded_bytes: int
-    text_sha256: str
-    files_sha256: dict[str, str] = {}  # of the artifact and the proof that were decoded
-    decode_s: float
-    reason: str  # empty when verified
+    reason: str  # why not; empty when verified
+    bpb: float  # 0 when nothing was decoded
+    decoded: Decoded | None  # None: the proof could not be decoded
+    compared_with: str  # the text that the decoded one equals; empty: there was none to compare
+    decode_s: float  # of the decoding; 0 where the user's own state directory remembers it
 
     @property
     def complaint(self) -> str:
@@ -189,8 +231,9 @@ class Side(BaseModel):
 
     names: list[str]
     seeds: list[int]
-    bpb: list[float]
+    bpb: list[float]  # of score.json: claimed
     nats_per_token: list[float]
+    evidence: list[str]  # "claimed", and the verdict on the proof where one is known here
     tokens: int
     text_bytes: int = Field(gt=0)
 
@@ -254,7 +297,7 @@ class SubmitResult(Result):
     folder: str
     bundle_bytes: int
     seeds: list[int]
-    val_bpb: float  # mean over seeds, of the scores
+    val_bpb: float  # mean over seeds, of the verified proofs
     check: CheckResult
 
     @property

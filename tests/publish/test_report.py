@@ -1,7 +1,6 @@
 """The report page: complete, self-contained, and made of results only."""
 
 import bz2
-import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -10,7 +9,7 @@ import pytest
 
 from fairway.course import Run
 from fairway.errors import BadInput
-from fairway.publish import compressors, pictures, report
+from fairway.publish import compressors, pictures, report, verdicts
 from fairway.results import Result
 
 VOID = {"meta", "br", "img", "path", "use", "rect"}
@@ -54,7 +53,7 @@ def test_the_page_of_a_finished_run(tiny):
     assert page.counts["table"] == 3
     assert "prefers-color-scheme: dark" in text
     assert "width=device-width" in text
-    assert "proved: a separate process decoded all" in text
+    assert "bits per byte, verified: all" in text
     for value in ("after training", "after packing", "scored", "proved", "xz -9e", "bzip2 -9"):
         assert value in text
     assert "num_layers = 2" in text.replace("&quot;", '"')
@@ -65,7 +64,9 @@ def test_tables_agree_with_the_results(tiny):
     pack, prove = tiny.need("pack"), tiny.need("prove")
     cells = {row[0]: row for row in course.rows}
     assert cells["proved"][1] == f"{prove.bpb:.4f}"
-    assert cells["decoded"][1] == "verified"
+    assert cells["decoded"][1] == f"{prove.bpb:.4f}"
+    assert cells["decoded"][-1] == "verified"
+    assert {row[-1] for name, row in cells.items() if name != "decoded"} == {"claimed"}
     assert [int(row[1].replace(",", "")) for row in parts.rows[:-1]] == list(pack.parts.values())
     assert parts.rows[-1][1] == f"{pack.artifact_bytes:,}"
     ours = sum(prove.files.values())
@@ -76,10 +77,15 @@ def test_tables_agree_with_the_results(tiny):
 
 
 def test_compressors_run_once_per_text(tiny, monkeypatch):
-    kept = json.loads(tiny.baselines.read_text("utf-8"))
-    assert kept["text_sha256"] == tiny.need("data").text_sha256
+    sha256 = tiny.need("data").text_sha256
+    found = compressors.sizes_of_run(tiny, sha256)
+    assert found
     monkeypatch.setattr(compressors, "sizes", lambda text: pytest.fail("compressed again"))
-    assert compressors.sizes_of_run(tiny) == kept["sizes"]
+    assert compressors.sizes_of_run(tiny, sha256) == found
+
+
+def test_another_text_is_not_compressed_in_its_place(tiny):
+    assert compressors.sizes_of_run(tiny, "0" * 64) == {}
 
 
 def test_compressed_sizes():
@@ -90,25 +96,29 @@ def test_compressed_sizes():
 
 
 def test_a_run_without_its_data_has_no_rivals(tiny):
-    tiny.forget("data")
+    shutil.rmtree(tiny.data_folder(tiny.need("data")))
     assert [table.title for table in report.tables(tiny)] == ["The course", "Bytes of the artifact"]
     report.write(tiny)
 
 
-@pytest.mark.parametrize(
-    ("verb", "headline"),
-    [("verify", "not verified yet: fairway verify"), ("prove", "Not proved yet: fairway prove")],
-)
-def test_an_unfinished_run_says_what_is_missing(tiny, verb, headline):
-    tiny.forget(verb)
-    assert headline in report.write(tiny).read_text("utf-8")
+def test_what_nobody_here_decoded_is_claimed(tiny, monkeypatch, tmp_path):
+    monkeypatch.setattr(verdicts, "_decoded_here", {})
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    page = report.write(tiny).read_text("utf-8")
+    assert "bits per byte, claimed: not verified here, fairway verify" in page
+    assert "verified:" not in page.replace("&quot;verified&quot;:", "")
 
 
-def test_a_failed_proof_is_the_headline(tiny):
-    failed = tiny.need("verify").model_copy(update={"verified": False, "reason": "<other> text"})
-    tiny.finish("verify", failed)
-    assert "NOT VERIFIED: &lt;other&gt; text" in report.write(tiny).read_text("utf-8")
-    assert report.sentence(failed) == "NOT verified: <other> text"
+def test_an_unfinished_run_says_what_is_missing(tiny):
+    tiny.forget("prove")
+    tiny.proof_file.unlink()
+    assert "Not proved yet: fairway prove" in report.write(tiny).read_text("utf-8")
+
+
+def test_a_proof_that_does_not_hold_is_the_headline(tiny):
+    tiny.finish("prove", tiny.need("prove").model_copy(update={"order": "<none>"}))
+    page = report.write(tiny).read_text("utf-8")
+    assert "NOT VERIFIED: prove.json says order = &lt;none&gt;, the two files give left" in page
 
 
 def test_an_empty_run_is_refused(tmp_path):

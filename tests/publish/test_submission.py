@@ -92,9 +92,8 @@ def test_what_cannot_be_submitted(tiny, tmp_path):
     (tmp_path / "there").mkdir()
     with pytest.raises(BadInput, match="exists"):
         submission.submit([tiny.path], tmp_path / "there", "", "")
-    failed = tiny.need("verify").model_copy(update={"verified": False, "reason": "x"})
-    tiny.finish("verify", failed)
-    with pytest.raises(BadInput, match="is not verified"):
+    tiny.finish("prove", tiny.need("prove").model_copy(update={"bpb": 0.5}))
+    with pytest.raises(BadInput, match=r"does not hold: prove.json says bpb = 0\.5"):
         submission.submit([tiny.path], tmp_path / "out", "", "")
     with pytest.raises(BadInput, match="there is no folder"):
         check(tmp_path / "nope")

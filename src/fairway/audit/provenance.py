@@ -31,11 +31,10 @@ from fairway.results import (
     Evidence,
     PackResult,
     TrainResult,
-    VerifyResult,
 )
 from fairway.text.prepare import load_tokenizer, load_train
 from fairway.train import calibrate, checkpoint
-from fairway.train.loop import Trainer, code_sha256, recorded_readings
+from fairway.train.loop import Trainer, recorded_readings
 
 _LOSS_TOLERANCE = 1e-3  # relative: another machine's rounding, over a few steps
 _STRICT, _RECENT, _SHARE = 8, 8, 0.5
@@ -112,9 +111,10 @@ def _recipe(recipe: Recipe, run: Run, trained: TrainResult) -> AuditFinding:
     if wrong:
         return finding("recipe", True, "; ".join(wrong), [], _SAME)
     theirs = _read_table(run.env).get("code_sha256", "")
+    same = theirs == course.code_sha256()
     said = "the results are this recipe's; trained by "
-    said += "this code" if theirs == code_sha256() else "other code, or code that left no hash"
-    return finding("recipe", False if theirs == code_sha256() else None, said, [], _SAME)
+    said += "this code" if same else "other code, or code that left no hash"
+    return finding("recipe", False if same else None, said, [], _SAME)
 
 
 def _files(run: Run, trained: TrainResult, packed: PackResult) -> AuditFinding:
@@ -124,12 +124,6 @@ def _files(run: Run, trained: TrainResult, packed: PackResult) -> AuditFinding:
         "artifact": (packed.artifact_sha256, course.sha256_file(run.artifact)),
         "artifact_bytes": (packed.artifact_bytes, run.artifact.stat().st_size),
     }
-    verified = run.result("verify")
-    if isinstance(verified, VerifyResult) and verified.verified:
-        for name, digest in verified.files_sha256.items():
-            path = next((p for p in (run.path / name, run.proof / name) if p.is_file()), None)
-            if path is not None:
-                pairs[name] = (digest, course.sha256_file(path))
     return _compared("files", pairs, f"{', '.join(pairs)} are what the results say")
 
 

@@ -24,7 +24,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 
 from fairway import foreign, limits
-from fairway.errors import BadInput
+from fairway.errors import BadInput, Damaged
 from fairway.exact.environment import ieee
 from fairway.model.gpt import GPT, skeleton
 from fairway.pack import quantize, tensors, version1
@@ -171,7 +171,7 @@ def read(source: Path | str | bytes) -> Artifact:
         with ieee():
             return _read(data)
     except BadInput as error:
-        raise BadInput(f"{where} cannot be opened: {error}") from None
+        raise type(error)(f"{where} cannot be opened: {error}") from None
 
 
 def _read(data: bytes) -> Artifact:
@@ -221,7 +221,7 @@ def _naming(part: str) -> Iterator[None]:
     try:
         yield
     except BadInput as error:
-        raise BadInput(f"part {part}: {error}") from None
+        raise type(error)(f"part {part}: {error}") from None
 
 
 # The frame ------------------------------------------------------------------------------------
@@ -238,21 +238,21 @@ def _split(data: bytes) -> tuple[int, dict[str, bytes]]:
             f"(this one reads up to {VERSION}), or it is damaged"
         )
     if len(data) < HEADER_BYTES:
-        raise BadInput(f"the header is truncated: {len(data)} of {HEADER_BYTES} bytes")
+        raise Damaged(f"the header is truncated: {len(data)} of {HEADER_BYTES} bytes")
     (checksum,) = _CRC.unpack_from(data, HEADER_BYTES - _CRC.size)
     if version < 1 or zlib.crc32(data[: HEADER_BYTES - _CRC.size]) != checksum:
-        raise BadInput("the header is damaged; restore the file from its source")
+        raise Damaged("the header is damaged; restore the file from its source")
     entries = list(_ENTRY.iter_unpack(data[_PREFIX.size : HEADER_BYTES - _CRC.size]))
     bodies, start = {}, HEADER_BYTES
     for part, (length, checksum) in zip(PARTS, entries, strict=True):
         body = data[start : start + length]
         if len(body) < length:
-            raise BadInput(f"part {part} is truncated: {len(body)} of {length} bytes")
+            raise Damaged(f"part {part} is truncated: {len(body)} of {length} bytes")
         if zlib.crc32(body) != checksum:
-            raise BadInput(f"part {part} is damaged; restore the file from its source")
+            raise Damaged(f"part {part} is damaged; restore the file from its source")
         bodies[part], start = body, start + length
     if start != len(data):
-        raise BadInput(f"{len(data) - start} bytes follow part {PARTS[-1]}, the last one")
+        raise Damaged(f"{len(data) - start} bytes follow part {PARTS[-1]}, the last one")
     return version, bodies
 
 

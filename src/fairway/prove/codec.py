@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairway import limits
-from fairway.errors import BadInput
+from fairway.errors import BadInput, Damaged
 from fairway.exact import environment
 from fairway.predict.lanes import Layout, Starts, documents_of, most_lanes, plan
 from fairway.predict.predictor import Engine, Intervals
@@ -128,8 +128,8 @@ class Reader:
         if extra:
             raise self.bad(f"is followed by {extra} bytes that do not belong there")
 
-    def bad(self, problem: str) -> BadInput:
-        return BadInput(f"{self.what} {problem}: restore the file from its source")
+    def bad(self, problem: str) -> Damaged:
+        return Damaged(f"{self.what} {problem}: restore the file from its source")
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,10 @@ class Written:
     @property
     def tokens(self) -> int:
         return self.coded.tokens if self.coded else 0
+
+    @property
+    def stream_bytes(self) -> int:
+        return len(self.coded.stream) if self.coded else sum(map(len, self.documents))
 
 
 def read_chunks(reader: Reader, count: int, version: int = PROOF_VERSION) -> list[Written]:
@@ -306,9 +310,9 @@ class Codec:
             progress(done, coder.ideal_bits)
 
 
-def another_text(name: str) -> BadInput:
+def another_text(name: str) -> Damaged:
     """To be raised."""
-    return BadInput(
+    return Damaged(
         f"{name} decodes to another text than was encoded: it is damaged, or it was "
         "made in floating point and this machine computes other probabilities than that one"
     )

@@ -1,20 +1,17 @@
-"""The verbs `prove` and `verify`: the text as a file that decodes from the artifact alone.
+"""Write a text as a file that decodes from the artifact alone, and decode such a file.
 
-`prove` writes proof/val.fwp; `verify` lets a fresh process, which gets copies of the artifact and
-of that file and nothing else, decode it, and compares what comes out. Layout in docs/formats.md.
+`prove` writes proof/val.fwp, in the layout of docs/formats.md. `decode` reads it.
 
-    python -P -m fairway.prove.proof ARTIFACT PROOF OUT      what that process runs
+    python -P -m fairway.prove.proof ARTIFACT PROOF OUT    what the process of `verify` runs
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
-import shutil
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from itertools import chain
@@ -22,10 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-import fairway
 from fairway import console, foreign, limits, world
-from fairway.course import Run, replacing, sha256_file, write_atomic
-from fairway.errors import BadInput, Interrupted
+from fairway.course import Run, replacing, write_atomic
+from fairway.errors import BadInput, Damaged, Interrupted
 from fairway.pack import artifact
 from fairway.predict import methods
 from fairway.predict.adapt import AdaptiveEngine, Learner
@@ -35,8 +31,9 @@ from fairway.prove.codec import Chunk, Codec, Reader, Written, join, read_chunks
 from fairway.prove.guard import Progress, computing, in_order, side_by_side
 from fairway.prove.header import ARTIFACT_BYTES, Header, Machine, text_digest
 from fairway.recipe import Recipe
-from fairway.results import DataResult, ProveResult, VerifyResult
+from fairway.results import Decoded, ProveResult
 from fairway.score import texts
+from fairway.text.tokenizer import Tokenizer
 from fairway.train import checkpoint
 
 # prove ------------------------------------------------------------------------------------------
@@ -203,102 +200,19 @@ class _Partial:
             checkpoint.save(self._learned_path, learned, note)
 
 
-# verify -----------------------------------------------------------------------------------------
+# decode ------------------------------------------------------------------------------------------
 
 
-def verify(recipe: Recipe, run: Run, text: Path | None = None) -> VerifyResult:
-    """Let a fresh process decode the proof, and compare what it writes with what was proved.
+def decode(artifact_file: Path, proof: Path, out: Path) -> Decoded:
+    """Write the text that a proof holds to `out`, and return what the two files say about it.
 
-    That process works in an empty folder with copies of the two files. Raises BadInput when there
-    is no proof, or `text` is not what was proved; a proof that does not hold is a result.
+    `out` is written whole or not at all. Raises Damaged when the bytes of a file are not what was
+    written; BadInput when a file cannot be read, is another artifact's proof, or needs another
+    machine.
     """
-    place = run if text is None else run.about(text)
-    proved = place.need("prove")
-    assert isinstance(proved, ProveResult)
-    try:
-        hashes = {file: sha256_file(file) for file in (run.artifact, place.proof_file)}
-    except foreign.Missing as error:
-        raise BadInput(f"{error}; run fairway prove again") from None
-    if text is not None:
-        tokenizer = artifact.read(run.artifact).tokenizer
-        if texts.load(recipe, run, tokenizer, text).text_sha256 != proved.text_sha256:
-            raise BadInput(f"{text} is not the text that was proved: prove it first")
-    stamp = run.stamp("verify", recipe, before=proved)
-    finished = place.fresh("verify", stamp, VerifyResult)
-    files_sha256 = {file.name: sha256 for file, sha256 in hashes.items()}
-    if finished and finished.verified and finished.files_sha256 == files_sha256:
-        return finished
-    began = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        copies = [Path(shutil.copy(file, folder)) for file in hashes]
-        out = Path(folder, "decoded")
-        reason, lengths_sha256 = _decode_apart(copies[0], copies[1], out)
-        sha256 = sha256_file(out) if out.exists() else ""
-        decoded_bytes = out.stat().st_size if out.exists() else 0
-    reason = reason or _difference(run, text, proved, sha256, lengths_sha256)
-    result = VerifyResult(
-        stamp=stamp,
-        verified=not reason,
-        decoded_bytes=decoded_bytes,
-        text_sha256=sha256,
-        files_sha256=files_sha256,
-        decode_s=time.perf_counter() - began,
-        reason=reason,
-    )
-    place.finish("verify", result)
-    return result
-
-
-def _difference(
-    run: Run, text: Path | None, proved: ProveResult, text_sha256: str, lengths_sha256: str
-) -> str:
-    """In what the decoded text is not the one that was proved; empty: it is the same."""
-    if text_sha256 != proved.text_sha256:
-        return f"the decoded text has SHA-256 {text_sha256}, the proved one {proved.text_sha256}"
-    if lengths_sha256 != proved.lengths_sha256:
-        return "the decoded documents have other lengths than the proved ones"
-    data = run.result("data")
-    if text is None and isinstance(data, DataResult) and data.text_sha256 != text_sha256:
-        return "the decoded text is not the validation text of this run: run fairway prove again"
-    return ""
-
-
-def _decode_apart(artifact_file: Path, proof: Path, out: Path) -> tuple[str, str]:
-    """Decode in a fresh process that works in the files' folder.
-
-    Returns (why it failed or "", SHA-256 of the decoded lengths).
-    """
-    home = str(Path(fairway.__file__).parents[1])
-    paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-P",
-            "-m",
-            "fairway.prove.proof",
-            artifact_file.name,
-            proof.name,
-            out.name,
-        ],
-        cwd=out.parent,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        check=False,
-    )
-    try:
-        said = json.loads(done.stdout)
-    except ValueError:
-        return f"the decoding process failed with exit code {done.returncode}", ""
-    return said.get("error", ""), said.get("lengths_sha256", "")
-
-
-def decode(artifact_file: Path, proof: Path, out: Path) -> texts.Digest:
-    """Write the text that a proof holds to `out`; only if all of it is right. Raises BadInput."""
     opened = artifact.read(artifact_file)
-    reader = Reader(
-        foreign.read_bytes(proof, "the proof", 1 << 30, pipes=True), "the proof's header"
-    )
+    data = foreign.read_bytes(proof, "the proof", 1 << 30, pipes=True)
+    reader = Reader(data, "the proof's header")
     header = Header.read(reader)
     chunks = read_chunks(reader, header.chunks, header.version)
     if not bytes.fromhex(opened.sha256).startswith(header.artifact):
@@ -306,26 +220,61 @@ def decode(artifact_file: Path, proof: Path, out: Path) -> texts.Digest:
             f"the proof needs the artifact whose SHA-256 begins with {header.artifact.hex()}, and "
             f"{artifact_file} has {opened.sha256}"
         )
-    lanes = max((len(chunk.coded.starts) for chunk in chunks if chunk.coded), default=1)
+    lanes = max((len(chunk.coded.starts) for chunk in chunks if chunk.coded), default=0)
     if lanes > 1 and methods.alone(header.adapt):
-        raise BadInput(f"the proof claims to learn left to right and has {lanes} lanes")
+        raise Damaged(f"the proof claims to learn left to right and has {lanes} lanes")
     digest = texts.Digest()
     with replacing(out) as temporary, open(temporary, "wb") as file:
         try:
-            for document in _decode(opened, header, chunks):
+            ideal_bits = 0.0
+            for document, bits in _decode(opened, header, chunks):
                 digest.update(document)
                 file.write(document)
+                ideal_bits = bits
         except MemoryError:
             raise BadInput(f"the proof's {lanes} lanes need more memory than there is") from None
         if text_digest(digest.text_sha256, digest.lengths_sha256) != header.text:
-            raise BadInput("the decoded text is not the one that the proof's header names")
+            raise Damaged("the decoded text is not the one that the proof's header names")
         if header.claims not in (None, (digest.text_bytes, digest.documents)):
-            raise BadInput("the proof's header claims other bytes or documents than it holds")
-    return digest
+            raise Damaged("the proof's header claims other bytes or documents than it holds")
+        if not digest.text_bytes:
+            raise Damaged("the proof holds a text of no bytes, which has no bits per byte")
+    return Decoded(
+        artifact_sha256=opened.sha256,
+        artifact_bytes=sum(opened.parts.values()),
+        proof_sha256=hashlib.sha256(data).hexdigest(),
+        proof_bytes=len(data),
+        text_sha256=digest.text_sha256,
+        text_bytes=digest.text_bytes,
+        lengths_sha256=digest.lengths_sha256,
+        documents=digest.documents,
+        tokens=sum(_tokens_of(chunk, opened.tokenizer) for chunk in chunks),
+        stream_bytes=sum(chunk.stream_bytes for chunk in chunks),
+        stream_ideal_bits=ideal_bits + sum(8.0 * c.stream_bytes for c in chunks if not c.coded),
+        lanes=lanes,
+        vocab_size=opened.tokenizer.vocab_size,
+        text_rule=opened.tokenizer.rule,
+        adaptation=header.adapt.method,
+        arithmetic=header.arithmetic,
+        order=methods.order_of(header.adapt),
+        grade="device" if header.machine else "portable",
+    )
 
 
-def _decode(opened: artifact.Artifact, header: Header, chunks: list[Written]) -> Iterator[bytes]:
-    """The documents of all chunks. Raises BadInput."""
+def _tokens_of(chunk: Written, tokenizer: Tokenizer) -> int:
+    """Return how many tokens the documents of a chunk have, boundaries included."""
+    if chunk.coded:
+        return chunk.coded.tokens
+    return sum(len(tokens) for tokens in tokenizer.encode_stream(chunk.documents))
+
+
+def _decode(
+    opened: artifact.Artifact, header: Header, chunks: list[Written]
+) -> Iterator[tuple[bytes, float]]:
+    """Yield (document, bits of everything that a network decoded) of all chunks.
+
+    Raises BadInput.
+    """
     tokens, machine = sum(chunk.tokens for chunk in chunks), header.machine
     streams = sum(len(chunk.coded.stream) for chunk in chunks if chunk.coded)
     limits.check_work("the proof", tokens, streams)
@@ -342,23 +291,27 @@ def _decode(opened: artifact.Artifact, header: Header, chunks: list[Written]) ->
         def decode_one(i: int, progress: Progress) -> list[bytes]:
             return codec.decode(chunks[i], progress)
 
+        ideal_bits = 0.0
+
         def report(done: int, bits: float) -> None:
+            nonlocal ideal_bits
+            ideal_bits = bits
             task.update(done)
 
         workers = guard.workers if guard else 1
-        decoded = side_by_side(decode_one, range(len(chunks)), workers, report)
-        yield from chain.from_iterable(in_order(decoded))
+        decoded = in_order(side_by_side(decode_one, range(len(chunks)), workers, report))
+        yield from ((document, ideal_bits) for document in chain.from_iterable(decoded))
 
 
 def main(arguments: list[str]) -> int:
     """Decode a proof; one line of JSON on stdout says what came out, or why nothing did."""
     world.leave()  # whoever started this process may be a rank of torchrun
     try:
-        digest = decode(*(Path(argument) for argument in arguments))
+        decoded = decode(*(Path(argument) for argument in arguments))
     except BadInput as error:
-        print(json.dumps({"error": str(error)}))
+        print(json.dumps({"error": str(error), "damaged": isinstance(error, Damaged)}))
         return 2
-    print(json.dumps({"text_sha256": digest.text_sha256, "lengths_sha256": digest.lengths_sha256}))
+    print(decoded.model_dump_json())
     return 0
 
 

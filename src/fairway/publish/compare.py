@@ -19,6 +19,7 @@ from fairway import foreign
 from fairway.course import STAGES, Run, stamp_changes
 from fairway.errors import BadInput
 from fairway.publish import significance as s
+from fairway.publish import verdicts
 from fairway.publish.report import Table
 from fairway.results import (
     CompareResult,
@@ -54,8 +55,9 @@ def _bpb_of(nats: float, side: Side) -> float:
 
 
 def scored(folder: Path) -> tuple[TrainResult, ScoreResult]:
-    """Raises BadInput when the run is not finished so far."""
+    """Return the run's results. Raises BadInput when one is missing or out of date."""
     run = Run(folder)
+    verdicts.require_current(run, ("train", "score"))
     train, score = run.need("train"), run.need("score")
     assert isinstance(train, TrainResult)
     assert isinstance(score, ScoreResult)
@@ -74,12 +76,21 @@ def _side(folders: Sequence[Path]) -> Side:
     score = found[0][2]
     return Side(
         names=[folder.name for folder, _, _ in found],
+        evidence=[_evidence(folder) for folder, _, _ in found],
         seeds=seeds,
         bpb=[score.bpb for _, _, score in found],
         nats_per_token=[score.nats_per_token for _, _, score in found],
         tokens=score.tokens,
         text_bytes=score.text_bytes,
     )
+
+
+def _evidence(folder: Path) -> str:
+    """How the score of a run is known: nothing recomputes it, but its proof may be verified."""
+    verdict = verdicts.known(Run(folder))
+    if verdict is None:
+        return "claimed"
+    return f"claimed; proof verified: {verdict.bpb:.4f}" if verdict.verified else "NOT VERIFIED"
 
 
 def one_recipe(folders: Sequence[Path]) -> None:
@@ -199,16 +210,21 @@ def tables(found: CompareResult) -> list[Table]:
 
 def _sides_table(found: CompareResult) -> Table:
     rows = [
-        [name, str(seed), f"{bpb:.5f}", f"{nats:.5f}"]
+        [name, str(seed), f"{bpb:.5f}", f"{nats:.5f}", evidence]
         for side in (found.runs, found.against)
-        for name, seed, bpb, nats in zip(
-            side.names, side.seeds, side.bpb, side.nats_per_token, strict=True
+        for name, seed, bpb, nats, evidence in zip(
+            side.names, side.seeds, side.bpb, side.nats_per_token, side.evidence, strict=True
         )
     ]
     for label, side in (("runs", found.runs), ("against", found.against)):
-        rows.append([f"mean, {label}", "", _mean_sd(side.bpb), _mean_sd(side.nats_per_token)])
-    note = f"{found.runs.text_bytes:,} bytes of text. Means with the standard deviation of one run."
-    return Table("Scores", ["run", "seed", "bits per byte", "nats per token"], rows, note)
+        means = [_mean_sd(side.bpb), _mean_sd(side.nats_per_token)]
+        rows.append([f"mean, {label}", "", *means, "claimed"])
+    note = (
+        f"{found.runs.text_bytes:,} bytes of text (claimed). Means with the standard deviation of "
+        "one run. Scores are read from score.json of each run; nothing here recomputes them."
+    )
+    columns = ["run", "seed", "bits per byte", "nats per token", "evidence"]
+    return Table("Scores (claimed)", columns, rows, note)
 
 
 def _mean_sd(values: Sequence[float]) -> str:
@@ -231,7 +247,12 @@ def _gain_table(found: CompareResult, gain: Gain) -> Table:
         "test", "gain", f"{found.confidence:.0%} interval", "p, gain > 0",
         f"p, gain > {gain.claim:.5f}",
     ]  # fmt: skip
-    return Table(f"Gain in {gain.unit}", columns, rows, " ".join(_remarks(found, gain)))
+    return Table(
+        f"Gain in {gain.unit}, of the claimed scores",
+        columns,
+        rows,
+        " ".join(_remarks(found, gain)),
+    )
 
 
 def _p(value: float | None) -> str:

@@ -5,21 +5,16 @@ from __future__ import annotations
 import bz2
 import hashlib
 import lzma
+from contextlib import suppress
 
 import brotli
 import zstandard
-from pydantic import BaseModel, NonNegativeInt, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from fairway import foreign
 from fairway.course import Run, write_atomic
+from fairway.userfolders import user_state_folder
 
-
-class Baselines(BaseModel):
-    """What baselines.json holds: bytes by compressor, of one text."""
-
-    text_sha256: str
-    text_bytes: int
-    sizes: dict[str, NonNegativeInt]
+_SIZES = TypeAdapter(dict[str, int])
 
 
 def sizes(text: bytes) -> dict[str, int]:
@@ -32,27 +27,27 @@ def sizes(text: bytes) -> dict[str, int]:
     }
 
 
-def sizes_of_run(run: Run) -> dict[str, int]:
-    """`sizes` of the run's validation text, kept in baselines.json. Empty without the text."""
+def sizes_of_run(run: Run, text_sha256: str) -> dict[str, int]:
+    """Return `sizes` of the run's validation text, if it has this hash; empty otherwise.
+
+    They are computed from the text, or were by this user: the run directory is not asked.
+    """
     from fairway.text.prepare import load_tokenizer, load_val
 
     data = run.result("data")
     if data is None or not run.data_folder(data).is_dir():
         return {}
-    folder = run.data_folder(data)
+    folder, state = run.data_folder(data), user_state_folder()
+    note = state / "compressors" / f"{text_sha256[:32]}.json" if state else None
+    if note and note.is_file():
+        with suppress(OSError, ValidationError):
+            return _SIZES.validate_json(note.read_bytes())
     text = b"".join(load_tokenizer(folder).decode(load_val(folder)))
-    sha256 = hashlib.sha256(text).hexdigest()
-    kept = _read(run, sha256)
-    if kept is None:
-        kept = Baselines(text_sha256=sha256, text_bytes=len(text), sizes=sizes(text))
-        write_atomic(run.baselines, kept.model_dump_json(indent=2).encode())
-    return kept.sizes
-
-
-def _read(run: Run, sha256: str) -> Baselines | None:
-    """What an earlier report has kept, if it is about this text."""
-    try:
-        kept = Baselines.model_validate(foreign.read_json(run.baselines, "the baselines"))
-    except (foreign.Missing, foreign.Damaged, ValidationError):
-        return None
-    return kept if kept.text_sha256 == sha256 else None
+    if hashlib.sha256(text).hexdigest() != text_sha256:
+        return {}
+    found = sizes(text)
+    if note:
+        with suppress(OSError):
+            note.parent.mkdir(mode=0o700, exist_ok=True)
+            write_atomic(note, _SIZES.dump_json(found))
+    return found

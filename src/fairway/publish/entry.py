@@ -18,7 +18,8 @@ from fairway import console, foreign, world
 from fairway.course import Run
 from fairway.errors import BadInput, Interrupted
 from fairway.pack.pack import pack
-from fairway.prove.proof import decode, prove, verify
+from fairway.prove.proof import decode, prove
+from fairway.prove.verify import compared, verify_files
 from fairway.publish import trainlog
 from fairway.recipe import Recipe, load
 from fairway.score.score import score
@@ -59,18 +60,23 @@ def course(recipe: Recipe, run: Run, script: Path) -> int:
         return 0
     with run.lock():
         run.create(recipe)
-        prepare(recipe, run)
+        data = prepare(recipe, run)
         here.barrier()
         train(recipe, run)
         world.leave()
         pack(recipe, run)
         score(recipe, run)
         prove(recipe, run)
-        verdict = verify(recipe, run)
-        text = trainlog.text(recipe, run, script.stat().st_size)
+        verdict = verify_files(run.artifact, run.proof_file)
+        verdict = compared(verdict, "data.json", data.text_sha256, data.lengths_sha256)
+        run.finish("verify", verdict)
+        if not (verdict.verified and verdict.decoded):
+            print(verdict.complaint)
+            return 1
+        text = trainlog.text(recipe, run, script.stat().st_size, verdict.decoded)
         (run.path / "train.log").write_text(text, "utf-8")
     print(text, end="")
-    return 0 if verdict.verified else 1
+    return 0
 
 
 def check(folder: Path) -> int:

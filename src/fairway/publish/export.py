@@ -20,7 +20,8 @@ from fairway.course import Run, replacing, write_atomic
 from fairway.errors import BadInput
 from fairway.model.gpt import GPT
 from fairway.pack import artifact
-from fairway.publish.report import Results, require_current, tables
+from fairway.publish import verdicts
+from fairway.publish.report import Results, tables
 from fairway.recipe import Model
 from fairway.results import VERBS
 from fairway.text.tokenizer import Tokenizer
@@ -76,7 +77,8 @@ def load(folder: Path) -> tuple[GPT, Tokenizer]:
 def push(run: Run, repository: str, private: bool = False) -> str:
     """Upload a run's artifact, its proof and its export to the Hub; returns the page's address.
 
-    Raises BadInput when the run is not proved, its results are stale, or the Hub refuses.
+    The proof is decoded first, unless it was before by this user. Raises BadInput when it does not
+    hold, results are out of date, or the Hub refuses.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -86,7 +88,10 @@ def push(run: Run, repository: str, private: bool = False) -> str:
         validate_repo_id(repository)
     except HFValidationError as error:
         raise BadInput(f"{repository} is no name for the Hub: {error}") from None
-    require_current(run, (verb for verb in VERBS if verb != "verify" or run.result(verb)))
+    verdicts.require_current(run, (verb for verb in VERBS if verb != "verify"))
+    verdict = verdicts.known_or_decoded(run)
+    if not verdict.verified:
+        raise BadInput(f"{run.path} is not pushed: its proof does not hold: {verdict.reason}")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         export(run.artifact, folder)
@@ -108,23 +113,25 @@ def push(run: Run, repository: str, private: bool = False) -> str:
 
 
 def card(run: Run, repository: str) -> str:
-    """The model card, from results."""
+    """Return the model card. Raises BadInput where no verified proof and no results are known."""
     found = Results(run)
-    if not (found.prove and found.train and found.pack and found.data):
-        raise BadInput(f"{run.path} is not proved yet: run fairway prove on it")
+    if not (found.train and found.data and found.artifact and found.verdict):
+        raise BadInput(f"{run.path} is not verified here: run fairway verify on it")
+    decoded = found.verdict.decoded
+    if not (found.verdict.verified and decoded):
+        raise BadInput(f"the proof of {run.path} does not hold: {found.verdict.reason}")
     course = tables(run)[0]
     lines = [course.columns, ["---"] * len(course.columns), *course.rows]
-    verified = bool(found.verify and found.verify.verified)
     return _CARD.substitute(
         name=repository.rpartition("/")[2],
-        bpb=f"{found.prove.bpb:.4f}",
-        proved="proved and decoded by a separate process" if verified else "proved, not verified",
-        size=f"{found.pack.artifact_bytes:,}",
-        parameters=f"{found.train.parameters:,}",
-        vocabulary=found.data.vocab_size,
+        bpb=f"{decoded.bpb:.4f}",
+        size=f"{decoded.artifact_bytes:,}",
+        parameters=f"{found.artifact.weights:,}",
+        vocabulary=decoded.vocab_size,
         tokens=f"{found.train.tokens:,}",
-        text_bytes=f"{found.prove.text_bytes:,}",
-        sha256=found.prove.text_sha256,
+        text_bytes=f"{decoded.text_bytes:,}",
+        sha256=decoded.text_sha256,
+        rule=decoded.text_rule,
         table="\n".join("| " + " | ".join(cells) + " |" for cells in lines),
     )
 
@@ -136,10 +143,11 @@ tags: [fairway, bits-per-byte, compression]
 
 # $name
 
-A language model in one file of $size bytes: **$bpb bits per byte**, $proved.
+A language model in one file of $size bytes: **$bpb bits per byte**, proved and decoded by a
+separate process before this page was written.
 
-$parameters parameters, $vocabulary tokens in the vocabulary, trained on $tokens tokens. The text:
-$text_bytes bytes, SHA-256 `$sha256`.
+$parameters parameters, $vocabulary tokens in the vocabulary, trained on $tokens tokens (claimed).
+The text: $text_bytes bytes (rule "$rule"), SHA-256 `$sha256`.
 
 $table
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from math import sqrt
@@ -11,9 +11,10 @@ from string import Template
 from typing import TypeVar
 
 from fairway import budget, console, foreign
-from fairway.course import Run, sha256_file, stamp_changes, write_atomic
+from fairway.course import Run, write_atomic
 from fairway.errors import BadInput
-from fairway.publish import compressors, pictures
+from fairway.pack.pack import Inspection, inspect
+from fairway.publish import compressors, pictures, verdicts
 from fairway.results import (
     VERBS,
     CompareResult,
@@ -26,6 +27,7 @@ from fairway.results import (
     VerifyResult,
 )
 
+CLAIMED = "claimed"
 R = TypeVar("R", bound=Result)
 
 
@@ -65,18 +67,35 @@ def sentence(result: Result) -> str:
                 f"{r.bpb:.4f} bits per byte ({r.encode_s:.0f} s)"
             )
         case VerifyResult() as r:
-            decoded = f"{r.decoded_bytes:,} bytes decoded in {r.decode_s:.0f} s"
-            return f"verified, {decoded}" if r.verified else f"NOT verified: {r.reason}"
+            if not (r.verified and r.decoded):
+                return f"NOT verified: {r.reason}"
+            same = f"identical to {r.compared_with}" if r.compared_with else "compared with no text"
+            return f"verified, {r.bpb:.4f} bits per byte, {r.decoded.text_bytes:,} bytes, {same}"
     raise TypeError(f"no sentence for {type(result).__name__}")
 
 
+@dataclass(frozen=True)
+class Proof:
+    """A proof beside the text that it holds and the artifact that decodes it."""
+
+    proof_bytes: int
+    text_bytes: int
+    text_sha256: str
+    artifact_bytes: int
+
+
 class Results:
-    """The results that a run folder holds, each None when there is none."""
+    """What a run directory claims, and which verdict on its proof is known here.
+
+    A result that is out of date is None, and `out_of_date` says why, by stage.
+    """
 
     def __init__(self, run: Run) -> None:
+        self.out_of_date = {v: why for v in VERBS if (why := verdicts.out_of_date(run, v))}
+
         def read(kind: type[R]) -> R | None:
             verb = next(name for name, result in VERBS.items() if result is kind)
-            found = run.result(verb)
+            found = None if verb in self.out_of_date else run.result(verb)
             return found if isinstance(found, kind) else None
 
         self.data = read(DataResult)
@@ -84,38 +103,77 @@ class Results:
         self.pack = read(PackResult)
         self.score = read(ScoreResult)
         self.prove = read(ProveResult)
-        self.verify = read(VerifyResult)
+        self.verdict = verdicts.known(run)  # None: nobody here has decoded this proof
+        self.artifact = _inspected(run)  # what lies there now, whatever pack.json says
 
+    @property
+    def proved_bpb(self) -> float | None:
+        """Bits per byte of the proof: as decoded, or else as claimed."""
+        if self.verdict:
+            return self.verdict.bpb if self.verdict.verified else None
+        return self.prove.bpb if self.prove else None
 
-def require_current(run: Run, verbs: Iterable[str]) -> None:
-    """Raises BadInput unless these verbs are finished with this recipe, artifact and proof."""
-    recipe = run.load()
-    for verb in verbs:
-        result, wrong = run.need(verb), []
-        if verb != "data":  # whose stamp needs the documents
-            wrong = stamp_changes(result.stamp, run.stamp(verb, recipe))
-        hashes = {run.artifact.name: getattr(result, "artifact_sha256", None)}
-        hashes |= getattr(result, "files_sha256", {})
-        for file in (run.artifact, run.proof_file):
-            sha256 = hashes.get(file.name)
-            if sha256 and not (file.is_file() and sha256_file(file) == sha256):
-                wrong.append(file.name)
-        if wrong:
-            raise BadInput(
-                f"{verb}.json in {run.path} was made with other {', '.join(wrong)}: "
-                f"fairway play {run.recipe} --out {run.path} brings it up to date"
-            )
+    @property
+    def proof(self) -> Proof | None:
+        """Sizes of the proof and its text: as decoded, or else as claimed."""
+        if self.verdict:
+            d = self.verdict.decoded
+            if not (self.verdict.verified and d):
+                return None
+            return Proof(d.proof_bytes, d.text_bytes, d.text_sha256, d.artifact_bytes)
+        if not (self.prove and self.artifact and self.prove.text_bytes > 0):
+            return None
+        claimed = self.prove
+        size = self.artifact.artifact_bytes
+        return Proof(sum(claimed.files.values()), claimed.text_bytes, claimed.text_sha256, size)
+
+    @property
+    def evidence(self) -> str:
+        """How the bits per byte of the proof are known: "verified", "NOT VERIFIED" or "claimed"."""
+        if self.verdict is None:
+            return CLAIMED
+        return "verified" if self.verdict.verified else "NOT VERIFIED"
 
 
 def tables(run: Run) -> list[Table]:
     """All tables that the results in the run folder allow."""
     found = Results(run)
     made = [_course_table(found)]
-    if found.pack:
-        made.append(_parts_table(found.pack, found.prove))
-    if found.prove and found.pack and (sizes := compressors.sizes_of_run(run)):
-        made.append(_compressors_table(found.prove, found.pack, sizes))
+    if found.artifact:
+        made.append(_parts_table(found.artifact, found.pack))
+    if (proof := found.proof) and (sizes := compressors.sizes_of_run(run, proof.text_sha256)):
+        made.append(_compressors_table(proof, found.evidence, sizes))
     return made
+
+
+def _inspected(run: Run) -> Inspection | None:
+    if not run.artifact.is_file():
+        return None
+    try:
+        return inspect(run.artifact)
+    except BadInput:  # damaged, or no artifact: no figure of it is shown
+        return None
+
+
+def verdict_lines(verdict: VerifyResult) -> list[str]:
+    """Return what the two files hold, as decoded: one fact a line. Empty: nothing was decoded."""
+    d = verdict.decoded
+    if d is None:
+        return []
+    rule = {"bytes": "the text's own", "challenge": "those after the challenge's normalization"}
+    facts = {
+        "bits per byte": f"{d.bpb:.6f} (8 × {d.proof_bytes:,} / {d.text_bytes:,})",
+        "nats per token": f"{d.nats_per_token:.6f}, over {d.tokens:,} tokens",
+        "text": f"{d.text_bytes:,} bytes, {d.documents:,} documents, SHA-256 {d.text_sha256}",
+        "bytes that count": f'{rule[d.text_rule]} (rule "{d.text_rule}")',
+        "compared with": verdict.compared_with or "no text; --text FILE compares one",
+        "proof": f"{d.proof_bytes:,} bytes, SHA-256 {d.proof_sha256}",
+        "artifact": f"{d.artifact_bytes:,} bytes, SHA-256 {d.artifact_sha256}",
+        "arithmetic": f"{d.arithmetic}, grade {d.grade}",
+        "learning": f"{d.adaptation}, order {d.order}, {d.lanes} lanes",
+    }
+    width = max(map(len, facts))
+    return [f"{name:<{width}}  {value}" for name, value in facts.items()]
 
 
 def seeds_table(runs: Sequence[Run]) -> Table:
@@ -123,19 +181,29 @@ def seeds_table(runs: Sequence[Run]) -> Table:
     from fairway.publish import significance
 
     found = [Results(run) for run in runs]
-    rows, means, intervals = [], [], []
-    for label, key in (("scored", "score"), ("proved", "prove")):
-        values = [r.bpb for r in (getattr(results, key) for results in found) if r]
-        if len(values) < len(runs):
-            continue
-        estimate = significance.paired(values)
-        rows.append((label, [_bpb(value) for value in values]))
-        means.append(f"{estimate.mean:.4f} ± {_sd(estimate.standard_error, len(values)):.4f}")
-        intervals.append(f"{estimate.low:.4f} to {estimate.high:.4f}")
-    body = [[run.path.name, *(cells[i] for _, cells in rows)] for i, run in enumerate(runs)]
-    body += [["mean ± sd", *means], ["95 % interval", *intervals]]
-    note = "sd: of one run; the interval is of the mean over seeds, by Student's t."
-    return Table("Bits per byte over seeds", ["run", *(label for label, _ in rows)], body, note)
+    columns = {
+        f"scored ({CLAIMED})": [r.score.bpb if r.score else None for r in found],
+        "proved": [r.proved_bpb for r in found],
+    }
+    whole: dict[str, list[float]] = {}
+    for label, values in columns.items():
+        known = [value for value in values if value is not None]
+        if len(known) == len(runs):
+            whole[label] = known
+    estimates = [significance.paired(values) for values in whole.values()]
+    body = [
+        [run.path.name, *(_bpb(values[i]) for values in whole.values()), found[i].evidence]
+        for i, run in enumerate(runs)
+    ]
+    deviations = [_sd(e.standard_error, len(runs)) for e in estimates]
+    means = [f"{e.mean:.4f} ± {sd:.4f}" for e, sd in zip(estimates, deviations, strict=True)]
+    body.append(["mean ± sd", *means, ""])
+    body.append(["95 % interval", *(f"{e.low:.4f} to {e.high:.4f}" for e in estimates), ""])
+    note = (
+        "sd: of one run; the interval is of the mean over seeds, by Student's t. The last column "
+        "says how the bits per byte of the proof are known."
+    )
+    return Table("Bits per byte over seeds", ["run", *whole, "evidence"], body, note)
 
 
 def _sd(standard_error: float, count: int) -> float:
@@ -144,54 +212,55 @@ def _sd(standard_error: float, count: int) -> float:
 
 def _course_table(found: Results) -> Table:
     rows = []
-    if found.data:
-        rows.append(["data", "", f"{found.data.val_bytes:,}", f"{found.data.data_s:.0f}"])
-    if found.train:
-        rows.append(["after training", _bpb(found.train.val_bpb), "", f"{found.train.train_s:.0f}"])
-    if found.pack:
-        size = f"{found.pack.artifact_bytes:,}"
-        rows.append(
-            ["after packing", _bpb(found.pack.val_bpb_after), size, f"{found.pack.pack_s:.0f}"]
-        )
-    if found.score:
-        name = f"scored ({found.score.protocol})"
-        rows.append([name, _bpb(found.score.bpb), "", f"{found.score.seconds:.0f}"])
-    if found.prove:
-        size = f"{sum(found.prove.files.values()):,}"
-        rows.append(["proved", _bpb(found.prove.bpb), size, f"{found.prove.encode_s:.0f}"])
-    if found.verify:
-        verdict = "verified" if found.verify.verified else "NOT VERIFIED"
-        size = f"{found.verify.decoded_bytes:,}"
-        rows.append(["decoded", verdict, size, f"{found.verify.decode_s:.0f}"])
+    if r := found.data:
+        rows.append(["data", "", f"{r.val_bytes:,}", f"{r.data_s:.0f}", CLAIMED])
+    if t := found.train:
+        rows.append(["after training", _bpb(t.val_bpb), "", f"{t.train_s:.0f}", CLAIMED])
+    if p := found.pack:
+        bpb, size = _bpb(p.val_bpb_after), f"{p.artifact_bytes:,}"
+        rows.append(["after packing", bpb, size, f"{p.pack_s:.0f}", CLAIMED])
+    if s := found.score:
+        name = f"scored ({s.protocol})"
+        rows.append([name, _bpb(s.bpb), "", f"{s.seconds:.0f}", CLAIMED])
+    if v := found.prove:
+        size = f"{sum(v.files.values()):,}"
+        rows.append(["proved", _bpb(v.bpb), size, f"{v.encode_s:.0f}", CLAIMED])
+    for verb, why in found.out_of_date.items():
+        rows.append([verb, "", "", "", f"out of date: {why}"])
+    if (verdict := found.verdict) and verdict.decoded:
+        size = f"{verdict.decoded.text_bytes:,}"
+        rows.append(["decoded", _bpb(verdict.bpb), size, "", found.evidence])
     note = (
-        "Bytes: of the validation text, the artifact, the proof, and the decoded text. After "
-        "training and packing the text is scored in separate windows, so those two are higher "
-        "than the scores with full context."
+        "Bytes: of the validation text, the artifact, the proof, and the decoded text. "
+        f'"{CLAIMED}": read from a result file of the run directory, and not recomputed. '
+        '"verified": the proof was decoded on this machine, and the bits per byte are computed '
+        "from the two files. After training and packing the text is scored in separate windows, "
+        "so those two are higher than the scores with full context."
     )
-    if found.score and found.prove:
-        gap = found.prove.bpb - found.score.bpb
-        note += f" The proof, its header included, is {gap:+.4f} from the score; the proof counts."
-    return Table("The course", ["stage", "bits per byte", "bytes", "seconds"], rows, note)
+    if verdict and not verdict.verified:
+        note += f" NOT VERIFIED: {verdict.reason}."
+    columns = ["stage", "bits per byte", "bytes", "seconds", "evidence"]
+    return Table("The course", columns, rows, note)
 
 
-def _parts_table(pack: PackResult, prove: ProveResult | None) -> Table:
-    rows = [[name, f"{size:,}"] for name, size in pack.parts.items()]
-    rows.append(["total", f"{pack.artifact_bytes:,}"])
+def _parts_table(artifact: Inspection, pack: PackResult | None) -> Table:
+    rows = [[name, f"{size:,}"] for name, size in artifact.parts.items()]
+    rows.append(["total", f"{artifact.artifact_bytes:,}"])
+    limit = f" Budget ({CLAIMED}): {pack.budget_bytes:,} bytes." if pack else ""
     note = (
-        f"Budget: {pack.budget_bytes:,} bytes. The parts sum to the file's size; "
-        f"{budget.sentence(pack.artifact_bytes)}."
+        "Read from the artifact as it lies there; the parts sum to the file's size."
+        f"{limit} {budget.sentence(artifact.artifact_bytes).capitalize()}."
     )
-    if prove:
-        note += f" A decoder of the text opens {budget.opened_bytes(pack, prove):,} bytes."
     return Table("Bytes of the artifact", ["part", "bytes"], rows, note)
 
 
-def _compressors_table(prove: ProveResult, pack: PackResult, sizes: dict[str, int]) -> Table:
-    ours = sum(prove.files.values())
-    opened = budget.opened_bytes(pack, prove)
-    rows = [["Fairway, proved", f"{ours:,}", _bpb(prove.bpb), f"{opened:,}"]]
-    for name, size in sizes.items():
-        rows.append([name, f"{size:,}", _bpb(8 * size / prove.text_bytes), f"{size:,}"])
+def _compressors_table(proof: Proof, evidence: str, sizes: dict[str, int]) -> Table:
+    def row(name: str, size: int, opened: int) -> list[str]:
+        return [name, f"{size:,}", _bpb(8 * size / proof.text_bytes), f"{opened:,}"]
+
+    opened = proof.artifact_bytes + proof.proof_bytes
+    rows = [row(f"Fairway ({evidence})", proof.proof_bytes, opened)]
+    rows += [row(name, size, size) for name, size in sizes.items()]
     return Table(
         "The same text under general-purpose compressors",
         ["compressor", "bytes", "bits per byte", "with the artifact"],
@@ -236,14 +305,15 @@ def write_many(runs: Sequence[Run], file: Path) -> None:
     """One self-contained page about several runs. Raises BadInput where one is not trained."""
     for run in runs:
         run.need("train")
-    points = {run.path.name: [r.prove.bpb] for run in runs if (r := Results(run)).prove}
-    figures = [("Bits per byte, proved", pictures.spread(points, "bits per byte"))]
+    found = {run.path.name: Results(run) for run in runs}
+    points = {f"{name} ({r.evidence})": [r.proved_bpb] for name, r in found.items() if r.proved_bpb}
+    figures = [("Bits per byte of the proofs", pictures.spread(points, "bits per byte"))]
     figures += [
         (f"Training of {run.path.name}", pictures.training(lines))
         for run in runs
         if (lines := console.read_metrics(run.metrics))
     ]
-    headlines = [f"{run.path.name}: {_headline(Results(run))}" for run in runs]
+    headlines = [f"{name}: {_headline(r)}" for name, r in found.items()]
     shown = [seeds_table(runs)] if len(points) > 1 else []
     for run in runs:
         shown += [replace(table, title=f"{run.path.name}: {table.title}") for table in tables(run)]
@@ -267,7 +337,7 @@ def write_comparison(found: CompareResult, shown: Sequence[Table], file: Path) -
     best = gain.paired or gain.welch or gain.documents
     headline = "One run a side says nothing about seeds"
     if best:
-        headline = f"{best.mean:+.5f} bits per byte better, p = {best.p:.2g}"
+        headline = f"{best.mean:+.5f} bits per byte better by the claimed scores, p = {best.p:.2g}"
     write_atomic(file, _bytes(_page("Comparison", headline, [picture], shown)))
 
 
@@ -277,14 +347,15 @@ def _bytes(page: str) -> bytes:
 
 
 def _headline(found: Results) -> str:
+    verdict = found.verdict
+    if verdict and not verdict.verified:
+        return f"NOT VERIFIED: {verdict.reason}"
+    if verdict and verdict.decoded:
+        size = f"{verdict.decoded.text_bytes:,}"
+        return f"{_bpb(verdict.bpb)} bits per byte, verified: all {size} bytes were decoded here"
     if found.prove is None:
         return "Not proved yet: fairway prove"
-    bpb = f"{found.prove.bpb:.4f} bits per byte"
-    if found.verify is None:
-        return f"{bpb}, not verified yet: fairway verify"
-    if not found.verify.verified:
-        return f"NOT VERIFIED: {found.verify.reason}"
-    return f"{bpb}, proved: a separate process decoded all {found.verify.decoded_bytes:,} bytes"
+    return f"{_bpb(found.prove.bpb)} bits per byte, {CLAIMED}: not verified here, fairway verify"
 
 
 def _pictures(run: Run, found: Results) -> list[tuple[str, str]]:
@@ -294,21 +365,21 @@ def _pictures(run: Run, found: Results) -> list[tuple[str, str]]:
     if lines:
         made.append(("Training loss and learning rate", pictures.training(lines)))
     stages = {
-        "after training": found.train and found.train.val_bpb,
-        "after packing": found.pack and found.pack.val_bpb_after,
-        "scored": found.score and found.score.bpb,
-        "proved": found.prove and found.prove.bpb,
+        f"after training ({CLAIMED})": found.train and found.train.val_bpb,
+        f"after packing ({CLAIMED})": found.pack and found.pack.val_bpb_after,
+        f"scored ({CLAIMED})": found.score and found.score.bpb,
+        f"proved ({found.evidence})": found.proved_bpb,
     }
     known = {name: value for name, value in stages.items() if value}
     made.append(
         ("Bits per byte through the stages", pictures.bars(known, "bits per byte", "{:.4f}"))
     )
-    if found.pack:
-        parts = {name: float(size) for name, size in found.pack.parts.items()}
+    if found.artifact:
+        parts = {name: float(size) for name, size in found.artifact.parts.items()}
         made.append(("Bytes of the artifact", pictures.bars(parts, "bytes", "{:,.0f}")))
-    if found.prove and (sizes := compressors.sizes_of_run(run)):
-        rivals = {"Fairway, proved": found.prove.bpb}
-        rivals |= {name: 8 * size / found.prove.text_bytes for name, size in sizes.items()}
+    if (proof := found.proof) and (sizes := compressors.sizes_of_run(run, proof.text_sha256)):
+        rivals = {f"Fairway ({found.evidence})": 8 * proof.proof_bytes / proof.text_bytes}
+        rivals |= {name: 8 * size / proof.text_bytes for name, size in sizes.items()}
         caption = "Bits per byte on the same text (no model counted)"
         made.append((caption, pictures.bars(rivals, "bits per byte", "{:.3f}")))
     return made

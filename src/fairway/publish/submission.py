@@ -21,12 +21,12 @@ import numpy as np
 from fairway import budget, console
 from fairway.course import Run, short_hash
 from fairway.errors import BadInput
-from fairway.publish import bundle, trainlog
+from fairway.publish import bundle, trainlog, verdicts
 from fairway.publish.checks import check
 from fairway.publish.compare import one_recipe
-from fairway.publish.report import Results, require_current, seeds_table
+from fairway.publish.report import Results, seeds_table
 from fairway.recipe import Recipe, dumps
-from fairway.results import VERBS, SubmitResult
+from fairway.results import VERBS, Decoded, SubmitResult
 
 
 def submit(
@@ -35,10 +35,11 @@ def submit(
     """Write the folder `out` and check it. Raises BadInput.
 
     The script decodes every proof in an empty folder, by a process that cannot open this package,
-    before the folder gets its name.
+    before the folder gets its name. What it states as the score is the mean of the proofs that
+    were decoded here; other figures of results are claims, and are called so.
     """
-    found = [(Run(folder), Results(Run(folder))) for folder in runs]
-    _ready(found)
+    found = [(Run(folder), _ready(Run(folder))) for folder in runs]
+    _different_seeds(found)
     one_recipe(runs)
     if out.exists():
         raise BadInput(f"{out} exists: remove it, or choose another place with --out")
@@ -52,7 +53,7 @@ def submit(
         (partial / "train_gpt.py").write_bytes(script)
         claims = _claims(recipe, found, len(script), author, github_id, title)
         for run, results in found:
-            _copy(run, recipe, partial, _seed(results), len(script))
+            _copy(run, recipe, partial, results, len(script))
         (partial / "submission.json").write_text(json.dumps(claims, indent=2) + "\n", "utf-8")
         (partial / "README.md").write_text(_readme(found, claims), "utf-8")
         pins = "".join(f"{line}\n" for line in bundle.requirements(recipe))
@@ -75,12 +76,23 @@ def _seed(results: Results) -> int:
     return results.train.seed
 
 
-def _ready(found: Sequence[tuple[Run, Results]]) -> None:
-    """Raises BadInput unless every run is finished and verified, with a seed of its own."""
-    for run, results in found:
-        require_current(run, VERBS)
-        if not (results.verify and results.verify.verified):
-            raise BadInput(f"the proof of {run.path} is not verified: run fairway verify on it")
+def _decoded(results: Results) -> Decoded:
+    assert results.verdict
+    assert results.verdict.decoded
+    return results.verdict.decoded
+
+
+def _ready(run: Run) -> Results:
+    """Return the results of a run whose proof holds. Raises BadInput where it does not."""
+    verdicts.require_current(run, [verb for verb in VERBS if verb != "verify"])
+    verdict = verdicts.known_or_decoded(run)
+    if not verdict.verified:
+        raise BadInput(f"the proof of {run.path} does not hold: {verdict.reason}")
+    return Results(run)
+
+
+def _different_seeds(found: Sequence[tuple[Run, Results]]) -> None:
+    """Raise BadInput unless every run has a seed of its own."""
     seeds = [_seed(results) for _, results in found]
     if len(set(seeds)) < len(seeds):
         raise BadInput(f"the runs have the seeds {seeds}: each seed belongs in once")
@@ -98,23 +110,22 @@ def _claims(
     per_seed: dict[str, dict[str, float]] = {}
     for _, r in found:
         assert r.train
-        assert r.pack
         assert r.score
-        assert r.prove
+        decoded = _decoded(r)
         per_seed[str(r.train.seed)] = {
-            "val_loss": r.score.nats_per_token,
-            "val_bpb": r.prove.bpb,
+            "val_loss": decoded.nats_per_token,
+            "val_bpb": decoded.bpb,
             "claimed_score_bpb": r.score.bpb,
-            "artifact_bytes": r.pack.artifact_bytes,
+            "artifact_bytes": decoded.artifact_bytes,
+            "proof_bytes": decoded.proof_bytes,
             "steps": r.train.steps,
             "train_time_s": round(r.train.train_s, 3),
             "eval_time_s": round(r.score.seconds, 3),
         }
     bpb = [x["val_bpb"] for x in per_seed.values()]
     artifact = max(int(x["artifact_bytes"]) for x in per_seed.values())
-    first, first_proof = found[0][1].train, found[0][1].prove
+    first = found[0][1].train
     assert first
-    assert first_proof
     return {
         "author": author,
         "github_id": github_id,
@@ -126,8 +137,9 @@ def _claims(
         "val_bpb": float(np.mean(bpb)),
         "val_bpb_std": float(np.std(bpb, ddof=1)) if len(bpb) > 1 else 0.0,
         "seeds": [_seed(results) for _, results in found],
+        "text_sha256": _decoded(found[0][1]).text_sha256,
+        "text_rule": _decoded(found[0][1]).text_rule,
         "seed_results": per_seed,
-        "text_sha256": first_proof.text_sha256,
         "bytes_code": code_bytes,
         "bytes_artifact_max": artifact,
         "bytes_total": artifact + code_bytes,
@@ -137,17 +149,19 @@ def _claims(
     }
 
 
-def _copy(run: Run, recipe: Recipe, folder: Path, seed: int, code_bytes: int) -> None:
-    """The log of a run, and its artifact, proof and results in seed<N>/."""
+def _copy(run: Run, recipe: Recipe, folder: Path, results: Results, code_bytes: int) -> None:
+    """Write the log of a run, and copy its artifact, proof and results into seed<N>/."""
     own = run.load() if run.recipe.exists() else recipe
-    log = trainlog.text(own, run, code_bytes)
+    seed = _seed(results)
+    log = trainlog.text(own, run, code_bytes, _decoded(results))
     (folder / f"train_seed{seed}.log").write_text(log, "utf-8")
     place = folder / f"seed{seed}"
     place.mkdir()
     for file in (run.artifact, run.proof_file):
         shutil.copy(file, place)
     for verb in VERBS:
-        shutil.copy(run.path / f"{verb}.json", place)
+        if verb != "verify":  # a verdict is not copied: who gets the folder decodes
+            shutil.copy(run.path / f"{verb}.json", place)
 
 
 def _run_once(folder: Path) -> None:
@@ -161,15 +175,19 @@ def _run_once(folder: Path) -> None:
 
 def _readme(found: Sequence[tuple[Run, Results]], claims: dict[str, Any]) -> str:
     rows = "\n".join(
-        f"| {seed} | {r['val_bpb']:.6f} | {r['claimed_score_bpb']:.6f} | {r['artifact_bytes']:,} | "
+        f"| {seed} | {r['val_bpb']:.6f} | {r['claimed_score_bpb']:.6f} | "
+        f"{r['artifact_bytes']:,} | "
         f"{r['steps']} | {r['train_time_s']:.1f} | {r['eval_time_s']:.1f} |"
         for seed, r in claims["seed_results"].items()
     )
     summary = ""
     if len(found) > 1:
         table = seeds_table([run for run, _ in found])
-        mean, interval = table.rows[-2:]
-        summary = f"Scored: mean ± standard deviation {mean[1]}, 95 % interval {interval[1]}."
+        mean, interval = (dict(zip(table.columns, row, strict=True)) for row in table.rows[-2:])
+        summary = (
+            f"Proved: mean ± standard deviation {mean['proved']}, "
+            f"95 % interval {interval['proved']}."
+        )
     return _README.substitute(
         name=claims["name"],
         blurb=claims["blurb"],
@@ -187,11 +205,11 @@ _README = Template("""# $name
 
 $blurb
 
-| seed | proved bits per byte | scored | artifact, bytes | steps | training, s | evaluation, s |
+| seed | proved bits per byte | scored* | artifact, bytes | steps* | training, s* | scoring, s* |
 | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
 $rows
 
-$summary
+$summary Columns with * are claimed: they are copied from results, and no file shows them.
 Code: $code bytes (train_gpt.py, as it lies here). Code and the largest artifact: $total of
 $limit bytes.
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 from fairway.console import read_metrics
 from fairway.course import Run
 from fairway.recipe import Recipe, dumps
-from fairway.results import DataResult, PackResult, ProveResult, ScoreResult, TrainResult
+from fairway.results import DataResult, Decoded, ProveResult, ScoreResult, TrainResult
 
 _LINES = 200  # of training steps, at most
 
 
-def text(recipe: Recipe, run: Run, code_bytes: int) -> str:
-    """The log; code_bytes: of the script that a submission ships. Raises BadInput."""
-    data, train, pack = run.need("data"), run.need("train"), run.need("pack")
+def text(recipe: Recipe, run: Run, code_bytes: int, decoded: Decoded) -> str:
+    """Return the log, whose last score is that of the proof, as `decoded` says.
+
+    code_bytes: of the script that a submission ships. Raises BadInput.
+    """
+    data, train = run.need("data"), run.need("train")
     score, prove = run.need("score"), run.need("prove")
     assert isinstance(data, DataResult)
     assert isinstance(train, TrainResult)
-    assert isinstance(pack, PackResult)
     assert isinstance(score, ScoreResult)
     assert isinstance(prove, ProveResult)
     end_ms = f"{1000 * train.train_s:.0f}ms"
@@ -29,13 +31,15 @@ def text(recipe: Recipe, run: Run, code_bytes: int) -> str:
         f"step:{train.steps}/{train.steps} val_loss:{train.val_nats_per_token:.4f} "
         f"val_bpb:{train.val_bpb:.4f} train_time:{end_ms}",
         f"stopping: train_time:{end_ms} step:{train.steps}/{train.steps}",
-        f"Serialized model fairway: {pack.artifact_bytes} bytes",
+        f"Serialized model fairway: {decoded.artifact_bytes} bytes",
         f"Code size: {code_bytes} bytes",
-        f"Total submission size fairway: {pack.artifact_bytes + code_bytes} bytes",
-        f"final_{score.protocol}_exact val_loss:{score.nats_per_token:.8f} "
-        f"val_bpb:{score.bpb:.8f} eval_time:{1000 * score.seconds:.0f}ms",
-        f"proof: proved_bpb:{prove.bpb:.8f} bytes:{sum(prove.files.values())} "
-        f"artifact_sha256:{prove.artifact_sha256} encode_time:{1000 * prove.encode_s:.0f}ms",
+        f"Total submission size fairway: {decoded.artifact_bytes + code_bytes} bytes",
+        f"scored_{score.protocol} nats_per_token:{score.nats_per_token:.8f} bpb:{score.bpb:.8f}",
+        f"proof: bytes:{decoded.proof_bytes} text_bytes:{decoded.text_bytes} "
+        f"text_sha256:{decoded.text_sha256} artifact_sha256:{decoded.artifact_sha256} "
+        f"encode_time:{1000 * prove.encode_s:.0f}ms",
+        f"final_proof_exact val_loss:{decoded.nats_per_token:.8f} val_bpb:{decoded.bpb:.8f} "
+        f"eval_time:{1000 * score.seconds:.0f}ms",
     ]
     return "\n".join(lines) + "\n"
 

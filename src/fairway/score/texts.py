@@ -20,6 +20,7 @@ from fairway.results import DataResult
 from fairway.text import rules
 from fairway.text.corpus import stream_documents
 from fairway.text.prepare import load_val
+from fairway.text.rules import Rule, counted_bytes
 from fairway.text.tokenizer import Tokenizer
 
 _DOCUMENTS_AT_ONCE = 64  # a decoded text takes far more memory than its tokens
@@ -85,6 +86,19 @@ def _encoded(
         if not spilled.tell():
             raise BadInput(f"{file} holds no text")
         return np.memmap(spilled, np.uint16, "r")  # the mapping outlives the name
+
+
+def digest_of(file: Path, text_field: str, rule: Rule) -> Digest:
+    """Return the digest of a file's documents, of the bytes that count under `rule`.
+
+    No tokenizer is asked what the text is. Raises BadInput.
+    """
+    digest = Digest()
+    for document in stream_documents(file, text_field):
+        digest.update(counted_bytes(document, rule))
+    if not digest.text_bytes:
+        raise BadInput(f"{file} holds no text")
+    return digest
 
 
 def describe(tokens: NDArray[np.uint16], tokenizer: Tokenizer) -> Text:

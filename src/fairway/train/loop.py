@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -10,7 +9,6 @@ import tempfile
 import time
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -430,7 +428,7 @@ class Trainer:
             return None
         env = world.describe(self.place) | {
             "commit": commit(),
-            "code_sha256": code_sha256(),
+            "code_sha256": course.code_sha256(),
             "compiled": self.compiled,
         }
         env["dtype"] = str(self.model.dtype).removeprefix("torch.")
@@ -450,15 +448,6 @@ def recorded_readings(run: course.Run) -> list[float]:
 def _divisor(number: int, at_most: int) -> int:
     """The largest divisor of `number` that is at most `at_most`, and at least 1."""
     return next(d for d in range(max(1, min(number, at_most)), 0, -1) if number % d == 0)
-
-
-def code_sha256() -> str:
-    """Of all source files of the package, by name."""
-    root = Path(__file__).resolve().parents[1]
-    digest = hashlib.sha256()
-    for file in sorted(root.rglob("*.py")):
-        digest.update(f"{file.relative_to(root).as_posix()} {course.sha256_file(file)}\n".encode())
-    return digest.hexdigest()
 
 
 def commit() -> str:
