@@ -601,11 +601,20 @@ def sample(
 
 
 @command
-def inspect(artifact: ArtifactFile) -> "Result":
-    """What is in an artifact, byte by byte."""
+def inspect(
+    artifact: Annotated[Path, typer.Argument(metavar="FILE", help="An artifact or a proof.")],
+) -> "Result":
+    """What is in an artifact, byte by byte; or what the header of a proof says."""
     from fairway import budget, console
     from fairway.pack.pack import inspect
+    from fairway.prove import header
 
+    if header.is_proof(artifact):
+        claims = header.inspect(artifact)
+        for name, value in claims.model_dump(exclude={"stamp"}).items():
+            console.say(f"{name}: {value}")
+        console.say("The header is not decoded text: fairway verify MODEL PROOF decodes it.")
+        return claims
     found = inspect(artifact)
     console.table("Parts", ["part", "bytes"], found.parts.items())
     console.table(

@@ -179,6 +179,21 @@ class Decoded(BaseModel):
         return 8 * self.proof_bytes * log(2) / max(self.tokens, 1)
 
 
+class HeaderResult(Result):
+    """What the header of a proof says; nothing of it is checked before the proof is decoded."""
+
+    proof_bytes: int
+    proof_sha256: str
+    version: int
+    artifact_sha256_begins: str
+    text_digest: str
+    chunks: int
+    arithmetic: Arithmetic
+    grade: Literal["device", "portable"]
+    environment: str  # that a proof in floating point needs; empty: any
+    adaptation: str
+
+
 class VerifyResult(Result):
     """The verdict on a proof. No number in it comes from a file that the claimant wrote."""
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -331,7 +332,9 @@ def test_a_proof_of_version_1_decodes(tiny, tmp_path):
     hashes = (proved.text_sha256, proved.lengths_sha256, proved.artifact_sha256)
     numbers = (proved.text_bytes, 3, header.chunks)  # the digest covers bytes and documents
     first = b"FWPF\1\1" + b"".join(map(bytes.fromhex, hashes)) + b"".join(map(varint, numbers))
-    old.write_bytes(join([first, chunks + b"crc."]))
+    decode(tiny.artifact, tiny.proof_file, tmp_path / "text")
+    checksum = zlib.crc32((tmp_path / "text").read_bytes()).to_bytes(4, "little")
+    old.write_bytes(join([first, chunks + checksum]))
     assert decode(tiny.artifact, old, tmp_path / "out").text_sha256 == proved.text_sha256
 
 

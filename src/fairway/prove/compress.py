@@ -15,6 +15,7 @@ from fairway.pack import artifact
 from fairway.prove import pieces
 from fairway.prove.codec import Codec, Reader, Source, framed
 from fairway.prove.guard import Guard, computing
+from fairway.prove.header import MAGIC as PROOF_MAGIC
 from fairway.prove.pieces import Report
 from fairway.recipe import Arithmetic
 
@@ -61,7 +62,11 @@ def decompress(model: Path, source: Source, target: Target, report: Report) -> N
     """
     opened = artifact.read(model)
     reader = Reader(source, "the header of the compressed file")
-    if reader.take(len(MAGIC)) != MAGIC:
+    magic = reader.take(len(MAGIC))
+    if magic == PROOF_MAGIC[: len(MAGIC)]:
+        _decode_proof(opened, magic, source, target)
+        return
+    if magic != MAGIC:
         raise BadInput("this is no file that fairway compress made (it does not begin with FWZ)")
     version, kind = reader.take(2)
     if version not in _VERSIONS or kind > _EXACT:
@@ -95,6 +100,16 @@ def decompress(model: Path, source: Source, target: Target, report: Report) -> N
             done += len(text)
             report(done)
         reader.check_end()
+
+
+def _decode_proof(opened: artifact.Artifact, begin: bytes, source: Source, target: Target) -> None:
+    """Write the text that a proof holds; begin: its bytes that are read already."""
+    from fairway.prove.proof import MAX_PROOF_BYTES, decode_to
+
+    rest = _read_full(source, MAX_PROOF_BYTES)
+    if len(rest) == MAX_PROOF_BYTES:
+        raise BadInput(f"the proof is longer than {MAX_PROOF_BYTES:,} bytes")
+    decode_to(opened, begin + rest, target)
 
 
 def _header(sha256: str, guard: Guard | None) -> bytes:

@@ -26,6 +26,7 @@ from fairway.prove.pieces import Report
 from fairway.results import FileResult
 
 SUFFIX = ".fwz"
+PROOF_SUFFIX = ".fwp"  # a proof is decompressed, too
 _PIPE = Path("-")
 
 Work = Callable[[Path, Source, Target, Report], None]
@@ -158,7 +159,7 @@ def _is_stream(mode: int) -> bool:
 def _renamed(file: Path, decompress: bool) -> Path:
     if not decompress:
         return file.with_name(file.name + SUFFIX)
-    if file.suffix != SUFFIX:
+    if file.suffix not in (SUFFIX, PROOF_SUFFIX):
         raise BadInput(f"{file} does not end in {SUFFIX}: say where to write with -o FILE")
     return file.with_suffix("")
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 
+from fairway import foreign
 from fairway.errors import BadInput
 from fairway.predict import settings
 from fairway.prove.codec import PROOF_VERSION, Reader, varint
 from fairway.prove.guard import Guard
 from fairway.recipe import Adapt, Arithmetic
+from fairway.results import HeaderResult
 
 MAGIC = b"FWPF"
 _EXACT, _CPU, _CUDA = 0, 1, 2  # how probabilities are computed
@@ -89,6 +92,35 @@ class Header:
         if version == 2:
             reader.check()
         return Header(machine, how, text, artifact, chunks, version, claims)
+
+
+def is_proof(file: Path) -> bool:
+    """Return whether a regular file begins as a proof does; False where it cannot be read."""
+    try:
+        if not file.is_file():
+            return False
+        with open(file, "rb") as opened:
+            return opened.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
+def inspect(file: Path) -> HeaderResult:
+    """Return what the header of a proof says. Raises BadInput."""
+    data = foreign.read_bytes(file, "the proof", 1 << 30)
+    header = Header.read(Reader(data, "the proof's header"))
+    return HeaderResult(
+        proof_bytes=len(data),
+        proof_sha256=hashlib.sha256(data).hexdigest(),
+        version=header.version,
+        artifact_sha256_begins=header.artifact.hex(),
+        text_digest=header.text.hex(),
+        chunks=header.chunks,
+        arithmetic=header.arithmetic,
+        grade="device" if header.machine else "portable",
+        environment=header.machine.environment if header.machine else "",
+        adaptation=header.adapt.method,
+    )
 
 
 def text_digest(text_sha256: str, lengths_sha256: str) -> bytes:

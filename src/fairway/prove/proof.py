@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -200,6 +201,13 @@ class _Partial:
             checkpoint.save(self._learned_path, learned, note)
 
 
+MAX_PROOF_BYTES = 1 << 30
+
+
+class Target(Protocol):
+    def write(self, data: bytes, /) -> int: ...
+
+
 # decode ------------------------------------------------------------------------------------------
 
 
@@ -211,34 +219,42 @@ def decode(artifact_file: Path, proof: Path, out: Path) -> Decoded:
     machine.
     """
     opened = artifact.read(artifact_file)
-    data = foreign.read_bytes(proof, "the proof", 1 << 30, pipes=True)
+    data = foreign.read_bytes(proof, "the proof", MAX_PROOF_BYTES, pipes=True)
+    with replacing(out) as temporary, open(temporary, "wb") as file:
+        return decode_to(opened, data, file)
+
+
+def decode_to(opened: artifact.Artifact, data: bytes, target: Target) -> Decoded:
+    """Write the text that the bytes of a proof hold to `target`, as `decode` does.
+
+    What is written is known to be right only when this returns.
+    """
     reader = Reader(data, "the proof's header")
     header = Header.read(reader)
     chunks = read_chunks(reader, header.chunks, header.version)
     if not bytes.fromhex(opened.sha256).startswith(header.artifact):
         raise BadInput(
             f"the proof needs the artifact whose SHA-256 begins with {header.artifact.hex()}, and "
-            f"{artifact_file} has {opened.sha256}"
+            f"this artifact has {opened.sha256}"
         )
     lanes = max((len(chunk.coded.starts) for chunk in chunks if chunk.coded), default=0)
     if lanes > 1 and methods.alone(header.adapt):
         raise Damaged(f"the proof claims to learn left to right and has {lanes} lanes")
     digest = texts.Digest()
-    with replacing(out) as temporary, open(temporary, "wb") as file:
-        try:
-            ideal_bits = 0.0
-            for document, bits in _decode(opened, header, chunks):
-                digest.update(document)
-                file.write(document)
-                ideal_bits = bits
-        except MemoryError:
-            raise BadInput(f"the proof's {lanes} lanes need more memory than there is") from None
-        if text_digest(digest.text_sha256, digest.lengths_sha256) != header.text:
-            raise Damaged("the decoded text is not the one that the proof's header names")
-        if header.claims not in (None, (digest.text_bytes, digest.documents)):
-            raise Damaged("the proof's header claims other bytes or documents than it holds")
-        if not digest.text_bytes:
-            raise Damaged("the proof holds a text of no bytes, which has no bits per byte")
+    ideal_bits = 0.0
+    try:
+        for document, bits in _decode(opened, header, chunks):
+            digest.update(document)
+            target.write(document)
+            ideal_bits = bits
+    except MemoryError:
+        raise BadInput(f"the proof's {lanes} lanes need more memory than there is") from None
+    if text_digest(digest.text_sha256, digest.lengths_sha256) != header.text:
+        raise Damaged("the decoded text is not the one that the proof's header names")
+    if header.claims not in (None, (digest.text_bytes, digest.documents)):
+        raise Damaged("the proof's header claims other bytes or documents than it holds")
+    if not digest.text_bytes:
+        raise Damaged("the proof holds a text of no bytes, which has no bits per byte")
     return Decoded(
         artifact_sha256=opened.sha256,
         artifact_bytes=sum(opened.parts.values()),

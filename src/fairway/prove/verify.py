@@ -50,11 +50,10 @@ def decode_apart(artifact: Path, proof: Path) -> Decoded:
 def _copy(source: Path, copy: Path) -> None:
     """Raises BadInput when `source` is no file that can be read."""
     try:
+        if not source.exists():
+            raise BadInput(f"there is no file {source}: name an artifact and a proof")
         if not source.is_file():  # a pipe or a device would never end
-            what = "is a directory" if source.is_dir() else "is not a regular file"
-            raise BadInput(
-                f"cannot verify {source}: it {what if source.exists() else 'is missing'}"
-            )
+            raise BadInput(f"{source} is no regular file: name an artifact and a proof")
         shutil.copyfile(source, copy)
     except OSError as error:
         raise BadInput(f"cannot read {source}: {error.strerror}") from None
