@@ -234,7 +234,7 @@ def test_a_proof_that_claims_more_lanes_than_memory_is_a_sentence(tiny, tmp_path
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, out.exists()) == (2, False), done.stderr
-    assert json.loads(done.stdout)["error"].endswith("lanes need more memory than there is")
+    assert "asks for the work of 67,108,864 tokens" in json.loads(done.stdout)["error"]
 
 
 def test_a_stopped_proof_goes_on_with_what_it_had_learned(
@@ -328,14 +328,17 @@ def test_a_proof_of_version_1_decodes(tiny, tmp_path):
     header = Header.read(reader)
     chunks = tiny.proof_file.read_bytes()[reader.position : -4]
     assert header.chunks == 1
-    proved, old = tiny.result("prove"), tmp_path / "old.fwp"
+    proved, old, out = tiny.result("prove"), tmp_path / "old.fwp", tmp_path / "out"
     hashes = (proved.text_sha256, proved.lengths_sha256, proved.artifact_sha256)
-    numbers = (proved.text_bytes, 3, header.chunks)  # the digest covers bytes and documents
+    documents = decode(tiny.artifact, tiny.proof_file, out).documents
+    checksum = zlib.crc32(out.read_bytes()).to_bytes(4, "little")
+    numbers = (proved.text_bytes, documents, header.chunks)
     first = b"FWPF\1\1" + b"".join(map(bytes.fromhex, hashes)) + b"".join(map(varint, numbers))
-    decode(tiny.artifact, tiny.proof_file, tmp_path / "text")
-    checksum = zlib.crc32((tmp_path / "text").read_bytes()).to_bytes(4, "little")
     old.write_bytes(join([first, chunks + checksum]))
-    assert decode(tiny.artifact, old, tmp_path / "out").text_sha256 == proved.text_sha256
+    assert decode(tiny.artifact, old, out).text_sha256 == proved.text_sha256
+    old.write_bytes(join([first, chunks + b"crc."]))
+    with pytest.raises(BadInput):
+        decode(tiny.artifact, old, out)
 
 
 def test_what_cannot_be_decoded(tiny, tmp_path, recipe):
