@@ -226,7 +226,7 @@ def _course_table(found: Results) -> Table:
         size = f"{sum(v.files.values()):,}"
         rows.append(["proved", _bpb(v.bpb), size, f"{v.encode_s:.0f}", CLAIMED])
     for verb, why in found.out_of_date.items():
-        rows.append([verb, "", "", "", f"out of date: {why}"])
+        rows.append([verb, "", "", "", "out of date"])
     if (verdict := found.verdict) and verdict.decoded:
         size = f"{verdict.decoded.text_bytes:,}"
         rows.append(["decoded", _bpb(verdict.bpb), size, "", found.evidence])
@@ -237,6 +237,8 @@ def _course_table(found: Results) -> Table:
         "from the two files. After training and packing the text is scored in separate windows, "
         "so those two are higher than the scores with full context."
     )
+    for verb, why in found.out_of_date.items():
+        note += f" Out of date: {verb}.json was {why}."
     if verdict and not verdict.verified:
         note += f" NOT VERIFIED: {verdict.reason}."
     columns = ["stage", "bits per byte", "bytes", "seconds", "evidence"]
