@@ -225,7 +225,7 @@ def _course_table(found: Results) -> Table:
     if v := found.prove:
         size = f"{sum(v.files.values()):,}"
         rows.append(["proved", _bpb(v.bpb), size, f"{v.encode_s:.0f}", CLAIMED])
-    for verb, why in found.out_of_date.items():
+    for verb in found.out_of_date:
         rows.append([verb, "", "", "", "out of date"])
     if (verdict := found.verdict) and verdict.decoded:
         size = f"{verdict.decoded.text_bytes:,}"
