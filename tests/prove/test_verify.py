@@ -105,8 +105,8 @@ def test_what_is_no_proof_of_this_model(fairway, two_files, artifact_file, tmp_p
     model, proof = two_files
     for words, said in (
         ((artifact_file, proof), "needs the artifact whose SHA-256 begins with"),
-        ((model, tmp_path / "none"), "there is no file"),
-        ((tmp_path, proof), "is no regular file"),
+        ((model, tmp_path / "none"), "there is no such file"),
+        ((tmp_path, proof), "it is a folder"),
         ((model,), "give the proof, too"),
         ((model, proof, proof), "give an artifact and a proof"),
         ((model, proof, "--text", tmp_path / "none"), "there is no text"),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,9 +16,13 @@ import time
 from pathlib import Path
 
 import fairway
+from fairway import foreign
 from fairway.course import sha256_file
 from fairway.errors import BadInput, Damaged
 from fairway.results import Decoded, VerifyResult
+
+_NAMES = ("the artifact", "the proof")
+_MOST_BYTES = 1 << 30  # of each file
 
 
 def decode_apart(artifact: Path, proof: Path) -> Decoded:
@@ -32,8 +35,8 @@ def decode_apart(artifact: Path, proof: Path) -> Decoded:
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
         copies = (place / "model.fairway", place / "proof.fwp")
-        for source, copy in zip((artifact, proof), copies, strict=True):
-            _copy(source, copy)
+        for what, source, copy in zip(_NAMES, (artifact, proof), copies, strict=True):
+            copy.write_bytes(foreign.read_bytes(source, what, _MOST_BYTES, pipes=True))
         answer = _run(place, [copies[0].name, copies[1].name, "decoded"])
         if "error" in answer:
             kind = Damaged if answer.get("damaged") else BadInput
@@ -45,18 +48,6 @@ def decode_apart(artifact: Path, proof: Path) -> Decoded:
         if hashes != [decoded.artifact_sha256, decoded.proof_sha256, decoded.text_sha256]:
             raise RuntimeError("the decoding process reports about other files than it was given")
         return decoded
-
-
-def _copy(source: Path, copy: Path) -> None:
-    """Raises BadInput when `source` is no file that can be read."""
-    try:
-        if not source.exists():
-            raise BadInput(f"there is no file {source}: name an artifact and a proof")
-        if not source.is_file():  # a pipe or a device would never end
-            raise BadInput(f"{source} is no regular file: name an artifact and a proof")
-        shutil.copyfile(source, copy)
-    except OSError as error:
-        raise BadInput(f"cannot read {source}: {error.strerror}") from None
 
 
 def _run(place: Path, arguments: list[str]) -> dict[str, object]:
