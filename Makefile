@@ -24,9 +24,10 @@ demo: venv  ## the whole course on this CPU: a model, its artifact, its score, t
 test: venv  ## all tests
 	$(PYTEST)
 
-campaign: venv  ## foreign inputs by the thousand, for an hour: files, streams, names, values
+campaign: venv  ## foreign inputs and lies by the thousand, for two hours
 	$(BIN)/fairway play tiny --out runs/tiny
 	$(BIN)/python tests/campaign.py runs/tiny
+	$(BIN)/python tests/adversary/meaning.py runs/tiny
 
 check: lint types cover  ## what must hold before a commit
 

@@ -7,7 +7,7 @@ import pytest
 
 from fairway.course import Run
 from fairway.model.gpt import build
-from fairway.pack.pack import pack_weights
+from fairway.pack.pack import inspect, pack_weights
 from fairway.prove.proof import prove
 from fairway.publish.checks import check
 from fairway.recipe import Pack, load
@@ -66,7 +66,7 @@ def one_seed(root, folder, text, seed, model, tokenizer):
         "prove": json.loads(result.model_dump_json()),
         "score": about | {"bpb": result.bpb - 0.01, "text_bytes": result.text_bytes},
         "pack": {"artifact_bytes": size, "artifact_sha256": result.artifact_sha256,
-                 "parts": {"all": size - 3, "rest": 3}},
+                 "parts": inspect(run.artifact).parts},
         "data": {"text_sha256": result.text_sha256, "val_bytes": result.text_bytes,
                  "lengths_sha256": result.lengths_sha256},
         "train": {"seed": seed},

@@ -104,6 +104,7 @@ _decoded: dict[tuple[str, str], dict[str, Any]] = {}  # by this process, by the 
 
 def decoded(model: Path, proof: Path) -> dict[str, Any]:
     """Decode a proof and return the facts, by their names in result files. Raises BadInput."""
+    from fairway.pack.pack import inspect
     from fairway.prove.proof import decode
 
     with tempfile.TemporaryDirectory() as out:
@@ -115,17 +116,12 @@ def decoded(model: Path, proof: Path) -> dict[str, Any]:
                 raise BadInput(f"{file.name}: {error}") from None
         hashes = (_sha256(copies[0]), _sha256(copies[1]))
         if hashes not in _decoded:
-            digest = decode(*copies, Path(out, "text"))
-            size = copies[1].stat().st_size
-            _decoded[hashes] = {
-                "bpb": 8 * size / digest.text_bytes,
-                "text_bytes": digest.text_bytes,
-                "text_sha256": digest.text_sha256,
-                "lengths_sha256": digest.lengths_sha256,
-                "artifact_sha256": hashes[0],
-                "artifact_bytes": copies[0].stat().st_size,
-                "proof_sha256": hashes[1],
-                "proof_bytes": size,
+            found, within = decode(*copies, Path(out, "text")), inspect(copies[0])
+            _decoded[hashes] = found.model_dump() | {
+                "bpb": found.bpb,
+                "parts": within.parts,
+                "bits_per_weight": within.bits_per_weight,
+                "parameters": within.weights,
             }
         return _decoded[hashes]
 
@@ -661,17 +657,32 @@ def _expected(facts: dict[str, Any], seed: int) -> dict[str, dict[str, Any]]:
         "reason": "",
         "bpb": facts["bpb"],
     }
-    prove = {k: v for k, v in facts.items() if not k.startswith(("artifact_b", "proof_"))}
-    data = {"val_bytes": facts["text_bytes"], "text_sha256": facts["text_sha256"], **lengths}
-    if "tokens" in facts:
-        data["val_tokens"] = facts["tokens"]
+    rule = {"text_rule": facts["text_rule"]}
+    coded = (
+        "bpb", "stream_bytes", "stream_ideal_bits", "tokens", "lanes", "adaptation", "arithmetic",
+        "order", "grade",
+    )  # fmt: skip
     return {
-        "prove": prove | {"files": {"val.fwp": facts["proof_bytes"]}},
+        "prove": {name: facts[name] for name in coded}
+        | text
+        | rule
+        | lengths
+        | artifact
+        | {"files": {"val.fwp": facts["proof_bytes"]}},
         "verify": verified,
-        "score": text | artifact,
-        "pack": artifact | {"artifact_bytes": facts["artifact_bytes"]},
-        "data": data,
-        "train": {"seed": seed},
+        "score": text | rule | artifact | {"tokens": facts["tokens"] - 1},
+        "pack": artifact
+        | {name: facts[name] for name in ("artifact_bytes", "parts", "bits_per_weight")},
+        "data": rule
+        | lengths
+        | {
+            "val_bytes": facts["text_bytes"],
+            "text_sha256": facts["text_sha256"],
+            "val_documents": facts["documents"],
+            "val_tokens": facts["tokens"],
+            "vocab_size": facts["vocab_size"],
+        },
+        "train": {"seed": seed, "parameters": facts["parameters"]},
     }
 
 

@@ -197,8 +197,9 @@ def seeds_table(runs: Sequence[Run]) -> Table:
     ]
     deviations = [_sd(e.standard_error, len(runs)) for e in estimates]
     means = [f"{e.mean:.4f} ± {sd:.4f}" for e, sd in zip(estimates, deviations, strict=True)]
-    body.append(["mean ± sd", *means, ""])
-    body.append(["95 % interval", *(f"{e.low:.4f} to {e.high:.4f}" for e in estimates), ""])
+    intervals = [f"{e.low:.4f} to {e.high:.4f}" for e in estimates]
+    evidence = "verified" if all(r.evidence == "verified" for r in found) else CLAIMED
+    body += [["mean ± sd", *means, evidence], ["95 % interval", *intervals, evidence]]
     note = (
         "sd: of one run; the interval is of the mean over seeds, by Student's t. The last column "
         "says how the bits per byte of the proof are known."
@@ -263,8 +264,9 @@ def _compressors_table(proof: Proof, evidence: str, sizes: dict[str, int]) -> Ta
     opened = proof.artifact_bytes + proof.proof_bytes
     rows = [row(f"Fairway ({evidence})", proof.proof_bytes, opened)]
     rows += [row(name, size, size) for name, size in sizes.items()]
+    how = "" if evidence == "verified" else f" (bytes of the text: {evidence})"
     return Table(
-        "The same text under general-purpose compressors",
+        f"The same text under general-purpose compressors{how}",
         ["compressor", "bytes", "bits per byte", "with the artifact"],
         rows,
         "The compressors' files include no model and need none. Fairway's file is decoded with the "
@@ -281,7 +283,8 @@ def write(run: Run) -> Path:
     found = Results(run)
     if found.train is None:
         raise BadInput(f"{run.path} has no finished 'train' yet: there is nothing to report on")
-    details = _details("Recipe", run.recipe) + _details("Machine and versions", run.env)
+    details = _details(f"Recipe ({CLAIMED})", run.recipe)
+    details += _details(f"Machine and versions ({CLAIMED})", run.env)
     page = _page(run.path.name, _headline(found), _pictures(run, found), tables(run), details)
     write_atomic(run.report, _bytes(page))
     return run.report
@@ -311,7 +314,7 @@ def write_many(runs: Sequence[Run], file: Path) -> None:
     points = {f"{name} ({r.evidence})": [r.proved_bpb] for name, r in found.items() if r.proved_bpb}
     figures = [("Bits per byte of the proofs", pictures.spread(points, "bits per byte"))]
     figures += [
-        (f"Training of {run.path.name}", pictures.training(lines))
+        (f"Training of {run.path.name} ({CLAIMED})", pictures.training(lines))
         for run in runs
         if (lines := console.read_metrics(run.metrics))
     ]
@@ -319,7 +322,9 @@ def write_many(runs: Sequence[Run], file: Path) -> None:
     shown = [seeds_table(runs)] if len(points) > 1 else []
     for run in runs:
         shown += [replace(table, title=f"{run.path.name}: {table.title}") for table in tables(run)]
-    details = "".join(_details(f"Recipe of {run.path.name}", run.recipe) for run in runs)
+    details = "".join(
+        _details(f"Recipe of {run.path.name} ({CLAIMED})", run.recipe) for run in runs
+    )
     page = _page(
         f"{len(runs)} runs",
         ". ".join(headlines),
@@ -334,7 +339,8 @@ def write_comparison(found: CompareResult, shown: Sequence[Table], file: Path) -
     """One self-contained page about a comparison. Raises OSError."""
     sides = (found.runs, found.against)
     points = {side.names[0] + ("…" if side.names[1:] else ""): side.bpb for side in sides}
-    picture = ("Every run, and the mean of its side", pictures.spread(points, "bits per byte"))
+    caption = f"Every run, and the mean of its side ({CLAIMED} scores)"
+    picture = (caption, pictures.spread(points, "bits per byte"))
     gain = found.gains[0]
     best = gain.paired or gain.welch or gain.documents
     headline = "One run a side says nothing about seeds"
@@ -365,7 +371,7 @@ def _pictures(run: Run, found: Results) -> list[tuple[str, str]]:
     made = []
     lines = console.read_metrics(run.metrics)
     if lines:
-        made.append(("Training loss and learning rate", pictures.training(lines)))
+        made.append((f"Training loss and learning rate ({CLAIMED})", pictures.training(lines)))
     stages = {
         f"after training ({CLAIMED})": found.train and found.train.val_bpb,
         f"after packing ({CLAIMED})": found.pack and found.pack.val_bpb_after,
@@ -383,6 +389,8 @@ def _pictures(run: Run, found: Results) -> list[tuple[str, str]]:
         rivals = {f"Fairway ({found.evidence})": 8 * proof.proof_bytes / proof.text_bytes}
         rivals |= {name: 8 * size / proof.text_bytes for name, size in sizes.items()}
         caption = "Bits per byte on the same text (no model counted)"
+        if found.evidence != "verified":
+            caption += f" (bytes of the text: {found.evidence})"
         made.append((caption, pictures.bars(rivals, "bits per byte", "{:.3f}")))
     return made
 

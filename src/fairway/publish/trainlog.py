@@ -34,7 +34,8 @@ def text(recipe: Recipe, run: Run, code_bytes: int, decoded: Decoded) -> str:
         f"Serialized model fairway: {decoded.artifact_bytes} bytes",
         f"Code size: {code_bytes} bytes",
         f"Total submission size fairway: {decoded.artifact_bytes + code_bytes} bytes",
-        f"scored_{score.protocol} nats_per_token:{score.nats_per_token:.8f} bpb:{score.bpb:.8f}",
+        f"scored_{score.protocol}_claimed val_loss:{score.nats_per_token:.8f} "
+        f"val_bpb:{score.bpb:.8f}",
         f"proof: bytes:{decoded.proof_bytes} text_bytes:{decoded.text_bytes} "
         f"text_sha256:{decoded.text_sha256} artifact_sha256:{decoded.artifact_sha256} "
         f"encode_time:{1000 * prove.encode_s:.0f}ms",
