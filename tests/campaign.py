@@ -214,7 +214,6 @@ MEMBERS = [
     "env.json",
     "metrics.jsonl",
     "clock.json",
-    "baselines.json",
     "model.fairway",
     "proof",
     "proof/val.fwp",
@@ -306,7 +305,7 @@ def _replaced(tree: dict[str, object], key: str, raw: str) -> bytes:
 def trees(run: Path) -> Iterator[Situation]:
     """Result files with one thing wrong."""
     names = [f"{v}.json" for v in ("data", "train", "pack", "score", "prove", "verify", "env")]
-    for member in [*names, "clock.json", "baselines.json"]:
+    for member in [*names, "clock.json"]:
         text = (run / member).read_text()
         looks = ["report tiny", "compare tiny --against tiny"]
         if member in ("env.json", "clock.json"):

@@ -362,7 +362,7 @@ def test_a_user_without_home_works_in_a_strangers_folder(stranger, public):
     assert "not kept" not in done.stderr
     assert not mark.exists(), mark.read_text()
     assert not taken(names)
-    new = {"letter.txt.fwz", "verify.json", "report.html", ".lock"}
+    new = {"letter.txt.fwz", "verify.json", "report.html"}
     assert set(os.listdir(folder)) - before == new
 
 

@@ -1,5 +1,6 @@
 """Commands that look at other people's files run none of them."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,5 +53,6 @@ def test_no_module_of_theirs_is_imported(trapped, words, codes, inside):
 
 def test_the_trap_works(trapped):
     run, _, trace = trapped
-    subprocess.run([sys.executable, "-c", "import train_gpt"], cwd=run.path, check=True)
+    unsafe = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    subprocess.run([sys.executable, "-c", "import train_gpt"], cwd=run.path, env=unsafe, check=True)
     assert trace.exists()

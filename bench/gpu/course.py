@@ -23,7 +23,8 @@ import torch
 from fairway import console, recipe, world
 from fairway.course import Run
 from fairway.pack.pack import pack
-from fairway.prove.proof import prove, verify
+from fairway.prove.proof import prove
+from fairway.publish.verdicts import verify
 from fairway.results import Result
 from fairway.score.score import score
 from fairway.text.prepare import prepare

@@ -14,7 +14,7 @@ from fairway.predict import adapt, methods
 from fairway.predict.exact import ExactEngine
 from fairway.predict.lanes import LONGEST_DOCUMENT, Layout, plan
 from fairway.predict.predictor import FloatPredictor
-from fairway.prove.proof import verify
+from fairway.publish.verdicts import verify
 from fairway.recipe import Adapt, Score, load, loads
 from fairway.score.score import charges, exact_charges, score
 from fairway.train import checkpoint

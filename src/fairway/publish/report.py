@@ -8,12 +8,11 @@ from html import escape
 from math import sqrt
 from pathlib import Path
 from string import Template
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from fairway import budget, console, foreign
 from fairway.course import Run, write_atomic
 from fairway.errors import BadInput
-from fairway.pack.pack import Inspection, inspect
 from fairway.publish import compressors, pictures, verdicts
 from fairway.results import (
     VERBS,
@@ -26,6 +25,9 @@ from fairway.results import (
     TrainResult,
     VerifyResult,
 )
+
+if TYPE_CHECKING:
+    from fairway.pack.pack import Inspection
 
 CLAIMED = "claimed"
 R = TypeVar("R", bound=Result)
@@ -149,6 +151,8 @@ def tables(run: Run) -> list[Table]:
 def _inspected(run: Run) -> Inspection | None:
     if not run.artifact.is_file():
         return None
+    from fairway.pack.pack import inspect
+
     try:
         return inspect(run.artifact)
     except BadInput:  # damaged, or no artifact: no figure of it is shown
