@@ -84,7 +84,8 @@ def of_page(page: str) -> Statements:
                 state(f"{label}: {value}", f"{caption}:")
         elif rest:  # points: each stands beside its label
             for label in rest:
-                state(label, f"{caption}:")
+                if re.search("[a-z]{2}", label):  # and not the axis's power of ten
+                    state(label, f"{caption}:")
         else:  # curves: the whole picture is one statement
             state(" ".join(texts), f"{caption}:")
     for title, text in re.findall(r"<summary>(.*?)</summary><pre>(.*?)</pre>", page, re.S):
@@ -95,8 +96,9 @@ def of_page(page: str) -> Statements:
 
 def of_row(title: str, columns: list[str], row: list[str]) -> Statements:
     whole = f"{title} {' '.join(row)}"
+    name = "" if marked(columns[0]) else row[0]
     return {
-        f"{title} | {row[0]} | {column}: {cell}": marked(whole + column)
+        f"{title} | {name} | {column}: {cell}": marked(whole + column)
         for column, cell in zip(columns, row, strict=False)
         if cell
     }

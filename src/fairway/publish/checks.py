@@ -797,6 +797,8 @@ def _unsupported(
             yield "val_bpb", f"the decoded proof has {facts['bpb']:.8f}"
     if "proved_bpb" in fields and facts and not _same(fields["proved_bpb"], facts["bpb"]):
         yield "proved_bpb", f"the decoded proof has {facts['bpb']}"
+    if "proof_bytes" in fields and facts and not _same(fields["proof_bytes"], facts["proof_bytes"]):
+        yield "proof_bytes", f"the decoded proof has {facts['proof_bytes']:,}"
     if "artifact_bytes" in fields:
         sizes = [r for log in runs for r in (log.model.last, log.total.last) if r]
         value = number(fields["artifact_bytes"])

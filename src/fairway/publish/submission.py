@@ -205,7 +205,7 @@ _README = Template("""# $name
 
 $blurb
 
-| seed | proved bits per byte | scored* | artifact, bytes | steps* | training, s* | scoring, s* |
+| seed* | proved bits per byte | scored* | artifact, bytes | steps* | training, s* | scoring, s* |
 | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
 $rows
 
