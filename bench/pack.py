@@ -489,7 +489,7 @@ def curves(subject: Subject, meter: Meter) -> tuple[list[Point], list[tuple[floa
                 quantizer=quantizer,
                 setting=setting,
                 coded_bytes=subject.coded_bytes(packed),
-                bits_per_weight=pack.bits_per_weight(packed.artifact),
+                bits_per_weight=artifact.bits_per_weight(packed.artifact),
                 nats_lost=nats,
                 nats_error=error,
                 bpb_lost=meter.bpb(nats),

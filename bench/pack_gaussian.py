@@ -81,7 +81,9 @@ def main() -> int:
     print(f"packed in {done - start:.1f} s, opened in {time.perf_counter() - done:.1f} s")
     for part, size in made.parts.items():
         print(f"{part:10} {size:12,}")
-    print(f"{'total':10} {len(packed.data):12,}  {pack.bits_per_weight(made):.4f} bits per weight")
+    print(
+        f"{'total':10} {len(packed.data):12,}  {artifact.bits_per_weight(made):.4f} bits per weight"
+    )
     for name in ("blocks.0.attn.q", "blocks.0.mlp.up", "blocks.0.mlp.down", "embed.tokens"):
         row = next(row for row in made.tensors if row.name == name)
         entropy = entropy_bits(made.matrices[name].codes)

@@ -87,7 +87,7 @@ _MAX_TOKENS = Parameter(
     "max_tokens",
     Parameter.KEYWORD_ONLY,
     default=0,
-    annotation=Annotated[int, typer.Option(min=0, help="A file may ask for so many.")],
+    annotation=Annotated[int, typer.Option(min=0, help="Tokens that a file may ask for.")],
 )
 _OPENS_FILES = {  # commands that open files of others
     "audit_scorer", "compress", "decompress", "export", "inspect", "prove", "sample", "score",
@@ -323,7 +323,7 @@ def _course(recipe: "Recipe", run: "Run", force: str = "") -> "dict[str, Result]
         results = {verb: _perform(verb, recipe, run) for verb in VERBS if verb != "verify"}
         results["verify"] = _verified(recipe, run, decode="verify" in forced)
         page = report.write(run)
-    _show_tables(run)
+    _print(report.tables(report.Results(run)))
     console.say(f"report: {page}")
     return results
 
@@ -472,7 +472,7 @@ def verify(
     ] = None,
     text_field: Annotated[str, typer.Option(metavar="NAME", help="Of JSON lines.")] = "text",
 ) -> "Result | None":
-    """Decode a proof in a separate process: two files, or a run folder. Trusts nothing else."""
+    """Decode a proof in a separate process: two files, or a run directory. Trusts nothing else."""
     from fairway.publish import verdicts
 
     if not _is_main_rank():
@@ -484,7 +484,7 @@ def verify(
     elif paths[0].is_file():
         raise BadInput(f"give the proof, too: fairway verify {paths[0]} PROOF [--text FILE]")
     else:
-        verdict = verdicts.verify(*_reload(paths[0], "verify", []), text)
+        verdict = verdicts.verify(*_reload(paths[0], "verify", []), text, text_field)
     _show_verdict(verdict)
     return verdict
 
@@ -501,7 +501,7 @@ def _show_verdict(verdict: "VerifyResult") -> None:
 def _verified(recipe: "Recipe", run: "Run", decode: bool) -> "Result":
     """The verdict on a run that this command made or continued.
 
-    Verification is never taken from the run folder. Where the user's own state folder remembers
+    A verdict is never taken from the run directory. Where the user's own state directory remembers
     the verdict on these very files, it is not repeated, unless `decode` asks for it.
     """
     from fairway import console
@@ -776,7 +776,7 @@ def report(
 
     for folder in runs:
         page = report.write(Run(folder))
-        _show_tables(Run(folder))
+        _print(report.tables(report.Results(Run(folder))))
         console.say(f"report: {page}")
 
 
@@ -865,12 +865,6 @@ def _show_findings(found: "CheckResult") -> None:
 
     rows = [[f"{f.rule}: {f.evidence}", f.verdict] for f in found.findings]
     console.table(f"Checks of {found.folder}", ["rule", "holds"], rows)
-
-
-def _show_tables(run: "Run") -> None:
-    from fairway.publish import report
-
-    _print(report.tables(run))
 
 
 def _print(tables: "list[Table]") -> None:

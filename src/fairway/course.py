@@ -131,11 +131,11 @@ class Run:
         return " ".join(f"{part}={value}" for part, value in parts.items())
 
     def result(self, verb: str) -> Result | None:
-        """The verb's result, or None when it has not finished or what is there is damaged."""
+        """Return the stage's result, or None when there is none that can be read."""
         try:
             tree = foreign.read_json(self.path / f"{verb}.json", "the result")
             return VERBS[verb].model_validate(tree)
-        except (foreign.Missing, foreign.Damaged, ValidationError):
+        except (foreign.Missing, foreign.Malformed, ValidationError):
             return None
 
     def need(self, verb: str) -> Result:

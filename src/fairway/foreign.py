@@ -29,17 +29,17 @@ class Missing(BadInput):
     """There is no such file."""
 
 
-class Damaged(BadInput):
+class Malformed(BadInput):
     """The file was read, and it does not hold what such a file must hold."""
 
 
 def read_json(path: Path, what: str, finite: bool = True) -> Any:
-    """Return what a JSON file holds. Raises Missing, Damaged, BadInput."""
+    """Return what a JSON file holds. Raises Missing, Malformed, BadInput."""
     return parse_json(read_text(path, what), f"{what} {path}", finite)
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
-    """Return the table in a TOML file; it may come through a pipe. Raises Missing, Damaged."""
+    """Return the table in a TOML file; it may come through a pipe. Raises Missing, Malformed."""
     return parse_toml(read_text(path, what, pipes=True), f"{what} {path}")
 
 
@@ -54,38 +54,38 @@ def read_json_lines(path: Path, what: str) -> tuple[list[dict[str, Any]], int]:
             continue
         try:
             entry = parse_json(line, f"line {number + 1} of {what} {path}", finite=False)
-        except Damaged:
+        except Malformed:
             cut += 1
             continue
         if not isinstance(entry, dict):
-            raise Damaged(f"line {number + 1} of {what} {path} is no JSON object")
+            raise Malformed(f"line {number + 1} of {what} {path} is no JSON object")
         entries.append(entry)
     return entries, cut
 
 
 def parse_json(text: str, where: str, finite: bool = True) -> Any:
-    """Return what a JSON text holds. Raises Damaged, which names `where`.
+    """Return what a JSON text holds. Raises Malformed, which names `where`.
 
     finite: refuse NaN and infinity.
     """
     try:
         tree = json.loads(text, object_pairs_hook=_unique)
     except RecursionError:
-        raise Damaged(f"{where} is nested more than {_DEPTH} deep") from None
+        raise Malformed(f"{where} is nested more than {_DEPTH} deep") from None
     except ValueError as error:
-        raise Damaged(f"{where} is no valid JSON: {error}") from None
+        raise Malformed(f"{where} is no valid JSON: {error}") from None
     check_values(tree, where, finite)
     return tree
 
 
 def parse_toml(text: str, where: str) -> dict[str, Any]:
-    """Return the table that a TOML text holds. Raises Damaged, which names `where`."""
+    """Return the table that a TOML text holds. Raises Malformed, which names `where`."""
     try:
         tree = tomllib.loads(text)
     except RecursionError:
-        raise Damaged(f"{where} is nested more than {_DEPTH} deep") from None
+        raise Malformed(f"{where} is nested more than {_DEPTH} deep") from None
     except ValueError as error:
-        raise Damaged(f"{where} is no valid TOML: {error}") from None
+        raise Malformed(f"{where} is no valid TOML: {error}") from None
     check_values(tree, where)
     return tree
 
@@ -99,24 +99,24 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def check_values(tree: Any, where: str, finite: bool = True) -> None:
-    """Raise Damaged where something in a tree cannot be stored, printed or passed on."""
+    """Raise Malformed where something in a tree cannot be stored, printed or passed on."""
     waiting = [(tree, 0)]
     while waiting:
         node, depth = waiting.pop()
         if depth > _DEPTH:
-            raise Damaged(f"{where} is nested more than {_DEPTH} deep")
+            raise Malformed(f"{where} is nested more than {_DEPTH} deep")
         if isinstance(node, dict):
             waiting += ((inner, depth + 1) for pair in node.items() for inner in pair)
         elif isinstance(node, list):
             waiting += ((inner, depth + 1) for inner in node)
         elif isinstance(node, str):
             if "\0" in node or not _is_unicode(node):
-                raise Damaged(f"{where} holds a string with NUL or half a surrogate pair")
+                raise Malformed(f"{where} holds a string with NUL or half a surrogate pair")
         elif isinstance(node, int):
             if not -(1 << 63) <= node < 1 << 64:
-                raise Damaged(f"{where} holds a whole number of more than 64 bits")
+                raise Malformed(f"{where} holds a whole number of more than 64 bits")
         elif isinstance(node, float) and finite and not isfinite(node):
-            raise Damaged(f"{where} holds a number that is not finite")
+            raise Malformed(f"{where} holds a number that is not finite")
 
 
 def _is_unicode(text: str) -> bool:
@@ -128,7 +128,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def read_text(path: Path, what: str, limit: int = TEXT_BYTES, pipes: bool = False) -> str:
-    """Return the text of a file. Raises Missing, Damaged, BadInput."""
+    """Return the text of a file. Raises Missing, Malformed, BadInput."""
     return decode(read_bytes(path, what, limit, pipes), f"{what} {path}")
 
 
@@ -138,7 +138,7 @@ def decode(data: bytes, where: str) -> str:
     try:
         return data.decode("utf-16" if data.startswith(marks) else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise Damaged(
+        raise Malformed(
             f"{where} is no text in UTF-8 (byte {error.start}): save it as UTF-8"
         ) from None
 
@@ -146,7 +146,7 @@ def decode(data: bytes, where: str) -> str:
 def read_bytes(path: Path, what: str, limit: int = TEXT_BYTES, pipes: bool = False) -> bytes:
     """Return the bytes of a file of at most `limit`; `pipes`: it may be a pipe or a device.
 
-    Raises Missing, Damaged, BadInput.
+    Raises Missing, Malformed, BadInput.
     """
     with open_pipe(path, what) if pipes else open_file(path, what) as file:
         try:
@@ -157,7 +157,7 @@ def read_bytes(path: Path, what: str, limit: int = TEXT_BYTES, pipes: bool = Fal
         except OSError as error:
             raise BadInput(f"cannot read {what} {path}: {error.strerror}") from None
     if not left:
-        raise Damaged(f"{what} {path} has more than {limit:,} bytes, which is too much for one")
+        raise Malformed(f"{what} {path} has more than {limit:,} bytes, which is too much for one")
     return b"".join(parts)
 
 

@@ -151,6 +151,9 @@ class Decoded(BaseModel):
 
     artifact_sha256: str
     artifact_bytes: int
+    parts: dict[str, int]  # of the artifact, in bytes; they sum to artifact_bytes
+    parameters: int
+    bits_per_weight: float  # of the coded matrices
     proof_sha256: str
     proof_bytes: int
     text_sha256: str  # of the decoded documents, one after another
@@ -175,7 +178,7 @@ class Decoded(BaseModel):
 
     @property
     def nats_per_token(self) -> float:
-        """The same code length in nats, over all tokens of the text."""
+        """Code length of the proof in nats, over all tokens of the text."""
         return 8 * self.proof_bytes * log(2) / max(self.tokens, 1)
 
 

@@ -104,12 +104,17 @@ def test_a_process_that_is_in_another_mode_from_the_start(tmp_path):
 
 def test_reduced_products_are_taken_back(tmp_path):
     """Where torch's setting has an effect on this machine, it is taken back."""
+    expected = decode(GOLDEN / "memory.fairway", GOLDEN / "memory.fwp", tmp_path / "before")
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:
-        decode(GOLDEN / "memory.fairway", GOLDEN / "memory.fwp", tmp_path / "text")
+        assert (
+            decode(GOLDEN / "memory.fairway", GOLDEN / "memory.fwp", tmp_path / "text") == expected
+        )
+        assert torch.get_float32_matmul_precision() == "medium"  # the caller's own setting stays
     finally:
         torch.set_float32_matmul_precision(before)
+    assert (tmp_path / "text").read_bytes() == (tmp_path / "before").read_bytes()
 
 
 def test_products_in_bfloat16_are_noticed():
@@ -121,8 +126,12 @@ def test_products_in_bfloat16_are_noticed():
 
 
 def test_a_proof_decodes_inside_autocast(tmp_path):
+    expected = decode(GOLDEN / "memory.fairway", GOLDEN / "memory.fwp", tmp_path / "before")
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        decode(GOLDEN / "memory.fairway", GOLDEN / "memory.fwp", tmp_path / "text")
+        assert (
+            decode(GOLDEN / "memory.fairway", GOLDEN / "memory.fwp", tmp_path / "text") == expected
+        )
+    assert (tmp_path / "text").read_bytes() == (tmp_path / "before").read_bytes()
 
 
 def test_an_inexact_product_of_the_artifact_is_refused(monkeypatch, artifact_file):

@@ -7,6 +7,7 @@ import pytest
 
 from fairway.errors import BadInput
 from fairway.prove import verify
+from fairway.prove.proof import prove
 from fairway.publish import verdicts
 from fairway.recipe import load
 from fairway.score import texts
@@ -128,6 +129,20 @@ def test_a_forged_verdict_is_never_read(fairway, tiny):
     assert "verified" not in tiny.report.read_text().replace("&quot;verified&quot;", "").replace(
         "not verified here", ""
     )
+
+
+def test_the_recipe_of_a_run_has_no_say_in_what_a_text_is(tiny, tmp_path):
+    """A run whose recipe names another field of JSON lines, and a proof of that field."""
+    file = tmp_path / "val.jsonl"
+    file.write_text('{"text": "what a reviewer has", "id": "short"}\n')
+    run = tiny
+    run.create(run.load(["data.text_field=id"]))
+    proved = prove(run.load(), run, file)
+    assert proved.text_bytes == len("short")
+    verdict = verdicts.verify(run.load(), run, file)
+    assert not verdict.verified
+    assert f"another text than {file}" in verdict.reason
+    assert verdicts.verify(run.load(), run, file, "id").verified
 
 
 def test_claims_that_the_files_contradict_make_the_verdict_no(tiny):

@@ -60,7 +60,7 @@ def test_the_page_of_a_finished_run(tiny):
 
 
 def test_tables_agree_with_the_results(tiny):
-    course, parts, rivals = report.tables(tiny)
+    course, parts, rivals = report.tables(report.Results(tiny))
     pack, prove = tiny.need("pack"), tiny.need("prove")
     cells = {row[0]: row for row in course.rows}
     assert cells["proved"][1] == f"{prove.bpb:.4f}"
@@ -97,7 +97,10 @@ def test_compressed_sizes():
 
 def test_a_run_without_its_data_has_no_rivals(tiny):
     shutil.rmtree(tiny.data_folder(tiny.need("data")))
-    assert [table.title for table in report.tables(tiny)] == ["The course", "Bytes of the artifact"]
+    assert [table.title for table in report.tables(report.Results(tiny))] == [
+        "The course",
+        "Bytes of the artifact",
+    ]
     report.write(tiny)
 
 

@@ -235,7 +235,7 @@ def _init(order: Order) -> NoReturn:
 
 
 def _bubblewrap(order: Order) -> NoReturn:
-    """The same walls by the program of that name, where the kernel lets only it build them."""
+    """Build the walls with the program bubblewrap, where the kernel lets only that build them."""
     view, root = order["view"], os.geteuid() == 0
     half = str(view["tmp_bytes"] // 2)
     arguments = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]

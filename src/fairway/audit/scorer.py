@@ -157,7 +157,7 @@ def _number(name: str, value: Any) -> int | float:
 
 
 def checked(found: Charges, count: int) -> Charges:
-    """The same with the right dtypes, each value in its range. Raises BadInput.
+    """Return the charges with the right dtypes. Raises BadInput at a value out of its range.
 
     Negative charges and counts of two are findings (experiments.py): they pass. So do wrong sums.
     """

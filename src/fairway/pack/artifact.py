@@ -101,7 +101,7 @@ class Artifact:
 
     @property
     def size_bytes(self) -> int:
-        """Of the file."""
+        """Size of the artifact's file."""
         return sum(self.parts.values())
 
     def build_model(
@@ -222,6 +222,12 @@ def _naming(part: str) -> Iterator[None]:
         yield
     except BadInput as error:
         raise type(error)(f"part {part}: {error}") from None
+
+
+def bits_per_weight(opened: Artifact) -> float:
+    """Coded bits of codes and steps per weight, over the quantized matrices."""
+    weights = sum(m.codes.size for m in opened.matrices.values())
+    return 8 * sum(opened.parts[part] for part in MATRIX_PARTS) / weights
 
 
 # The frame ------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ def pack(recipe: Recipe, run: course.Run) -> PackResult:
         quantizer=recipe.pack.quantizer,
         artifact_bytes=size,
         parts=packed.artifact.parts,
-        bits_per_weight=bits_per_weight(packed.artifact),
+        bits_per_weight=artifact.bits_per_weight(packed.artifact),
         val_bpb_before=trained.val_bpb,
         val_bpb_after=after,
         nats_lost=nats - trained.val_nats_per_token,
@@ -171,7 +171,7 @@ def _check_exactness(packed: Packed, recipe: Recipe) -> None:
 
     Steps that are too coarse for exact arithmetic come from a budget that leaves next to nothing.
     """
-    bits = bits_per_weight(packed.artifact)
+    bits = artifact.bits_per_weight(packed.artifact)
     if "exact" not in (recipe.score.arithmetic, recipe.prove.arithmetic) or bits >= 1:
         return
     try:
@@ -190,17 +190,11 @@ def inspect(path: Path | str) -> Inspection:
         artifact_bytes=sum(opened.parts.values()),
         sha256=opened.sha256,
         weights=sum(t.numel() for t in opened.state.values()),
-        bits_per_weight=bits_per_weight(opened),
+        bits_per_weight=artifact.bits_per_weight(opened),
         **opened.memory._asdict(),
         parts=opened.parts,
         tensors=opened.tensors,
     )
-
-
-def bits_per_weight(opened: Artifact) -> float:
-    """Coded bits of codes and steps per weight, over the quantized matrices."""
-    weights = sum(m.codes.size for m in opened.matrices.values())
-    return 8 * sum(opened.parts[part] for part in artifact.MATRIX_PARTS) / weights
 
 
 def _check_curvatures(curvatures: Mapping[str, Curvature], shapes: Shapes) -> None:

@@ -59,14 +59,14 @@ class ExactEngine:
         self.together = 1 if self._uploaded is None else _DEVICE_TOKENS // BLOCK
 
     def network(self, lanes: int, block: int) -> Network | DeviceNetwork:
-        """A network of so many lanes. Raises BadInput when they need too much memory."""
+        """Return a network of `lanes` lanes. Raises BadInput when they need too much memory."""
         self.check_memory(lanes, block)
         if self._uploaded is None:
             return Network(self.operands, lanes, block)
         return DeviceNetwork(self._uploaded, lanes)
 
     def check_memory(self, lanes: int, block: int, layout: Layout | None = None) -> None:
-        """Raise BadInput when so many lanes need more memory than the artifact may ask for."""
+        """Raise BadInput when the lanes need more memory than the artifact may ask for."""
         p, shape = self.operands, self.operands.shape
         slots = shape.window + block - 1
         keys = len(shape.passes) * lanes * shape.num_kv_heads * slots * (4 * shape.head_dim + 4)

@@ -330,7 +330,7 @@ def _groups(pieces: list[bytes], chosen: set[int]) -> list[Group]:
 
 
 def _unpack(packed: bytes, most: int, name: str) -> bytes:
-    """At most so many bytes out of a whole brotli stream. Raises BadInput."""
+    """Return what a whole brotli stream holds. Raises BadInput beyond `most` bytes."""
     unpacker = brotli.Decompressor()
     try:
         # A limit of one more: what would write it is noticed, and takes no memory.

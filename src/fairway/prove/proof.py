@@ -258,6 +258,9 @@ def decode_to(opened: artifact.Artifact, data: bytes, target: Target) -> Decoded
     return Decoded(
         artifact_sha256=opened.sha256,
         artifact_bytes=sum(opened.parts.values()),
+        parts=opened.parts,
+        parameters=sum(weights.numel() for weights in opened.state.values()),
+        bits_per_weight=artifact.bits_per_weight(opened),
         proof_sha256=hashlib.sha256(data).hexdigest(),
         proof_bytes=len(data),
         text_sha256=digest.text_sha256,

@@ -8,7 +8,6 @@ and then they, not the logs, say what the score and the text are. docs/submit.md
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from typing import Any
 from fairway.budget import CHALLENGE_BYTES
 from fairway.errors import BadInput
 from fairway.publish import claims as json_files
-from fairway.publish import contents, logs
+from fairway.publish import contents, logs, verdicts
 from fairway.publish.claims import Field, number
 from fairway.publish.contents import Contents, Entry, shown
 from fairway.publish.logs import Log, Reading
@@ -99,14 +98,11 @@ class Proof:
     problem: str
 
 
-_decoded: dict[tuple[str, str], dict[str, Any]] = {}  # by this process, by the files' hashes
-
-
 def decoded(model: Path, proof: Path) -> dict[str, Any]:
-    """Decode a proof and return the facts, by their names in result files. Raises BadInput."""
-    from fairway.pack.pack import inspect
-    from fairway.prove.proof import decode
+    """Decode a proof and return the facts, by their names in result files. Raises BadInput.
 
+    Links in a stranger's folder are not followed: the two files are read as they lie there.
+    """
     with tempfile.TemporaryDirectory() as out:
         copies = (Path(out, "model.fairway"), Path(out, "val.fwp"))
         for file, copy in zip((model, proof), copies, strict=True):
@@ -114,21 +110,8 @@ def decoded(model: Path, proof: Path) -> dict[str, Any]:
                 copy.write_bytes(logs.read_bytes(file, _PROOF_BYTES))
             except BadInput as error:
                 raise BadInput(f"{file.name}: {error}") from None
-        hashes = (_sha256(copies[0]), _sha256(copies[1]))
-        if hashes not in _decoded:
-            found, within = decode(*copies, Path(out, "text")), inspect(copies[0])
-            _decoded[hashes] = found.model_dump() | {
-                "bpb": found.bpb,
-                "parts": within.parts,
-                "bits_per_weight": within.bits_per_weight,
-                "parameters": within.weights,
-            }
-        return _decoded[hashes]
-
-
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+        found = verdicts.decoded(*copies)
+    return found.model_dump() | {"bpb": found.bpb}
 
 
 class _Submission:

@@ -115,18 +115,18 @@ def push(run: Run, repository: str, private: bool = False) -> str:
 def card(run: Run, repository: str) -> str:
     """Return the model card. Raises BadInput where no verified proof and no results are known."""
     found = Results(run)
-    if not (found.train and found.data and found.artifact and found.verdict):
+    if not (found.train and found.data and found.verdict):
         raise BadInput(f"{run.path} is not verified here: run fairway verify on it")
     decoded = found.verdict.decoded
     if not (found.verdict.verified and decoded):
         raise BadInput(f"the proof of {run.path} does not hold: {found.verdict.reason}")
-    course = tables(run)[0]
+    course = tables(found)[0]
     lines = [course.columns, ["---"] * len(course.columns), *course.rows]
     return _CARD.substitute(
         name=repository.rpartition("/")[2],
         bpb=f"{decoded.bpb:.4f}",
         size=f"{decoded.artifact_bytes:,}",
-        parameters=f"{found.artifact.weights:,}",
+        parameters=f"{decoded.parameters:,}",
         vocabulary=decoded.vocab_size,
         tokens=f"{found.train.tokens:,}",
         text_bytes=f"{decoded.text_bytes:,}",

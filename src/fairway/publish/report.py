@@ -8,7 +8,7 @@ from html import escape
 from math import sqrt
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from fairway import budget, console, foreign
 from fairway.course import Run, write_atomic
@@ -25,9 +25,6 @@ from fairway.results import (
     TrainResult,
     VerifyResult,
 )
-
-if TYPE_CHECKING:
-    from fairway.pack.pack import Inspection
 
 CLAIMED = "claimed"
 R = TypeVar("R", bound=Result)
@@ -105,8 +102,11 @@ class Results:
         self.pack = read(PackResult)
         self.score = read(ScoreResult)
         self.prove = read(ProveResult)
+        self.run = run
         self.verdict = verdicts.known(run)  # None: nobody here has decoded this proof
-        self.artifact = _inspected(run)  # what lies there now, whatever pack.json says
+        decoded = self.verdict.decoded if self.verdict else None
+        # bytes of the artifact as it lies there now, whatever pack.json says; None: it is damaged
+        self.parts = decoded.parts if decoded else _parts(run)
 
     @property
     def proved_bpb(self) -> float | None:
@@ -123,10 +123,10 @@ class Results:
             if not (self.verdict.verified and d):
                 return None
             return Proof(d.proof_bytes, d.text_bytes, d.text_sha256, d.artifact_bytes)
-        if not (self.prove and self.artifact and self.prove.text_bytes > 0):
+        if not (self.prove and self.parts and self.prove.text_bytes > 0):
             return None
         claimed = self.prove
-        size = self.artifact.artifact_bytes
+        size = sum(self.parts.values())
         return Proof(sum(claimed.files.values()), claimed.text_bytes, claimed.text_sha256, size)
 
     @property
@@ -137,24 +137,23 @@ class Results:
         return "verified" if self.verdict.verified else "NOT VERIFIED"
 
 
-def tables(run: Run) -> list[Table]:
-    """All tables that the results in the run folder allow."""
-    found = Results(run)
+def tables(found: Results) -> list[Table]:
+    """Return all tables that the results of a run directory allow."""
     made = [_course_table(found)]
-    if found.artifact:
-        made.append(_parts_table(found.artifact, found.pack))
-    if (proof := found.proof) and (sizes := compressors.sizes_of_run(run, proof.text_sha256)):
+    if found.parts:
+        made.append(_parts_table(found.parts, found.pack))
+    if (proof := found.proof) and (sizes := compressors.sizes_of_run(found.run, proof.text_sha256)):
         made.append(_compressors_table(proof, found.evidence, sizes))
     return made
 
 
-def _inspected(run: Run) -> Inspection | None:
+def _parts(run: Run) -> dict[str, int] | None:
     if not run.artifact.is_file():
         return None
     from fairway.pack.pack import inspect
 
     try:
-        return inspect(run.artifact)
+        return inspect(run.artifact).parts
     except BadInput:  # damaged, or no artifact: no figure of it is shown
         return None
 
@@ -250,13 +249,14 @@ def _course_table(found: Results) -> Table:
     return Table("The course", columns, rows, note)
 
 
-def _parts_table(artifact: Inspection, pack: PackResult | None) -> Table:
-    rows = [[name, f"{size:,}"] for name, size in artifact.parts.items()]
-    rows.append(["total", f"{artifact.artifact_bytes:,}"])
+def _parts_table(parts: dict[str, int], pack: PackResult | None) -> Table:
+    rows = [[name, f"{size:,}"] for name, size in parts.items()]
+    size = sum(parts.values())
+    rows.append(["total", f"{size:,}"])
     limit = f" Budget ({CLAIMED}): {pack.budget_bytes:,} bytes." if pack else ""
     note = (
         "Read from the artifact as it lies there; the parts sum to the file's size."
-        f"{limit} {budget.sentence(artifact.artifact_bytes).capitalize()}."
+        f"{limit} {budget.sentence(size).capitalize()}."
     )
     return Table("Bytes of the artifact", ["part", "bytes"], rows, note)
 
@@ -289,7 +289,7 @@ def write(run: Run) -> Path:
         raise BadInput(f"{run.path} has no finished 'train' yet: there is nothing to report on")
     details = _details(f"Recipe ({CLAIMED})", run.recipe)
     details += _details(f"Machine and versions ({CLAIMED})", run.env)
-    page = _page(run.path.name, _headline(found), _pictures(run, found), tables(run), details)
+    page = _page(run.path.name, _headline(found), _pictures(found), tables(found), details)
     write_atomic(run.report, _bytes(page))
     return run.report
 
@@ -324,8 +324,8 @@ def write_many(runs: Sequence[Run], file: Path) -> None:
     ]
     headlines = [f"{name}: {_headline(r)}" for name, r in found.items()]
     shown = [seeds_table(runs)] if len(points) > 1 else []
-    for run in runs:
-        shown += [replace(table, title=f"{run.path.name}: {table.title}") for table in tables(run)]
+    for name, results in found.items():
+        shown += [replace(table, title=f"{name}: {table.title}") for table in tables(results)]
     details = "".join(
         _details(f"Recipe of {run.path.name} ({CLAIMED})", run.recipe) for run in runs
     )
@@ -370,10 +370,10 @@ def _headline(found: Results) -> str:
     return f"{_bpb(found.prove.bpb)} bits per byte, {CLAIMED}: not verified here, fairway verify"
 
 
-def _pictures(run: Run, found: Results) -> list[tuple[str, str]]:
+def _pictures(found: Results) -> list[tuple[str, str]]:
     """(caption, SVG) of every picture that the results allow."""
     made = []
-    lines = console.read_metrics(run.metrics)
+    lines = console.read_metrics(found.run.metrics)
     if lines:
         made.append((f"Training loss and learning rate ({CLAIMED})", pictures.training(lines)))
     stages = {
@@ -386,10 +386,10 @@ def _pictures(run: Run, found: Results) -> list[tuple[str, str]]:
     made.append(
         ("Bits per byte through the stages", pictures.bars(known, "bits per byte", "{:.4f}"))
     )
-    if found.artifact:
-        parts = {name: float(size) for name, size in found.artifact.parts.items()}
+    if found.parts:
+        parts = {name: float(size) for name, size in found.parts.items()}
         made.append(("Bytes of the artifact", pictures.bars(parts, "bytes", "{:,.0f}")))
-    if (proof := found.proof) and (sizes := compressors.sizes_of_run(run, proof.text_sha256)):
+    if (proof := found.proof) and (sizes := compressors.sizes_of_run(found.run, proof.text_sha256)):
         rivals = {f"Fairway ({found.evidence})": 8 * proof.proof_bytes / proof.text_bytes}
         rivals |= {name: 8 * size / proof.text_bytes for name, size in sizes.items()}
         caption = "Bits per byte on the same text (no model counted)"

@@ -217,9 +217,9 @@ $limit bytes.
 
     pip install -r requirements.txt
     python train_gpt.py --check                     # decodes every proof and prints its score
-    python train_gpt.py --seed $seed --out run      # trains, packs, scores, proves, verifies
+    python train_gpt.py --seed $seed --out run      # the claimed seed: trains, proves, verifies
 
-On 8 GPUs: torchrun --standalone --nproc-per-node 8 train_gpt.py --seed $seed --out run.
+On 8 GPUs the first two words are torchrun --standalone --nproc-per-node 8.
 Where the data lies: --set data.path=FOLDER --set data.tokenizer=FILE.
 
 A proof is the validation text as a compressed file, which the artifact alone decodes: its length

@@ -73,6 +73,18 @@ def _key(artifact_sha256: str, proof_sha256: str) -> str:
     return f"{artifact_sha256[:32]}-{proof_sha256[:32]}-{code_sha256()[:16]}"
 
 
+def decoded(artifact: Path, proof: Path) -> Decoded:
+    """Return what two files decode to, in a fresh process unless this user has decoded them.
+
+    Raises Damaged, BadInput.
+    """
+    known = remembered(artifact, proof)
+    if known is None:
+        known = verifying.decode_apart(artifact, proof)
+        remember(known)
+    return known
+
+
 # Verification ------------------------------------------------------------------------------------
 
 
@@ -99,13 +111,16 @@ def _compared_with(verdict: VerifyResult, text: Path, text_field: str) -> Verify
     return verifying.compared(verdict, str(text), digest.text_sha256, digest.lengths_sha256)
 
 
-def verify(recipe: Recipe, run: Run, text: Path | None = None) -> VerifyResult:
+def verify(
+    recipe: Recipe, run: Run, text: Path | None = None, text_field: str = "text"
+) -> VerifyResult:
     """Decode the proof of a run directory and hold every claim in it against what came out.
 
     It always decodes. The verdict is "no" when the proof is damaged, decodes to another text than
     the validation split that data.json names (or than `text`), or when a result file that names
-    this artifact states a figure that the two files disagree with. Raises BadInput when a file is
-    missing, or belongs to another artifact.
+    this artifact states a figure that the two files disagree with. text_field: of JSON lines.
+    recipe: every stage is given one; the claimant may have written it, so nothing of it is used.
+    Raises BadInput when a file is missing, or belongs to another artifact.
     """
     place = run if text is None else run.about(text)
     if text is None and run.result("data") is None:
@@ -115,7 +130,7 @@ def verify(recipe: Recipe, run: Run, text: Path | None = None) -> VerifyResult:
         )
     if not place.proof_file.is_file():
         raise BadInput(f"there is no proof {place.proof_file}: run fairway prove on {run.path}")
-    verdict = verify_files(run.artifact, place.proof_file, text, recipe.data.text_field)
+    verdict = verify_files(run.artifact, place.proof_file, text, text_field)
     verdict = _with_claims(verdict, run, place)
     try:
         place.finish("verify", verdict)
@@ -124,19 +139,18 @@ def verify(recipe: Recipe, run: Run, text: Path | None = None) -> VerifyResult:
     return verdict
 
 
-def known(run: Run, text: Path | None = None) -> VerifyResult | None:
+def known(run: Run) -> VerifyResult | None:
     """Return the verdict on a run's proof without decoding, or None where nobody here decoded it.
 
     The claims are compared anew each time.
     """
-    place = run if text is None else run.about(text)
-    decoded = remembered(run.artifact, place.proof_file)
-    if decoded is None or run.result("data") is None:
+    found = remembered(run.artifact, run.proof_file)
+    if found is None or run.result("data") is None:
         return None
     verdict = VerifyResult(
-        verified=True, reason="", bpb=decoded.bpb, decoded=decoded, compared_with="", decode_s=0.0
+        verified=True, reason="", bpb=found.bpb, decoded=found, compared_with="", decode_s=0.0
     )
-    return _with_claims(verdict, run, place)
+    return _with_claims(verdict, run, run)
 
 
 def known_or_decoded(run: Run) -> VerifyResult:
@@ -243,20 +257,17 @@ def _same(said: object, true: object) -> bool:
 
 def _truth(run: Run, place: Run, decoded: Decoded) -> dict[str, dict[str, object]]:
     """What result files must say, field by field, because the two files say it."""
-    from fairway.pack.pack import inspect
-
-    found = inspect(run.artifact)
     text: dict[str, object] = {
         "text_sha256": decoded.text_sha256,
         "text_rule": decoded.text_rule,
     }
     documents: dict[str, object] = {"lengths_sha256": decoded.lengths_sha256}
     truth: dict[str, dict[str, object]] = {
-        "train": {"parameters": found.weights},
+        "train": {"parameters": decoded.parameters},
         "pack": {
-            "artifact_bytes": found.artifact_bytes,
-            "parts": found.parts,
-            "bits_per_weight": found.bits_per_weight,
+            "artifact_bytes": decoded.artifact_bytes,
+            "parts": decoded.parts,
+            "bits_per_weight": decoded.bits_per_weight,
         },
         "prove": text
         | documents
@@ -289,5 +300,5 @@ def _truth(run: Run, place: Run, decoded: Decoded) -> dict[str, dict[str, object
         )
     pack = run.result("pack")
     if isinstance(pack, PackResult):
-        truth["pack"]["within_budget"] = found.artifact_bytes <= pack.budget_bytes
+        truth["pack"]["within_budget"] = decoded.artifact_bytes <= pack.budget_bytes
     return truth

@@ -456,7 +456,7 @@ def _read_manifest(folder: Path) -> Manifest | None:
     """None unless all of the data is there."""
     try:
         manifest = Manifest.model_validate(foreign.read_json(folder / _MANIFEST, "the list"))
-    except (foreign.Missing, foreign.Damaged, ValidationError):
+    except (foreign.Missing, foreign.Malformed, ValidationError):
         return None
     paths = [_TOKENIZER, *(shard.path for shard in manifest.train + manifest.val)]
     return manifest if all((folder / path).exists() for path in paths) else None
