@@ -314,8 +314,12 @@ def _course(recipe: "Recipe", run: "Run", force: str = "") -> "dict[str, Result]
     """Every verb in order, then the tables and the report."""
     from fairway import console
     from fairway.course import downstream
+    from fairway.pack.pack import check_budget
     from fairway.publish import report
+    from fairway.text.tokenizer import load_challenge
 
+    if recipe.data.tokenizer:  # a tokenizer that is there already: what it takes is known now
+        check_budget(recipe.model, load_challenge(recipe.data.tokenizer), recipe.pack)
     with _opened(recipe, run):
         forced = downstream(force) if force else []
         for verb in forced:
