@@ -36,7 +36,9 @@ class Block(nn.Module):
         self.mlp = MLP(shape)
         self.attn_scale = nn.Parameter(torch.ones(shape.dim))
         self.mlp_scale = nn.Parameter(torch.ones(shape.dim))
-        self.mix = nn.Parameter(torch.stack([torch.ones(shape.dim), torch.zeros(shape.dim)]))
+        mix = torch.ones(2, shape.dim)
+        mix[1].zero_()  # torch.stack on the device "meta" would import for a second
+        self.mix = nn.Parameter(mix)
 
     def forward(self, x: Tensor, x0: Tensor, span: Span, index: int, last: int = 0) -> Tensor:
         """[B, S, d] → [B, last, d]; a `last` of 0 stands for all S."""
