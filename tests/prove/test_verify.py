@@ -179,6 +179,14 @@ def test_verdicts_are_remembered_by_what_the_files_hold(tiny, state_home, monkey
     assert verdicts.remembered(tiny.artifact, tiny.proof_file) is None
 
 
+@pytest.mark.parametrize("name", ["artifact", "proof_file"])
+def test_a_file_of_any_size_is_not_hashed(tiny, name):
+    with open(getattr(tiny, name), "wb") as file:
+        file.truncate(1 << 42)  # sparse: hashing it would take hours
+    assert verdicts.known(tiny) is None
+    assert ("model.fairway" in verdicts.out_of_date(tiny, "score")) is (name == "artifact")
+
+
 def test_a_proof_is_inspected_and_decompressed(fairway, two_files, tiny, tmp_path):
     model, proof = two_files
     code, out, err = fairway("inspect", proof, "--json")

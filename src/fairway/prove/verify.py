@@ -22,7 +22,7 @@ from fairway.errors import BadInput, Damaged
 from fairway.results import Decoded, VerifyResult
 
 _NAMES = ("the artifact", "the proof")
-_MOST_BYTES = 1 << 30  # of each file
+MOST_BYTES = 1 << 30  # of each file
 
 
 def decode_apart(artifact: Path, proof: Path) -> Decoded:
@@ -36,7 +36,7 @@ def decode_apart(artifact: Path, proof: Path) -> Decoded:
         place = Path(scratch)
         copies = (place / "model.fairway", place / "proof.fwp")
         for what, source, copy in zip(_NAMES, (artifact, proof), copies, strict=True):
-            copy.write_bytes(foreign.read_bytes(source, what, _MOST_BYTES, pipes=True))
+            copy.write_bytes(foreign.read_bytes(source, what, MOST_BYTES, pipes=True))
         answer = _run(place, [copies[0].name, copies[1].name, "decoded"])
         if "error" in answer:
             kind = Damaged if answer.get("damaged") else BadInput

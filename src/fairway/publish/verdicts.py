@@ -52,9 +52,8 @@ def remembered(artifact: Path, proof: Path) -> Decoded | None:
 
     The files are hashed now; a note about other bytes, or by other code, does not count.
     """
-    try:
-        hashes = sha256_file(artifact), sha256_file(proof)
-    except (OSError, BadInput):  # one of them is missing, or no regular file
+    hashes = _sha256(artifact), _sha256(proof)
+    if not all(hashes):
         return None
     key = _key(*hashes)
     if key in _decoded_here:
@@ -67,6 +66,18 @@ def remembered(artifact: Path, proof: Path) -> Decoded | None:
     except (OSError, ValidationError):
         return None
     return note if (note.artifact_sha256, note.proof_sha256) == hashes else None
+
+
+def _sha256(file: Path) -> str:
+    """Return the SHA-256 of a file that `verify` would read; empty: there is none.
+
+    A stranger's directory may hold a file of any size under any name.
+    """
+    try:
+        small = file.is_file() and file.stat().st_size <= verifying.MOST_BYTES
+        return sha256_file(file) if small else ""
+    except (OSError, BadInput):
+        return ""
 
 
 def _key(artifact_sha256: str, proof_sha256: str) -> str:
@@ -176,7 +187,7 @@ def out_of_date(run: Run, verb: str) -> str:
         except BadInput:
             changed = [f"{STAGES[verb].after} (it has no result)"]
     sha256 = getattr(result, "artifact_sha256", "")
-    if sha256 and not (run.artifact.is_file() and sha256_file(run.artifact) == sha256):
+    if sha256 and _sha256(run.artifact) != sha256:
         changed.append(run.artifact.name)
     return f"made with other {', '.join(changed)}" if changed else ""
 
