@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -68,16 +69,16 @@ def _run(place: Path, arguments: list[str]) -> dict[str, object]:
         answer = None
     if isinstance(answer, dict):
         return answer
-    if done.returncode < 0:
+    if done.returncode == -signal.SIGKILL:
         raise BadInput(
-            f"the decoding process was ended by signal {-done.returncode}: "
-            "there may be too little memory; free some and verify again"
+            "the decoding process was killed, as the system does when memory runs out: "
+            "free some and verify again"
         )
     raise RuntimeError(f"the decoding process failed with exit code {done.returncode}")
 
 
 def verify_files(artifact: Path, proof: Path) -> VerifyResult:
-    """Decode a proof and return the verdict, which no text was compared for.
+    """Decode a proof and return the verdict, without comparing any text.
 
     A file that is damaged is a verdict ("no"). Raises BadInput when a file cannot be read, is no
     file of this kind, belongs to another artifact, or needs another machine.

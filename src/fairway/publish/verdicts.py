@@ -125,11 +125,12 @@ def _compared_with(verdict: VerifyResult, text: Path, text_field: str) -> Verify
 def verify(
     recipe: Recipe, run: Run, text: Path | None = None, text_field: str = "text"
 ) -> VerifyResult:
-    """Decode the proof of a run directory and hold every claim in it against what came out.
+    """Decode the proof of a run directory and compare its claims with what came out.
 
     It always decodes. The verdict is "no" when the proof is damaged, decodes to another text than
-    the validation split that data.json names (or than `text`), or when a result file that names
-    this artifact states a figure that the two files disagree with. text_field: of JSON lines.
+    the validation split that data.json names (or than `text`), or when a result file states a
+    figure that the two files contradict (`disagreements`). The verdict is also written to
+    verify.json, which nothing reads. text_field: of JSON lines.
     recipe: every stage is given one; the claimant may have written it, so nothing of it is used.
     Raises BadInput when a file is missing, or belongs to another artifact.
     """
@@ -175,7 +176,8 @@ def known_or_decoded(run: Run) -> VerifyResult:
 def out_of_date(run: Run, verb: str) -> str:
     """Return why a stage's result is not about the files and the recipe that lie there now.
 
-    Empty: it is, as far as hashes and stamps can say, or there is no result.
+    Return "" if the result is current, by hashes and stamps, or does not exist. The result of `data`
+    has no stamp that can be checked without its documents.
     """
     result = run.result(verb)
     if result is None:
@@ -241,7 +243,10 @@ class Claim:
 def disagreements(run: Run, place: Run, decoded: Decoded) -> Iterator[Claim]:
     """Yield every claim of the result files that the artifact and the proof contradict.
 
-    A result of another artifact is out of date and not compared: `out_of_date` names those.
+    pack.json and score.json of another artifact are out of date and not compared: `out_of_date`
+    names those. prove.json is always compared: the proof that lies there decodes with the artifact
+    that lies there. Figures that do not follow from the two files are not compared: losses, steps,
+    seconds, the bits per byte of a score.
     place: the directory of the proof's results, which is the run or a text inside it.
     """
     for verb, truth in _truth(run, place, decoded).items():
