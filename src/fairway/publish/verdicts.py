@@ -176,8 +176,8 @@ def known_or_decoded(run: Run) -> VerifyResult:
 def out_of_date(run: Run, verb: str) -> str:
     """Return why a stage's result is not about the files and the recipe that lie there now.
 
-    Return "" if the result is current, by hashes and stamps, or does not exist. The result of `data`
-    has no stamp that can be checked without its documents.
+    Return "" if the result is current, by hashes and stamps, or does not exist. The stamp of `data`
+    cannot be checked without its documents.
     """
     result = run.result(verb)
     if result is None:
