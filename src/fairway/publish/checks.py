@@ -12,7 +12,7 @@ import itertools
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from math import isclose
 from pathlib import Path
@@ -25,7 +25,7 @@ from fairway.publish import contents, logs, verdicts
 from fairway.publish.claims import Field, number
 from fairway.publish.contents import Contents, Entry, shown
 from fairway.publish.logs import Log, Reading
-from fairway.results import CheckResult, RuleFinding
+from fairway.results import CheckResult, Decoded, RuleFinding
 
 LIMIT_S = 600.0  # of training and of evaluation, each
 SEEDS = 3
@@ -94,12 +94,12 @@ class Proof:
 
     seed: int
     place: Path
-    facts: dict[str, Any]  # of the decoded text and the two files; empty: it does not decode
+    facts: Decoded | None  # of the decoded text and the two files; None: it does not decode
     problem: str
 
 
-def decoded(model: Path, proof: Path) -> dict[str, Any]:
-    """Decode a proof and return the facts, by their names in result files. Raises BadInput.
+def decoded(model: Path, proof: Path) -> Decoded:
+    """Return what a proof decodes to. Raises BadInput.
 
     Links in a stranger's folder are not followed: the two files are read as they lie there.
     """
@@ -110,8 +110,7 @@ def decoded(model: Path, proof: Path) -> dict[str, Any]:
                 copy.write_bytes(logs.read_bytes(file, _PROOF_BYTES))
             except BadInput as error:
                 raise BadInput(f"{file.name}: {error}") from None
-        found = verdicts.decoded(*copies)
-    return found.model_dump() | {"bpb": found.bpb}
+        return verdicts.decoded(*copies)
 
 
 class _Submission:
@@ -196,9 +195,9 @@ class _Submission:
             try:
                 facts, problem = decoded(place / "model.fairway", place / "val.fwp"), ""
             except BadInput as error:
-                facts, problem = {}, str(error).replace(str(self.folder), "").strip()
+                facts, problem = None, str(error).replace(str(self.folder), "").strip()
             except OSError as error:
-                facts, problem = {}, f"it cannot be read ({error.strerror})"
+                facts, problem = None, f"it cannot be read ({error.strerror})"
             yield Proof(seed, place, facts, problem)
 
     # Rules --------------------------------------------------------------------------------------
@@ -408,7 +407,9 @@ class _Submission:
         copies += [
             f"seed{one.seed}/ and seed{other.seed}/ hold one artifact"
             for one, other in itertools.combinations(self.proofs, 2)
-            if one.facts and one.facts.get("artifact_sha256") == other.facts.get("artifact_sha256")
+            if one.facts
+            and other.facts
+            and one.facts.artifact_sha256 == other.facts.artifact_sha256
         ]
         yield _finding(
             "seeds: each log has losses of its own", not copies,
@@ -465,7 +466,7 @@ class _Submission:
     def _proved_score(self, claimed: float | None) -> RuleFinding:
         """What is stated as the score must be what the proofs show."""
         rule = "score: val_bpb = the decoded proofs' mean"
-        bpb = [proof.facts["bpb"] for proof in self.proofs if proof.facts]
+        bpb = [proof.facts.bpb for proof in self.proofs if proof.facts]
         logged = {log.seed for log in self.logs}
         unproved = logged - {proof.seed for proof in self.proofs}
         if claimed is None or not bpb or len(bpb) < len(self.proofs):
@@ -505,7 +506,7 @@ class _Submission:
             fields = result if isinstance(result, dict) else {}
             wrong += [
                 f"seed {seed} claims {field} {shown(str(fields[field]), 40)}, {source}"
-                for field, source in _unsupported(fields, by_seed[name], proofs.get(name, {}))
+                for field, source in _unsupported(fields, by_seed[name], proofs.get(name))
             ]
         said = _list(wrong) or "each is in its log"
         yield _finding("seed_results: each value = its log and proof", not wrong, said)
@@ -515,10 +516,10 @@ class _Submission:
     def _text(self) -> Iterator[RuleFinding]:
         facts = [proof.facts for proof in self.proofs if proof.facts]
         hashes = {h for log in self.logs for h in log.text_hashes}
-        hashes |= {fact["text_sha256"] for fact in facts}
-        lengths = {fact["lengths_sha256"] for fact in facts}
+        hashes |= {fact.text_sha256 for fact in facts}
+        lengths = {fact.lengths_sha256 for fact in facts}
         sizes = {x.value for log in self.logs for x in log.text_bytes.values}
-        sizes |= {float(fact["text_bytes"]) for fact in facts}
+        sizes |= {float(fact.text_bytes) for fact in facts}
         counts = {x.value for log in self.logs for x in log.tokens.values}
         by_tokenizer: dict[frozenset[str], set[float]] = {}  # one text has several counts
         for log in self.logs:
@@ -528,17 +529,18 @@ class _Submission:
         claimed = self.claims.get("text_sha256")
         if claimed is not None:
             hashes.add(shown(str(claimed)))
+        groups: list[tuple[str, Collection[object]]] = [
+            ("hashes of the text", hashes),
+            ("hashes of its documents' lengths", lengths),
+            ("sizes in bytes", sizes),
+            *(("counts of tokens", _without_remainders(c)) for c in by_tokenizer.values()),
+        ]
         several = [
             f"{len(values)} {what}: {shown(_list(sorted(values, key=str), 3), 300)}"
-            for what, values in (
-                ("hashes of the text", hashes),
-                ("hashes of its documents' lengths", lengths),
-                ("sizes in bytes", sizes),
-                *(("counts of tokens", _without_remainders(c)) for c in by_tokenizer.values()),
-            )
+            for what, values in groups
             if len(values) > 1
         ]
-        tokens = {float(fact["tokens"]) for fact in facts if "tokens" in fact}
+        tokens = {float(fact.tokens) for fact in facts}
         if facts and counts and max(counts) > max(sizes) + 50_000:
             several.append(f"{max(counts):,.0f} tokens of a text of {max(sizes):,.0f} bytes")
         elif tokens and counts and max(abs(a - b) for a in counts for b in tokens) > _LONGEST:
@@ -560,9 +562,9 @@ class _Submission:
             said = _list(dict.fromkeys(shown_first), 3) or "no log states a count of tokens"
             yield _finding("text: tokens in the logs = FineWeb's validation text", good, said)
 
-    def _decoded_text(self, facts: list[dict[str, Any]]) -> RuleFinding:
+    def _decoded_text(self, facts: list[Decoded]) -> RuleFinding:
         """With a proof for each log the text is known. Its size tells if it is the challenge's."""
-        size, sha256 = facts[0]["text_bytes"], facts[0]["text_sha256"]
+        size, sha256 = facts[0].text_bytes, facts[0].text_sha256
         if abs(size - TEXT_BYTES) <= TEXT_BYTES // 100:
             return _finding("challenge's text: decoded bytes", True, f"{size:,} bytes were decoded")
         said = (
@@ -584,16 +586,15 @@ class _Submission:
 
     def _proof(self, proof: Proof) -> RuleFinding:
         rule = f"proof of seed{proof.seed}: decodes to what its files and log state"
-        if not proof.facts:
-            return _finding(rule, False, proof.problem)
-        wrong = list(self._disagreements(proof))
         facts = proof.facts
-        said = f"{facts['bpb']:.8f} bits per byte, {facts['text_bytes']:,} bytes decoded"
+        if facts is None:
+            return _finding(rule, False, proof.problem)
+        wrong = list(self._disagreements(proof, facts))
+        said = f"{facts.bpb:.8f} bits per byte, {facts.text_bytes:,} bytes decoded"
         return _finding(rule, not wrong, f"{said}, but: {_list(wrong)}" if wrong else said)
 
-    def _disagreements(self, proof: Proof) -> Iterator[str]:
-        """Every value of the result files and of the log that is not what was decoded."""
-        facts = proof.facts
+    def _disagreements(self, proof: Proof, facts: Decoded) -> Iterator[str]:
+        """Yield every value of the result files and of the log that is not what was decoded."""
         if not (proof.place / "prove.json").is_file():
             yield "prove.json is missing"
         for name, expected in _expected(facts, proof.seed).items():
@@ -612,84 +613,54 @@ class _Submission:
             if log.seed != proof.seed:
                 continue
             model = log.model.last
-            if model and abs(model.value - facts["artifact_bytes"]) > model.slack:
-                has = f"the artifact has {facts['artifact_bytes']:,}"
+            if model and abs(model.value - facts.artifact_bytes) > model.slack:
+                has = f"the artifact has {facts.artifact_bytes:,}"
                 yield f"{log.name} counts {model.value:,.0f} bytes of model, {has}"
-            if log.text_hashes and log.text_hashes != {facts["text_sha256"]}:
+            if log.text_hashes and log.text_hashes != {facts.text_sha256}:
                 yield f"{log.name} states another SHA-256 of the text"
-            if log.artifact_hashes and log.artifact_hashes != {facts["artifact_sha256"]}:
+            if log.artifact_hashes and log.artifact_hashes != {facts.artifact_sha256}:
                 yield f"{log.name} states another SHA-256 of the artifact"
             for score in log.scores:
                 if _is_better(score.bpb.value - _PRINTED, facts):
                     yield f"{log.name} states {score.bpb.value} bits per byte"
 
 
-def _expected(facts: dict[str, Any], seed: int) -> dict[str, dict[str, Any]]:
-    """What the result files of a seed must say, by file and field."""
-    text = {"text_bytes": facts["text_bytes"], "text_sha256": facts["text_sha256"]}
-    artifact = {"artifact_sha256": facts["artifact_sha256"]}
-    lengths = {"lengths_sha256": facts["lengths_sha256"]}
-    verified = {
-        "verified": True,
-        "decoded_bytes": facts["text_bytes"],
-        "text_sha256": facts["text_sha256"],
-        "files_sha256": {
-            "model.fairway": facts["artifact_sha256"],
-            "val.fwp": facts["proof_sha256"],
-        },
-        "reason": "",
-        "bpb": facts["bpb"],
-    }
-    rule = {"text_rule": facts["text_rule"]}
-    coded = (
-        "bpb", "stream_bytes", "stream_ideal_bits", "tokens", "lanes", "adaptation", "arithmetic",
-        "order", "grade",
-    )  # fmt: skip
-    return {
-        "prove": {name: facts[name] for name in coded}
-        | text
-        | rule
-        | lengths
-        | artifact
-        | {"files": {"val.fwp": facts["proof_bytes"]}},
-        "verify": verified,
-        "score": text | rule | artifact | {"tokens": facts["tokens"] - 1},
-        "pack": artifact
-        | {name: facts[name] for name in ("artifact_bytes", "parts", "bits_per_weight")},
-        "data": rule
-        | lengths
-        | {
-            "val_bytes": facts["text_bytes"],
-            "text_sha256": facts["text_sha256"],
-            "val_documents": facts["documents"],
-            "val_tokens": facts["tokens"],
-            "vocab_size": facts["vocab_size"],
-        },
-        "train": {"seed": seed, "parameters": facts["parameters"]},
-    }
+def _expected(facts: Decoded, seed: int) -> dict[str, dict[str, object]]:
+    """Return what the result files of a seed must say, by file and field."""
+    found = verdicts.truth(facts, "val.fwp")
+    for name in ("pack", "score"):  # nothing in a submission may be out of date
+        found[name]["artifact_sha256"] = facts.artifact_sha256
+    found["train"]["seed"] = seed
+    found["verify"] = {"verified": True, "reason": "", "bpb": facts.bpb}
+    return found
 
 
-def _inner(name: str, tree: dict[str, Any], facts: dict[str, Any]) -> Iterator[str]:
+def _inner(name: str, tree: dict[str, Any], facts: Decoded) -> Iterator[str]:
     """Values that are compared otherwise than by equality."""
     if name == "pack" and isinstance(parts := tree.get("parts"), dict):
         sizes = [number(size) for size in parts.values()]
-        if None in sizes or sum(size for size in sizes if size) != facts["artifact_bytes"]:
+        if None in sizes or sum(size for size in sizes if size) != facts.artifact_bytes:
             yield "pack.json: parts do not sum to the artifact's bytes"
+    if name == "pack" and "within_budget" in tree:
+        budget = number(tree.get("budget_bytes"))
+        if tree["within_budget"] is not (budget is None or facts.artifact_bytes <= budget):
+            yield f"pack.json: within_budget is {shown(str(tree['within_budget']), 40)}"
     if name == "verify" and isinstance(inner := tree.get("decoded"), dict):
+        true = facts.model_dump()
         for field, value in inner.items():
-            if field in facts and not _same(value, facts[field]):
+            if field in true and not _same(value, true[field]):
                 yield f"verify.json: decoded.{shown(field, 40)} is {shown(str(value), 70)}"
     if name == "score" and "bpb" in tree:
         bpb = number(tree["bpb"])
-        if bpb is None or _is_better(bpb, facts) or bpb > facts["bpb"] + TOLERANCE:
+        if bpb is None or _is_better(bpb, facts) or bpb > facts.bpb + TOLERANCE:
             stated = shown(str(tree["bpb"]), 40)
-            yield f"score.json: bpb is {stated}, the proof has {facts['bpb']:.8f}"
+            yield f"score.json: bpb is {stated}, the proof has {facts.bpb:.8f}"
 
 
-def _is_better(bpb: float, facts: dict[str, Any]) -> bool:
+def _is_better(bpb: float, facts: Decoded) -> bool:
     """Whether a score is better than its proof by more than a proof's header and coder cost."""
-    shorter = facts["proof_bytes"] - bpb * facts["text_bytes"] / 8
-    size = facts["proof_bytes"]
+    shorter = facts.proof_bytes - bpb * facts.text_bytes / 8
+    size = facts.proof_bytes
     return bool(bpb <= 0 or shorter > min(_SCORE_BYTES, size / 4) + size / 1000)
 
 
@@ -764,7 +735,7 @@ def _against_logs(
 
 
 def _unsupported(
-    fields: dict[str, Any], runs: list[Log], facts: dict[str, Any]
+    fields: dict[str, Any], runs: list[Log], facts: Decoded | None
 ) -> Iterator[tuple[str, str]]:
     """Yield (field, where it is not) of a seed's results."""
     name = runs[0].name
@@ -777,11 +748,16 @@ def _unsupported(
     if facts and "val_bpb" in fields:
         value = number(fields["val_bpb"])
         if value is None or _is_better(value, facts):
-            yield "val_bpb", f"the decoded proof has {facts['bpb']:.8f}"
-    if "proved_bpb" in fields and facts and not _same(fields["proved_bpb"], facts["bpb"]):
-        yield "proved_bpb", f"the decoded proof has {facts['bpb']}"
-    if "proof_bytes" in fields and facts and not _same(fields["proof_bytes"], facts["proof_bytes"]):
-        yield "proof_bytes", f"the decoded proof has {facts['proof_bytes']:,}"
+            yield "val_bpb", f"the decoded proof has {facts.bpb:.8f}"
+    if "proved_bpb" in fields and facts and not _same(fields["proved_bpb"], facts.bpb):
+        yield "proved_bpb", f"the decoded proof has {facts.bpb}"
+    if "val_loss" in fields:
+        value = number(fields["val_loss"])
+        stated = [score.loss for log in runs for score in log.scores if score.loss]
+        if stated and (value is None or not any(_is_mean(value, [loss])[0] for loss in stated)):
+            yield "val_loss", f"which {name} does not say"
+    if "proof_bytes" in fields and facts and not _same(fields["proof_bytes"], facts.proof_bytes):
+        yield "proof_bytes", f"the decoded proof has {facts.proof_bytes:,}"
     if "artifact_bytes" in fields:
         sizes = [r for log in runs for r in (log.model.last, log.total.last) if r]
         value = number(fields["artifact_bytes"])
@@ -792,7 +768,9 @@ def _unsupported(
         value = number(fields.get(field))
         if field in fields and readings:
             near = [
-                r for r in readings if value is not None and abs(r.value - value) <= 1 + r.slack
+                r
+                for r in readings
+                if value is not None and abs(r.value - value) <= min(1, r.value / 100) + r.slack
             ]
             if not near:
                 yield field, f"which {name} does not say"

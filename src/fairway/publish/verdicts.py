@@ -249,7 +249,7 @@ def disagreements(run: Run, place: Run, decoded: Decoded) -> Iterator[Claim]:
     seconds, the bits per byte of a score.
     place: the directory of the proof's results, which is the run or a text inside it.
     """
-    for verb, truth in _truth(run, place, decoded).items():
+    for verb, fields in _truth(run, place, decoded).items():
         result = (place if verb in ("score", "prove") else run).result(verb)
         if result is None:
             file = (place if verb in ("score", "prove") else run).path / f"{verb}.json"
@@ -259,7 +259,7 @@ def disagreements(run: Run, place: Run, decoded: Decoded) -> Iterator[Claim]:
         sha256 = getattr(result, "artifact_sha256", decoded.artifact_sha256)
         if sha256 != decoded.artifact_sha256 and verb != "prove":
             continue
-        for field, true in truth.items():
+        for field, true in fields.items():
             said = getattr(result, field)
             if not _same(said, true):
                 yield Claim(f"{verb}.json", field, said, true)
@@ -271,27 +271,36 @@ def _same(said: object, true: object) -> bool:
     return said == true
 
 
-def _truth(run: Run, place: Run, decoded: Decoded) -> dict[str, dict[str, object]]:
-    """What result files must say, field by field, because the two files say it."""
+def truth(decoded: Decoded, proof_name: str) -> dict[str, dict[str, object]]:
+    """Return what result files must say, by stage and field, because the two files say it."""
     text: dict[str, object] = {
         "text_sha256": decoded.text_sha256,
         "text_rule": decoded.text_rule,
     }
     documents: dict[str, object] = {"lengths_sha256": decoded.lengths_sha256}
-    truth: dict[str, dict[str, object]] = {
+    return {
+        "data": text
+        | documents
+        | {
+            "val_bytes": decoded.text_bytes,
+            "val_documents": decoded.documents,
+            "val_tokens": decoded.tokens,
+            "vocab_size": decoded.vocab_size,
+        },
         "train": {"parameters": decoded.parameters},
         "pack": {
             "artifact_bytes": decoded.artifact_bytes,
             "parts": decoded.parts,
             "bits_per_weight": decoded.bits_per_weight,
         },
+        "score": text | {"text_bytes": decoded.text_bytes, "tokens": decoded.tokens - 1},
         "prove": text
         | documents
         | {
             "bpb": decoded.bpb,
             "text_bytes": decoded.text_bytes,
             "artifact_sha256": decoded.artifact_sha256,
-            "files": {place.proof_file.name: decoded.proof_bytes},
+            "files": {proof_name: decoded.proof_bytes},
             "stream_bytes": decoded.stream_bytes,
             "stream_ideal_bits": decoded.stream_ideal_bits,
             "tokens": decoded.tokens,
@@ -301,20 +310,15 @@ def _truth(run: Run, place: Run, decoded: Decoded) -> dict[str, dict[str, object
             "order": decoded.order,
             "grade": decoded.grade,
         },
-        "score": text | {"text_bytes": decoded.text_bytes, "tokens": decoded.tokens - 1},
     }
-    if place is run:
-        truth["data"] = (
-            text
-            | documents
-            | {
-                "val_bytes": decoded.text_bytes,
-                "val_documents": decoded.documents,
-                "val_tokens": decoded.tokens,
-                "vocab_size": decoded.vocab_size,
-            }
-        )
+
+
+def _truth(run: Run, place: Run, decoded: Decoded) -> dict[str, dict[str, object]]:
+    """Return `truth` about a run's result files; data.json is about the run's own text alone."""
+    found = truth(decoded, place.proof_file.name)
+    if place is not run:
+        del found["data"]
     pack = run.result("pack")
     if isinstance(pack, PackResult):
-        truth["pack"]["within_budget"] = decoded.artifact_bytes <= pack.budget_bytes
-    return truth
+        found["pack"]["within_budget"] = decoded.artifact_bytes <= pack.budget_bytes
+    return found
