@@ -914,6 +914,7 @@ def main() -> None:
 
     ending.hold_streams()
     code = ending.exit_code(_given_command)
+    ending.leave_ranks()
     ending.let_go()
     sys.exit(code)
 

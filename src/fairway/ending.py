@@ -164,6 +164,16 @@ def standard_output() -> Iterator[None]:
         raise
 
 
+def leave_ranks() -> None:
+    """Leave torchrun's process group, if this process is in one.
+
+    The group has threads of its own. Where Python's end destroys it under them, the process aborts
+    now and then ("terminate called without an active exception").
+    """
+    if distributed := sys.modules.get("fairway.world"):
+        distributed.stop()
+
+
 def let_go() -> None:
     """Drop what nobody can take any more, so that Python's own end is quiet."""
     for number, stream in ((1, sys.stdout), (2, sys.stderr)):

@@ -14,14 +14,18 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fairway import userfolders
 
+_KERNELS = f"numba-{zlib.crc32(os.fsencode(os.path.dirname(os.path.abspath(__file__)))):08x}"
+"""Of this installation alone: an audit gives each scorer a copy of the whole folder."""
+
 _CACHES = {  # variable: folder below ours. numba and torch run what they find there
-    "NUMBA_CACHE_DIR": "numba",
+    "NUMBA_CACHE_DIR": _KERNELS,
     "TORCHINDUCTOR_CACHE_DIR": "inductor",
     "TRITON_CACHE_DIR": "triton",
     "MPLCONFIGDIR": "matplotlib",
@@ -67,7 +71,7 @@ def kernel_cache() -> str:
     if os.path.isabs(chosen) and not _protected:  # by the user, or by the process that started us
         return "" if chosen == _NOWHERE else chosen
     own = cache_folder()
-    folder = chosen if os.path.isabs(chosen) else str(own / "numba") if own else _NOWHERE
+    folder = chosen if os.path.isabs(chosen) else str(own / _KERNELS) if own else _NOWHERE
     if folder == _NOWHERE or any(folder.startswith(f"{ending}{os.sep}") for ending in _ending):
         print(
             "compiled code is not kept, so the next command, too, will start about a minute "
