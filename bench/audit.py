@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from fairway import console
 from fairway.audit.audit import audit
+from fairway.audit.audit_text import Subject
 from fairway.audit.scorer import Local
-from fairway.audit.subject import Subject
 from gallery import scorers as gallery
 
 VOCABULARIES = (1024, 8192)

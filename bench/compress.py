@@ -30,9 +30,9 @@ import numpy as np
 import torch
 import zstandard
 
-from fairway import console, world
-from fairway.prove import compress
-from fairway.text.corpus import read_documents
+from fairway import console, distributed
+from fairway.coding import compress
+from fairway.data.corpus import read_documents
 from fairway.train.loop import commit
 
 EXTERNAL = {  # command with {in} and {out}
@@ -132,7 +132,7 @@ def main() -> None:
             )
     if args.json:
         about = {"commit": commit(), "threads": torch.get_num_threads()}
-        print(json.dumps(about | world.describe(world.start("cpu")) | {"rows": rows}))
+        print(json.dumps(about | distributed.describe(distributed.start("cpu")) | {"rows": rows}))
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import torch
 
-from fairway import console, world
-from fairway.recipe import Model
+from fairway import console, distributed
+from fairway.config.schema import Model
 from steps import Shape, ours, theirs
 
 SHAPES = [
@@ -43,7 +43,7 @@ SHAPES = [
 def serve(pipe: Connection, shape: Shape, compiled: bool, path: Path | None) -> None:
     """A worker: build, warm up, then time one step per request until told to stop."""
     if path is None:
-        world.start("cpu")
+        distributed.start("cpu")
         step = ours(shape, compiled)
     else:
         step = theirs(shape, compiled, path)

@@ -29,18 +29,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fairway import console, world
-from fairway.course import Run
-from fairway.exact.network import Network
+from fairway import console, distributed
+from fairway.coding.exact_model import BLOCK, ExactEngine, ExactPredictor
+from fairway.coding.predictor import FloatPredictor
+from fairway.config.schema import Score, loads
+from fairway.exact.cpu import Network
 from fairway.exact.operands import Operands
+from fairway.formats import artifact
+from fairway.formats.range_coder import TOTAL
 from fairway.model.gpt import GPT
-from fairway.pack import artifact
-from fairway.predict.exact import BLOCK, ExactEngine, ExactPredictor
-from fairway.predict.predictor import FloatPredictor
-from fairway.rangecoder import TOTAL
-from fairway.recipe import Score, loads
-from fairway.score import texts
-from fairway.score.score import Charges, charges, exact_charges
+from fairway.pipeline import texts
+from fairway.pipeline.directory import Run
+from fairway.pipeline.score import Charges, charges, exact_charges
 from fairway.train.loop import commit
 
 ROLLING = Score(protocol="rolling")
@@ -86,7 +86,7 @@ def main() -> int:
     args = parser.parse_args()
     run = Run(args.model)
     opened = artifact.read(run.artifact)
-    world.start("cpu")
+    distributed.start("cpu")
     threads = torch.get_num_threads()
     text = texts.load(loads(run.recipe.read_text()), run, opened.tokenizer, None)
     engine, model = ExactEngine(opened, threads), opened.build_model()
@@ -143,7 +143,7 @@ def main() -> int:
         pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(18)
     if args.json:
         about = {"model": str(args.model), "commit": commit(), "threads": threads}
-        print(json.dumps(about | world.describe(world.start("cpu")) | figures))
+        print(json.dumps(about | distributed.describe(distributed.start("cpu")) | figures))
     return 0
 
 

@@ -15,13 +15,14 @@ from pathlib import Path
 
 import torch
 
-from fairway import console, recipe
-from fairway.course import Run
-from fairway.pack.fit import predicted_parts
-from fairway.pack.pack import pack_weights
-from fairway.recipe import Recipe
-from fairway.text.prepare import load_tokenizer, prepare
-from fairway.train import checkpoint
+from fairway import console
+from fairway.config import schema
+from fairway.config.schema import Recipe
+from fairway.io import checkpoint
+from fairway.pipeline.directory import Run
+from fairway.pipeline.pack import pack_weights
+from fairway.pipeline.prepare import load_tokenizer, prepare
+from fairway.quantize.size import predicted_parts
 from fairway.train.loop import train
 
 SHAPES = [  # layers, width, vocabulary, bigram rows and width
@@ -40,7 +41,7 @@ LARGEST_ERROR = 0.01
 
 def trained(shape: tuple[int, ...], root: Path) -> Run:
     layers, width, vocabulary, bigram_rows, bigram_dim = shape
-    loaded = recipe.load(
+    loaded = schema.load(
         "demo",
         [
             f"model.num_layers={layers}",
@@ -78,7 +79,7 @@ def main() -> int:
     for shape in SHAPES:
         run = trained(shape, args.root)
         for name, sets in QUANTIZERS.items():
-            loaded = recipe.load(str(run.recipe), sets)
+            loaded = schema.load(str(run.recipe), sets)
             predicted, real = predicted_parts(loaded), packed_parts(loaded, run)
             total, size = sum(predicted.values()), sum(real.values())
             ratios = {part: predicted[part] / real[part] for part in real}

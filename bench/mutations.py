@@ -35,15 +35,15 @@ import numpy as np
 import torch
 
 from fairway import console
+from fairway.coding import compress, exact_model, fwz_chunks, session
+from fairway.coding.codec import Codec, Reader, join, read_chunks, varint
+from fairway.coding.sample import continuation
+from fairway.config.schema import Adapt
 from fairway.errors import BadInput
-from fairway.pack import artifact
-from fairway.predict import exact
-from fairway.predict.sample import continuation
-from fairway.prove import compress, guard, pieces, proof
-from fairway.prove.codec import Codec, Reader, join, read_chunks, varint
-from fairway.prove.header import Header, Machine, text_digest
-from fairway.recipe import Adapt
-from fairway.score.texts import Digest
+from fairway.formats import artifact
+from fairway.formats.proof_header import Header, Machine, text_digest
+from fairway.pipeline import prove
+from fairway.pipeline.texts import Digest
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "tiny-v2.fairway"
 PARTS = artifact.PARTS
@@ -167,14 +167,14 @@ class Subject:
 def opened_once(model: Path) -> None:
     """The artifact is no mutant: it is read and prepared once, not for every one of them."""
     artifact.read = functools.cache(artifact.read)
-    operands = exact.prepare(artifact.read(model))
-    exact.prepare = lambda opened: operands
+    operands = exact_model.prepare(artifact.read(model))
+    exact_model.prepare = lambda opened: operands
 
 
 def subjects(model: Path) -> dict[str, Subject]:
     opened = artifact.read(model)
     prose = b"".join(continuation(model, b"", 400, 1.0, 0))[:700]
-    with guard.computing(opened, "exact") as (engine, _):
+    with session.computing(opened, "exact") as (engine, _):
         codec = Codec(engine, opened.tokenizer)
         return {
             "compressed file": compressed(model, codec, prose),
@@ -185,22 +185,22 @@ def subjects(model: Path) -> dict[str, Subject]:
 
 def compressed(model: Path, codec: Codec, prose: bytes) -> Subject:
     """All network, all brotli, stored, and mixed chunks of five pieces of 60 bytes."""
-    pieces.PIECE_BYTES = 60
+    fwz_chunks.PIECE_BYTES = 60
     noise, runs = np.random.default_rng(1).bytes(300), bytes(range(60)) * 5
     texts = [prose[:300], prose[:120] + runs[:60] + noise[:60] + prose[300:360], runs, noise]
     parts = [compress._header(artifact.read(model).sha256, None)]
     for text, chosen in zip(texts, ({0, 1, 2, 3, 4}, {0, 1, 4}, set(), None), strict=True):
-        cut = list(pieces.cut(text))
+        cut = list(fwz_chunks.cut(text))
         if chosen is None:
-            parts.append(pieces.encode(codec, text, lambda done: None))
+            parts.append(fwz_chunks.encode(codec, text, lambda done: None))
         else:
-            charged = pieces._ask(codec, cut, [40] * len(cut), lambda done: None)
-            parts.append(pieces._body(codec, cut, chosen & set(charged.pieces), charged))
+            charged = fwz_chunks._ask(codec, cut, [40] * len(cut), lambda done: None)
+            parts.append(fwz_chunks._body(codec, cut, chosen & set(charged.pieces), charged))
 
     def read(mutant: bytes, target: io.BytesIO) -> None:
         compress.decompress(model, io.BytesIO(mutant), target, lambda done: None)
 
-    return Subject([*parts, pieces.end()], b"".join(texts), read)
+    return Subject([*parts, fwz_chunks.end()], b"".join(texts), read)
 
 
 def exact_proof(model: Path, codec: Codec, prose: bytes) -> Subject:
@@ -227,7 +227,7 @@ def exact_proof(model: Path, codec: Codec, prose: bytes) -> Subject:
         file.write_bytes(mutant)
         out.unlink(missing_ok=True)
         try:
-            proof.decode(model, file, out)
+            prove.decode(model, file, out)
         finally:  # what stands under its final name counts, also after an error
             if out.exists():
                 target.write(out.read_bytes())
@@ -280,7 +280,7 @@ def stream_outcome(subject: Subject, mutant: bytes, accident: bool) -> str:
         return "refused" if str(error) else "refused without a sentence"
     except Exception as error:  # whatever it is, it is a finding
         return f"{type(error).__name__}: {error}"
-    if len(target.getvalue()) > (len(subject.parts) + 1) * pieces.MAX_CHUNK_BYTES:
+    if len(target.getvalue()) > (len(subject.parts) + 1) * fwz_chunks.MAX_CHUNK_BYTES:
         return "more bytes than chunks can hold"
     return "an accident was not noticed" if accident else "opened"
 

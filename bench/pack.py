@@ -54,21 +54,25 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, SerializeAsAny
 
-from fairway import console, course, recipe, world
-from fairway.course import Run
+from fairway import console, distributed
+from fairway.config import schema
+from fairway.config.schema import Model, Pack, Score
+from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
+from fairway.formats import artifact
+from fairway.formats.artifact import Quantized
+from fairway.io import atomic, checkpoint
 from fairway.model.gpt import GPT
-from fairway.pack import artifact, gptq, pack, quantize
-from fairway.pack.allocate import Quantizer
-from fairway.pack.artifact import Quantized
-from fairway.pack.gptq import Form
-from fairway.pack.pack import Packed
-from fairway.pack.quantize import Matrix, Weights
-from fairway.recipe import Model, Pack, Score
-from fairway.score.score import charges
-from fairway.text.prepare import load_tokenizer, load_val
-from fairway.text.tokenizer import Tokenizer
-from fairway.train import calibrate, checkpoint
+from fairway.pipeline import pack
+from fairway.pipeline.directory import Run
+from fairway.pipeline.pack import Packed
+from fairway.pipeline.prepare import load_tokenizer, load_val
+from fairway.pipeline.score import charges
+from fairway.quantize import gptq, grids
+from fairway.quantize.allocate import Quantizer
+from fairway.quantize.gptq import Form
+from fairway.quantize.grids import Matrix, Weights
+from fairway.train import calibrate
 from fairway.train.calibrate import Curvature
 from fairway.train.loop import commit
 
@@ -192,7 +196,7 @@ class Subject:
     @staticmethod
     def of(run: Run, name: str, sets: Sequence[str]) -> Subject:
         """Raises BadInput."""
-        shape = recipe.load(name or str(run.recipe), sets).model
+        shape = schema.load(name or str(run.recipe), sets).model
         folder = run.data_folder(run.need("data"))
         tensors, _ = checkpoint.load(run.weights)
         curvatures, _ = calibrate.load(run.calibration)
@@ -201,7 +205,7 @@ class Subject:
 
     @cached_property
     def forms(self) -> dict[str, Form]:
-        return {n: Form.of(c, quantize.part_of(n)) for n, c in self.curvatures.items()}
+        return {n: Form.of(c, grids.part_of(n)) for n, c in self.curvatures.items()}
 
     @cached_property
     def tokenizer_bytes(self) -> int:
@@ -469,7 +473,7 @@ def settings(subject: Subject) -> Iterator[tuple[str, str, float, Callable[[], Q
             chosen = subject.quantizer(ORIGINAL.model_copy(update=bits | {"row_scale": row_scale}))
             names = "int" + "/".join(str(b) for b in bits.values())
             yield f"rtn {row_scale}", names, float(more), lambda q=chosen: q.at(0.0)
-    weights = sum(w.size for n, w in subject.weights.items() if quantize.part_of(n) != "small")
+    weights = sum(w.size for n, w in subject.weights.items() if grids.part_of(n) != "small")
     for name in ("uniform", "gptq"):
         filling = subject.quantizer(Pack.model_validate({"quantizer": name}))
         for bits_per_weight in BITS:
@@ -527,7 +531,7 @@ def draw(path: Path, points: Sequence[Point], original: Final, title: str) -> No
         axes.set_title(title, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
-        with course.replacing(path) as temporary:
+        with atomic.replacing(path) as temporary:
             figure.savefig(temporary, format="svg", metadata={"Date": None})
 
 
@@ -631,7 +635,7 @@ def timed(make: Callable[[], T]) -> tuple[T, float]:
 
 def stopwatch(subject: Subject, budget_bytes: int) -> Iterator[Cost]:
     """To be run in a fresh process with an empty cache of numba."""
-    world.start("cpu")
+    distributed.start("cpu")
 
     def cost(what: str, seconds: float) -> Cost:
         return Cost(what=what, seconds=seconds, peak_bytes=peak_bytes())
@@ -640,7 +644,7 @@ def stopwatch(subject: Subject, budget_bytes: int) -> Iterator[Cost]:
     yield cost("gptq: factoring the curvatures", timed(lambda: subject.forms)[1])
     budget = Pack(quantizer="gptq", budget_bytes=budget_bytes)
     filling = subject.quantizer(budget)
-    weights = sum(w.size for n, w in subject.weights.items() if quantize.part_of(n) != "small")
+    weights = sum(w.size for n, w in subject.weights.items() if grids.part_of(n) != "small")
     level = filling.guess(8 * (budget_bytes - subject.tokenizer_bytes))
     quantized, seconds = timed(lambda: filling.at(level))
     yield cost(f"gptq: rounding {weights:,} weights once", seconds)
@@ -793,7 +797,7 @@ def main() -> None:
     show(report)
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        course.write_atomic(args.out, (report.model_dump_json(indent=1) + "\n").encode())
+        atomic.write_atomic(args.out, (report.model_dump_json(indent=1) + "\n").encode())
         points = [r for r in report.rows if isinstance(r, Point)]
         original = next(r for r in report.rows if isinstance(r, Final))
         title = f"{args.model.name}: {report.weights:,} weights, {report.curves_text}"
@@ -804,7 +808,7 @@ def main() -> None:
 
 def measure(args: argparse.Namespace, subject: Subject) -> Report:
     """All tables. Raises BadInput."""
-    began, place = time.perf_counter(), world.start()
+    began, place = time.perf_counter(), distributed.start()
     coded, missing, original, container_bytes = same_codes(subject, args.nncodec)
     small = Meter(subject, args.text_bytes, place.device)
     points, levels = curves(subject, small)
@@ -813,13 +817,13 @@ def measure(args: argparse.Namespace, subject: Subject) -> Report:
     spent = costs(args, container_bytes + subject.tokenizer_bytes)
     return Report(
         model=str(args.model),
-        weights_sha256=course.sha256_file(Run(args.model).weights),
+        weights_sha256=atomic.sha256_file(Run(args.model).weights),
         weights=sum(w.size for w in subject.weights.values()),
         tokenizer_bytes=subject.tokenizer_bytes,
         curves_text=small.describe(),
         pairs_text=large.describe(),
         bpb_unrounded=large.bpb(float(large.unrounded.mean())),
-        machine=world.describe(place),
+        machine=distributed.describe(place),
         load_average=os.getloadavg()[0],
         commit=commit(),
         date=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -18,11 +18,13 @@ import time
 import numpy as np
 import torch
 
-from fairway import recipe
+from fairway.config import schema
+from fairway.data.tokenizer import Tokenizer, train_tokenizer
+from fairway.formats import artifact
 from fairway.model.gpt import skeleton
-from fairway.pack import artifact, pack, quantize
-from fairway.pack.quantize import Weights
-from fairway.text.tokenizer import Tokenizer, train_tokenizer
+from fairway.pipeline import pack
+from fairway.quantize import grids
+from fairway.quantize.grids import Weights
 from fairway.train.calibrate import Curvature
 
 LIMIT_BYTES = 14_700_000
@@ -34,7 +36,7 @@ def gaussian_state(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, W
     state = {}
     for name, shape in shapes.items():
         weights = random.standard_normal(shape, np.float32)
-        if quantize.part_of(name) != "small":
+        if grids.part_of(name) != "small":
             weights *= np.exp(0.1 * random.standard_normal((shape[0], 1), np.float32))
         state[name] = np.asarray(weights)
     return state
@@ -56,7 +58,7 @@ def random_curvatures(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str
     random = torch.Generator().manual_seed(seed)
     found = {}
     for name, shape in shapes.items():
-        if quantize.part_of(name) != "small":
+        if grids.part_of(name) != "small":
             m, n = shape
             x = torch.randn(4 * n, n, generator=random)
             x *= torch.exp(0.5 * torch.randn(n, generator=random))
@@ -68,7 +70,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gptq", action="store_true", help="fill 16,000,000 bytes by gptq instead")
     args = parser.parse_args()
-    shape = recipe.load("pr264", ["pack.quantizer=gptq"] if args.gptq else [])
+    shape = schema.load("pr264", ["pack.quantizer=gptq"] if args.gptq else [])
     words = tokenizer(shape.data.vocab_size)
     shapes = skeleton(shape.model, words.vocab_size, words.bos_id)
     state = gaussian_state(shapes, seed=0)

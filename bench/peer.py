@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
+from fairway.config.schema import Model, Optim
 from fairway.errors import BadInput
-from fairway.recipe import Model, Optim
 
 
 def load(path: Path) -> ModuleType:

@@ -28,9 +28,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from fairway import console, recipe
+from fairway import console
+from fairway.config import schema
+from fairway.config.schema import Model, Recipe
 from fairway.model.gpt import flops_per_token, skeleton
-from fairway.recipe import Model, Recipe
 
 LIMIT_S = 600.0
 VAL_BYTES, VAL_TOKENS = 151_080_891, 62_021_846  # FineWeb's validation text, sp1024 (REFERENCE A8)
@@ -79,7 +80,7 @@ CHECKS = (
 
 
 def shape_of(run: Published) -> Model:
-    return recipe.load("pr264").model.model_copy(
+    return schema.load("pr264").model.model_copy(
         update={"num_layers": run.layers, "mlp_mult": run.mlp, "dim": run.dim}
     )
 
@@ -153,7 +154,7 @@ def measured_share(file: Path, machine: Machine) -> float:
     """s, from what bench/gpu/speed.py printed: operations of the micro-batches alone."""
     row = json.loads(file.read_text())[0]
     seconds = (row["ours_step_ms"] - row["ours_update_ms"]) / 1e3
-    shape = recipe.load("pr264").model
+    shape = schema.load("pr264").model
     return float(row["tokens"] * flops_per_token(shape, 1024) / seconds / machine.peak)
 
 
@@ -203,7 +204,7 @@ def main() -> None:
     parser.add_argument("--lanes", type=int, default=2048, help="per GPU")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    machine, chosen = Machine(), recipe.load(args.recipe)
+    machine, chosen = Machine(), schema.load(args.recipe)
     known = CALIBRATION
     share = share_of(known.step_ms / 1e3, known.tokens, shape_of(known), known.vocab, machine)
     console.say(f"share of the peak in {known.name}: {share:.3f}")

@@ -12,7 +12,7 @@ import time
 from datetime import date
 from pathlib import Path
 
-from fairway.publish.checks import check
+from fairway.challenge.checks import check
 
 
 def main() -> None:

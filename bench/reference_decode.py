@@ -17,15 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
+from fairway.coding.codec import Codec, Reader, read_chunks
+from fairway.coding.lanes import Layout
+from fairway.coding.predictor import Predictor, remembering
+from fairway.config.schema import Memory
 from fairway.exact.operands import Operands, prepare
 from fairway.exact.reference import Reference
-from fairway.pack import artifact
-from fairway.predict.lanes import Layout
-from fairway.predict.predictor import Predictor, remembering
-from fairway.prove.codec import Codec, Reader, read_chunks
-from fairway.prove.header import Header, text_digest
-from fairway.recipe import Memory
-from fairway.score.texts import Digest
+from fairway.formats import artifact
+from fairway.formats.proof_header import Header, text_digest
+from fairway.pipeline.texts import Digest
 
 
 class _ReferencePredictor(Reference):

@@ -21,10 +21,10 @@ import numpy as np
 import torch
 
 from fairway import console
-from fairway.exact.network import Network
+from fairway.exact.cpu import Network
 from fairway.exact.operands import Operands, prepare
 from fairway.exact.reference import Reference
-from fairway.pack import artifact
+from fairway.formats import artifact
 
 LANES = 3
 LEVELS = {  # of the libraries that compute products, and of the compiler

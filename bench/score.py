@@ -33,19 +33,20 @@ import torch
 from numpy.typing import NDArray
 
 import peer as peers
-from fairway import console, course, world
-from fairway.course import Run
+from fairway import console, distributed
+from fairway.coding.bits import bits_per_byte
+from fairway.coding.online import adapt
+from fairway.coding.online.settings import ORDERS
+from fairway.config.schema import FORGETS, Adapt, Memory, Model, Score
+from fairway.data.corpus import read_documents
+from fairway.formats import artifact
+from fairway.formats.artifact import Artifact
+from fairway.io import atomic
 from fairway.model.gpt import GPT, build
-from fairway.pack import artifact
-from fairway.pack.artifact import Artifact
-from fairway.predict import adapt
-from fairway.predict.settings import ORDERS
-from fairway.recipe import FORGETS, Adapt, Memory, Model, Score
-from fairway.score import texts
-from fairway.score.bits import bits_per_byte
-from fairway.score.score import charges
-from fairway.text.corpus import read_documents
-from fairway.text.prepare import load_val
+from fairway.pipeline import texts
+from fairway.pipeline.directory import Run
+from fairway.pipeline.prepare import load_val
+from fairway.pipeline.score import charges
 from fairway.train.loop import commit
 
 Tokens = NDArray[np.uint16]
@@ -149,11 +150,12 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    place = world.start()
+    place = distributed.start()
     torch.set_num_threads(args.threads)
     work = {"tune": tune, "gains": gains, "protocols": protocols, "peer": peer}[args.what]
     about = {
-        "machine": world.describe(place), "commit": commit(), "date": time.strftime("%Y-%m-%d"),
+        "machine": distributed.describe(place), "commit": commit(),
+        "date": time.strftime("%Y-%m-%d"),
         "command": " ".join(sys.argv),
     }  # fmt: skip
     rows = []
@@ -161,7 +163,7 @@ def main() -> None:
         rows.append(row)
         if args.out:  # after every row: some take a quarter of an hour
             report = json.dumps({**about, "rows": rows}, indent=1) + "\n"
-            course.write_atomic(args.out, report.encode())
+            atomic.write_atomic(args.out, report.encode())
     if args.json:
         sys.stdout.write(json.dumps(rows) + "\n")
 
@@ -175,7 +177,7 @@ def read(file: Path, opened: Artifact) -> tuple[Tokens, int]:
 
 
 def network(opened: Artifact) -> GPT:
-    place = world.start()
+    place = distributed.start()
     return opened.build_model(place.device, place.dtype)
 
 

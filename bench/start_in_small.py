@@ -36,19 +36,21 @@ import torch
 import zstandard
 from torch import Tensor
 
-from fairway import console, recipe, world
-from fairway.course import Run, sha256_file, write_atomic
+from fairway import console, distributed
+from fairway.coding.bits import bits_per_byte
+from fairway.config import schema
+from fairway.io import checkpoint
+from fairway.io.atomic import sha256_file, write_atomic
 from fairway.model.gpt import GPT
-from fairway.pack.quantize import bits_of, part_of, rtn, weights_from_codes
-from fairway.results import ProveResult, TrainResult
-from fairway.score import texts
-from fairway.score.bits import bits_per_byte
-from fairway.score.score import charges
-from fairway.text.prepare import load_tokenizer
-from fairway.train import checkpoint
+from fairway.pipeline import texts
+from fairway.pipeline.directory import Run
+from fairway.pipeline.prepare import load_tokenizer
+from fairway.pipeline.results import ProveResult, TrainResult
+from fairway.pipeline.score import charges
+from fairway.quantize.grids import bits_of, part_of, rtn, weights_from_codes
 from fairway.train.loop import commit
 
-ORIGINAL = recipe.load("pr264")
+ORIGINAL = schema.load("pr264")
 QUIRKS = [
     "model.document_aware=false",
     "train.order=sequential",
@@ -150,7 +152,7 @@ def container_bytes(saved: dict[str, Tensor]) -> int:
 
 def sliding_bpb(run: Run, weights: Mapping[str, Tensor], path: str) -> float:
     """Bits per byte of a text, "" for the validation text, by the original's protocol."""
-    loaded, here = recipe.load(str(run.recipe)), world.start()
+    loaded, here = schema.load(str(run.recipe)), distributed.start()
     tokenizer = load_tokenizer(run.data_folder(run.need("data")))
     text = texts.load(loaded, run, tokenizer, Path(path) if path else None)
     model = GPT(loaded.model, tokenizer.vocab_size, tokenizer.bos_id)
@@ -244,7 +246,7 @@ def main() -> None:
             found = {"kind": "mini-against-pr264", **summary(rows, names)}
             if args.out:
                 about = {
-                    "machine": world.describe(world.start()),
+                    "machine": distributed.describe(distributed.start()),
                     "cores": os.cpu_count(),
                     "threads": args.threads,
                     "at_once": args.at_once,

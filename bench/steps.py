@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import peer as peers
+from fairway.config.schema import Model, Optim
 from fairway.model.gpt import build
-from fairway.recipe import Model, Optim
 from fairway.train.optim import Optimizer
 
 VOCAB = 1024  # of the challenge

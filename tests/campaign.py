@@ -663,20 +663,17 @@ def situations(run: Path) -> list[Situation]:
 
 def warm_up(run: Path, folder: Path) -> None:
     """Import and compile what commands need, so that a fork does not have to."""
-    import fairway.audit.audit
-    import fairway.audit.overlap
-    import fairway.audit.provenance
-    import fairway.prove.files
-    import fairway.publish.checks
-    import fairway.publish.compare
-    import fairway.publish.export
-    import fairway.publish.report
-    import fairway.publish.submission
-    import fairway.publish.sweep  # noqa: F401
-    from fairway import cli
+    import fairway.challenge.checks
+    import fairway.challenge.submission
+    import fairway.coding.files
+    import fairway.report.compare
+    import fairway.report.export
+    import fairway.report.report
+    import fairway.report.sweep  # noqa: F401
+    from fairway.cli.main import main
 
-    _run(cli.main, f"compress {run}/model.fairway letter.txt -o letter.fwz")
-    _run(cli.main, f"decompress {run}/model.fairway letter.fwz -t")
+    _run(main, f"compress {run}/model.fairway letter.txt -o letter.fwz")
+    _run(main, f"decompress {run}/model.fairway letter.fwz -t")
 
 
 def _run(main: Callable[[], None], line: str) -> None:
@@ -791,15 +788,15 @@ def _child(situation: Situation, folder: Path, place: Path) -> None:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(TIME_S)
         try:
-            from fairway import foreign
+            from fairway.io import foreign
 
             foreign._WAIT_S = WAIT_S
         except ImportError:
             pass
         sys.argv = ["fairway", *situation.words]
-        from fairway import cli
+        from fairway.cli.main import main as fairway
 
-        cli.main()
+        fairway()
         code = 0
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1

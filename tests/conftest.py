@@ -10,12 +10,13 @@ import pytest
 import torch
 from hypothesis import settings
 
-from fairway import cli, console
-from fairway.course import Run
+from fairway import console
+from fairway.cli import main
+from fairway.config.schema import Model, Pack
+from fairway.data.tokenizer import train_tokenizer
 from fairway.model.gpt import build
-from fairway.pack.pack import pack_weights
-from fairway.recipe import Model, Pack
-from fairway.text.tokenizer import train_tokenizer
+from fairway.pipeline.directory import Run
+from fairway.pipeline.pack import pack_weights
 
 settings.register_profile("fairway", deadline=None)  # machines are shared: time shows nothing
 settings.load_profile("fairway")
@@ -109,7 +110,7 @@ def fairway(capsys, monkeypatch):
         monkeypatch.setattr(console._console, "quiet", False)
         monkeypatch.setattr(sys, "argv", ["fairway", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main.main()
         shown = capsys.readouterr()
         return ended.value.code, shown.out, " ".join(shown.err.split())
 

@@ -11,7 +11,8 @@ import time
 
 import pytest
 
-from fairway import cli, console, ending
+from fairway import console
+from fairway.cli import ending, main
 from fairway.errors import Interrupted
 
 HEAVY = ("torch", "numpy", "pydantic", "rich", "matplotlib")
@@ -20,7 +21,7 @@ HEAVY = ("torch", "numpy", "pydantic", "rich", "matplotlib")
 def test_help_answers_at_once():
     code = (
         "import sys; sys.argv = ['fairway', '--help']\n"
-        "from fairway.cli import main\n"
+        "from fairway.cli.main import main\n"
         "try: main()\n"
         f"finally: assert not set({HEAVY}) & set(sys.modules)"
     )
@@ -43,7 +44,7 @@ def test_help_answers_at_once():
 
 
 def test_every_command_has_help(fairway):
-    for command in cli.app.registered_commands:
+    for command in main.app.registered_commands:
         code, out, _ = fairway(command.callback.__name__, "--help")
         assert code == 0
         assert "--json" in out
@@ -361,7 +362,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tiny):
 
 
 def test_other_ranks_are_silent(fairway, tiny, monkeypatch):
-    monkeypatch.setattr(cli, "_is_main_rank", lambda: False)
+    monkeypatch.setattr(main, "_is_main_rank", lambda: False)
     code, out, err = fairway("pack", tiny.path, "--json")
     assert (code, out, err) == (0, "", "")
 

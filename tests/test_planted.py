@@ -22,13 +22,12 @@ from numba.core.caching import CacheImpl
 from numba.core.registry import CPUDispatcher
 
 import fairway.audit.overlap  # with the next four, all that has kernels
-import fairway.exact.ops
-import fairway.pack.contexts
-import fairway.predict.recall
-import fairway.text.corpus
+import fairway.coding.match_model
+import fairway.data.corpus
+import fairway.exact.kernels
+import fairway.formats.context_mixing
 from fairway import startup
-from fairway.publish import bundle
-from fairway.recipe import load
+from fairway.config.schema import load
 
 SOURCES = Path(fairway.__file__).parents[1]
 PYTHON = [sys.executable, "-P"]
@@ -160,7 +159,7 @@ def commands(*lines):
     """A program that gives commands one after the other and says how each ended."""
     return f"""if True:
         import sys
-        from fairway import cli
+        from fairway.cli import main as cli
         for line in {list(lines)!r}:
             sys.argv = ["fairway", *line.split()]
             try:
@@ -227,7 +226,7 @@ def test_the_python_interface_takes_no_settings_or_caches_from_there(stranger):
 def test_nor_does_the_single_script(stranger, tmp_path):
     folder, mark = stranger
     script = tmp_path / "train_gpt.py"
-    script.write_bytes(bundle.bundle(load("tiny")))
+    script.write_bytes(script.bundle(load("tiny")))
     with opened(folder) as names:
         done = subprocess.run(
             [sys.executable, script, "--help"],
@@ -256,7 +255,7 @@ def test_the_baits_are_good(stranger, tmp_path):
         import pathlib, sys, types
         import matplotlib, numba
         sys.modules["fairway.kernels"] = types.SimpleNamespace(njit=numba.njit)
-        from fairway.pack import artifact
+        from fairway.formats import artifact
         artifact.read(pathlib.Path("model.fairway"))
     """
     said, names = bitten(folder, mark, *PYTHON, "-c", unprotected)

@@ -12,18 +12,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from fairway import course
+from fairway.coding.codec import Codec, Reader, join, read_chunks
+from fairway.coding.exact_model import ExactEngine
+from fairway.config.schema import Recipe, load
 from fairway.errors import BadInput
-from fairway.model.cache import Cache
+from fairway.formats import artifact
+from fairway.io import checkpoint
 from fairway.model.gpt import build, skeleton
-from fairway.pack import artifact
-from fairway.pack.fit import fit
-from fairway.pack.pack import pack
-from fairway.predict.exact import ExactEngine
-from fairway.prove.codec import Codec, Reader, join, read_chunks
-from fairway.recipe import Recipe, load
-from fairway.score.score import score
-from fairway.train import checkpoint
+from fairway.model.kv_cache import Cache
+from fairway.pipeline import directory
+from fairway.pipeline.pack import pack
+from fairway.pipeline.score import score
+from fairway.quantize.size import fit
 from fairway.train.loop import Trainer, train
 
 BASE = [
@@ -64,18 +64,18 @@ def data(finished_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs
 
 
-def start(data: Path, finished: Path, name: str, sets: list[str]) -> tuple[Recipe, course.Run]:
+def start(data: Path, finished: Path, name: str, sets: list[str]) -> tuple[Recipe, directory.Run]:
     return started(data, finished, name, load("tiny", [*BASE, *sets]))
 
 
-def started(data: Path, finished: Path, name: str, recipe: Recipe) -> tuple[Recipe, course.Run]:
-    run = course.Run(data / name)
+def started(data: Path, finished: Path, name: str, recipe: Recipe) -> tuple[Recipe, directory.Run]:
+    run = directory.Run(data / name)
     run.create(recipe)
     shutil.copy(finished / "data.json", run.path)
     return recipe, run
 
 
-def weights(run: course.Run) -> dict[str, torch.Tensor]:
+def weights(run: directory.Run) -> dict[str, torch.Tensor]:
     return checkpoint.load(run.weights)[0]
 
 

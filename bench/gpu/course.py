@@ -20,14 +20,15 @@ from typing import TypeVar
 
 import torch
 
-from fairway import console, recipe, world
-from fairway.course import Run
-from fairway.pack.pack import pack
-from fairway.prove.proof import prove
-from fairway.publish.verdicts import verify
-from fairway.results import Result
-from fairway.score.score import score
-from fairway.text.prepare import prepare
+from fairway import console, distributed
+from fairway.config import schema
+from fairway.pipeline.directory import Run
+from fairway.pipeline.pack import pack
+from fairway.pipeline.prepare import prepare
+from fairway.pipeline.prove import prove
+from fairway.pipeline.results import Result
+from fairway.pipeline.score import score
+from fairway.pipeline.verdicts import verify
 from fairway.train.loop import train
 
 T = TypeVar("T", bound=Result)
@@ -61,7 +62,7 @@ def main() -> None:
     if not args.dry_run and not torch.cuda.is_available():
         raise SystemExit("no CUDA device: give --dry-run to try the code on a CPU")
     name, sets = settings(args)
-    loaded, run = recipe.load(name, sets), Run(args.out)
+    loaded, run = schema.load(name, sets), Run(args.out)
     run.create(loaded)
     rows: dict[str, dict[str, float]] = {}
 
@@ -89,7 +90,7 @@ def main() -> None:
         bpb=lambda r: r.val_bpb_after,
     )
     for protocol in ("rolling", "sliding"):
-        chosen = recipe.load(name, [*sets, f"score.protocol={protocol}"])
+        chosen = schema.load(name, [*sets, f"score.protocol={protocol}"])
         timed(
             f"score {protocol}",
             lambda chosen=chosen: score(chosen, run),
@@ -105,7 +106,7 @@ def main() -> None:
     timed("verify", lambda: verify(loaded, run), verified=lambda r: r.verified)
     columns = sorted({k for row in rows.values() for k in row}, key=lambda k: (k != "seconds", k))
     console.table(
-        f"{name} on {world.describe(world.start())['device']}",
+        f"{name} on {distributed.describe(distributed.start())['device']}",
         ["stage", *columns],
         [
             [what, *(f"{row[c]:,.4g}" if c in row else "" for c in columns)]

@@ -25,8 +25,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from fairway import console, recipe, world
-from fairway.model import engines
+from fairway import console, distributed
+from fairway.config import schema
+from fairway.model import attention_backends
 from fairway.model.gpt import flops_per_token
 from steps import VOCAB, Shape, Step, batch, ours, theirs
 
@@ -40,9 +41,9 @@ _KINDS = {  # of kernels, by what their names contain
 
 def shape_of(dry: bool) -> Shape:
     if dry:
-        tiny = recipe.load("tiny").model
+        tiny = schema.load("tiny").model
         return Shape("tiny", tiny, rows=4, steps=2, pieces=2, dtype=torch.bfloat16)
-    model = recipe.load("pr264").model
+    model = schema.load("pr264").model
     return Shape("pr264", model, 48, 5, 8, torch.bfloat16, "cuda")
 
 
@@ -144,15 +145,18 @@ def attention(shape: Shape, seconds: Stopwatch) -> dict[str, float]:
     position = torch.arange(m.window, device=device)
     starts = torch.where(tokens == 0, position, 0).cummax(1).values
     mask = ((position >= starts[..., None]) & (position <= position[:, None]))[:, None]
-    made = {"library, plain causal": engines.library(None), "library, mask": engines.library(mask)}
+    made = {
+        "library, plain causal": attention_backends.library(None),
+        "library, mask": attention_backends.library(mask),
+    }
     if device == "cuda":
         made["flexible, documents"] = torch.compile(
-            lambda *x: engines.flexible(starts)(*x), dynamic=False
+            lambda *x: attention_backends.flexible(starts)(*x), dynamic=False
         )
-        if three := engines.flash3():
+        if three := attention_backends.flash3():
             made["FlashAttention 3, plain causal"] = three
     else:
-        made["sliced, documents"] = engines.sliced(mask, shape.dtype)
+        made["sliced, documents"] = attention_backends.sliced(mask, shape.dtype)
     inputs = [
         torch.randn(
             shape.rows, heads, m.window, m.head_dim, device=device, dtype=shape.dtype
@@ -162,7 +166,7 @@ def attention(shape: Shape, seconds: Stopwatch) -> dict[str, float]:
     found = {}
     for name, engine in made.items():
 
-        def once(engine: engines.Attend = engine) -> None:
+        def once(engine: attention_backends.Attend = engine) -> None:
             torch.autograd.grad(engine(*inputs).sum(), inputs)
 
         once()
@@ -179,11 +183,11 @@ def main() -> None:
     if not args.dry_run and not torch.cuda.is_available():
         raise SystemExit("no CUDA device: give --dry-run to try the code on a CPU")
     shape = shape_of(args.dry_run)
-    place = world.start(shape.device)
+    place = distributed.start(shape.device)
     seconds = Stopwatch(shape.device)
     row = train(shape, args.peer, args.dry_run, seconds)
     row["attention_ms"] = attention(shape, seconds)
-    row["device"] = world.describe(place)["device"]
+    row["device"] = distributed.describe(place)["device"]
     flat = {k: v for k, v in row.items() if not isinstance(v, dict)}
     nested = {f"{k}: {n}": v for k, d in row.items() if isinstance(d, dict) for n, v in d.items()}
     console.table(

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fairway.publish.library import Model
+    from fairway.library import Model
 
 __version__ = "0.1.0"
 
 
 def load(path: str | Path) -> Model:
     """An artifact at work: .logprobs(text), .compress(bytes), .generate(...). Raises BadInput."""
-    model: Model = import_module("fairway.publish.library").Model(path)
+    model: Model = import_module("fairway.library").Model(path)
     return model

@@ -8,7 +8,7 @@ import sys
 if not sys.flags.safe_path:
     del sys.path[0]  # too late for what was imported before this line, in time for all the rest
 
-from fairway.cli import main
+from fairway.cli.main import main
 
 if __name__ == "__main__":
     main()

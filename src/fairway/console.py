@@ -24,7 +24,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from fairway import foreign
+from fairway.io import foreign
 
 
 class _Stderr(Console):

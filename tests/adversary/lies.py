@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from fairway.pack import artifact
-from fairway.prove import codec
-from fairway.prove.header import Header, Machine
-from fairway.results import VERBS
+from fairway.coding import codec
+from fairway.formats import artifact
+from fairway.formats.proof_header import Header, Machine
+from fairway.pipeline.results import VERBS
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 BPB, LARGE, SMALL, HASH, WORD = 0.4321, 7_777_777, 4_321, "ab" * 32, "a lie"

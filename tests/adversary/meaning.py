@@ -35,15 +35,16 @@ sys.path.insert(0, str(Path(__file__).parent))
 from lies import Lie, folder_lies, lies, pair_lies
 
 from fairway import console
-from fairway.course import Run
+from fairway.challenge import checks, submission, trainlog
 from fairway.errors import BadInput
-from fairway.plan import _stale
-from fairway.prove import proof as proving
-from fairway.publish import checks, compare, export, report, submission, trainlog
-from fairway.results import VERBS
+from fairway.pipeline import prove as proving
+from fairway.pipeline.directory import Run
+from fairway.pipeline.plan import _stale
+from fairway.pipeline.results import VERBS
+from fairway.report import compare, export, report
 
 try:
-    from fairway.publish import verdicts
+    from fairway.pipeline import verdicts
 except ImportError:  # before there was a verdict that rests on decoding alone
     verdicts = None
 

@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import lies
 import meaning
 
-from fairway.prove import proof as proving
-from fairway.results import VERBS
+from fairway.pipeline import prove as proving
+from fairway.pipeline.results import VERBS
 
 EVERY = 97  # of all trials; no divisor of how many commands there are
 

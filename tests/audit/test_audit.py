@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from fairway.audit import Charges, experiments, power
 from fairway.audit.audit import audit
+from fairway.audit.audit_text import Subject
 from fairway.audit.experiments import helpful
 from fairway.audit.scorer import Local
-from fairway.audit.subject import Subject
 from fairway.errors import BadInput
 from gallery import scorers as gallery
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairway.audit.overlap import Sketch, audit_data
+from fairway.data.shards import write_shard
 from fairway.errors import BadInput
-from fairway.text.shards import write_shard
 
 WORDS = ["alpha", "beta", "gamma", "delta", "river", "stone", "cloud", "winter", "paper"]
 

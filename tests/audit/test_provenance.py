@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from fairway.audit.provenance import audit_run
-from fairway.audit.twin import difference_of
-from fairway.pack.pack import pack
-from fairway.recipe import load
-from fairway.text.prepare import load_val
-from fairway.text.shards import write_shard
-from fairway.train import calibrate, checkpoint
+from fairway.audit.twin_test import difference_of
+from fairway.config.schema import load
+from fairway.data.shards import write_shard
+from fairway.io import checkpoint
+from fairway.pipeline.pack import pack
+from fairway.pipeline.prepare import load_val
+from fairway.train import calibrate
 from fairway.train.loop import train
 
 

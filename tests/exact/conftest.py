@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
+from fairway.config.schema import Model, Pack
 from fairway.exact.operands import prepare
+from fairway.formats import artifact
 from fairway.model.gpt import build
-from fairway.pack import artifact
-from fairway.pack.pack import pack_weights
-from fairway.recipe import Model, Pack
+from fairway.pipeline.pack import pack_weights
 
 BASE = {
     "num_layers": 2, "dim": 32, "num_heads": 4, "num_kv_heads": 2, "window": 16,

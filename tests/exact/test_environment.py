@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from fairway.coding import exact_model
 from fairway.errors import BadInput
 from fairway.exact import environment
-from fairway.predict import exact
-from fairway.prove.proof import decode
+from fairway.pipeline.prove import decode
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 X86 = platform.machine() == "x86_64"
@@ -71,7 +71,7 @@ def test_every_thread_of_ours_is_settled(spoilt):
         environment.check()
         yield item
 
-    found = sorted(exact._side_by_side(work, range(4), 2))
+    found = sorted(exact_model._side_by_side(work, range(4), 2))
     assert found == [0, 1, 2, 3]
     complaints = []
 
@@ -94,7 +94,7 @@ def test_a_process_that_is_in_another_mode_from_the_start(tmp_path):
         "import ctypes, ctypes.util, sys\n"
         "from pathlib import Path\n"
         "assert ctypes.CDLL(ctypes.util.find_library('m')).fesetround(0x400) == 0\n"
-        "from fairway.prove.proof import decode\n"
+        "from fairway.pipeline.prove import decode\n"
         "decode(*map(Path, sys.argv[1:]))\n"
     )
     files = GOLDEN / "memory.fairway", GOLDEN / "memory.fwp", tmp_path / "text"
@@ -136,28 +136,28 @@ def test_a_proof_decodes_inside_autocast(tmp_path):
 
 def test_an_inexact_product_of_the_artifact_is_refused(monkeypatch, artifact_file):
     """As a library would compute it that rounds inputs to bfloat16."""
-    from fairway.exact import network
-    from fairway.pack import artifact
+    from fairway.exact import cpu
+    from fairway.formats import artifact
 
     def rounded(a, b):
         a, b = (torch.from_numpy(x).bfloat16().float() for x in (a, b))
         return torch.mm(a, b.t()).numpy()
 
     opened = artifact.read(artifact_file)
-    exact.ExactEngine(opened)
-    monkeypatch.setattr(network, "_matmul", rounded)
+    exact_model.ExactEngine(opened)
+    monkeypatch.setattr(cpu, "_matmul", rounded)
     with pytest.raises(BadInput, match="ONEDNN_DEFAULT_FPMATH_MODE"):
-        exact.ExactEngine(opened)
+        exact_model.ExactEngine(opened)
 
 
 def test_constants_come_from_integers():
     """Those that floating point once made: the same numbers, by integers alone."""
+    from fairway.coding import match_model
     from fairway.exact import operands
-    from fairway.pack.quantize import step_sizes
-    from fairway.predict import recall
+    from fairway.quantize.grids import step_sizes
 
     powers = 2.0 ** (16 - np.arange(1024) / 64)
-    assert np.array_equal(recall._WEIGHTS, np.rint(powers))
+    assert np.array_equal(match_model._WEIGHTS, np.rint(powers))
     assert step_sizes(np.arange(4)).tolist() == [
         float(np.float32(2.0 ** (i / 4))) for i in range(4)
     ]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fairway.prove.proof import decode
+from fairway.pipeline.prove import decode
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 # portable: format 2, one lane. memory: format 3, three lanes, with recall and cache.

@@ -11,15 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairway.errors import BadInput
-from fairway.exact.operands import (
-    SUM_LIMIT,
-    exponential,
-    prepare,
-    sigmoid,
-    softcap_table,
-)
+from fairway.exact.operands import SUM_LIMIT, exponential, prepare, sigmoid, softcap_table
 from fairway.exact.reference import power
-from fairway.pack.quantize import Matrix
+from fairway.quantize.grids import Matrix
 
 
 @given(st.floats(-60, 0))

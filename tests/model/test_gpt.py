@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference_gpt import logits as reference_logits
 
-from fairway import recipe
-from fairway.model.cache import Cache
+from fairway.config import schema
+from fairway.config.schema import Model
 from fairway.model.gpt import GPT, build, flops_per_token, skeleton
+from fairway.model.kv_cache import Cache
 from fairway.model.loss import softcapped_cross_entropy
-from fairway.recipe import Model
 
 SMALL = Model(
     num_layers=3, dim=16, num_heads=4, num_kv_heads=2, window=8, bigram_rows=64, bigram_dim=8
@@ -32,7 +32,7 @@ def noisy(shape: Model, seed: int = 0) -> GPT:
 
 
 def test_pr264_has_exactly_the_original_number_of_parameters() -> None:
-    shape = recipe.load("pr264")
+    shape = schema.load("pr264")
     sizes = skeleton(shape.model, shape.data.vocab_size, 1)
     assert sum(math.prod(s) for s in sizes.values()) == 26_666_073
 
@@ -197,4 +197,4 @@ def test_same_seed_same_weights() -> None:
 
 def test_flops_per_token_of_the_starting_system() -> None:
     """228.3 million, as REFERENCE C counts them."""
-    assert flops_per_token(recipe.load("pr264").model, 1024) == pytest.approx(228.3e6, rel=5e-4)
+    assert flops_per_token(schema.load("pr264").model, 1024) == pytest.approx(228.3e6, rel=5e-4)

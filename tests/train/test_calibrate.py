@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from fairway import course, world
+from fairway import distributed
+from fairway.config.schema import Model, load
 from fairway.errors import BadInput
+from fairway.io import checkpoint
 from fairway.model.gpt import GPT, build
-from fairway.pack import gptq, quantize
-from fairway.recipe import Model, load
-from fairway.train import calibrate, checkpoint
+from fairway.pipeline import directory
+from fairway.quantize import gptq, grids
+from fairway.train import calibrate
 from fairway.train.calibrate import Collector, Curvature
 from fairway.train.loop import train
 
@@ -44,12 +46,12 @@ def collected(model: GPT, *batches: tuple[torch.Tensor, torch.Tensor]) -> dict[s
     for tokens, targets in batches:
         collector.add(tokens, targets)
     assert collector.tokens == sum(tokens.numel() for tokens, _ in batches)
-    return collector.curvatures(world.start())
+    return collector.curvatures(distributed.start())
 
 
 def test_every_matrix_has_a_curvature_of_its_shape(model: GPT) -> None:
     found = collected(model, text(2, 16))
-    matrices = {n: p for n, p in model.named_parameters() if quantize.part_of(n) != "small"}
+    matrices = {n: p for n, p in model.named_parameters() if grids.part_of(n) != "small"}
     assert found.keys() == matrices.keys()
     for name, parameter in matrices.items():
         a, g = found[name].inputs, found[name].outputs
@@ -156,7 +158,7 @@ def test_files_round_trip_and_store_shared_inputs_once(model: GPT, tmp_path: Pat
         calibrate.load(tmp_path / "no calibration")
 
 
-def test_training_calibrates_inside_its_clock(tiny: course.Run) -> None:
+def test_training_calibrates_inside_its_clock(tiny: directory.Run) -> None:
     """And without calibration it leaves none of earlier weights behind."""
     recipe = load("tiny", ["train.steps=3", "train.calibration_tokens=1024"])
     tiny.forget("train")
@@ -164,13 +166,13 @@ def test_training_calibrates_inside_its_clock(tiny: course.Run) -> None:
     assert 0 < result.calibration_s < result.train_s
     found, _ = calibrate.load(tiny.calibration)
     weights, _ = checkpoint.load(tiny.weights)
-    assert {n for n in weights if quantize.part_of(n) != "small"} == found.keys()
+    assert {n for n in weights if grids.part_of(n) != "small"} == found.keys()
     result = train(load("tiny", ["train.steps=3", "train.calibration_tokens=0"]), tiny)
     assert result.calibration_s == 0
     assert not tiny.calibration.exists()
 
 
-def test_calibration_does_not_change_the_weights(tiny: course.Run) -> None:
+def test_calibration_does_not_change_the_weights(tiny: directory.Run) -> None:
     found = []
     for tokens in (0, 2048):
         train(load("tiny", ["train.steps=5", f"train.calibration_tokens={tokens}"]), tiny)

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 import torch
 
-from fairway import course
+from fairway.config.schema import Recipe, load
+from fairway.data.batches import Batches
 from fairway.errors import BadInput
+from fairway.io import checkpoint
 from fairway.model.gpt import build
-from fairway.recipe import Recipe, load
-from fairway.results import TrainResult
-from fairway.text.batches import Batches
-from fairway.train import checkpoint
+from fairway.pipeline import directory
+from fairway.pipeline.results import TrainResult
 from fairway.train.loop import train
 from fairway.train.optim import Optimizer
 from fairway.train.schedule import learning_rate, momentum
@@ -29,7 +29,7 @@ from fairway.train.schedule import learning_rate, momentum
 STEPS = ["train.steps=60", "train.checkpoint_every_s=0.05"]
 
 
-def start(run: course.Run, sets: list[str], *launcher: str) -> subprocess.Popen[str]:
+def start(run: directory.Run, sets: list[str], *launcher: str) -> subprocess.Popen[str]:
     launcher = launcher or (sys.executable,)
     options = [o for s in sets for o in ("--set", s)]
     return subprocess.Popen(
@@ -40,21 +40,21 @@ def start(run: course.Run, sets: list[str], *launcher: str) -> subprocess.Popen[
     )
 
 
-def weights(run: course.Run) -> torch.Tensor:
+def weights(run: directory.Run) -> torch.Tensor:
     tensors, _ = checkpoint.load(run.weights)
     return torch.cat([tensors[name].flatten() for name in sorted(tensors)])
 
 
-def again(run: course.Run, name: str) -> course.Run:
+def again(run: directory.Run, name: str) -> directory.Run:
     """A run folder beside `run`, with the same data and nothing trained."""
-    other = course.Run(run.path.parent / name)
+    other = directory.Run(run.path.parent / name)
     other.path.mkdir()
     for file in ("data.json", "recipe.toml"):
         (other.path / file).write_bytes((run.path / file).read_bytes())
     return other
 
 
-def reference(run: course.Run, recipe: Recipe) -> torch.Tensor:
+def reference(run: directory.Run, recipe: Recipe) -> torch.Tensor:
     """Trained in this process, with one thread as in those that `start` makes."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -65,7 +65,7 @@ def reference(run: course.Run, recipe: Recipe) -> torch.Tensor:
     return weights(run)
 
 
-def test_killed_at_any_moment_it_ends_with_the_same_weights(tiny: course.Run) -> None:
+def test_killed_at_any_moment_it_ends_with_the_same_weights(tiny: directory.Run) -> None:
     killed = again(tiny, "killed")
     expected = reference(again(tiny, "whole"), load("tiny", STEPS))
     kills = 0
@@ -89,7 +89,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(tiny: course.Run) ->
     assert lines == list(range(1, 61))
 
 
-def test_ctrl_c_saves_and_exits_130(tiny: course.Run) -> None:
+def test_ctrl_c_saves_and_exits_130(tiny: directory.Run) -> None:
     run = again(tiny, "stopped")
     sets = ["train.steps=100000", "train.limit_s=1e6"]
     process = start(run, sets)
@@ -104,14 +104,14 @@ def test_ctrl_c_saves_and_exits_130(tiny: course.Run) -> None:
     assert note["step"] >= 3
 
 
-def test_a_checkpoint_of_another_recipe_is_not_continued(tiny: course.Run) -> None:
+def test_a_checkpoint_of_another_recipe_is_not_continued(tiny: directory.Run) -> None:
     run = again(tiny, "changed")
     checkpoint.save(run.checkpoint, {"readings": torch.zeros(0)}, {"stamp": "other", "step": 9})
     result = train(load("tiny", ["train.steps=3"]), run)
     assert result.steps == 3
 
 
-def test_two_processes_train_the_same_weights_as_one(tiny: course.Run) -> None:
+def test_two_processes_train_the_same_weights_as_one(tiny: directory.Run) -> None:
     sets = ["train.steps=20"]
     one = reference(again(tiny, "one"), load("tiny", sets))
     pair = again(tiny, "pair")
@@ -126,7 +126,7 @@ def test_two_processes_train_the_same_weights_as_one(tiny: course.Run) -> None:
     assert result.world_size == 2
 
 
-def test_products_in_bfloat16_learn_what_products_in_float32_learn(tiny: course.Run) -> None:
+def test_products_in_bfloat16_learn_what_products_in_float32_learn(tiny: directory.Run) -> None:
     """Both networks are scored in fp32 at the end."""
     run = again(tiny, "bfloat16")
     result = train(load("tiny", ["train.dtype=bfloat16"]), run)
@@ -137,7 +137,7 @@ def test_products_in_bfloat16_learn_what_products_in_float32_learn(tiny: course.
     assert result.val_bpb != whole.val_bpb
 
 
-def test_replayed_clock_repeats_a_run_in_seconds(tiny: course.Run) -> None:
+def test_replayed_clock_repeats_a_run_in_seconds(tiny: directory.Run) -> None:
     run = again(tiny, "seconds")
     recipe = load("tiny", ["train.seconds=0.5"])
     first = train(recipe, run)
@@ -149,7 +149,7 @@ def test_replayed_clock_repeats_a_run_in_seconds(tiny: course.Run) -> None:
 
 
 def test_accumulation_does_not_change_the_result(
-    tiny: course.Run, monkeypatch: pytest.MonkeyPatch
+    tiny: directory.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fairway.train import loop
 
@@ -160,7 +160,7 @@ def test_accumulation_does_not_change_the_result(
     assert (whole - pieces).norm() / whole.norm() < 1e-5
 
 
-def test_two_processes_in_bfloat16_lose_what_one_loses(tiny: course.Run) -> None:
+def test_two_processes_in_bfloat16_lose_what_one_loses(tiny: directory.Run) -> None:
     sets = ["train.steps=200", "train.dtype=bfloat16"]
     one = train(load("tiny", sets), again(tiny, "one"))
     pair = again(tiny, "pair")
@@ -175,7 +175,7 @@ def test_two_processes_in_bfloat16_lose_what_one_loses(tiny: course.Run) -> None
 
 @pytest.mark.parametrize("fitting", [5, 1, 0])
 def test_rows_that_do_not_fit_memory_are_taken_fewer_at_once(
-    tiny: course.Run, monkeypatch: pytest.MonkeyPatch, fitting: int
+    tiny: directory.Run, monkeypatch: pytest.MonkeyPatch, fitting: int
 ) -> None:
     """A GPU's allocator raises what is raised here; a CPU has no such limit to run into."""
     from fairway.model.gpt import GPT
@@ -235,7 +235,7 @@ def test_losses_follow_the_golden_curve() -> None:
     assert losses == pytest.approx(json.loads(golden.read_text()), rel=2e-3)
 
 
-def test_a_damaged_checkpoint_is_one_sentence(tiny: course.Run) -> None:
+def test_a_damaged_checkpoint_is_one_sentence(tiny: directory.Run) -> None:
     run = again(tiny, "damaged")
     run.checkpoint.write_bytes(b"\x08\0\0\0\0\0\0\0nonsense")
     process = start(run, ["train.steps=3"])
@@ -245,7 +245,7 @@ def test_a_damaged_checkpoint_is_one_sentence(tiny: course.Run) -> None:
 
 
 def test_torchrun_restarts_after_a_killed_rank_and_ends_with_the_same_weights(
-    tiny: course.Run,
+    tiny: directory.Run,
 ) -> None:
     sets = ["train.steps=150", "train.checkpoint_every_s=0.05"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from fairway.config.schema import Model, Optim
 from fairway.model.gpt import build
-from fairway.recipe import Model, Optim
 from fairway.train.optim import POLAR, POLYNOMIALS, A, B, C, Muon, Optimizer, orthogonalize
 
 SMALL = Model(num_layers=2, dim=16, num_heads=2, num_kv_heads=1, window=8, bigram_rows=32)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fairway.recipe import Optim, Train
+from fairway.config.schema import Optim, Train
 from fairway.train.average import Average
 from fairway.train.schedule import learning_rate, momentum, staged
 

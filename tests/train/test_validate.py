@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from fairway.course import Run
 from fairway.model.gpt import build
-from fairway.text.prepare import load_tokenizer, load_val
+from fairway.pipeline.directory import Run
+from fairway.pipeline.prepare import load_tokenizer, load_val
 from fairway.train.validate import validate
 
 
 def test_bpb_counts_every_token_but_the_first_once(tiny: Run) -> None:
     folder = tiny.data_folder(tiny.need("data"))
     tokenizer, tokens = load_tokenizer(folder), load_val(folder)[:1000]
-    from fairway.recipe import Model
+    from fairway.config.schema import Model
 
     model = build(Model(dim=16, num_heads=2, window=64), tokenizer.vocab_size, tokenizer.bos_id, 0)
     ids = torch.from_numpy(tokens.astype(np.int64))

@@ -11,12 +11,12 @@ import numpy as np
 
 from fairway import console
 from fairway.audit import experiments
+from fairway.audit.audit_text import Subject, of_shard, of_text, open_tokenizer, shortened
 from fairway.audit.experiments import Audit
 from fairway.audit.sandbox import Child, Limits, Walls
 from fairway.audit.scorer import Caller, Charges
-from fairway.audit.subject import Subject, of_shard, of_text, open_tokenizer, shortened
 from fairway.errors import BadInput
-from fairway.results import AuditFinding, AuditResult
+from fairway.pipeline.results import AuditFinding, AuditResult
 
 _PROBES = (256, 1024)  # tokens, to see how fast the scorer is before it gets the text
 _WHOLE = 1 / 14  # of the time, for one call on the whole text

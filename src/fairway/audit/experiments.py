@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from fairway.audit import betting, power
+from fairway.audit.audit_text import Subject, blocks, slices
 from fairway.audit.scorer import Caller, Charges, Floats, Tokens
-from fairway.audit.subject import Subject, blocks, slices
 from fairway.errors import BadInput
-from fairway.results import AuditFinding, Evidence
+from fairway.pipeline.results import AuditFinding, Evidence
 
 TOLERANCE = 1e-3  # nats; rounding in float32 stays below a tenth of it
 _TOLD, _TOLD_Z = 2, 2.5  # what later boundaries may save, in what `side_bytes` pay for them

@@ -19,14 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairway import console
+from fairway.audit.audit_text import open_tokenizer
 from fairway.audit.experiments import finding
-from fairway.audit.subject import open_tokenizer
+from fairway.data.corpus import hashes, stream_with_share
+from fairway.data.shards import is_shard, read_shard
+from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
 from fairway.kernels import njit
-from fairway.results import AuditResult, Evidence
-from fairway.text.corpus import hashes, stream_with_share
-from fairway.text.shards import is_shard, read_shard
-from fairway.text.tokenizer import Tokenizer
+from fairway.pipeline.results import AuditResult, Evidence
 
 KEPT = 16  # one hash in so many
 _LEAST = 4  # shared hashes: fewer may be a stock phrase

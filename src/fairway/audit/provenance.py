@@ -18,13 +18,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from fairway import console, course, foreign, world
-from fairway.audit import twin as twins
+from fairway import console, distributed
+from fairway.audit import twin_test as twins
 from fairway.audit.experiments import finding
-from fairway.course import Run
-from fairway.pack.pack import pack_weights
-from fairway.recipe import Recipe
-from fairway.results import (
+from fairway.config.schema import Recipe
+from fairway.io import atomic, checkpoint, foreign
+from fairway.pipeline import directory
+from fairway.pipeline.directory import Run
+from fairway.pipeline.pack import pack_weights
+from fairway.pipeline.prepare import load_tokenizer, load_train
+from fairway.pipeline.results import (
     AuditFinding,
     AuditResult,
     DataResult,
@@ -32,8 +35,7 @@ from fairway.results import (
     PackResult,
     TrainResult,
 )
-from fairway.text.prepare import load_tokenizer, load_train
-from fairway.train import calibrate, checkpoint
+from fairway.train import calibrate
 from fairway.train.loop import Trainer, recorded_readings
 
 _LOSS_TOLERANCE = 1e-3  # relative: another machine's rounding, over a few steps
@@ -104,14 +106,14 @@ def _recipe(recipe: Recipe, run: Run, trained: TrainResult) -> AuditFinding:
         f"{verb}.json was made with other {', '.join(parts)}"
         for verb in ("train", "pack", "score", "prove")
         if (result := run.result(verb))
-        and (parts := course.stamp_changes(result.stamp, run.stamp(verb, recipe)))
+        and (parts := directory.stamp_changes(result.stamp, run.stamp(verb, recipe)))
     ]
     if recipe.train.seed != trained.seed:
         wrong.append(f"the recipe's seed is {recipe.train.seed}, training says {trained.seed}")
     if wrong:
         return finding("recipe", True, "; ".join(wrong), [], _SAME)
     theirs = _read_table(run.env).get("code_sha256", "")
-    same = theirs == course.code_sha256()
+    same = theirs == atomic.code_sha256()
     said = "the results are this recipe's; trained by "
     said += "this code" if same else "other code, or code that left no hash"
     return finding("recipe", False if same else None, said, [], _SAME)
@@ -120,8 +122,8 @@ def _recipe(recipe: Recipe, run: Run, trained: TrainResult) -> AuditFinding:
 def _files(run: Run, trained: TrainResult, packed: PackResult) -> AuditFinding:
     """Weights, artifact and proof are the files that the results are about."""
     pairs: dict[str, tuple[object, object]] = {
-        "weights": (trained.weights_sha256, course.sha256_file(run.weights)),
-        "artifact": (packed.artifact_sha256, course.sha256_file(run.artifact)),
+        "weights": (trained.weights_sha256, atomic.sha256_file(run.weights)),
+        "artifact": (packed.artifact_sha256, atomic.sha256_file(run.artifact)),
         "artifact_bytes": (packed.artifact_bytes, run.artifact.stat().st_size),
     }
     return _compared("files", pairs, f"{', '.join(pairs)} are what the results say")
@@ -191,12 +193,14 @@ def _weights_sha256(trainer: Trainer) -> str:
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "weights.safetensors"
         checkpoint.save(file, dict(trainer.model.state_dict()), {})
-        return course.sha256_file(file)
+        return atomic.sha256_file(file)
 
 
 def _trainer(recipe: Recipe, run: Run) -> Trainer:
     """One that starts from nothing and writes nothing into the run."""
-    return Trainer(recipe, run, "", world.start(), replay=bool(recipe.train.seconds), resume=False)
+    return Trainer(
+        recipe, run, "", distributed.start(), replay=bool(recipe.train.seconds), resume=False
+    )
 
 
 def _calibration(recipe: Recipe, run: Run, trained: TrainResult) -> AuditFinding:
@@ -234,7 +238,7 @@ def _packing(recipe: Recipe, run: Run, packed: PackResult) -> AuditFinding:
     again = pack_weights(recipe.model, tokenizer, weights, curvatures, recipe.pack)
     if again.artifact.sha256 == packed.artifact_sha256:
         return finding("packing", False, "the weights pack to this artifact", [], _SAME)
-    state, there = again.artifact.state, course.sha256_file(run.artifact)
+    state, there = again.artifact.state, atomic.sha256_file(run.artifact)
     summary = f"the weights pack to another artifact than {there[:12]} ({len(state)} tensors)"
     return finding("packing", True, summary, [], _SAME)
 

@@ -19,11 +19,11 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from fairway.config.schema import Model
 from fairway.errors import BadInput
 from fairway.exact.environment import ieee
-from fairway.pack.artifact import Artifact
-from fairway.pack.quantize import Matrix, step_sizes
-from fairway.recipe import Model
+from fairway.formats.artifact import Artifact
+from fairway.quantize.grids import Matrix, step_sizes
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]

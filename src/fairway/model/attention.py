@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fairway.model.cache import Cache, document_starts
-from fairway.model.engines import Attend, for_windows, library
+from fairway.config.schema import Model
+from fairway.model.attention_backends import Attend, for_windows, library
+from fairway.model.kv_cache import Cache, document_starts
+from fairway.model.linear import product
 from fairway.model.norm import rms_norm
 from fairway.model.operators import settled
-from fairway.model.product import product
-from fairway.recipe import Model
 
 
 @dataclass

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fairway.model.cache import Cache
-from fairway.model.product import lookup, product
-from fairway.recipe import Model
+from fairway.config.schema import Model
+from fairway.model.kv_cache import Cache
+from fairway.model.linear import lookup, product
 
 
 class Embedding(nn.Module):

@@ -12,14 +12,14 @@ import math
 import torch
 from torch import Tensor, nn
 
+from fairway.config.schema import Model
 from fairway.model.attention import Attention, Span
-from fairway.model.cache import Cache
 from fairway.model.embed import Embedding
+from fairway.model.kv_cache import Cache
+from fairway.model.linear import product
 from fairway.model.loss import softcapped_cross_entropy
 from fairway.model.mlp import MLP
 from fairway.model.norm import rms_norm
-from fairway.model.product import product
-from fairway.recipe import Model
 
 
 class Block(nn.Module):

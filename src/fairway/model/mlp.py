@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fairway.model.product import product
-from fairway.recipe import Model
+from fairway.config.schema import Model
+from fairway.model.linear import product
 
 
 class _ReluSquared(torch.autograd.Function):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fairway.recipe import Train
+from fairway.config.schema import Train
 
 
 class Average:

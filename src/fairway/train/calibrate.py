@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fairway.distributed import World
+from fairway.io import checkpoint
 from fairway.model.gpt import GPT
-from fairway.model.product import watching
-from fairway.train import checkpoint
-from fairway.world import World
+from fairway.model.linear import watching
 
 _LOGITS_ROWS = 512  # rows of logits at once
 

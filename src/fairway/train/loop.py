@@ -14,28 +14,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairway import console, course, foreign, world
-from fairway.clock import Clock
+from fairway import console, distributed
+from fairway.config.schema import Recipe
+from fairway.data.batches import Batches
+from fairway.distributed import World
 from fairway.errors import BadInput, Interrupted
+from fairway.io import atomic, checkpoint, foreign
 from fairway.model.gpt import build
-from fairway.pack.pack import check_budget
-from fairway.recipe import Recipe
-from fairway.results import TrainResult
-from fairway.text.batches import Batches
-from fairway.text.prepare import load_tokenizer, load_train, load_val
-from fairway.train import calibrate, checkpoint
+from fairway.pipeline import directory
+from fairway.pipeline.pack import check_budget
+from fairway.pipeline.prepare import load_tokenizer, load_train, load_val
+from fairway.pipeline.results import TrainResult
+from fairway.train import calibrate
 from fairway.train.average import Average
+from fairway.train.clock import Clock
 from fairway.train.optim import Optimizer
 from fairway.train.schedule import learning_rate, momentum, staged
 from fairway.train.validate import validate
-from fairway.world import World
 
 _MICRO_TOKENS = {"cpu": 8192, "cuda": 98304}  # activations of so many tokens at once fit anywhere
 _STARVED = 0.8  # warn when the process got less CPU than this share of wall time
 
 
 def train(
-    recipe: Recipe, run: course.Run, *, device: str = "", replay: bool = False
+    recipe: Recipe, run: directory.Run, *, device: str = "", replay: bool = False
 ) -> TrainResult:
     """Train `recipe` in `run`, or go on where an earlier process stopped.
 
@@ -45,7 +47,7 @@ def train(
     stamp = run.stamp("train", recipe)
     if not replay and (finished := run.fresh("train", stamp, TrainResult)):
         return finished
-    place = world.start(device)
+    place = distributed.start(device)
     if not place.is_main:
         console.silence()
     try:
@@ -56,7 +58,7 @@ def train(
             "out of GPU memory: is another process on it? else make the model or its window smaller"
         ) from None
     finally:
-        world.stop()
+        distributed.stop()
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Trainer:
     def __init__(
         self,
         recipe: Recipe,
-        run: course.Run,
+        run: directory.Run,
         stamp: str,
         place: World,
         replay: bool,
@@ -96,7 +98,7 @@ class Trainer:
         self.model = build(
             recipe.model, self.tokenizer.vocab_size, self.tokenizer.bos_id, recipe.train.seed
         ).to(place.device)
-        self.model.dtype = world.training_dtype(recipe.train.dtype, place.device)
+        self.model.dtype = distributed.training_dtype(recipe.train.dtype, place.device)
         self.parameters = list(self.model.parameters())
         self.optimizer = Optimizer(self.model, recipe.optim, self.model.dtype, place)
         self.average = Average([p.data for p in self.parameters], recipe.train)
@@ -295,7 +297,7 @@ class Trainer:
         if self.place.is_main:
             checkpoint.save(self.run.weights, dict(self.model.state_dict()), {})
             readings = json.dumps({"readings_s": self.readings[: self.step]})
-            course.write_atomic(self.run.clock, readings.encode())
+            atomic.write_atomic(self.run.clock, readings.encode())
         self.place.barrier()
         result = TrainResult(
             stamp=self.stamp,
@@ -311,9 +313,9 @@ class Trainer:
             within_limit=spent["train"] <= recipe.train.limit_s,
             val_bpb=bpb,
             val_nats_per_token=nats,
-            weights_sha256=course.sha256_file(self.run.weights),
+            weights_sha256=atomic.sha256_file(self.run.weights),
             seed=recipe.train.seed,
-            device=world.describe(self.place)["device"],
+            device=distributed.describe(self.place)["device"],
             world_size=self.place.size,
             peak_memory_bytes=self.place.peak_memory_bytes(),
         )
@@ -426,17 +428,17 @@ class Trainer:
     def _metrics(self) -> console.Metrics | None:
         if not self.place.is_main:
             return None
-        env = world.describe(self.place) | {
+        env = distributed.describe(self.place) | {
             "commit": commit(),
-            "code_sha256": course.code_sha256(),
+            "code_sha256": atomic.code_sha256(),
             "compiled": self.compiled,
         }
         env["dtype"] = str(self.model.dtype).removeprefix("torch.")
-        course.write_atomic(self.run.env, (json.dumps(env, indent=2) + "\n").encode())
+        atomic.write_atomic(self.run.env, (json.dumps(env, indent=2) + "\n").encode())
         return console.Metrics(self.run.metrics, self.run.tensorboard, self.step)
 
 
-def recorded_readings(run: course.Run) -> list[float]:
+def recorded_readings(run: directory.Run) -> list[float]:
     """The clock's readings that a run wrote down, in seconds, one per step. Raises BadInput."""
     tree = foreign.read_json(run.clock, "the clock's readings")
     readings = tree.get("readings_s") if isinstance(tree, dict) else None

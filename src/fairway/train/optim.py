@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fairway.recipe import Optim
-from fairway.world import ALONE, Coming, World
+from fairway.config.schema import Optim
+from fairway.distributed import ALONE, Coming, World
 
 MATRICES = {"q", "k", "v", "o", "up", "down", "bigram_proj"}
 EMBEDDINGS = {"tokens", "bigram_table"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from fairway.recipe import Optim
+from fairway.config.schema import Optim
 
 T = TypeVar("T")
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from fairway import console
+from fairway.data.tokenizer import Tokenizer
 from fairway.model.gpt import GPT
-from fairway.text.tokenizer import Tokenizer
 
 _TOKENS_PER_BATCH = 16384
 

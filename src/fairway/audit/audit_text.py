@@ -1,0 +1,142 @@
+"""The text that a scorer is given: tokens, and what a decoder would have to restore."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from fairway.audit.scorer import Tokens
+from fairway.data import rules
+from fairway.data.corpus import read_documents
+from fairway.data.shards import read_shard
+from fairway.data.tokenizer import Tokenizer, load_challenge
+from fairway.errors import BadInput
+from fairway.formats import artifact
+from fairway.io import foreign
+
+_FIRST_PIECE_FIELD = b"\x0a"  # every SentencePiece model begins with it (field 1, a message)
+_RULES = {
+    "bytes": "the documents' own bytes, rule bytes",
+    "challenge": "the documents' normalised text, rule challenge",
+}
+_DOCUMENTS_AT_ONCE = 64  # a decoded text takes far more memory than its tokens
+
+
+@dataclass(frozen=True)
+class Subject:
+    """tokens int64[N]. lengths int64[N]: bytes that each writes, or None without a tokenizer."""
+
+    tokens: Tokens
+    vocab_size: int
+    bos_id: int | None
+    lengths: Tokens | None = None
+    loss: str = ""  # what the tokens do not restore of the text; empty: nothing
+    rule: str = ""  # which bytes count, in words
+
+
+def open_tokenizer(path: Path) -> Tokenizer:
+    """Open a SentencePiece model, a tokenizer.fwt, or an artifact's tokenizer.
+
+    The content tells which of them it is; the name does so only for a damaged one. BadInput.
+    """
+    data = foreign.read_bytes(path, "the tokenizer", 1 << 30)
+    if data.startswith(artifact.MAGIC):
+        return artifact.read(path).tokenizer
+    if data.startswith(_FIRST_PIECE_FIELD) or path.suffix.lower() == ".model":
+        return load_challenge(path)
+    return Tokenizer.from_bytes(data)
+
+
+def of_text(text: Path, tokenizer: Tokenizer) -> Subject:
+    """The documents of a file as `tokenizer` writes them. Raises BadInput."""
+    documents = read_documents(text)
+    tokens = tokenizer.encode_documents(documents)
+    loss = lost(documents, tokenizer.decode(tokens), tokenizer.rule)
+    return _of(tokens.astype(np.int64), tokenizer, loss)
+
+
+def of_shard(shard: Path, tokenizer: Tokenizer | None) -> Subject:
+    """The tokens of a shard; without a tokenizer the first is taken for BOS. Raises BadInput."""
+    tokens = np.array(read_shard(shard), np.int64)
+    if not tokens.size:
+        raise BadInput(f"the shard {shard} holds no tokens")
+    if tokenizer is not None:
+        _check_rule(shard, tokens, tokenizer)
+        return _of(tokens, tokenizer, "")
+    return Subject(tokens, int(tokens.max()) + 1, int(tokens[0]))
+
+
+def _of(tokens: Tokens, tokenizer: Tokenizer, loss: str) -> Subject:
+    lengths = tokenizer.byte_lengths(tokens)
+    return Subject(
+        tokens, tokenizer.vocab_size, tokenizer.bos_id, lengths, loss, _RULES[tokenizer.rule]
+    )
+
+
+def _check_rule(shard: Path, tokens: Tokens, tokenizer: Tokenizer) -> None:
+    """Refuse a shard whose tokens write what no document's counted bytes are. Raises BadInput.
+
+    A shard may begin and end inside of a document: the first part is not looked at.
+    """
+    if tokenizer.rule == "bytes":
+        return  # any bytes are a document
+    starts = np.flatnonzero(tokens == tokenizer.bos_id)
+    number = 0
+    for part in np.split(tokens, starts[::_DOCUMENTS_AT_ONCE])[1:]:
+        for document in tokenizer.decode(part):
+            if reason := rules.fault(document, cut=number == len(starts) - 1):
+                raise BadInput(
+                    f"document {number} of the shard {shard} is no text by the rule "
+                    f"'{tokenizer.rule}', so its bytes cannot be counted: {reason}; another "
+                    "tokenizer made it"
+                )
+            number += 1
+
+
+def lost(documents: Sequence[bytes], decoded: Sequence[bytes], rule: rules.Rule) -> str:
+    """Return where decoded documents are another text than what counts; empty: nowhere.
+
+    Under the rule "challenge" the normalised text counts: what that changes is part of its
+    definition of the text, the same for every score. Anything else is an easier text.
+    """
+    counted = rules.counted_documents(documents, rule)
+    for number, (wanted, found) in enumerate(zip(counted, decoded, strict=True)):
+        if wanted != found:
+            return f"document {number} is another text: {rules.difference(wanted, found)}"
+    return ""
+
+
+def shortened(subject: Subject, count: int) -> Subject:
+    """Its first `count` tokens."""
+    lengths = None if subject.lengths is None else subject.lengths[:count]
+    return Subject(
+        subject.tokens[:count], subject.vocab_size, subject.bos_id, lengths, subject.loss,
+        subject.rule,
+    )  # fmt: skip
+
+
+def slices(subject: Subject, length: int, count: int, random: np.random.Generator) -> list[Tokens]:
+    """`count` pieces of `length` tokens that begin as texts do, with a document boundary."""
+    tokens, bos = subject.tokens, subject.bos_id
+    if len(tokens) <= length:
+        return [tokens] * count
+    starts = np.flatnonzero(tokens == bos) if bos is not None else np.zeros(1, np.int64)
+    starts = starts[starts + length <= len(tokens)]
+    found = []
+    for _ in range(count):
+        if len(starts) >= count // 2:
+            found.append(tokens[(at := int(random.choice(starts))) : at + length])
+        else:  # few documents: begin anywhere, after a boundary of our own
+            at = int(random.integers(1, len(tokens) - length + 2))
+            found.append(np.concatenate([tokens[:1], tokens[at : at + length - 1]]))
+    return found
+
+
+def blocks(count: int, parts: int) -> list[tuple[int, int]]:
+    """0 .. count cut into `parts` about equal runs."""
+    edges = [count * i // parts for i in range(parts + 1)]
+    return list(pairwise(edges))

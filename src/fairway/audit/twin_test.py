@@ -1,0 +1,97 @@
+"""The twin test: is the validation text cheaper than a second text of the same distribution?
+
+A leak that is baked into weights makes validation documents cheaper, and not their twins. Bits per
+byte differ between documents far more than a leak is worth, so each document's is compared with
+what a compressor that learned nothing needs for it (brotli), by one regression line over both
+texts; the residuals' means are compared, with their standard error over documents (Welch).
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+from pathlib import Path
+
+import brotli
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fairway.audit.experiments import finding
+from fairway.coding.exact_model import ExactEngine
+from fairway.coding.lanes import documents_of
+from fairway.config.schema import Recipe
+from fairway.data.tokenizer import Tokenizer
+from fairway.errors import BadInput
+from fairway.formats import artifact
+from fairway.pipeline import texts
+from fairway.pipeline.directory import Run
+from fairway.pipeline.results import AuditFinding, Evidence
+from fairway.pipeline.score import exact_charges
+
+Floats = NDArray[np.float64]
+
+_Z_BROKEN = 3.09  # one-sided, p = 0.001
+_Z_FOUND = 2.33  # with probability 0.99
+_LEAST_DOCUMENTS, _LEAST_BYTES = 20, 200
+
+
+def compare(recipe: Recipe, run: Run, twin: Path) -> AuditFinding:
+    """Validation text against the documents of `twin`. Raises BadInput."""
+    opened = artifact.read(run.artifact)
+    engine = ExactEngine(opened, torch.get_num_threads())
+    ours, theirs = (
+        _documents(recipe, run, opened.tokenizer, engine, file) for file in (None, twin)
+    )
+    for rows, name in ((ours, "the validation text"), (theirs, str(twin))):
+        if len(rows) < _LEAST_DOCUMENTS:
+            raise BadInput(f"{name} has {len(rows)} documents of {_LEAST_BYTES} bytes or more: "
+                           f"a twin test needs {_LEAST_DOCUMENTS}")  # fmt: skip
+    difference, error = difference_of(ours, theirs)
+    z = difference / error
+    strength = (
+        f"{len(ours):,} and {len(theirs):,} documents: with probability 0.99 a leak worth "
+        f"{(_Z_BROKEN + _Z_FOUND) * error:.4f} bits per byte"
+    )
+    said = (
+        f"validation documents take {abs(difference):.4f} ± {error:.4f} bits per byte "
+        f"{'less' if difference < 0 else 'more'} than their twins, after brotli's measure of "
+        f"both (z = {z:.1f})"
+    )
+    evidence = [Evidence(position=-1, before=0.0, after=difference)]
+    return finding("twin", z < -_Z_BROKEN, said, evidence, strength)
+
+
+def difference_of(ours: Floats, theirs: Floats) -> tuple[float, float]:
+    """(mean residual of ours less that of theirs, its standard error).
+
+    float64[D, 2]: bits per byte under the model, and under brotli, of each document.
+    """
+    both = np.concatenate([ours, theirs])
+    group = np.repeat([1.0, 0.0], [len(ours), len(theirs)])
+    design = np.stack([np.ones(len(both)), both[:, 1], group], 1)
+    weights, *_ = np.linalg.lstsq(design, both[:, 0], rcond=None)
+    residual = both[:, 0] - design @ weights
+    parts = residual[group == 1], residual[group == 0]
+    error = sqrt(sum(float(p.var(ddof=2)) / len(p) for p in parts))
+    return float(weights[2]), error
+
+
+def _documents(
+    recipe: Recipe, run: Run, tokenizer: Tokenizer, engine: ExactEngine, file: Path | None
+) -> Floats:
+    """float64[D, 2]: bits per byte of each document, scored alone from its beginning."""
+    text = texts.load(recipe, run, tokenizer, file)
+    nats = np.zeros(len(text.tokens))
+    how = recipe.score.model_copy(update={"protocol": "rolling"})
+    for positions, charged in exact_charges(engine, text.tokens, how):
+        nats[positions] = charged
+    starts = documents_of(text.tokens, tokenizer.bos_id)
+    nats[starts] = 0.0  # boundaries say nothing about a document
+    bits = np.add.reduceat(nats, starts) / np.log(2)
+    documents = tokenizer.decode(text.tokens)
+    rows = [
+        (b / len(d), 8 * len(brotli.compress(d)) / len(d))
+        for b, d in zip(bits.tolist(), documents, strict=True)
+        if len(d) >= _LEAST_BYTES
+    ]
+    return np.array(rows).reshape(-1, 2)

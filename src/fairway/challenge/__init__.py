@@ -1,0 +1,1 @@
+"""Submissions to the challenge and their checks."""

@@ -1,0 +1,107 @@
+"""What a bundle runs: the whole course of its recipe, or the check of what lies beside it.
+
+    python train_gpt.py --out runs/mine [--seed 42] [--set data.path=FOLDER]
+    python train_gpt.py --check
+
+Under torchrun the first form trains on all processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+from fairway import console, distributed
+from fairway.challenge import trainlog
+from fairway.config.schema import Recipe, load
+from fairway.errors import BadInput, Interrupted
+from fairway.io import foreign
+from fairway.pipeline.directory import Run
+from fairway.pipeline.pack import pack
+from fairway.pipeline.prepare import prepare
+from fairway.pipeline.prove import decode, prove
+from fairway.pipeline.score import score
+from fairway.pipeline.verify import compared, verify_files
+from fairway.train.loop import train
+
+
+def main(recipe: str, script: str) -> int:
+    """Return the exit code: 0 good, 1 the verdict is no, 2 bad input, 3 a fault of ours."""
+    parser = argparse.ArgumentParser(prog=f"python {Path(script).name}")
+    parser.add_argument("--out", type=Path, default=Path("run"), help="run folder")
+    parser.add_argument("--seed", help="of the training run; default: the recipe's")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--check", action="store_true", help="decode the proofs in seed*/")
+    given = parser.parse_args()
+    seed = [] if given.seed is None else [f"train.seed={given.seed}"]
+    try:
+        if given.check:
+            return check(Path(script).resolve().parent)
+        return course(load(recipe, [*given.set, *seed]), Run(given.out), Path(script))
+    except (BadInput, OSError) as error:
+        console.error(str(error))
+        return 2
+    except (Interrupted, KeyboardInterrupt):
+        return 130
+    except Exception:
+        traceback.print_exc()
+        return 3
+
+
+def course(recipe: Recipe, run: Run, script: Path) -> int:
+    """Every verb in order; the log, in the challenge's words, in RUN/train.log and on stdout."""
+    here = distributed.start()
+    if not here.is_main:  # another rank of torchrun shares only the training
+        console.silence()
+        here.barrier()
+        train(recipe, run)
+        return 0
+    with run.lock():
+        run.create(recipe)
+        data = prepare(recipe, run)
+        here.barrier()
+        train(recipe, run)
+        distributed.leave()
+        pack(recipe, run)
+        score(recipe, run)
+        prove(recipe, run)
+        verdict = verify_files(run.artifact, run.proof_file)
+        verdict = compared(verdict, "data.json", data.text_sha256, data.lengths_sha256)
+        run.finish("verify", verdict)
+        if not (verdict.verified and verdict.decoded):
+            print(verdict.complaint)
+            return 1
+        text = trainlog.text(recipe, run, script.stat().st_size, verdict.decoded)
+        (run.path / "train.log").write_text(text, "utf-8")
+    print(text, end="")
+    return 0
+
+
+def check(folder: Path) -> int:
+    """Decode the proof of every seed, with its artifact alone, and compare with its results."""
+    seeds = sorted(folder.glob("seed*/prove.json"))
+    if not seeds:
+        raise BadInput(f"{folder} holds no folder seed* with results, so there is nothing to check")
+    good = True
+    for results in seeds:
+        claimed = foreign.read_json(results, "the result")
+        with tempfile.TemporaryDirectory() as out:
+            proof = results.parent / "val.fwp"
+            try:
+                found = decode(results.parent / "model.fairway", proof, Path(out, "text"))
+            except BadInput as error:
+                print(f"{results.parent.name}: NOT verified: {error}")
+                good = False
+                continue
+        bpb = 8 * proof.stat().st_size / found.text_bytes
+        same = (bpb, found.text_sha256) == (claimed["bpb"], claimed["text_sha256"])
+        good = good and same
+        verdict = "verified" if same else f"NOT verified, {claimed['bpb']:.8f} is claimed"
+        print(
+            f"{results.parent.name}: {bpb:.8f} bits per byte, {found.text_bytes} bytes, {verdict}"
+        )
+    sys.stdout.flush()
+    return 0 if good else 1

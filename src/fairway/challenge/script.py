@@ -1,0 +1,263 @@
+"""One self-contained script from the package's own modules: what a submission is run from.
+
+The script holds every module that its recipe needs, minified and compressed, and the recipe. It
+unpacks them into a temporary folder and runs fairway.challenge.entry. docs/submit.md.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+
+import brotli
+import python_minifier
+
+import fairway
+from fairway.config.schema import Recipe, dumps
+
+ENTRY = "fairway.challenge.entry"
+_ROOT = Path(fairway.__file__).parent
+_LEFT_OUT = '''"""A part that this recipe does not use."""
+def __getattr__(name):
+    if name.startswith("__"): raise AttributeError(name)
+    def refuse(*a, **k): raise RuntimeError(f"{__name__}.{name} is not in this bundle")
+    return type(name, (), {"__init__": refuse})
+'''
+# The script unpacks into a new folder of the user's own. What is compiled stays there, and numba
+# reads no settings from the current folder, because it finds nothing that reads YAML.
+_KERNELS = """import os, sys
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.dirname(__file__))
+sys.modules["yaml"] = None
+from numba import njit
+del sys.modules["yaml"]
+"""
+_LOADER = """# coding: latin-1
+# Fairway {version}, recipe {name}. python {file} --help; the source: see README.md.
+import atexit,brotli,os,shutil,sys,tempfile
+h=tempfile.mkdtemp();atexit.register(shutil.rmtree,h,True)
+p=brotli.decompress('''{payload}'''.encode('latin-1')).decode().split('\\0')
+for n,t in zip(p[::2],p[1::2]):
+    f=os.path.join(h,n);os.makedirs(os.path.dirname(f),exist_ok=True);open(f,'w',encoding='utf-8').write(t)
+sys.path.insert(0,h)
+if __name__=='__main__':
+    from fairway.challenge.entry import main
+    sys.exit(main({name!r},__file__))
+"""
+_GUARD = """import sys
+def hook(event, arguments, source={source!r}):
+    if event == "open" and isinstance(arguments[0], str) and arguments[0].startswith(source):
+        raise RuntimeError("the bundle opened " + arguments[0])
+sys.addaudithook(hook)
+"""
+
+
+def bundle(recipe: Recipe, file: str = "train_gpt.py") -> bytes:
+    """The script, whose length is what counts as code."""
+    files = _shaken({path: _minified(source) for path, source in _sources(recipe)})
+    files[f"fairway/config/recipes/{recipe.name}.toml"] = dumps(recipe, defaults=False)
+    backwards = reversed(files.items())  # a few dozen bytes shorter
+    text = "\0".join(part for item in backwards for part in item).encode()
+    packed = brotli.compress(text, mode=brotli.MODE_TEXT, quality=11, lgwin=24)
+    head, _, tail = _LOADER.partition("{payload}")
+    values = {
+        "version": fairway.__version__,
+        "name": recipe.name,
+        "file": file,
+    }
+    return head.format(**values).encode() + _escaped(packed) + tail.format(**values).encode()
+
+
+def requirements(recipe: Recipe) -> list[str]:
+    """`name==version` of every distribution that the script imports, as it is installed here."""
+    modules = {
+        name.partition(".")[0] for _, source in _sources(recipe) for name in _imports(source)
+    }
+    modules = modules - sys.stdlib_module_names - {"fairway"} | {"tensorboard"}  # torch imports it
+    installed = packages_distributions()
+    names = {installed[module][0] for module in modules if module in installed}
+    return sorted(f"{name}=={version(name).partition('+')[0]}" for name in names)
+
+
+def _escaped(data: bytes) -> bytes:
+    """Bytes as the inside of a triple-quoted literal in a latin-1 source: 1 % longer, where base85
+    takes 25 %."""
+    data = data.replace(b"\\", b"\\\\").replace(b"\r", b"\\r")
+    data = re.sub(rb"\0(?=[0-7])", rb"\\000", data).replace(b"\0", b"\\0")
+    data = data.replace(b"'''", b"''\\'")
+    return data[:-1] + b"\\'" if data.endswith(b"'") else data
+
+
+def _sources(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """(path, source) of the entry and of all it imports, in the order of their names."""
+    instead = dict.fromkeys(_unused(recipe), _LEFT_OUT) | {"fairway.kernels": _KERNELS}
+    found: dict[str, tuple[str, str]] = {}
+    waiting = [ENTRY]
+    while waiting:
+        name = waiting.pop()
+        path = _file_of(name)
+        if name in found or path is None:
+            continue
+        source = instead.get(name) or path.read_text("utf-8")
+        found[name] = (path.relative_to(_ROOT.parent).as_posix(), source)
+        waiting += [name.rpartition(".")[0], *_imports(source)]
+    return (found[name] for name in sorted(found))
+
+
+def _unused(recipe: Recipe) -> Iterator[str]:
+    """Modules that no run of the recipe, and nobody who opens its artifact, ever calls."""
+    yield "fairway.formats.version1"
+    if recipe.data.source == "shards":
+        yield from ("fairway.data.corpus", "fairway.data.selection")
+    if not recipe.data.cased:
+        yield "fairway.data.case"
+    if recipe.adapt.method == "none":
+        yield from (f"fairway.coding.online.{name}" for name in ("adapt", "rules", "settings"))
+    if not any(recipe.pack.memory):
+        yield "fairway.coding.match_model"
+    if recipe.pack.quantizer != "gptq":
+        yield "fairway.quantize.gptq"
+    if recipe.pack.quantizer == "rtn":
+        yield "fairway.quantize.allocate"
+
+
+def _imports(source: str) -> Iterator[str]:
+    for node in ast.walk(_Runs().visit(ast.parse(source))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+class _Runs(ast.NodeTransformer):
+    """Leaves out what only a type checker reads."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        is_typing = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        return None if is_typing else self.generic_visit(node)
+
+
+def _file_of(module: str) -> Path | None:
+    """Its source, if it is a module of this package."""
+    first, *rest = module.split(".")
+    if first != "fairway":
+        return None
+    path = _ROOT.joinpath(*rest)
+    files = (path / "__init__.py", path.with_name(path.name + ".py"))
+    return next((file for file in files if file.is_file()), None)
+
+
+@cache
+def _minified(source: str) -> str:
+    """Without docstrings, comments and the annotations that nothing reads."""
+    keep = python_minifier.RemoveAnnotationsOptions(
+        remove_variable_annotations=True,
+        remove_return_annotations=True,
+        remove_argument_annotations=True,
+        remove_class_attribute_annotations=False,  # pydantic and dataclasses read them
+    )
+    return python_minifier.minify(
+        source, remove_literal_statements=True, hoist_literals=False, remove_annotations=keep
+    )
+
+
+# What nothing names ------------------------------------------------------------------------------
+
+
+def _shaken(files: dict[str, str]) -> dict[str, str]:
+    """Minified sources without functions, classes, imports and methods that nothing in them names.
+
+    By name alone, so it keeps too much rather than too little; nothing here is found by a string.
+    """
+    trees = {path: ast.parse(source) for path, source in files.items()}
+    while sum(_drop(path, trees) for path in trees):
+        pass
+    return {path: python_minifier.unparse(tree) for path, tree in trees.items()}
+
+
+def _drop(path: str, trees: dict[str, ast.Module]) -> bool:
+    """Take what nothing names out of one module; whether there was any."""
+    if path == ENTRY.replace(".", "/") + ".py":
+        return False
+    elsewhere = set[str]().union(
+        *(_foreign(s) for p, t in trees.items() if p != path for s in t.body)
+    )
+    body, changed = trees[path].body, False
+    for statement in list(body):
+        others = elsewhere.union({"__getattr__"}, *(_named(s) for s in body if s is not statement))
+        if isinstance(statement, ast.FunctionDef | ast.ClassDef) and statement.name not in others:
+            body.remove(statement)
+            changed = True
+        elif isinstance(statement, ast.ImportFrom) and statement.module != "__future__":
+            bound = [a for a in statement.names if (a.asname or a.name) in others]
+            changed = changed or len(bound) < len(statement.names)
+            statement.names = bound
+            if not bound:
+                body.remove(statement)
+        elif isinstance(statement, ast.ClassDef) and not statement.bases:
+            known = others | _named(statement)
+            kept = [m for m in statement.body if _stays(m, known)]
+            changed = changed or len(kept) < len(statement.body)
+            statement.body = kept or [ast.Pass()]
+    return changed
+
+
+def _stays(member: ast.stmt, known: set[str]) -> bool:
+    """Whether a class keeps it: what is no plain method, or is named somewhere."""
+    if not isinstance(member, ast.FunctionDef) or member.decorator_list:
+        return True
+    return member.name.startswith("__") or member.name in known
+
+
+@cache
+def _named(statement: ast.stmt) -> frozenset[str]:
+    """Names that a statement reads; an import at the top reads none."""
+    if isinstance(statement, ast.Import | ast.ImportFrom):
+        return frozenset()
+    names = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
+    return _foreign(statement) | names
+
+
+def _foreign(statement: ast.stmt) -> frozenset[str]:
+    """Names by which it may reach into other modules: attributes and imports."""
+    if isinstance(statement, ast.ImportFrom):  # may lose names as we go
+        return frozenset(alias.name for alias in statement.names)
+    return _reaches(statement)
+
+
+@cache
+def _reaches(statement: ast.stmt) -> frozenset[str]:
+    nodes = list(ast.walk(statement))
+    attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    return frozenset(attributes | {node.name for node in nodes if isinstance(node, ast.alias)})
+
+
+def run_apart(
+    script: Path, arguments: Sequence[str], folder: Path, timeout_s: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a bundle in `folder` by a process that fails when it opens a file of this package.
+
+    So do the processes that it starts: a hook on Python's own `open` is put into each of them.
+    It does not see files that compiled libraries open; those know nothing of Fairway.
+    """
+    with tempfile.TemporaryDirectory() as guard:
+        hook = _GUARD.format(source=str(_ROOT) + os.sep)
+        Path(guard, "sitecustomize.py").write_text(hook, "utf-8")
+        return subprocess.run(
+            [sys.executable, str(script.resolve()), *arguments],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": guard},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )

@@ -1,0 +1,1 @@
+"""Predictions as integer frequencies, and what is coded with them."""

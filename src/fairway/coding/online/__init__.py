@@ -1,0 +1,1 @@
+"""Ways of learning from text that has been coded."""

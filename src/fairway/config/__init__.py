@@ -1,0 +1,1 @@
+"""The recipe: typed, complete, and the same mathematics everywhere."""

@@ -1,0 +1,448 @@
+"""The whole experiment as frozen, typed data: TOML in, TOML out, unknown keys refused.
+
+A recipe holds what changes the mathematics. Device, ranks, thread counts and paths of runs are no
+hyperparameters and are not in it. Legend: T = model.window tokens, d = model.dim.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fairway.errors import BadInput
+from fairway.io import foreign
+
+Arithmetic = Literal["exact", "float"]
+"""exact: the same bits on every machine; float: what the machine's library computes."""
+
+
+Stage = tuple[float, int]
+"""(until, value): what holds while progress is below `until`."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Data(Section):
+    """Which documents, which split, which tokenizer."""
+
+    source: Literal["stdlib", "stdlib-code", "files", "shards"] = "stdlib"
+    path: str = ""  # files: a file or folder; shards: the folder with *_train_*.bin and *_val_*.bin
+    tokenizer: str = ""  # shards: the SentencePiece model that made them; empty: train our own
+    text_field: str = "text"  # of .jsonl documents
+    # Shell patterns with commas between: files that match, or a folder of theirs, are validation.
+    val_pattern: str = "val,val[._-]*,validation,validation[._-]*"
+    val_fraction: float = Field(0.05, gt=0, lt=0.5)  # without such files: by a hash per document
+    train_bytes: int = Field(0, ge=0)  # use only the first so many bytes of train text; 0: all
+    vocab_size: int = Field(1024, ge=258, le=65535)
+    tokenizer_bytes: int = Field(20_000_000, ge=10_000)  # of train text, to train the tokenizer
+    cased: bool = False  # our own tokenizer's words are in lower case behind marks (CaseOps)
+    overlap: float = Field(0.2, gt=0, le=1)  # drop train documents that share more with val
+
+    @model_validator(mode="after")
+    def _paths(self) -> Self:
+        if self.source in ("files", "shards") and not self.path:
+            raise ValueError(f"source '{self.source}' needs a path: --set data.path=FOLDER")
+        if self.source == "shards" and not self.tokenizer:
+            raise ValueError("source 'shards' needs data.tokenizer, a SentencePiece .model file")
+        if self.cased and self.source == "shards":
+            raise ValueError("data.cased is for a tokenizer of our own: shards have theirs already")
+        if self.cased and self.vocab_size < 260:
+            raise ValueError("data.cased needs a data.vocab_size of at least 260")
+        return self
+
+
+class Model(Section):
+    """Shape of the network (REFERENCE: pull request 264). All widths in elements."""
+
+    num_layers: int = Field(4, ge=1, le=128)
+    dim: int = Field(128, ge=8, le=8192)
+    num_heads: int = Field(4, ge=1, le=128)
+    num_kv_heads: int = Field(2, ge=1, le=128)
+    mlp_mult: float = Field(3.0, gt=0, le=16)
+    window: int = Field(256, ge=8, le=65536)  # tokens of context; rows in training are as long
+    rope_base: float = Field(10000.0, gt=1)
+    qk_gain: float = Field(1.5, gt=0)
+    softcap: float = Field(30.0, gt=0, le=40)  # its double's exponential fits in float32
+    bigram_rows: int = Field(2048, ge=0, le=1 << 24)  # 0: no bigram table
+    bigram_dim: int = Field(64, ge=1, le=8192)
+    smear: bool = True
+    embed_std: float = Field(0.005, gt=0)
+    output_init: Literal["zero", "scaled"] = "zero"  # scaled: orthogonal / sqrt(2 · layers)
+    document_aware: bool = True  # attention, smear and bigrams stop at document boundaries
+    # Switches (docs/techniques.md); as they stand here, each is off.
+    activation: Literal["relu2", "leaky2"] = "relu2"  # leaky2: max(z, z/2)²
+    rotary_dims: int = Field(0, ge=0)  # of a head's, that turn with the position; 0: all
+    layer_scale: bool = False  # inputs of attention and MLP over √(layer + 1)
+    exclusive_layers: int = Field(0, ge=0)  # last layers without the share of a token's own value
+    gate_channels: int = Field(0, ge=0)  # of the input, that gate each head's output; 0: no gate
+    smear_channels: int = Field(0, ge=0)  # of the embedding, that decide how much is smeared
+    parallel_layers: int = Field(0, ge=0)  # last layers whose MLP does not wait for attention
+    repeat_first: int = Field(0, ge=0)  # these layers, first to last,
+    repeat_last: int = Field(0, ge=0)
+    repeat_times: int = Field(0, ge=0, le=16)  # are passed so many times more
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.num_heads
+
+    @property
+    def mlp_hidden(self) -> int:
+        return int(self.mlp_mult * self.dim)
+
+    @property
+    def passes(self) -> tuple[int, ...]:
+        """Which layer each pass goes through, repetitions included."""
+        layers = list(range(self.num_layers))
+        if self.repeat_times:
+            after = self.repeat_last + 1
+            layers[after:after] = layers[self.repeat_first : after] * self.repeat_times
+        return tuple(layers)
+
+    def is_among_last(self, layer: int, count: int) -> bool:
+        """Whether `layer` is one of the last `count` layers."""
+        return layer >= self.num_layers - count
+
+    @model_validator(mode="after")
+    def _switches(self) -> Self:
+        if self.rotary_dims % 2 or self.rotary_dims > self.head_dim:
+            raise ValueError(
+                f"rotary_dims {self.rotary_dims} must be even and at most the head width"
+            )
+        if max(self.gate_channels, self.smear_channels) > self.dim:
+            raise ValueError(f"gate_channels and smear_channels are at most dim {self.dim}")
+        if self.smear_channels and not self.smear:
+            raise ValueError("smear_channels needs smear = true")
+        if self.repeat_times and not self.repeat_first <= self.repeat_last < self.num_layers:
+            raise ValueError("repeat_first and repeat_last are no range of layers")
+        return self
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.dim % self.num_heads:
+            raise ValueError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}"
+            )
+        if not self.mlp_hidden:
+            raise ValueError(f"mlp_mult {self.mlp_mult} of dim {self.dim} leaves the MLP no width")
+        if self.head_dim % 2:
+            raise ValueError(f"the head width dim/num_heads = {self.head_dim} must be even")
+        return self
+
+
+class Optim(Section):
+    """Muon for matrices, AdamW for embeddings and for vectors and scalars."""
+
+    matrix_lr: float = Field(0.02, gt=0)
+    embed_lr: float = Field(0.03, gt=0)
+    scalar_lr: float = Field(0.02, gt=0)
+    weight_decay: float = Field(0.04, ge=0)
+    decay_gains: bool = False  # true: vectors and scalars decay too, as in the original
+    momentum: float = Field(0.99, ge=0, lt=1)
+    momentum_start: float = Field(0.92, ge=0, lt=1)
+    momentum_warmup: float = Field(0.29, ge=0, le=1)  # progress at which momentum is reached
+    newton_schulz_steps: int = Field(5, ge=1, le=20)
+    polynomials: Literal["muon", "polar"] = "muon"  # of the iteration; polar: Polar Express
+    equal_rows: bool = False  # each row of the update has length 1 before the iteration: MuonEq-R
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.95, ge=0, lt=1)
+    adam_eps: float = Field(1e-8, gt=0)
+    grad_clip: float = Field(0.3, ge=0)  # of the global norm; 0: no clipping
+    warmup: float = Field(0.0, ge=0, lt=1)  # progress during which the rates rise from 0
+    warmdown: float = Field(0.58, ge=0, le=1)  # last share of progress, over which rates fall
+    lr_floor: float = Field(0.0, ge=0, lt=1)  # share of the peak that is left at the end
+
+
+class Train(Section):
+    """Batches, budget and averaging. Exactly one of steps, tokens and seconds is the budget."""
+
+    batch_tokens: int = Field(4096, ge=8)
+    windows: tuple[Stage, ...] = ()  # rows of fewer tokens at first: [[until, tokens], ...]
+    repeat_from: float = Field(0.0, ge=0, lt=1)  # progress at which layers begin to be repeated
+    steps: int = Field(0, ge=0)
+    tokens: int = Field(0, ge=0)
+    seconds: float = Field(0.0, ge=0)
+    limit_s: float = Field(600.0, gt=0)  # what a budget in steps or tokens may cost; checked
+    seed: int = Field(1337, ge=0, lt=1 << 63)
+    order: Literal["shuffled", "sequential"] = "shuffled"
+    average: Literal["none", "ema", "swa"] = "ema"
+    ema_decay: float = Field(0.997, ge=0, lt=1)
+    swa_every: int = Field(50, ge=1)  # steps between snapshots while the rate is under half
+    compile: bool = False
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of products; auto: what is faster
+    calibration_tokens: int = Field(32768, ge=0)  # of the text that training ends on, for packing
+    reserve_s: float = Field(8.0, ge=0)  # for it, of a budget in seconds; at most a tenth of it
+    checkpoint_every_s: float = Field(30.0, gt=0)
+    validate_every: int = Field(0, ge=0)  # steps; 0: only at the end
+    validate_tokens: int = Field(65536, ge=256)
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        given = [k for k in ("steps", "tokens", "seconds") if getattr(self, k)]
+        if len(given) != 1:
+            raise ValueError(
+                "set exactly one of train.steps, train.tokens, train.seconds "
+                f"(set: {', '.join(given) or 'none'})"
+            )
+        ends = [end for end, _ in self.windows]
+        if ends != sorted(ends) or not all(0 < end <= 1 for end in ends):
+            raise ValueError("train.windows must end at rising shares of progress in (0, 1]")
+        return self
+
+    @property
+    def stepping_s(self) -> float:
+        """Of a budget in seconds: how long steps are taken; calibration has the rest."""
+        return self.seconds - min(self.reserve_s, self.seconds / 10)
+
+
+class Memory(NamedTuple):
+    """What predictions take from a document besides the network: predict/recall.py."""
+
+    recall: int = 0
+    cache: int = 0
+
+
+FORGETS = Memory()
+
+
+class Pack(Section):
+    """How weights become codes, and the byte budget of the artifact.
+
+    gptq and uniform choose the steps that fill the budget, unless `step` fixes those of uniform.
+    rtn has the bits and the row scales below instead, and whatever size comes of it.
+    """
+
+    quantizer: Literal["gptq", "uniform", "rtn"] = "gptq"
+    budget_bytes: int = Field(16_000_000, gt=0)
+    recall: int = Field(0, ge=0, le=4)  # longest n-gram of a document that is looked up
+    cache: int = Field(0, ge=0, le=4096)  # a document's last states, to compare with
+    step: float = Field(0.0, ge=0, le=10)  # uniform: in standard deviations; 0: fill the budget
+    row_scale: Literal["std", "max"] = "std"  # rtn: a row's largest code: 4 std, or its maximum
+    mlp_bits: int = Field(5, ge=2, le=8)
+    attention_bits: int = Field(6, ge=2, le=8)
+    bigram_bits: int = Field(6, ge=2, le=8)
+    embed_bits: int = Field(8, ge=2, le=8)
+
+    @model_validator(mode="after")
+    def _step(self) -> Self:
+        if self.step and self.quantizer != "uniform":
+            raise ValueError(f"pack.step belongs to the quantizer 'uniform', not {self.quantizer}")
+        return self
+
+    @property
+    def memory(self) -> Memory:
+        return Memory(self.recall, self.cache)
+
+
+class Score(Section):
+    protocol: Literal["plain", "sliding", "rolling"] = "rolling"
+    stride: int = Field(64, ge=1)
+    arithmetic: Arithmetic = "exact"
+    limit_s: float = Field(0.0, ge=0)  # stop after so long, and say what was scored; 0: never
+
+
+class Prove(Section):
+    arithmetic: Arithmetic = "exact"
+    lanes: int = Field(128, ge=1, le=65536)  # at most so many; fewer where the text is short
+
+
+class Sgd(Section):
+    """The whole network by SGD, as the starting system did it, but after scoring."""
+
+    span: int = Field(8, ge=1, le=1 << 20)  # tokens of a lane between two updates
+    rows: int = Field(
+        32, ge=1, le=65536
+    )  # a span longer than a window is learned in so many rows at a time
+    epochs: int = Field(1, ge=1, le=100)
+    lr: float = Field(0.03, gt=0)
+    momentum: float = Field(0.0, ge=0, lt=1)
+    clip: float = Field(0.0, ge=0)  # of the global norm; 0: no clipping
+    cosine: bool = False  # the rate falls to 0 with the end of the text
+
+
+class Dynamic(Section):
+    """Dynamic evaluation: RMS-normalised updates, and decay back to the artifact's weights."""
+
+    span: int = Field(16, ge=1, le=1 << 20)
+    lr: float = Field(1e-3, gt=0)
+    beta: float = Field(0.9999, ge=0, lt=1)  # of the mean square of a weight's gradients
+    eps: float = Field(1e-4, gt=0)  # added to its root
+    decay: float = Field(1e-2, ge=0, lt=1)  # share of the way back, per update
+
+
+class Lora(Section):
+    """Low-rank adapters for every lane alone, anew for every document (B2-3)."""
+
+    span: int = Field(16, ge=1, le=1 << 20)
+    rank: int = Field(64, ge=1, le=1024)
+    lr: float = Field(2e-3, gt=0)
+    beta: float = Field(0.9999, ge=0, lt=1)
+    eps: float = Field(1e-4, gt=0)
+    decay: float = Field(3e-3, ge=0, lt=1)
+    reset: bool = True  # at the start of a document
+
+
+class Adapt(Section):
+    """Score first, then learn: how the network goes on training on text that has been coded."""
+
+    method: Literal["none", "sgd", "dynamic", "lora"] = "none"
+    order: Literal["left-to-right", "lanes"] = "left-to-right"
+    lanes: int = Field(16, ge=1, le=65536)  # at most so many learn side by side
+    sgd: Sgd = Sgd()
+    dynamic: Dynamic = Dynamic()
+    lora: Lora = Lora()
+
+    @property
+    def settings(self) -> Sgd | Dynamic | Lora:
+        """Of the method. Raises KeyError for `none`."""
+        found: dict[str, Sgd | Dynamic | Lora]
+        found = {"sgd": self.sgd, "dynamic": self.dynamic, "lora": self.lora}
+        return found[self.method]
+
+
+class Recipe(Section):
+    name: str = Field(min_length=1)
+    description: str = ""
+    data: Data = Data()
+    model: Model = Model()
+    optim: Optim = Optim()
+    train: Train
+    pack: Pack = Pack()
+    adapt: Adapt = Adapt()
+    score: Score = Score()
+    prove: Prove = Prove()
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.train.batch_tokens % self.model.window:
+            raise ValueError(
+                f"train.batch_tokens {self.train.batch_tokens} is not a multiple of "
+                f"model.window {self.model.window}"
+            )
+        for _, tokens in self.train.windows:
+            if tokens < 8 or self.model.window % tokens:
+                raise ValueError(
+                    f"train.windows: {tokens} tokens do not divide model.window {self.model.window}"
+                )
+        if self.score.stride > self.model.window:
+            raise ValueError("score.stride is larger than model.window")
+        return self
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that come with the package."""
+    folder = resources.files("fairway.config") / "recipes"
+    return sorted(
+        p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml")
+    )
+
+
+def load(name: str, overrides: Iterable[str] = ()) -> Recipe:
+    """Recipe from a shipped name or a TOML file, with `section.key=value` overrides.
+
+    Raises BadInput with all problems at once.
+    """
+    if name in shipped():
+        text = (resources.files("fairway.config") / "recipes" / f"{name}.toml").read_text("utf-8")
+    else:
+        try:
+            text = foreign.read_text(Path(name), "the recipe", pipes=True)
+        except foreign.Missing:
+            raise BadInput(
+                f"no recipe '{name}': neither a file nor one of the shipped {', '.join(shipped())}"
+            ) from None
+    tree = foreign.parse_toml(text, f"the recipe {name}")
+    problems = [p for o in overrides if (p := _override(tree, o))]
+    return _build(tree, name, problems)
+
+
+def _override(tree: dict[str, Any], assignment: str) -> str | None:
+    """Set one dotted key in place; returns a problem or None."""
+    key, equals, value = assignment.partition("=")
+    if not equals or not key:
+        return f"--set {assignment}: write it as section.key=value"
+    try:
+        parsed: Any = tomllib.loads(f"x = {value}")["x"]
+    except (ValueError, RecursionError):
+        parsed = value  # a bare word is a string
+    try:
+        foreign.check_values(parsed, f"--set {assignment}")
+    except BadInput as error:
+        return str(error)
+    *sections, leaf = key.strip().split(".")
+    node: Any = tree
+    for name in sections:
+        node = node.setdefault(name, {})
+        if not isinstance(node, dict):
+            return f"--set {assignment}: '{name}' is not a section"
+    node[leaf] = parsed
+    if sections == ["train"] and leaf in ("steps", "tokens", "seconds") and parsed:
+        for other in {"steps", "tokens", "seconds"} - {leaf}:
+            node.pop(other, None)
+    return None
+
+
+def _build(tree: dict[str, Any], where: str, problems: list[str]) -> Recipe:
+    problems = problems + _take_unknown(tree, Recipe, "")
+    try:
+        recipe = Recipe.model_validate(tree)
+    except ValidationError as error:
+        problems += [_sentence(e) for e in error.errors()]
+    if problems:
+        raise BadInput(f"the recipe {where} has {len(problems)} problem(s): " + "; ".join(problems))
+    return recipe
+
+
+def _take_unknown(tree: dict[str, Any], section: type[BaseModel], prefix: str) -> list[str]:
+    """Remove unknown keys, so that the rest can be checked too; one problem for each."""
+    problems = []
+    for key in list(tree):
+        field = section.model_fields.get(key)
+        kind = field.annotation if field else None
+        if field is None:
+            del tree[key]
+            near = difflib.get_close_matches(key, section.model_fields, n=1, cutoff=0.5)
+            hint = f", did you mean '{near[0]}'?" if near else ""
+            problems.append(f"unknown key {prefix}{key}{hint}")
+        elif isinstance(tree[key], dict) and isinstance(kind, type) and issubclass(kind, Section):
+            problems += _take_unknown(tree[key], kind, f"{prefix}{key}.")
+    return problems
+
+
+def _sentence(error: Any) -> str:
+    place = ".".join(str(part) for part in error["loc"])
+    return f"{place + ': ' if place else ''}{error['msg'].removeprefix('Value error, ')}"
+
+
+def dumps(recipe: Recipe, defaults: bool = True) -> str:
+    """The resolved recipe as TOML, or only what differs from defaults; `loads(dumps(r)) == r`."""
+    return "\n".join(_table(recipe.model_dump(exclude_defaults=not defaults), "")) + "\n"
+
+
+def _table(tree: dict[str, Any], prefix: str) -> list[str]:
+    """Lines of a TOML table: its values, then the tables inside."""
+    lines = [f"{k} = {toml_value(v)}" for k, v in tree.items() if not isinstance(v, dict)]
+    for key, inner in tree.items():
+        if isinstance(inner, dict):
+            lines += [f"\n[{prefix}{key}]", *_table(inner, f"{prefix}{key}.")]
+    return lines
+
+
+def toml_value(value: object) -> str:
+    """A TOML value: JSON's, but without surrogate pairs and with DEL escaped."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def loads(text: str, where: str = "text") -> Recipe:
+    """Inverse of `dumps`. Raises BadInput."""
+    return _build(foreign.parse_toml(text, f"the recipe {where}"), where, [])

@@ -1,0 +1,184 @@
+"""SentencePiece models that keep the challenge's rule of which bytes count (text/rules.py).
+
+A model is opened only if its tokens restore the normalised text of any document: then the bytes
+that are charged are the bytes that count. `opened` builds the model anew from what it has checked,
+with Fairway's own normaliser; nothing else of the file has any effect.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from typing import Any
+
+from fairway.data import rules
+from fairway.errors import BadInput
+
+MAX_PIECES = 1 << 16
+_SMALL_BYTES = 1 << 20  # of a model whose fields need not be counted
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)  # ModelProto.Type
+_UNIGRAM, _BPE = 1, 2  # TrainerSpec.ModelType
+_BYTE_NAMES = [f"<0x{byte:02X}>" for byte in range(256)]
+_SETTINGS = ("model_type", "byte_fallback", "unk_id", "bos_id", "eos_id", "pad_id")
+
+
+def opened(model: bytes, where: str) -> Any:
+    """Return the ModelProto of a serialised SentencePiece model, built anew from what is checked.
+
+    Raises BadInput when the model is damaged or breaks the rule; `where` names it there.
+    """
+    from sentencepiece import sentencepiece_model_pb2
+
+    _check_fields(model, where)
+    given = sentencepiece_model_pb2.ModelProto()
+    try:
+        given.ParseFromString(model)
+        pieces = [(piece.piece, piece.type, piece.score) for piece in given.pieces]
+    except Exception as error:  # protobuf's DecodeError differs between its engines
+        raise BadInput(f"{where} holds no SentencePiece model: {error}") from None
+    bos = given.trainer_spec.bos_id
+    if not 0 <= bos < len(pieces) <= MAX_PIECES:
+        raise BadInput(
+            f"the SentencePiece model of {where} has {len(pieces)} pieces and the BOS id "
+            f"{bos}: it needs a BOS piece and at most {MAX_PIECES} pieces"
+        )
+    if reason := _pieces_fault(pieces, bos) or _settings_fault(given):
+        raise BadInput(
+            f"the tokenizer of {where} breaks the rule 'challenge' of which bytes count: {reason}"
+        )
+    rebuilt = sentencepiece_model_pb2.ModelProto()
+    for text, kind, score in pieces:
+        piece = rebuilt.pieces.add(piece=text, score=score)
+        if kind != _NORMAL:  # the default, which is not written
+            piece.type = kind
+    rebuilt.normalizer_spec.CopyFrom(_normalizer(given.normalizer_spec))
+    for name in _SETTINGS:
+        setattr(rebuilt.trainer_spec, name, getattr(given.trainer_spec, name))
+    return rebuilt
+
+
+def written(text: str, kind: int) -> tuple[bytes, bytes]:
+    """Return what a piece writes right after a document's start or a control token, and elsewhere.
+
+    A mark for a space is a space. The first one of a piece is nothing where it would begin a text.
+    """
+    if kind == _BYTE:
+        byte = bytes([_BYTE_NAMES.index(text)])
+        return byte, byte
+    if kind != _NORMAL:
+        return b"", b""
+    whole = text.replace(rules.SPACE, " ").encode()
+    return whole.removeprefix(b" "), whole
+
+
+def is_boundary(kind: int) -> bool:
+    """Return whether a piece writes nothing, so that a text begins after it."""
+    return kind in (_CONTROL, _UNKNOWN)
+
+
+def _normalizer(given: Any) -> Any:
+    """The NormalizerSpec of the rule, for a model whose own one has passed."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    same = _map_sha256(given) == rules.MAP_SHA256
+    return sentencepiece_model_pb2.NormalizerSpec(
+        name="nmt_nfkc",
+        precompiled_charsmap=given.precompiled_charsmap if same else rules.pinned_map(),
+        add_dummy_prefix=False,  # the other flags of the rule are SentencePiece's defaults
+    )
+
+
+def _map_sha256(spec: Any) -> str:
+    return hashlib.sha256(spec.precompiled_charsmap).hexdigest()
+
+
+def _settings_fault(model: Any) -> str:
+    """Why the settings would make another text of a document; empty: they do not."""
+    spec, trainer = model.normalizer_spec, model.trainer_spec
+    sha256 = _map_sha256(spec)
+    if sha256 != rules.MAP_SHA256 and sha256 not in rules.OTHER_MAPS_SHA256:
+        return (
+            f"its normaliser's character map has SHA-256 {sha256}, not that of nmt_nfkc; train it "
+            "with normalization_rule_name=nmt_nfkc"
+        )
+    for name, value in rules.FLAGS.items():
+        if getattr(spec, name) != value:
+            return f"its normaliser has {name}={not value}; train it with {name}={value}"
+    if model.denormalizer_spec.precompiled_charsmap:
+        return "it has a denormaliser, which would rewrite what the tokens say"
+    if trainer.model_type not in (_UNIGRAM, _BPE):
+        return "it is neither a byte-pair nor a unigram model"
+    if not trainer.byte_fallback:
+        return "it cannot write every character; train it with byte_fallback=True"
+    if trainer.treat_whitespace_as_suffix:
+        return "it writes a space at the end of words; train it with that setting off"
+    return ""
+
+
+def _pieces_fault(pieces: list[tuple[str, int, float]], bos: int) -> str:
+    """Why tokens of these pieces would not restore a text; empty: they do."""
+    kinds = {text: kind for text, kind, _ in pieces}
+    if len(kinds) < len(pieces):
+        twice = Counter(text for text, _, _ in pieces).most_common(1)[0][0]
+        return f"it has the piece {twice!r} twice"
+    for text, kind, score in pieces:
+        if kind not in (_NORMAL, _UNKNOWN, _CONTROL, _BYTE):
+            return f"its piece {text!r} is user-defined or unused: only plain pieces may be text"
+        if not text or "\0" in text or not math.isfinite(score):
+            return f"its piece {text!r} is empty, holds a NUL or has no finite score"
+        if kind == _BYTE and text not in _BYTE_NAMES:
+            return f"it has {text!r} for a byte, not <0x41>"
+        if is_boundary(kind) and len(text) == 1:
+            return f"its control piece {text!r} is a character, which it would not write"
+    missing = [name for name in _BYTE_NAMES if kinds.get(name) != _BYTE]
+    if missing:
+        return f"it has no byte piece {missing[0]}"
+    if pieces[bos][1] != _CONTROL:
+        return f"its BOS piece {pieces[bos][0]!r} is not a control piece"
+    if sum(kind == _UNKNOWN for kind in kinds.values()) != 1:
+        return "it does not have one piece for unknown text"
+    if kinds.get(rules.SPACE) != _NORMAL:
+        return (
+            "it has no piece for a lone space (U+2581), so a space would become the three byte "
+            "tokens of U+2581 and count as three bytes; use a tokenizer that has it"
+        )
+    return ""
+
+
+def _check_fields(model: bytes, where: str) -> None:
+    """Raise BadInput when a model has more fields than pieces can need: each costs memory.
+
+    A field of protobuf may have two bytes, and becomes an object of a hundred.
+    """
+    if len(model) <= _SMALL_BYTES:
+        return
+    count, waiting = 0, [(0, len(model), True)]
+    while waiting:
+        at, end, is_outer = waiting.pop()
+        while at < end:
+            count += 1
+            key, at = _number(model, at)
+            kind = key & 7
+            if kind == 0:
+                _, at = _number(model, at)
+            elif kind == 2:
+                size, at = _number(model, at)
+                if is_outer:
+                    waiting.append((at, min(at + size, end), False))
+                at += size
+            else:
+                at += {1: 8, 5: 4}.get(kind, 1)
+            if count > 8 * MAX_PIECES:
+                raise BadInput(f"{where} holds a SentencePiece model of too many pieces or fields")
+
+
+def _number(data: bytes, at: int) -> tuple[int, int]:
+    """Return a varint and where it ends; whatever stands there where it is damaged."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[at] if at < len(data) else 0
+        value, at = value | (byte & 127) << shift, at + 1
+        if byte < 128:
+            break
+    return value, at

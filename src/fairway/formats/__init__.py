@@ -1,0 +1,1 @@
+"""Bytes of every file: artifact, proof, compressed file."""

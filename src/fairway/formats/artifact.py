@@ -1,0 +1,399 @@
+"""The file model.fairway: what a decoder opens. Layout byte by byte in docs/formats.md.
+
+A file from a stranger is read without running any of its bytes: the recipe part gives the shape,
+the shape gives names and sizes of all tensors, and the file only fills them. What it claims is
+held against limits before memory is taken; the first part that does not fit is named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ValidationError
+
+from fairway.config.schema import FORGETS, Memory, Model, Pack
+from fairway.data.tokenizer import Tokenizer
+from fairway.errors import BadInput, Damaged
+from fairway.exact.environment import ieee
+from fairway.formats import version1, weight_streams
+from fairway.formats.range_coder import Coder
+from fairway.formats.weight_streams import Shapes, Vector
+from fairway.io import foreign, limits
+from fairway.model.gpt import GPT, skeleton
+from fairway.quantize import grids
+from fairway.quantize.grids import Grid, Matrix, Part, Weights
+
+_MOST_BYTES = 1 << 30
+MAGIC = b"FWAY"
+VERSION = 2
+MATRIX_PARTS: tuple[Part, ...] = ("embedding", "attention", "mlp", "bigram")
+PARTS = ("recipe", "tokenizer", *MATRIX_PARTS, "small")
+_PREFIX = struct.Struct("<4sH")
+_ENTRY = struct.Struct("<II")  # length and CRC-32 of one part
+_CRC = struct.Struct("<I")  # of the header up to here
+_LENGTH = struct.Struct("<I")  # of a stream, before all but the last
+HEADER_BYTES = _PREFIX.size + len(PARTS) * _ENTRY.size + _CRC.size
+
+_RECIPE_BYTES = 4096  # at most
+_INITIAL = {"embed_std", "output_init", "qk_gain"}  # of the model section; only training needs it
+# A file without these means that they are off, as in files that are older than the switch.
+_SWITCHES = {
+    "activation", "rotary_dims", "layer_scale", "exclusive_layers", "gate_channels",
+    "smear_channels", "parallel_layers",
+    "repeat_first", "repeat_last", "repeat_times",
+}  # fmt: skip
+# A stranger's file may claim no more weights than its size makes plausible: a quarter bit for each.
+_MAX_WEIGHTS = 1_000_000_000
+_FREE_WEIGHTS, _WEIGHTS_PER_BYTE = 1_000_000, 32
+_BYTES_PER_WEIGHT = 28  # while it is read: as int64, as int16, as float32, as operands
+_GRIDS: tuple[Grid, ...] = get_args(Grid)
+
+
+class TensorRow(BaseModel):
+    """One tensor as stored."""
+
+    name: str
+    shape: tuple[int, ...]
+    part: Part
+    coded_bits: float  # codes and steps
+    bits_per_weight: float
+    largest_code: int
+    smallest_step: float
+    largest_step: float
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """All tensors of a network as integers."""
+
+    matrices: Mapping[str, Matrix]
+    vectors: Mapping[str, Vector]
+
+    def weights(self) -> dict[str, Weights]:
+        """float32, as a decoder gets them."""
+        found = {n: grids.weights_from_codes(m) for n, m in self.matrices.items()}
+        return found | {n: grids.values_from_vector(*v) for n, v in self.vectors.items()}
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact in memory."""
+
+    model: Model
+    tokenizer: Tokenizer
+    state: dict[str, torch.Tensor]  # float32, in the order of the network's parameters
+    matrices: dict[str, Matrix]  # the same, as integers
+    parts: dict[str, int]  # bytes; they sum to the file's size
+    tensors: list[TensorRow]
+    sha256: str
+    memory: Memory = FORGETS
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the artifact's file."""
+        return sum(self.parts.values())
+
+    def build_model(
+        self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> GPT:
+        """The network with these weights, with activations in `dtype`."""
+        with torch.device("meta"):
+            model = GPT(self.model, self.tokenizer.vocab_size, self.tokenizer.bos_id)
+        state = {name: t.to(device, copy=True) for name, t in self.state.items()}
+        model.load_state_dict(state, assign=True)
+        model.dtype, model.file_bytes = dtype, self.size_bytes
+        return model
+
+
+def write(
+    model: Model, tokenizer: Tokenizer, quantized: Quantized, memory: Memory = FORGETS
+) -> bytes:
+    """The artifact's bytes; the same for the same arguments, on every machine.
+
+    Raises BadInput when the tensors are not those of this network.
+    """
+    shapes = skeleton(model, tokenizer.vocab_size, tokenizer.bos_id)
+    found = {name: m.codes.shape for name, m in quantized.matrices.items()}
+    found |= {name: codes.shape for name, (codes, _) in quantized.vectors.items()}
+    check_shapes(found, shapes)
+    bodies = [_write_recipe(model, memory), tokenizer.to_bytes()]
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for part in MATRIX_PARTS:
+            bodies.append(_write_matrices(quantized.matrices, _inside(part, shapes), pool))
+    coder = Coder()
+    weight_streams.code_vectors(coder, quantized.vectors, _inside("small", shapes))
+    bodies.append(coder.finish())
+    header = _PREFIX.pack(MAGIC, VERSION)
+    header += b"".join(_ENTRY.pack(len(body), zlib.crc32(body)) for body in bodies)
+    return header + _CRC.pack(zlib.crc32(header)) + b"".join(bodies)
+
+
+def smallest(model: Model, tokenizer: Tokenizer, memory: Memory = FORGETS) -> dict[str, int]:
+    """Bytes of each part, header included, of an artifact whose weights are all 0."""
+    shapes = skeleton(model, tokenizer.vocab_size, tokenizer.bos_id)
+    matrices: dict[str, Matrix] = {}
+    vectors: dict[str, Vector] = {}
+    for name, shape in shapes.items():
+        codes = np.zeros(shape, np.int16)
+        if grids.part_of(name) == "small":
+            vectors[name] = codes, 0
+        else:
+            rows, columns = (np.zeros(size, np.int64) for size in shape)
+            matrices[name] = Matrix(codes, rows, columns)
+    return sizes(write(model, tokenizer, Quantized(matrices, vectors), memory))
+
+
+def sizes(data: bytes) -> dict[str, int]:
+    """Bytes of each part of an artifact, header included; they sum to its length."""
+    bodies = _split(data)[1]
+    return {"header": HEADER_BYTES} | {part: len(bodies[part]) for part in PARTS}
+
+
+def read(source: Path | str | bytes) -> Artifact:
+    """The artifact in a file or in bytes. Raises BadInput that names the part that is wrong."""
+    where = "the artifact" if isinstance(source, bytes) else f"the artifact {source}"
+    if isinstance(source, bytes):
+        data = source
+    else:
+        data = foreign.read_bytes(Path(source), "the artifact", _MOST_BYTES, pipes=True)
+    try:
+        with ieee():
+            return _read(data)
+    except BadInput as error:
+        raise type(error)(f"{where} cannot be opened: {error}") from None
+
+
+def _read(data: bytes) -> Artifact:
+    version, bodies = _split(data)
+    with _naming("recipe"):
+        model, memory = _read_recipe(bodies["recipe"])
+    with _naming("tokenizer"):
+        tokenizer = Tokenizer.from_bytes(bodies["tokenizer"])
+    shapes = skeleton(model, tokenizer.vocab_size, tokenizer.bos_id)
+    _check_size(shapes, len(data))
+    matrices: dict[str, Matrix] = {}
+    spent: dict[str, float] = {}
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for part in MATRIX_PARTS:
+            with _naming(part):
+                inside = _inside(part, shapes)
+                if version == 1:
+                    found, bits = version1.read_matrices(bodies[part], inside)
+                else:
+                    found, bits = _read_matrices(bodies[part], inside, pool)
+                matrices |= found
+                spent |= bits
+    with _naming("small"):
+        values, bits = _read_small(version, bodies["small"], _inside("small", shapes))
+        spent |= bits
+    state, rows = {}, []
+    for name in shapes:
+        with _naming(grids.part_of(name)):
+            weights = _finite(name, values, matrices)
+        state[name] = torch.from_numpy(weights)
+        rows.append(_row(name, weights, spent[name], matrices.get(name)))
+    return Artifact(
+        model=model,
+        tokenizer=tokenizer,
+        state=state,
+        matrices=matrices,
+        parts={"header": HEADER_BYTES} | {name: len(body) for name, body in bodies.items()},
+        tensors=rows,
+        sha256=hashlib.sha256(data).hexdigest(),
+        memory=memory,
+    )
+
+
+@contextmanager
+def _naming(part: str) -> Iterator[None]:
+    """Say in which part something was wrong."""
+    try:
+        yield
+    except BadInput as error:
+        raise type(error)(f"part {part}: {error}") from None
+
+
+def bits_per_weight(opened: Artifact) -> float:
+    """Coded bits of codes and steps per weight, over the quantized matrices."""
+    weights = sum(m.codes.size for m in opened.matrices.values())
+    return 8 * sum(opened.parts[part] for part in MATRIX_PARTS) / weights
+
+
+# The frame ------------------------------------------------------------------------------------
+
+
+def _split(data: bytes) -> tuple[int, dict[str, bytes]]:
+    """Format version and bodies of the parts, with right lengths and checksums."""
+    if len(data) < _PREFIX.size or not data.startswith(MAGIC):
+        raise BadInput("the header is not that of a Fairway artifact; is it another kind of file?")
+    version = _PREFIX.unpack_from(data)[1]
+    if version > VERSION:
+        raise BadInput(
+            f"the header says format version {version}: it was made by a newer Fairway "
+            f"(this one reads up to {VERSION}), or it is damaged"
+        )
+    if len(data) < HEADER_BYTES:
+        raise Damaged(f"the header is truncated: {len(data)} of {HEADER_BYTES} bytes")
+    (checksum,) = _CRC.unpack_from(data, HEADER_BYTES - _CRC.size)
+    if version < 1 or zlib.crc32(data[: HEADER_BYTES - _CRC.size]) != checksum:
+        raise Damaged("the header is damaged; restore the file from its source")
+    entries = list(_ENTRY.iter_unpack(data[_PREFIX.size : HEADER_BYTES - _CRC.size]))
+    bodies, start = {}, HEADER_BYTES
+    for part, (length, checksum) in zip(PARTS, entries, strict=True):
+        body = data[start : start + length]
+        if len(body) < length:
+            raise Damaged(f"part {part} is truncated: {len(body)} of {length} bytes")
+        if zlib.crc32(body) != checksum:
+            raise Damaged(f"part {part} is damaged; restore the file from its source")
+        bodies[part], start = body, start + length
+    if start != len(data):
+        raise Damaged(f"{len(data) - start} bytes follow part {PARTS[-1]}, the last one")
+    return version, bodies
+
+
+# Recipe ---------------------------------------------------------------------------------------
+
+
+def _write_recipe(model: Model, memory: Memory) -> bytes:
+    """Every field by name: a default that changes later must not change what old files mean.
+
+    Switches that are off are left out; off, they will mean the same for ever.
+    """
+    off = {n for n in _SWITCHES if getattr(model, n) == Model.model_fields[n].default}
+    on = {name: value for name, value in memory._asdict().items() if value}
+    tree = model.model_dump(exclude=_INITIAL | off) | on
+    return json.dumps(tree, separators=(",", ":"), sort_keys=True).encode()
+
+
+def _read_recipe(body: bytes) -> tuple[Model, Memory]:
+    if len(body) > _RECIPE_BYTES:
+        raise BadInput(f"{len(body)} bytes are more than a shape needs")
+    try:
+        tree = json.loads(body)
+        memory = {name: tree.pop(name, 0) for name in Memory._fields}
+        return (
+            Model.model_validate(tree, strict=True),
+            Pack.model_validate(memory, strict=True).memory,
+        )
+    except (ValidationError, ValueError, AttributeError, TypeError, RecursionError):
+        raise BadInput("it does not describe a network; the file is damaged or newer") from None
+
+
+# Tensors --------------------------------------------------------------------------------------
+
+
+def check_shapes(found: Mapping[str, tuple[int, ...]], shapes: Shapes) -> None:
+    """Raise BadInput at the first tensor that does not fit the network."""
+    for name in [*shapes, *found]:
+        if shapes.get(name) != found.get(name):
+            raise BadInput(
+                f"the weights do not fit the network: {name} should be {shapes.get(name)} and is "
+                f"{found.get(name)}; train the recipe that is to be packed"
+            )
+
+
+def _check_size(shapes: Shapes, file_bytes: int) -> None:
+    weights = sum(math.prod(shape) for shape in shapes.values())
+    if weights > min(_MAX_WEIGHTS, _FREE_WEIGHTS + _WEIGHTS_PER_BYTE * file_bytes):
+        raise BadInput(f"part recipe: {weights} weights are too many for {file_bytes} bytes")
+    limits.check_memory("part recipe", _BYTES_PER_WEIGHT * weights, file_bytes)
+
+
+def _inside(part: Part, shapes: Shapes) -> Shapes:
+    return {name: shape for name, shape in shapes.items() if grids.part_of(name) == part}
+
+
+def _write_matrices(
+    matrices: Mapping[str, Matrix], shapes: Shapes, pool: ThreadPoolExecutor
+) -> bytes:
+    """One byte, the grid of the steps; then streams, the length before each but the last."""
+    grid = matrices[next(iter(shapes))].grid if shapes else _GRIDS[0]
+
+    def stream(group: Shapes) -> bytes:
+        coder = Coder()
+        weight_streams.code_matrices(coder, matrices, group, grid)
+        return coder.finish()
+
+    *others, last = pool.map(stream, weight_streams.streams(shapes))
+    framed = b"".join(_LENGTH.pack(len(other)) + other for other in others)
+    return bytes([_GRIDS.index(grid)]) + framed + last
+
+
+def _read_matrices(
+    body: bytes, shapes: Shapes, pool: ThreadPoolExecutor
+) -> tuple[dict[str, Matrix], dict[str, float]]:
+    if not body or body[0] >= len(_GRIDS):
+        raise BadInput("it does not say how its steps are stored")
+    grid, groups, at = _GRIDS[body[0]], weight_streams.streams(shapes), 1
+    bodies = []
+    for i in range(len(groups)):
+        end = len(body)
+        if i + 1 < len(groups):
+            if len(body) < at + _LENGTH.size:
+                raise BadInput(f"its stream {i + 1} is missing")
+            (length,) = _LENGTH.unpack_from(body, at)
+            at += _LENGTH.size
+            end = at + length
+        if end > len(body):
+            raise BadInput(f"its stream {i + 1} is truncated")
+        bodies.append(body[at:end])
+        at = end
+
+    def stream(stream: bytes, group: Shapes) -> tuple[dict[str, Matrix], dict[str, float]]:
+        coder = Coder(stream)
+        found = weight_streams.code_matrices(coder, None, group, grid)
+        coder.check_end()
+        return found
+
+    matrices: dict[str, Matrix] = {}
+    spent: dict[str, float] = {}
+    for found, bits in pool.map(stream, bodies, groups):
+        matrices |= found
+        spent |= bits
+    return matrices, spent
+
+
+def _read_small(
+    version: int, body: bytes, shapes: Shapes
+) -> tuple[dict[str, Weights], dict[str, float]]:
+    if version == 1:
+        return version1.read_small(body, shapes)
+    coder = Coder(body)
+    vectors, spent = weight_streams.code_vectors(coder, None, shapes)
+    coder.check_end()
+    return {name: grids.values_from_vector(*v) for name, v in vectors.items()}, spent
+
+
+def _finite(name: str, values: Mapping[str, Weights], matrices: Mapping[str, Matrix]) -> Weights:
+    with np.errstate(over="ignore", invalid="ignore"):
+        matrix = matrices.get(name)
+        weights = values[name] if matrix is None else grids.weights_from_codes(matrix)
+    if not np.all(np.isfinite(weights)):
+        raise BadInput(f"{name} holds a value that is no finite number")
+    return weights
+
+
+def _row(name: str, weights: Weights, coded_bits: float, matrix: Matrix | None) -> TensorRow:
+    smallest, largest = grids.step_range(matrix) if matrix else (0.0, 0.0)
+    return TensorRow(
+        name=name,
+        shape=weights.shape,
+        part=grids.part_of(name),
+        coded_bits=coded_bits,
+        bits_per_weight=coded_bits / max(weights.size, 1),
+        largest_code=int(np.abs(matrix.codes).max(initial=0)) if matrix else 0,
+        smallest_step=smallest,
+        largest_step=largest,
+    )

@@ -1,1 +1,0 @@
-"""Weights → artifact: quantizers, entropy coding, the file format."""

@@ -1,0 +1,1 @@
+"""Stages, their results, and the run directory."""

@@ -1,0 +1,151 @@
+"""What `play --dry-run` prints: which verbs would run and why, and what each would cost.
+
+Costs are predicted from the shape of the network and one short measurement of this machine; the
+shares below were fitted to runs of the shipped recipes on two CPU cores and hold within a factor
+of about two.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+
+from fairway import distributed
+from fairway.config.schema import Recipe
+from fairway.model.gpt import flops_per_token, skeleton
+from fairway.pipeline import verdicts
+from fairway.pipeline.directory import STAGES, Run, downstream, stamp_changes
+from fairway.pipeline.prepare import fingerprint
+from fairway.pipeline.results import DataResult
+from fairway.quantize.size import predicted_bytes
+
+COLUMNS = ["verb", "what", "seconds", "memory", "writes"]
+
+_TRAIN_SHARE = 0.35  # of the measured matrix-product rate that training reaches
+_SCORE_SHARE = 0.5  # ... that scoring many tokens at once reaches
+_STEP_SHARE = 0.15  # ... that coding one token per lane and step reaches
+_MICRO_TOKENS = 8192  # activations of at most so many tokens are held at once
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Predictions; None where nothing is known before the verb runs."""
+
+    seconds: float | None = None
+    memory_bytes: float | None = None
+    output_bytes: float | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    verb: str
+    reason: str  # why it would run; empty: finished, nothing changed
+    cost: Cost
+
+
+def plan(recipe: Recipe, run: Run, force: str = "") -> list[Step]:
+    """Every verb of the course in order. Raises BadInput when the documents cannot be read."""
+    costs = predict(recipe, run)
+    forced = downstream(force) if force else []
+    steps: list[Step] = []
+    running: set[str] = set()
+    for verb, stage in STAGES.items():
+        if verb in forced:
+            reason = f"--force {force}"
+        elif stage.after in running:
+            reason = f"after {stage.after}"
+        else:
+            reason = _stale(verb, recipe, run)
+        if reason:
+            running.add(verb)
+        steps.append(Step(verb, reason, costs[verb]))
+    return steps
+
+
+def _stale(verb: str, recipe: Recipe, run: Run) -> str:
+    """Why the verb's own result does not hold; empty when it does."""
+    if verb == "verify":
+        known = verdicts.known(run)
+        return "" if known and known.verified else "nobody here has decoded this proof"
+    result = run.result(verb)
+    if result is None:
+        return "not finished"
+    source = fingerprint(recipe.data) if verb == "data" else ""
+    changed = stamp_changes(result.stamp, run.stamp(verb, recipe, source))
+    return f"changed: {', '.join(changed)}" if changed else ""
+
+
+def rows(steps: list[Step]) -> list[list[str]]:
+    """`steps` as cells of a table under COLUMNS, costs of what would run only."""
+    return [
+        [
+            step.verb,
+            f"would run ({step.reason})" if step.reason else "finished",
+            _cell(step.cost.seconds, 1, "s") if step.reason else "",
+            _cell(step.cost.memory_bytes, 1e6, "MB") if step.reason else "",
+            _cell(step.cost.output_bytes, 1e3, "kB") if step.reason else "",
+        ]
+        for step in steps
+    ]
+
+
+def _cell(value: float | None, unit: float, name: str) -> str:
+    return "?" if value is None else f"{math.ceil(value / unit):,} {name}"
+
+
+def predict(recipe: Recipe, run: Run) -> dict[str, Cost]:
+    """Cost of each verb on this machine, the artifact's size included."""
+    shape, budget = recipe.model, recipe.train
+    tensors = skeleton(shape, recipe.data.vocab_size, bos_id=0)
+    weights_bytes = 4 * sum(math.prod(size) for size in tensors.values())
+    activations_bytes = 4 * _MICRO_TOKENS * _activations(recipe)
+    flops = flops_per_token(shape, recipe.data.vocab_size)
+    rate = matmul_rate(shape.dim, shape.mlp_hidden)
+
+    def seconds(tokens: float, share: float) -> float:
+        return tokens * flops / (rate * share)
+
+    tokens = budget.tokens or budget.steps * budget.batch_tokens
+    data = run.result("data")
+    text = float(data.val_tokens) if isinstance(data, DataResult) else None
+    again = shape.window / recipe.score.stride if recipe.score.protocol == "sliding" else 1.0
+    coding = Cost(seconds(text, _STEP_SHARE) / 3 if text else None, 3 * weights_bytes)
+    return {
+        "data": Cost(),
+        "train": Cost(
+            budget.seconds or seconds(tokens, _TRAIN_SHARE),
+            5 * weights_bytes + activations_bytes,  # weights, gradients, two moments, average
+            weights_bytes,
+        ),
+        "pack": Cost(None, 3 * weights_bytes, predicted_bytes(recipe)),
+        "score": Cost(
+            seconds(text * again, _SCORE_SHARE) / 3 if text else None,
+            weights_bytes + activations_bytes / 2,
+        ),
+        "prove": coding,
+        "verify": coding,
+    }
+
+
+def _activations(recipe: Recipe) -> int:
+    """Values per token that the backward pass needs, roughly."""
+    shape = recipe.model
+    return shape.num_layers * (8 * shape.dim + 3 * shape.mlp_hidden) + 3 * recipe.data.vocab_size
+
+
+def matmul_rate(dim: int, hidden: int) -> float:
+    """Floating-point operations per second of [4096, dim] @ [dim, hidden] on this machine."""
+    place = distributed.start()
+    a = torch.randn(4096, dim, device=place.device, dtype=place.dtype)
+    b = torch.randn(dim, hidden, device=place.device, dtype=place.dtype)
+    best = math.inf
+    for _ in range(8):
+        place.synchronize()
+        start = time.perf_counter()
+        a @ b
+        place.synchronize()
+        best = min(best, time.perf_counter() - start)
+    return 2 * 4096 * dim * hidden / best

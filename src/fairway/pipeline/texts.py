@@ -1,0 +1,141 @@
+"""The text that is scored or proved: the validation split, or a file."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairway.coding.lanes import documents_of
+from fairway.config.schema import Recipe
+from fairway.data import rules
+from fairway.data.corpus import stream_documents
+from fairway.data.rules import Rule, counted_bytes
+from fairway.data.tokenizer import Tokenizer
+from fairway.errors import BadInput
+from fairway.pipeline.directory import Run
+from fairway.pipeline.prepare import load_val
+from fairway.pipeline.results import DataResult
+
+_DOCUMENTS_AT_ONCE = 64  # a decoded text takes far more memory than its tokens
+
+
+@dataclass(frozen=True)
+class Text:
+    """Tokens and what they decode to; the lengths' hash is over little-endian u64s."""
+
+    tokens: NDArray[np.uint16]  # [N], BOS before each document
+    text_bytes: int
+    text_sha256: str
+    lengths_sha256: str
+    starts: NDArray[np.int64]  # [D] of the documents, in tokens
+    lengths: NDArray[np.int64]  # [D] of the documents, in bytes
+
+
+def load(recipe: Recipe, run: Run, tokenizer: Tokenizer, file: Path | None) -> Text:
+    """The validation split of the run, or the documents in `file`, as `tokenizer` writes them.
+
+    Raises BadInput when there is no text, or the split is not the one that `data` made.
+    """
+    if file is not None:
+        counted = Digest()
+        text = describe(_encoded(file, recipe.data.text_field, tokenizer, counted), tokenizer)
+        if text.text_bytes == 0:
+            raise BadInput(f"{file} holds nothing that the artifact's tokenizer can write")
+        if (text.text_sha256, text.lengths_sha256) != (counted.text_sha256, counted.lengths_sha256):
+            raise BadInput(
+                f"the artifact's tokenizer makes {text.text_bytes:,} bytes of {file}, and by the "
+                f"rule '{tokenizer.rule}' {counted.text_bytes:,} bytes count: what it restores is "
+                "another text, so its bits per byte say nothing"
+            )
+        return text
+    data = run.need("data")
+    assert isinstance(data, DataResult)
+    text = describe(load_val(run.data_folder(data)), tokenizer)
+    if text.text_sha256 != data.text_sha256:
+        raise BadInput(
+            f"the validation tokens in {run.data_folder(data)} do not decode to the text that "
+            f"'data' made: fairway play {run.recipe} --out {run.path} --force data makes them again"
+        )
+    return text
+
+
+def _encoded(
+    file: Path, text_field: str, tokenizer: Tokenizer, counted: Digest
+) -> NDArray[np.uint16]:
+    """Tokens of a file's documents, on disk: texts may be larger than memory. Raises BadInput.
+
+    `counted` learns the bytes that count, of which no tokenizer is asked.
+    """
+
+    def documents() -> Iterator[bytes]:
+        for document in stream_documents(file, text_field):
+            counted.update(rules.counted_bytes(document, tokenizer.rule))
+            yield document
+
+    with tempfile.TemporaryFile() as spilled:
+        for piece in tokenizer.encode_stream(documents()):
+            spilled.write(piece.tobytes())
+        spilled.flush()
+        if not spilled.tell():
+            raise BadInput(f"{file} holds no text")
+        return np.memmap(spilled, np.uint16, "r")  # the mapping outlives the name
+
+
+def digest_of(file: Path, text_field: str, rule: Rule) -> Digest:
+    """Return the digest of a file's documents, of the bytes that count under `rule`.
+
+    No tokenizer is asked what the text is. Raises BadInput.
+    """
+    digest = Digest()
+    for document in stream_documents(file, text_field):
+        digest.update(counted_bytes(document, rule))
+    if not digest.text_bytes:
+        raise BadInput(f"{file} holds no text")
+    return digest
+
+
+def describe(tokens: NDArray[np.uint16], tokenizer: Tokenizer) -> Text:
+    """Hashes and length of what the tokens decode to."""
+    digest = Digest()
+    starts, lengths = documents_of(tokens, tokenizer.bos_id), []
+    for part in np.split(tokens, starts[::_DOCUMENTS_AT_ONCE][1:]):
+        for document in tokenizer.decode(part):
+            digest.update(document)
+            lengths.append(len(document))
+    return Text(
+        tokens,
+        digest.text_bytes,
+        digest.text_sha256,
+        digest.lengths_sha256,
+        starts,
+        np.array(lengths, np.int64),
+    )
+
+
+class Digest:
+    """SHA-256 of a text and of its documents' lengths, document by document."""
+
+    def __init__(self) -> None:
+        self._text, self._lengths = hashlib.sha256(), hashlib.sha256()
+        self.text_bytes = self.documents = 0
+
+    def update(self, document: bytes) -> None:
+        self._text.update(document)
+        self._lengths.update(struct.pack("<Q", len(document)))
+        self.text_bytes += len(document)
+        self.documents += 1
+
+    @property
+    def text_sha256(self) -> str:
+        return self._text.hexdigest()
+
+    @property
+    def lengths_sha256(self) -> str:
+        return self._lengths.hexdigest()

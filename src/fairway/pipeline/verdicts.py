@@ -1,0 +1,320 @@
+"""What may be said about a run directory: which verdict on its proof is known, what it only claims.
+
+Every file of a run directory may have been written by whoever claims the score. So a verdict comes
+from decoding, by this process or by an earlier one that noted it in the user's own state directory,
+under the hashes of the artifact, the proof and the code that decoded. The result files are claims.
+Claims that follow from the two files are compared with them; the others are shown as "claimed".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from fairway import console
+from fairway.config.schema import Recipe
+from fairway.errors import BadInput
+from fairway.io.atomic import code_sha256, sha256_file, write_atomic
+from fairway.pipeline import verify as verifying
+from fairway.pipeline.directory import STAGES, Run, stamp_changes
+from fairway.pipeline.results import DataResult, Decoded, PackResult, VerifyResult
+from fairway.userfolders import user_state_folder
+
+_decoded_here: dict[str, Decoded] = {}  # by key: what this process, or one before it, decoded
+
+
+# Verdicts that are remembered --------------------------------------------------------------------
+
+
+def remember(decoded: Decoded) -> None:
+    """Note what a proof decoded to, for this process and in the user's own state directory."""
+    key = _key(decoded.artifact_sha256, decoded.proof_sha256)
+    _decoded_here[key] = decoded
+    folder = user_state_folder()
+    if folder is None:
+        return
+    try:
+        (folder / "verdicts").mkdir(mode=0o700, exist_ok=True)
+        write_atomic(folder / "verdicts" / f"{key}.json", decoded.model_dump_json().encode())
+    except OSError as error:
+        console.say(f"this verdict is not remembered: cannot write {folder}: {error.strerror}")
+
+
+def remembered(artifact: Path, proof: Path) -> Decoded | None:
+    """Return what these two files were seen to decode to, or None if nobody here has decoded them.
+
+    The files are hashed now; a note about other bytes, or by other code, does not count.
+    """
+    hashes = _sha256(artifact), _sha256(proof)
+    if not all(hashes):
+        return None
+    key = _key(*hashes)
+    if key in _decoded_here:
+        return _decoded_here[key]
+    folder = user_state_folder()
+    if folder is None:
+        return None
+    try:
+        note = Decoded.model_validate_json((folder / "verdicts" / f"{key}.json").read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return note if (note.artifact_sha256, note.proof_sha256) == hashes else None
+
+
+def _sha256(file: Path) -> str:
+    """Return the SHA-256 of a file that `verify` would read; empty: there is none.
+
+    A stranger's directory may hold a file of any size under any name.
+    """
+    try:
+        small = file.is_file() and file.stat().st_size <= verifying.MOST_BYTES
+        return sha256_file(file) if small else ""
+    except (OSError, BadInput):
+        return ""
+
+
+def _key(artifact_sha256: str, proof_sha256: str) -> str:
+    return f"{artifact_sha256[:32]}-{proof_sha256[:32]}-{code_sha256()[:16]}"
+
+
+def decoded(artifact: Path, proof: Path) -> Decoded:
+    """Return what two files decode to, in a fresh process unless this user has decoded them.
+
+    Raises Damaged, BadInput.
+    """
+    known = remembered(artifact, proof)
+    if known is None:
+        known = verifying.decode_apart(artifact, proof)
+        remember(known)
+    return known
+
+
+# Verification ------------------------------------------------------------------------------------
+
+
+def verify_files(artifact: Path, proof: Path, text: Path | None, text_field: str) -> VerifyResult:
+    """Decode a proof and return the verdict. What a reviewer has: two files, and perhaps a text.
+
+    text: a file or folder of documents. Its own bytes are compared with the decoded ones, under
+    the rule of the artifact's tokenizer. text_field: of JSON lines. Raises BadInput.
+    """
+    if text is not None and not text.exists():
+        raise BadInput(f"there is no text {text}: name the file that the proof should decode to")
+    verdict = verifying.verify_files(artifact, proof)
+    if verdict.decoded is None:
+        return verdict
+    remember(verdict.decoded)
+    return verdict if text is None else _compared_with(verdict, text, text_field)
+
+
+def _compared_with(verdict: VerifyResult, text: Path, text_field: str) -> VerifyResult:
+    from fairway.pipeline import texts
+
+    assert verdict.decoded
+    digest = texts.digest_of(text, text_field, verdict.decoded.text_rule)
+    return verifying.compared(verdict, str(text), digest.text_sha256, digest.lengths_sha256)
+
+
+def verify(
+    recipe: Recipe, run: Run, text: Path | None = None, text_field: str = "text"
+) -> VerifyResult:
+    """Decode the proof of a run directory and compare its claims with what came out.
+
+    It always decodes. The verdict is "no" when the proof is damaged, decodes to another text than
+    the validation split that data.json names (or than `text`), or when a result file states a
+    figure that the two files contradict (`disagreements`). The verdict is also written to
+    verify.json, which nothing reads. text_field: of JSON lines.
+    recipe: every stage is given one; the claimant may have written it, so nothing of it is used.
+    Raises BadInput when a file is missing, or belongs to another artifact.
+    """
+    place = run if text is None else run.about(text)
+    if text is None and run.result("data") is None:
+        raise BadInput(
+            f"{run.path} has no data.json that can be read, so nothing says which text is its "
+            f"validation text: fairway verify {run.artifact} {place.proof_file} [--text FILE]"
+        )
+    if not place.proof_file.is_file():
+        raise BadInput(f"there is no proof {place.proof_file}: run fairway prove on {run.path}")
+    verdict = verify_files(run.artifact, place.proof_file, text, text_field)
+    verdict = _with_claims(verdict, run, place)
+    try:
+        place.finish("verify", verdict)
+    except OSError as error:  # somebody else's directory; the verdict does not depend on it
+        console.say(f"verify.json is not written: {error.strerror}")
+    return verdict
+
+
+def known(run: Run) -> VerifyResult | None:
+    """Return the verdict on a run's proof without decoding, or None where nobody here decoded it.
+
+    The claims are compared anew each time.
+    """
+    found = remembered(run.artifact, run.proof_file)
+    if found is None or run.result("data") is None:
+        return None
+    verdict = VerifyResult(
+        verified=True, reason="", bpb=found.bpb, decoded=found, compared_with="", decode_s=0.0
+    )
+    return _with_claims(verdict, run, run)
+
+
+def known_or_decoded(run: Run) -> VerifyResult:
+    """Return the verdict on a run's proof, by decoding unless it is known. Raises BadInput."""
+    return known(run) or verify(run.load(), run)
+
+
+# Out of date -------------------------------------------------------------------------------------
+
+
+def out_of_date(run: Run, verb: str) -> str:
+    """Return why a stage's result is not about the files and the recipe that lie there now.
+
+    Return "" if the result is current, by hashes and stamps, or does not exist. The stamp of `data`
+    cannot be checked without its documents.
+    """
+    result = run.result(verb)
+    if result is None:
+        return ""
+    changed: list[str] = []
+    if verb not in ("data", "verify") and run.recipe.is_file():  # the documents make data's stamp
+        try:
+            changed = stamp_changes(result.stamp, run.stamp(verb, run.load()))
+        except BadInput:
+            changed = [f"{STAGES[verb].after} (it has no result)"]
+    sha256 = getattr(result, "artifact_sha256", "")
+    if sha256 and _sha256(run.artifact) != sha256:
+        changed.append(run.artifact.name)
+    return f"made with other {', '.join(changed)}" if changed else ""
+
+
+def require_current(run: Run, verbs: Iterable[str]) -> None:
+    """Raise BadInput unless these stages are finished with this recipe and this artifact."""
+    for verb in verbs:
+        run.need(verb)
+        if why := out_of_date(run, verb):
+            raise BadInput(
+                f"{verb}.json in {run.path} was {why}: "
+                f"fairway play {run.recipe} --out {run.path} brings it up to date"
+            )
+
+
+# Claims ------------------------------------------------------------------------------------------
+
+
+def _with_claims(verdict: VerifyResult, run: Run, place: Run) -> VerifyResult:
+    """Return the verdict after the run's claims are compared with it."""
+    decoded = verdict.decoded
+    if decoded is None:
+        return verdict
+    data = run.result("data")
+    if place is run and isinstance(data, DataResult):
+        name = "the validation text that data.json names"
+        verdict = verifying.compared(verdict, name, data.text_sha256, data.lengths_sha256)
+    lies = [
+        f"{claim.file} says {claim.field} = {_short(claim.said)}, the two files give "
+        f"{_short(claim.true)}"
+        for claim in disagreements(run, place, decoded)
+    ]
+    return verifying.refused(verdict, "; ".join(lies)) if lies else verdict
+
+
+def _short(value: object) -> str:
+    text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return text if len(text) <= 100 else text[:100] + "…"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A field of a result file that disagrees with the two files."""
+
+    file: str
+    field: str
+    said: object
+    true: object
+
+
+def disagreements(run: Run, place: Run, decoded: Decoded) -> Iterator[Claim]:
+    """Yield every claim of the result files that the artifact and the proof contradict.
+
+    pack.json and score.json of another artifact are out of date and not compared: `out_of_date`
+    names those. prove.json is always compared: the proof that lies there decodes with the artifact
+    that lies there. Figures that do not follow from the two files are not compared: losses, steps,
+    seconds, the bits per byte of a score.
+    place: the directory of the proof's results, which is the run or a text inside it.
+    """
+    for verb, fields in _truth(run, place, decoded).items():
+        result = (place if verb in ("score", "prove") else run).result(verb)
+        if result is None:
+            file = (place if verb in ("score", "prove") else run).path / f"{verb}.json"
+            if file.exists():
+                yield Claim(file.name, "the whole file", "unreadable", "a result of this version")
+            continue
+        sha256 = getattr(result, "artifact_sha256", decoded.artifact_sha256)
+        if sha256 != decoded.artifact_sha256 and verb != "prove":
+            continue
+        for field, true in fields.items():
+            said = getattr(result, field)
+            if not _same(said, true):
+                yield Claim(f"{verb}.json", field, said, true)
+
+
+def _same(said: object, true: object) -> bool:
+    if isinstance(said, float) and isinstance(true, float):
+        return abs(said - true) <= 1e-9 * abs(true)
+    return said == true
+
+
+def truth(decoded: Decoded, proof_name: str) -> dict[str, dict[str, object]]:
+    """Return what result files must say, by stage and field, because the two files say it."""
+    text: dict[str, object] = {
+        "text_sha256": decoded.text_sha256,
+        "text_rule": decoded.text_rule,
+    }
+    documents: dict[str, object] = {"lengths_sha256": decoded.lengths_sha256}
+    return {
+        "data": text
+        | documents
+        | {
+            "val_bytes": decoded.text_bytes,
+            "val_documents": decoded.documents,
+            "val_tokens": decoded.tokens,
+            "vocab_size": decoded.vocab_size,
+        },
+        "train": {"parameters": decoded.parameters},
+        "pack": {
+            "artifact_bytes": decoded.artifact_bytes,
+            "parts": decoded.parts,
+            "bits_per_weight": decoded.bits_per_weight,
+        },
+        "score": text | {"text_bytes": decoded.text_bytes, "tokens": decoded.tokens - 1},
+        "prove": text
+        | documents
+        | {
+            "bpb": decoded.bpb,
+            "text_bytes": decoded.text_bytes,
+            "artifact_sha256": decoded.artifact_sha256,
+            "files": {proof_name: decoded.proof_bytes},
+            "stream_bytes": decoded.stream_bytes,
+            "stream_ideal_bits": decoded.stream_ideal_bits,
+            "tokens": decoded.tokens,
+            "lanes": decoded.lanes,
+            "adaptation": decoded.adaptation,
+            "arithmetic": decoded.arithmetic,
+            "order": decoded.order,
+            "grade": decoded.grade,
+        },
+    }
+
+
+def _truth(run: Run, place: Run, decoded: Decoded) -> dict[str, dict[str, object]]:
+    """Return `truth` about a run's result files; data.json is about the run's own text alone."""
+    found = truth(decoded, place.proof_file.name)
+    if place is not run:
+        del found["data"]
+    pack = run.result("pack")
+    if isinstance(pack, PackResult):
+        found["pack"]["within_budget"] = decoded.artifact_bytes <= pack.budget_bytes
+    return found

@@ -1,1 +1,0 @@
-"""Artifact → distributions, in an order that a decoder can follow."""

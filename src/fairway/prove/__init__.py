@@ -1,1 +1,0 @@
-"""Bits per byte → a file that decodes."""

@@ -1,1 +1,0 @@
-"""Results → what others read."""

@@ -1,0 +1,1 @@
+"""Weights to integer codes that fill a byte budget."""

@@ -1,0 +1,244 @@
+"""How large an artifact becomes, from the recipe alone, before anything is trained.
+
+Trained rows are close to Gaussian. A Gaussian of spread σ that is rounded to multiples of Δ has
+about log2(√(2πe)·σ/Δ) bits of entropy per weight while Δ is small against σ; `entropy_bits` is
+exact. What is not weights is small: the tokenizer, steps and vectors. Where trained weights differ
+from Gaussian ones in a way that does not depend on the shape, a constant says so; bench/fit.py
+trains small networks and compares.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import cache
+from statistics import NormalDist
+
+from pydantic import BaseModel
+
+from fairway.config.schema import Data, Pack, Recipe
+from fairway.formats.artifact import HEADER_BYTES, MATRIX_PARTS, PARTS
+from fairway.model.gpt import flops_per_token, skeleton
+from fairway.pipeline.results import Result
+from fairway.quantize.grids import SPREADS, Part, bits_of, part_of
+
+GOOD_BITS_PER_WEIGHT = 3.4  # what the challenge's best record spends (REFERENCE B)
+
+_NORMAL = NormalDist()
+_RECIPE_BYTES = 190
+_ROW_BITS = {"rtn": 10.3, "uniform": 2.2}  # a row's scale or exponent, coded
+_COLUMN_BITS = {"rtn": 0.0, "uniform": 0.3}
+_VECTOR_BITS = 8.2  # a value of a gain, mix or gate
+_CODER_SHARE = 1.002  # of the entropy: what adaptive contexts take
+_LEARNING_BYTES = 50.0  # ... and what they take to learn, for each part
+# Rows of `down` belong to outputs, columns to hidden units, which end up with unequal strengths.
+_MLP_SAVED_BITS = 0.085  # per weight of up and down together
+# Tokens that the text never holds, mostly bytes: their rows are all driven in one direction, which
+# leaves little but signs to code, and one dimension that stands out has most of it.
+_SILENT_ROWS = {"stdlib": 143, "stdlib-code": 143, "files": 69, "shards": 200}
+_SILENT_SAVED_BITS = 1.75  # per weight
+_SILENT_REACH = 0.63  # of the square root of the width: a silent row's largest weight
+# gptq gives bits where they help: per weight of a part, relative to each other.
+_GPTQ_SHARES: dict[Part, float] = {"embedding": 1.35, "attention": 0.8, "mlp": 0.9, "bigram": 1.1}
+_MOST_BITS = {"uniform": 12.2, "gptq": 7.5}  # per weight: finer steps are of no use (allocate.py)
+
+
+class Shape(BaseModel):
+    """A shape near the recipe's, and what the budget leaves it."""
+
+    num_layers: int
+    dim: int
+    vocab_size: int
+    bigram_rows: int
+    weights: int  # of the coded matrices
+    bits_per_weight: float  # of these, codes and steps, when the artifact fills the budget
+    relative_flops: float  # per token, the recipe's are 1
+    fits: bool  # at least GOOD_BITS_PER_WEIGHT
+
+
+class FitResult(Result):
+    """What the recipe's artifact will take, and which shapes near it fit its budget."""
+
+    quantizer: str
+    budget_bytes: int
+    artifact_bytes: int  # predicted
+    parts: dict[str, int]  # predicted; they sum to artifact_bytes
+    flops_per_token: float  # of training
+    shapes: list[Shape]  # the recipe's first
+
+    @property
+    def complaint(self) -> str:
+        over = self.artifact_bytes - self.budget_bytes
+        if over <= 0:
+            return ""
+        too_big = f"the artifact will be about {over:,} bytes over pack.budget_bytes"
+        others = sum(size for part, size in self.parts.items() if part not in MATRIX_PARTS)
+        if others > self.budget_bytes:
+            too_big += (
+                f" {self.budget_bytes:,}: the parts other than weights take about {others:,}, the "
+                f"tokenizer alone {self.parts['tokenizer']:,}"
+            )
+        return too_big
+
+
+def fit(recipe: Recipe) -> FitResult:
+    """Predict the parts of the recipe's artifact, and what its budget leaves shapes near it."""
+    parts = {name: int(size) for name, size in predicted_parts(recipe).items()}
+    flops = flops_per_token(recipe.model, recipe.data.vocab_size)
+    return FitResult(
+        quantizer=recipe.pack.quantizer,
+        budget_bytes=recipe.pack.budget_bytes,
+        artifact_bytes=sum(parts.values()),
+        parts=parts,
+        flops_per_token=flops,
+        shapes=[_shape(near, flops) for near in _near(recipe)],
+    )
+
+
+def _shape(recipe: Recipe, flops: float) -> Shape:
+    model, data = recipe.model, recipe.data
+    weights = sum(math.prod(shape) for _, shape in _matrices(recipe))
+    left_bytes = recipe.pack.budget_bytes - sum(_besides_matrices(recipe).values())
+    bits = 8 * max(left_bytes, 0) / weights
+    return Shape(
+        num_layers=model.num_layers,
+        dim=model.dim,
+        vocab_size=data.vocab_size,
+        bigram_rows=model.bigram_rows,
+        weights=weights,
+        bits_per_weight=bits,
+        relative_flops=flops_per_token(model, data.vocab_size) / flops,
+        fits=bits >= GOOD_BITS_PER_WEIGHT,
+    )
+
+
+def _near(recipe: Recipe) -> Iterator[Recipe]:
+    """The recipe, other depths and widths, then half and twice its vocabulary and bigram rows."""
+    model, data = recipe.model, recipe.data
+    unit = 8 * model.num_heads
+    depths = {max(1, round(model.num_layers * share)) for share in (0.5, 0.75, 1.25, 1.5)}
+    widths = {unit * max(1, round(model.dim * share / unit)) for share in (0.5, 0.75, 1.25, 1.5)}
+    yield recipe
+    for depth in sorted(depths | {model.num_layers}):
+        for width in sorted(widths | {model.dim}):
+            if (depth, width) != (model.num_layers, model.dim):
+                yield _changed(recipe, num_layers=depth, dim=width)
+    if data.source != "shards":  # whose tokenizer is given
+        for vocab_size in (data.vocab_size // 2, data.vocab_size * 2):
+            if 258 <= vocab_size <= 65535:
+                yield recipe.model_copy(
+                    update={"data": data.model_copy(update={"vocab_size": vocab_size})}
+                )
+    if model.bigram_rows:
+        yield _changed(recipe, bigram_rows=model.bigram_rows // 2)
+        yield _changed(recipe, bigram_rows=model.bigram_rows * 2)
+
+
+def _changed(recipe: Recipe, **values: int) -> Recipe:
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update=values)})
+
+
+def predicted_bytes(recipe: Recipe) -> float:
+    """Of the artifact, within about a percent once the network has trained for a while."""
+    return sum(predicted_parts(recipe).values())
+
+
+def predicted_parts(recipe: Recipe) -> dict[str, float]:
+    """Bytes of each part of the artifact, in its order.
+
+    A quantizer that fills the budget is predicted to; how it divides the matrices' bytes among
+    their parts depends on the training, and is known to about a fifth.
+    """
+    pack, others = recipe.pack, _besides_matrices(recipe)
+    fills = pack.quantizer != "rtn" and not pack.step
+    bits, weights = dict.fromkeys(MATRIX_PARTS, 0.0), 0
+    for part, shape in _matrices(recipe):
+        size = math.prod(shape)
+        weights += size
+        if not fills:
+            bits[part] = bits[part] or 8 * _LEARNING_BYTES
+            bits[part] += _matrix_bits(recipe, part, shape)
+        else:
+            bits[part] += size * (_GPTQ_SHARES[part] if pack.quantizer == "gptq" else 1.0)
+    if fills:
+        room = 8 * max(pack.budget_bytes - sum(others.values()), 0)
+        share = min(room, _MOST_BITS[pack.quantizer] * weights) / sum(bits.values())
+        bits = {part: share * value for part, value in bits.items()}
+    found = others | {part: value / 8 for part, value in bits.items()}
+    return {name: found[name] for name in ("header", *PARTS)}
+
+
+def _besides_matrices(recipe: Recipe) -> dict[str, float]:
+    """Bytes of the parts that do not depend on how finely weights are stored."""
+    tensors = skeleton(recipe.model, recipe.data.vocab_size, 0).items()
+    values = sum(math.prod(shape) for name, shape in tensors if part_of(name) == "small")
+    return {
+        "header": HEADER_BYTES,
+        "recipe": _RECIPE_BYTES,
+        "tokenizer": tokenizer_bytes(recipe.data),
+        "small": _VECTOR_BITS * values / 8,
+    }
+
+
+def tokenizer_bytes(data: Data) -> float:
+    """Of Fairway's own, whose later pieces are longer, or of one of the challenge's.
+
+    The latter bring 94 kB of tables for the normalisation of text. Fitted to vocabularies of 512 to
+    4,096 tokens of stdlib and FineWeb, within 6 %; and to the challenge's 1,024 and 8,192.
+    """
+    if data.source == "shards":
+        return 94_430 + 5.79 * data.vocab_size
+    pieces = max(data.vocab_size - 257, 1)
+    return pieces * (0.875 + 0.141 * math.log2(pieces))
+
+
+def _matrices(recipe: Recipe) -> Iterator[tuple[Part, tuple[int, ...]]]:
+    for name, shape in skeleton(recipe.model, recipe.data.vocab_size, 0).items():
+        if (part := part_of(name)) != "small":
+            yield part, shape
+
+
+def _matrix_bits(recipe: Recipe, part: Part, shape: tuple[int, ...]) -> float:
+    """Codes and steps of one matrix under rtn or uniform steps."""
+    pack, (rows, columns) = recipe.pack, shape
+    silent = min(_SILENT_ROWS[recipe.data.source], rows) if part == "embedding" else 0
+    per_row = code_bits(pack, part, expected_maximum(columns))
+    if part == "mlp":
+        per_row -= _MLP_SAVED_BITS
+    reach = max(expected_maximum(columns), _SILENT_REACH * math.sqrt(columns))
+    per_silent_row = code_bits(pack, part, reach) - _SILENT_SAVED_BITS
+    bits = columns * ((rows - silent) * max(per_row, 0) + silent * max(per_silent_row, 0))
+    steps = _ROW_BITS[pack.quantizer] * rows + _COLUMN_BITS[pack.quantizer] * columns
+    return _CODER_SHARE * bits + steps
+
+
+def code_bits(pack: Pack, part: Part, reach: float) -> float:
+    """Entropy of a Gaussian weight's code under rtn or uniform steps.
+
+    reach: the largest weight of a row, in standard deviations.
+    """
+    if pack.quantizer == "uniform":
+        return entropy_bits(1 / pack.step)
+    bits = bits_of(part, pack)
+    if pack.row_scale == "std" and bits < 8:
+        reach = SPREADS
+    return entropy_bits((2 ** (bits - 1) - 1) / reach)
+
+
+@cache
+def entropy_bits(spread: float) -> float:
+    """Of the integers that a Gaussian is rounded to, `spread` standard deviation in steps."""
+    if spread > 64:
+        return math.log2(spread * math.sqrt(2 * math.pi * math.e))
+    total, k = 0.0, 0
+    while k <= 8 * spread + 8:
+        p = _NORMAL.cdf((k + 0.5) / spread) - _NORMAL.cdf((k - 0.5) / spread)
+        if p > 0:
+            total -= (1 if k == 0 else 2) * p * math.log2(p)
+        k += 1
+    return total
+
+
+def expected_maximum(columns: int) -> float:
+    """Median of the largest of so many |Gaussian values|, in standard deviations."""
+    return _NORMAL.inv_cdf((1 + 0.5 ** (1 / max(columns, 1))) / 2)

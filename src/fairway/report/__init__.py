@@ -1,0 +1,1 @@
+"""Pages, pictures, comparisons and sweeps."""

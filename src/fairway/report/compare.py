@@ -1,0 +1,293 @@
+"""The verb `compare`: runs against other runs, from their score results.
+
+A side is one recipe with several seeds. Runs of one seed share initial weights and data order, so
+they are pairs. docs/compare.md says how to read the tests.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from math import log
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairway.errors import BadInput
+from fairway.io import foreign
+from fairway.pipeline import verdicts
+from fairway.pipeline.directory import STAGES, Run, stamp_changes
+from fairway.pipeline.results import CompareResult, Gain, Measured, ScoreResult, Side, TrainResult
+from fairway.report import significance as s
+from fairway.report.report import Table
+
+Unit = Literal["bits per byte", "nats per token"]
+
+
+def compare(runs: Sequence[Path], against: Sequence[Path], claim: float) -> CompareResult:
+    """Test whether `runs` are better than `against` by more than 0, and by more than `claim`.
+
+    claim: in nats per token of the tokens of `against`. Raises BadInput where a side has runs of
+    several recipes or one seed twice, or where the sides were scored on other texts or otherwise.
+    """
+    ours, theirs = _side(runs), _side(against)
+    _comparable([*runs, *against])
+    gains = [_gain(ours, theirs, "bits per byte", _bpb_of(claim, theirs), _both(runs, against))]
+    if ours.tokens == theirs.tokens:
+        gains.append(_gain(ours, theirs, "nats per token", claim, None))
+    return CompareResult(
+        runs=ours, against=theirs, confidence=s.CONFIDENCE, alpha=s.ALPHA, gains=gains
+    )
+
+
+def _bpb_of(nats: float, side: Side) -> float:
+    """Nats per token in bits per byte: it depends on how many tokens the text has (D1)."""
+    return nats / log(2) * side.tokens / side.text_bytes
+
+
+def scored(folder: Path) -> tuple[TrainResult, ScoreResult]:
+    """Return the run's results. Raises BadInput when one is missing or out of date."""
+    run = Run(folder)
+    verdicts.require_current(run, ("train", "score"))
+    train, score = run.need("train"), run.need("score")
+    assert isinstance(train, TrainResult)
+    assert isinstance(score, ScoreResult)
+    return train, score
+
+
+def _side(folders: Sequence[Path]) -> Side:
+    """The runs of one side by seed. Raises BadInput unless only the seed differs."""
+    found = sorted(((f, *scored(f)) for f in folders), key=lambda run: run[1].seed)
+    seeds = [train.seed for _, train, _ in found]
+    for seed in set(seeds):
+        if seeds.count(seed) > 1:
+            twice = ", ".join(str(f) for f, train, _ in found if train.seed == seed)
+            raise BadInput(f"{twice} have one seed ({seed}): a side takes each seed once")
+    one_recipe(folders)
+    score = found[0][2]
+    return Side(
+        names=[folder.name for folder, _, _ in found],
+        evidence=[_evidence(folder) for folder, _, _ in found],
+        seeds=seeds,
+        bpb=[score.bpb for _, _, score in found],
+        nats_per_token=[score.nats_per_token for _, _, score in found],
+        tokens=score.tokens,
+        text_bytes=score.text_bytes,
+    )
+
+
+def _evidence(folder: Path) -> str:
+    """How the score of a run is known: nothing recomputes it, but its proof may be verified."""
+    verdict = verdicts.known(Run(folder))
+    if verdict is None:
+        return "claimed"
+    return f"claimed; proof {verdict.bpb:.4f}" if verdict.verified else "NOT VERIFIED"
+
+
+def one_recipe(folders: Sequence[Path]) -> None:
+    """Raises BadInput that names the first key, other than the seed, in which recipes differ."""
+    trees = [_flat(Run(f).load().model_dump()) for f in folders]
+    for folder, tree in zip(folders, trees, strict=True):
+        for key in sorted(tree.keys() - {"train.seed", "name", "description"}):
+            if tree[key] != trees[0][key]:
+                raise BadInput(
+                    f"{folders[0]} and {folder} differ in {key} ({trees[0][key]} and {tree[key]}): "
+                    "runs of one side may differ only in the seed"
+                )
+
+
+def _flat(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in tree.items():
+        name = prefix + key
+        flat |= _flat(value, name + ".") if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _comparable(folders: Sequence[Path]) -> None:
+    """Raises BadInput unless all runs were scored on one text, in one way."""
+    first = scored(folders[0])[1]
+    for folder in folders[1:]:
+        score = scored(folder)[1]
+        if score.text_sha256 != first.text_sha256:
+            raise BadInput(
+                f"{folders[0]} and {folder} were scored on other texts: their bits per byte "
+                "cannot be compared"
+            )
+        named = (f"{x.protocol}/{x.adaptation}/{x.order}/{x.arithmetic}" for x in (first, score))
+        ways = list(dict.fromkeys(named))
+        if what := " and ".join(ways) if len(ways) > 1 else _settings(first, score):
+            raise BadInput(
+                f"{folders[0]} and {folder} were scored in other ways ({what}): fairway score "
+                "gives them the same"
+            )
+
+
+def _settings(a: ScoreResult, b: ScoreResult) -> str:
+    """What of the recipe says how a text is scored, and is another for two scores."""
+    ways = set(STAGES["score"].sections) & set(stamp_changes(a.stamp, b.stamp))
+    return ", ".join(f"other settings of [{section}]" for section in sorted(ways))
+
+
+def _both(runs: Sequence[Path], against: Sequence[Path]) -> tuple[Path, Path] | None:
+    return (runs[0], against[0]) if len(runs) == len(against) == 1 else None
+
+
+def _gain(
+    ours: Side, theirs: Side, unit: Unit, claim: float, pair: tuple[Path, Path] | None
+) -> Gain:
+    """All tests in one unit."""
+    key = "bpb" if unit == "bits per byte" else "nats_per_token"
+    a, b = getattr(ours, key), getattr(theirs, key)
+    differences = [y - x for x, y in zip(a, b, strict=False)]
+    pairs = ours.seeds == theirs.seeds and len(a) > 1
+    two = min(len(a), len(b)) > 1
+    sd = s.pooled_sd(a, b) if max(len(a), len(b)) > 1 else None
+    fewer = min(len(a), len(b))
+    return Gain(
+        unit=unit,
+        claim=claim,
+        paired=_measured(s.paired(differences)) if pairs else None,
+        paired_claim_p=s.paired(differences, null=claim).p if pairs else None,
+        welch=_measured(s.welch(a, b)) if two else None,
+        welch_claim_p=s.welch(a, b, null=claim).p if two else None,
+        documents=_measured(_over_documents(*pair)) if pair else None,
+        sd=sd,
+        power=s.power(claim, sd, fewer) if sd is not None and two else None,
+        seeds_needed=s.seeds_needed(claim, sd) if sd is not None else None,
+        pairs_needed=s.seeds_needed(claim, s.pooled_sd(differences), pairs=True) if pairs else None,
+    )
+
+
+def _measured(estimate: s.Estimate) -> Measured:
+    return Measured(**estimate._asdict())
+
+
+def _over_documents(run: Path, against: Path) -> s.Estimate:
+    """Bootstrap of the gain in bits per byte over the documents of the text."""
+    ours, theirs = read_documents(run), read_documents(against)
+    gains = (theirs[:, 0] - ours[:, 0]) / log(2)
+    return s.over_documents(gains, ours[:, 1].astype(np.int64))
+
+
+def read_documents(folder: Path) -> NDArray[np.float64]:
+    """float64[D, 2], nats and bytes of each document that `score` charged. Raises BadInput."""
+    file = Run(folder).score_documents
+    score = scored(folder)[1]
+    try:
+        data = foreign.read_bytes(file, "the documents' scores", 1 << 30)
+    except foreign.Missing as error:
+        raise BadInput(f"{error}: run fairway score on it again") from None
+    try:
+        found: NDArray[np.float64] = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, TypeError, EOFError, MemoryError, OverflowError, SyntaxError, OSError):
+        raise BadInput(f"{file} is damaged: run fairway score on it again") from None
+    if getattr(found, "dtype", None) != np.float64 or found.shape != (len(found), 2):
+        raise BadInput(f"{file} is no float64[documents, 2]: run fairway score on it again")
+    total = score.nats_per_token * score.tokens
+    same = abs(found[:, 0].sum() - total) <= 1e-6 * total and found[:, 1].sum() == score.text_bytes
+    if not same:
+        raise BadInput(f"{file} is not of the score beside it: run fairway score again")
+    return found
+
+
+# What people read -------------------------------------------------------------------------------
+
+
+def tables(found: CompareResult) -> list[Table]:
+    tested = [g for g in found.gains if g.paired or g.welch or g.documents]
+    return [_sides_table(found), *(_gain_table(found, gain) for gain in tested)]
+
+
+def _sides_table(found: CompareResult) -> Table:
+    rows = [
+        [name, str(seed), f"{bpb:.5f}", f"{nats:.5f}", evidence]
+        for side in (found.runs, found.against)
+        for name, seed, bpb, nats, evidence in zip(
+            side.names, side.seeds, side.bpb, side.nats_per_token, side.evidence, strict=True
+        )
+    ]
+    for label, side in (("runs", found.runs), ("against", found.against)):
+        means = [_mean_sd(side.bpb), _mean_sd(side.nats_per_token)]
+        rows.append([f"mean, {label}", "", *means, "claimed"])
+    note = (
+        f"{found.runs.text_bytes:,} bytes of text (claimed). Means with the standard deviation of "
+        "one run. Scores are read from score.json of each run; nothing here recomputes them. "
+        "Proof: its bits per byte, where this user has decoded it."
+    )
+    columns = ["run", "seed", "bits per byte", "nats per token", "evidence"]
+    return Table("Scores (claimed)", columns, rows, note)
+
+
+def _mean_sd(values: Sequence[float]) -> str:
+    mean = f"{np.mean(values):.5f}"
+    return f"{mean} ± {np.std(values, ddof=1):.5f}" if len(values) > 1 else mean
+
+
+def _gain_table(found: CompareResult, gain: Gain) -> Table:
+    tests = {
+        "paired": (gain.paired, gain.paired_claim_p),
+        "Welch": (gain.welch, gain.welch_claim_p),
+        "documents": (gain.documents, None),
+    }
+    rows = [
+        [name, f"{m.mean:+.5f}", f"{m.low:+.5f} to {m.high:+.5f}", _p(m.p), _p(claim_p)]
+        for name, (m, claim_p) in tests.items()
+        if m
+    ]
+    columns = [
+        "test", "gain", f"{found.confidence:.0%} interval", "p, gain > 0",
+        f"p, gain > {gain.claim:.5f}",
+    ]  # fmt: skip
+    return Table(
+        f"Gain in {gain.unit}, of the claimed scores",
+        columns,
+        rows,
+        " ".join(_remarks(found, gain)),
+    )
+
+
+def _p(value: float | None) -> str:
+    return "" if value is None else "< 0.0001" if value < 1e-4 else f"{value:.4f}"
+
+
+def _remarks(found: CompareResult, gain: Gain) -> list[str]:
+    remarks = []
+    if gain.unit == "bits per byte":
+        remarks.append(
+            "The claim is in nats per token of the other side's tokens, "
+            f"{gain.claim:.5f} bits per byte there."
+        )
+    if len(found.gains) == 1:
+        remarks.append("The sides count other tokens, so nats per token are not compared.")
+    if gain.documents:
+        remarks.append(
+            "The bootstrap over documents says what another text of this kind would give, and "
+            "nothing about other seeds."
+        )
+    if gain.sd is not None:
+        remarks.append(f"One run's standard deviation is {gain.sd:.5f}.")
+    if gain.power is not None:
+        fewer = min(len(found.runs.seeds), len(found.against.seeds))
+        remarks.append(
+            f"With {fewer} seeds a side, a true gain of {gain.claim:.5f} is found in "
+            f"{gain.power:.0%} of cases at p < {found.alpha:g}."
+        )
+    if gain.seeds_needed is not None:
+        remarks.append(f"For {s.POWER:.0%} of cases it takes {gain.seeds_needed} seeds a side.")
+    if gain.pairs_needed is not None:
+        remarks.append(f"Paired by seed it takes {gain.pairs_needed}.")
+    return remarks
+
+
+def split(words: Sequence[str]) -> tuple[list[Path], list[Path]]:
+    """RUN... --against RUN... as two lists. Raises BadInput."""
+    unknown = next((w for w in words if w.startswith("-") and w != "--against"), None)
+    if unknown:
+        raise BadInput(f"no such option {unknown}: fairway compare RUN... --against RUN...")
+    if words.count("--against") != 1 or words[0] == "--against" or words[-1] == "--against":
+        raise BadInput("give run folders on both sides: fairway compare RUN... --against RUN...")
+    cut = list(words).index("--against")
+    return [Path(name) for name in words[:cut]], [Path(name) for name in words[cut + 1 :]]

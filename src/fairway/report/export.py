@@ -1,0 +1,167 @@
+"""An artifact as safetensors, and on the Hugging Face Hub with a card made of results.
+
+A folder: model.safetensors (float32, the network's own names), config.json and tokenizer.fwt; on
+the Hub also model.fairway, which they come from, and the proof.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from string import Template
+
+import safetensors.torch
+import torch
+
+from fairway import console
+from fairway.config.schema import Model
+from fairway.data.tokenizer import Tokenizer
+from fairway.errors import BadInput
+from fairway.formats import artifact
+from fairway.io import foreign
+from fairway.io.atomic import replacing, write_atomic
+from fairway.model.gpt import GPT
+from fairway.pipeline import verdicts
+from fairway.pipeline.directory import Run
+from fairway.pipeline.results import VERBS
+from fairway.report.report import Results, tables
+
+_WEIGHTS, _CONFIG, _TOKENIZER = "model.safetensors", "config.json", "tokenizer.fwt"
+
+
+def export(source: Path, folder: Path) -> None:
+    """Write the artifact `source` into `folder`. Raises BadInput."""
+    opened = artifact.read(source)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "model": opened.model.model_dump(),
+        "vocab_size": opened.tokenizer.vocab_size,
+        "bos_id": opened.tokenizer.bos_id,
+        "artifact_sha256": opened.sha256,
+    }
+    with replacing(folder / _WEIGHTS) as temporary:
+        try:
+            safetensors.torch.save_file(opened.state, temporary, {"format": "pt"})
+        except safetensors.SafetensorError as error:  # wraps the operating system's error
+            raise BadInput(f"cannot write {folder / _WEIGHTS}: {error}") from None
+    write_atomic(folder / _CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    write_atomic(folder / _TOKENIZER, opened.tokenizer.to_bytes())
+
+
+def load(folder: Path) -> tuple[GPT, Tokenizer]:
+    """The network, in float32 on the CPU, and the tokenizer of an exported folder.
+
+    Raises BadInput when a file is missing or its tensors are not those of the configuration.
+    """
+    try:
+        config = foreign.read_json(folder / _CONFIG, "the configuration")
+        foreign.open_file(folder / _WEIGHTS, "the weights").close()  # a pipe would make us wait
+        state = safetensors.torch.load_file(folder / _WEIGHTS)
+        tokenizer = Tokenizer.from_bytes(foreign.read_bytes(folder / _TOKENIZER, "the tokenizer"))
+        with torch.device("meta"):
+            shape = Model.model_validate(config["model"])
+            model = GPT(shape, config["vocab_size"], config["bos_id"])
+        model.load_state_dict(state, assign=True)
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        RuntimeError,
+        safetensors.SafetensorError,
+    ) as error:
+        raise BadInput(f"{folder} is no exported model: {error}") from None
+    return model, tokenizer
+
+
+def push(run: Run, repository: str, private: bool = False) -> str:
+    """Upload a run's artifact, its proof and its export to the Hub; returns the page's address.
+
+    The proof is decoded first, unless it was before by this user. Raises BadInput when it does not
+    hold, results are out of date, or the Hub refuses.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise BadInput(f"{repository} is no name for the Hub: {error}") from None
+    verdicts.require_current(run, (verb for verb in VERBS if verb != "verify"))
+    verdict = verdicts.known_or_decoded(run)
+    if not verdict.verified:
+        raise BadInput(f"{run.path} is not pushed: its proof does not hold: {verdict.reason}")
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        export(run.artifact, folder)
+        shutil.copy(run.artifact, folder)
+        shutil.copy(run.proof_file, folder)
+        (folder / "README.md").write_text(card(run, repository), "utf-8")
+        try:
+            made = HfApi().create_repo(repository, private=private, exist_ok=True)
+            console.say(f"uploading to {made}")
+            HfApi().upload_folder(
+                repo_id=repository, folder_path=folder, commit_message=f"{run.path.name}, proved"
+            )
+        except HfHubHTTPError as error:
+            status = error.response.status_code
+            raise BadInput(
+                f"the Hub refused {repository} ({status}): check the name, and hf auth login"
+            ) from None
+    return str(made)
+
+
+def card(run: Run, repository: str) -> str:
+    """Return the model card. Raises BadInput where no verified proof and no results are known."""
+    found = Results(run)
+    if not (found.train and found.data and found.verdict):
+        raise BadInput(f"{run.path} is not verified here: run fairway verify on it")
+    decoded = found.verdict.decoded
+    if not (found.verdict.verified and decoded):
+        raise BadInput(f"the proof of {run.path} does not hold: {found.verdict.reason}")
+    course = tables(found)[0]
+    lines = [course.columns, ["---"] * len(course.columns), *course.rows]
+    return _CARD.substitute(
+        name=repository.rpartition("/")[2],
+        bpb=f"{decoded.bpb:.4f}",
+        size=f"{decoded.artifact_bytes:,}",
+        parameters=f"{decoded.parameters:,}",
+        vocabulary=decoded.vocab_size,
+        tokens=f"{found.train.tokens:,}",
+        text_bytes=f"{decoded.text_bytes:,}",
+        sha256=decoded.text_sha256,
+        rule=decoded.text_rule,
+        table="\n".join("| " + " | ".join(cells) + " |" for cells in lines),
+    )
+
+
+_CARD = Template("""---
+library_name: fairway
+tags: [fairway, bits-per-byte, compression]
+---
+
+# $name
+
+A language model in one file of $size bytes: **$bpb bits per byte**, proved and decoded by a
+separate process before this page was written.
+
+$parameters parameters, $vocabulary tokens in the vocabulary, trained on $tokens tokens (claimed).
+The text: $text_bytes bytes (rule "$rule"), SHA-256 `$sha256`.
+
+$table
+
+```python
+import fairway
+
+model = fairway.load("model.fairway")
+print(model.logprobs("a text").bits_per_byte)
+print(model.generate("Once"))
+small = model.compress(b"any bytes")
+```
+
+`val.fwp` is the validation text as a file that model.fairway alone decodes: its length is the
+score. It does not show that the model was not trained on the text.
+""")

@@ -1,0 +1,299 @@
+"""Variants of a recipe against it: who gains how much, at equal bytes, data and budget.
+
+A table (TOML) names a recipe, what all runs have in common, and one technique per row, or a grid.
+Every run is a process of its own: it trains and packs, and is scored in separate windows on text
+that was held out of the training text, so that a sweep never looks at the validation text. Runs
+of one seed see the same batches, so differences are paired by seed. docs/sweep.md.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from queue import Queue
+from statistics import fmean
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from fairway import console, distributed
+from fairway.config import schema
+from fairway.config.schema import Recipe, Section
+from fairway.errors import BadInput, Interrupted
+from fairway.io import atomic, foreign
+from fairway.io.atomic import write_atomic
+from fairway.pipeline.directory import Run
+from fairway.pipeline.prepare import hold_out
+from fairway.pipeline.results import DataResult, PackResult, SweepResult, SweepRow, TrainResult
+from fairway.report import pictures
+from fairway.report.significance import paired
+from fairway.train.loop import commit
+
+BASE = "base"
+COLUMNS = ["row", "bpb", "gain/1000", "se", "bytes", "seconds", "parameters"]
+_STOPPED = 130  # exit code of a run after Ctrl-C
+
+
+class Row(Section):
+    name: str = Field(min_length=1)
+    set: tuple[str, ...] = ()  # overrides, as of --set
+    published: str = ""  # what others measured, for the reader
+
+
+class Table(Section):
+    """Runs that are compared with each other."""
+
+    recipe: str
+    set: tuple[str, ...] = ()  # of all runs, the base too
+    seeds: tuple[int, ...] = Field((1,), min_length=1)
+    held_out_bytes: int = Field(1_000_000, ge=256)  # at most, of the end of the training text
+    pack: bool = True  # score the packed network; all have one byte budget
+    row: tuple[Row, ...] = ()
+    grid: dict[str, tuple[Any, ...]] = Field({})  # every combination of these values is a row
+
+    def rows(self) -> list[Row]:
+        """The base, the rows, and the combinations of the grid. Raises BadInput."""
+        found = [Row(name=BASE), *self.row]
+        for values in product(*self.grid.values()) if self.grid else ():
+            pairs = zip(self.grid, values, strict=True)
+            sets = tuple(f"{key}={schema.toml_value(value)}" for key, value in pairs)
+            found.append(Row(name=" ".join(sets), set=sets))
+        names = [row.name for row in found]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise BadInput(f"the table has more than one row {', '.join(twice)}")
+        return found
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: a row and a seed."""
+
+    row: Row
+    seed: int
+    recipe: Recipe
+    run: Run
+
+
+def load(path: Path, seeds: str = "", sets: Sequence[str] = ()) -> Table:
+    """A table from a file, `seeds` (1,2,3) instead of its own and more overrides. BadInput."""
+    try:
+        table = Table.model_validate(foreign.read_toml(path, "the table"))
+        given = tuple(int(seed) for seed in seeds.split(",")) if seeds else table.seeds
+        if len(set(given)) < len(given):
+            raise ValueError("a seed stands twice")
+    except ValidationError as error:
+        problems = [".".join(map(str, e["loc"])) + ": " + e["msg"] for e in error.errors()]
+        raise BadInput(f"the table {path} has problems: {'; '.join(problems)}") from None
+    except ValueError as error:  # int's
+        raise BadInput(f"the seeds {seeds} cannot be read: {error}") from None
+    return table.model_copy(update={"seeds": given, "set": (*table.set, *sets)})
+
+
+def sweep(table: Table, out: Path, at_once: int = 1) -> SweepResult:
+    """Run what is not finished, seed by seed, and compare. Raises BadInput, Interrupted.
+
+    at_once: runs side by side on a CPU, which share its cores; on GPUs, one run on each.
+    """
+    rows = table.rows()
+    jobs = [_job(table, row, seed, out) for seed in table.seeds for row in rows]
+    held_out = [hold_out(job.recipe, job.run, table.held_out_bytes) for job in jobs]
+    places = _places(at_once)
+    failures: dict[str, str] = {}
+    free: Queue[dict[str, str]] = Queue()
+    for place in places:
+        free.put(place)
+    with console.track("sweep", len(jobs), "runs") as task, ThreadPoolExecutor(len(places)) as pool:
+        task.update(0)
+        for done, (job, problem) in enumerate(_performed(jobs, table, free, pool)):
+            if problem:
+                failures.setdefault(job.row.name, problem)
+                console.warn(problem)
+            task.update(done + 1, row=job.row.name, seed=job.seed)
+            _write(_compared(table, rows, jobs, held_out[0], failures, places), out)
+    result = _compared(table, rows, jobs, held_out[0], failures, places)
+    show(result)
+    console.say(f"picture: {out / 'sweep.svg'}")
+    return result
+
+
+def show(result: SweepResult) -> None:
+    """Print the table: gains in thousandths of a bit per byte."""
+    base = result.rows[0]
+    console.table(
+        f"{result.recipe}: {base.artifact_bytes:,.0f} bytes, {base.steps:,.0f} steps, "
+        f"{base.train_s:.0f} s, {base.parameters:,} parameters, {len(base.seeds)} seeds",
+        COLUMNS,
+        [_cells(row, base) for row in result.rows],
+    )
+
+
+def _cells(row: SweepRow, base: SweepRow) -> list[str]:
+    if row.gain is None:
+        return [row.name, *["-"] * (len(COLUMNS) - 1)]
+    return [
+        row.name,
+        f"{fmean(row.bpb):.4f}",
+        f"{1000 * row.gain:+.1f}",
+        "-" if row.gain_se is None else f"{1000 * row.gain_se:.1f}",
+        f"{row.artifact_bytes - base.artifact_bytes:+,.0f}",
+        f"{row.train_s / base.train_s - 1:+.0%}",
+        f"{row.parameters - base.parameters:+,}",
+    ]
+
+
+def _markdown(result: SweepResult) -> str:
+    """The same table for a page, with what others measured."""
+    rows = [[*_cells(row, result.rows[0]), row.published] for row in result.rows]
+    lines = [[*COLUMNS, "published"], ["---"] * (len(COLUMNS) + 1), *rows]
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
+
+
+def _job(table: Table, row: Row, seed: int, out: Path) -> Job:
+    sets = [*table.set, *row.set, f"train.seed={seed}"]
+    try:
+        loaded = schema.load(table.recipe, sets)
+    except BadInput as error:
+        raise BadInput(f"row {row.name}: {error}") from None
+    run = Run(out / f"{atomic.short_hash(row.name)}-{seed}")
+    run.create(loaded)
+    return Job(row, seed, loaded, run)
+
+
+def _places(at_once: int) -> list[dict[str, str]]:
+    """What the environment of runs side by side has besides ours: a GPU, or a share of cores."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if gpus:
+        return [{"CUDA_VISIBLE_DEVICES": str(i)} for i in range(gpus)]
+    threads = max(1, torch.get_num_threads() // at_once)
+    return [{"OMP_NUM_THREADS": str(threads)}] * at_once
+
+
+def _performed(
+    jobs: list[Job], table: Table, free: Queue[dict[str, str]], pool: ThreadPoolExecutor
+) -> Iterator[tuple[Job, str]]:
+    """Every job and what was wrong with it, in their order."""
+
+    def perform(job: Job) -> str:
+        place = free.get()
+        try:
+            return _perform(job, table.pack, place)
+        finally:
+            free.put(place)
+
+    try:
+        yield from zip(jobs, pool.map(perform, jobs), strict=True)
+    except BaseException:
+        pool.shutdown(cancel_futures=True)
+        raise
+
+
+def _perform(job: Job, packs: bool, place: dict[str, str]) -> str:
+    """Train and pack in a process of its own, unless that is done; the problem, if any."""
+    if _is_done(job, packs):
+        return ""
+    words = ["train", str(job.run.recipe), "--out", str(job.run.path), *["--pack"] * packs]
+    with open(job.run.path / "log.txt", "a") as log:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "fairway", *words],
+            env=os.environ | place, stdout=log, stderr=log,
+        )  # fmt: skip
+    if done.returncode == _STOPPED:
+        raise Interrupted("stopped; the same command goes on from there")
+    if _is_done(job, packs):
+        return ""
+    return f"{job.row.name}, seed {job.seed}, did not finish: see {log.name}"
+
+
+def _finished(job: Job, verb: str) -> bool:
+    kind: type[TrainResult] | type[PackResult] = TrainResult if verb == "train" else PackResult
+    try:
+        return job.run.fresh(verb, job.run.stamp(verb, job.recipe), kind) is not None
+    except BadInput:  # what it depends on is not there
+        return False
+
+
+def _compared(
+    table: Table,
+    rows: list[Row],
+    jobs: list[Job],
+    data: DataResult,
+    failures: dict[str, str],
+    places: list[dict[str, str]],
+) -> SweepResult:
+    done = {(job.row.name, job.seed): job for job in jobs if _is_done(job, table.pack)}
+    found = [_row(row, table, done, failures.get(row.name, "")) for row in rows]
+    found[1:] = sorted(found[1:], key=lambda r: float("-inf") if r.gain is None else r.gain)[::-1]
+    return SweepResult(
+        recipe=table.recipe,
+        seeds=list(table.seeds),
+        held_out_bytes=data.val_bytes,
+        packed=table.pack,
+        device=distributed.describe(distributed.start())["device"],
+        commit=commit(),
+        at_once=len(places),
+        threads=int(places[0].get("OMP_NUM_THREADS", "0")),
+        rows=found,
+    )
+
+
+def _is_done(job: Job, packs: bool) -> bool:
+    return _finished(job, "train") and (not packs or _finished(job, "pack"))
+
+
+def _row(row: Row, table: Table, done: dict[tuple[str, int], Job], failed: str) -> SweepRow:
+    seeds = [s for s in table.seeds if (row.name, s) in done and (BASE, s) in done]
+    bpb = [_bpb(done[row.name, seed], table.pack) for seed in seeds]
+    base = [_bpb(done[BASE, seed], table.pack) for seed in seeds]
+    gains = [b - r for b, r in zip(base, bpb, strict=True)]
+    gain = fmean(gains) if gains else None
+    error = paired(gains).standard_error if len(gains) > 1 else None
+    trained = [_trained(done[row.name, seed]) for seed in seeds]
+    sizes = [p.artifact_bytes for s in seeds if (p := _packed(done[row.name, s]))]
+    return SweepRow(
+        name=row.name,
+        sets=list(row.set),
+        published=row.published,
+        seeds=seeds,
+        bpb=bpb,
+        gain=gain,
+        gain_se=error,
+        artifact_bytes=fmean(sizes) if sizes and table.pack else 0,
+        train_s=fmean(t.train_s for t in trained) if trained else 0,
+        steps=fmean(t.steps for t in trained) if trained else 0,
+        parameters=trained[0].parameters if trained else 0,
+        failed=failed,
+    )
+
+
+def _bpb(job: Job, packs: bool) -> float:
+    packed = _packed(job)
+    return packed.val_bpb_after if packs and packed else _trained(job).val_bpb
+
+
+def _trained(job: Job) -> TrainResult:
+    result = job.run.need("train")
+    assert isinstance(result, TrainResult)
+    return result
+
+
+def _packed(job: Job) -> PackResult | None:
+    result = job.run.result("pack")
+    return result if isinstance(result, PackResult) else None
+
+
+def _write(result: SweepResult, out: Path) -> None:
+    """OUT/sweep.json, .md and .svg, of what is finished."""
+    write_atomic(out / "sweep.json", (result.model_dump_json(indent=2) + "\n").encode())
+    write_atomic(out / "sweep.md", _markdown(result).encode())
+    shown = [row for row in result.rows[1:] if row.gain is not None]
+    points = [(r.name, 1000 * (r.gain or 0), 1000 * (r.gain_se or 0)) for r in shown]
+    label = "gain in thousandths of a bit per byte, with two standard errors"
+    write_atomic(out / "sweep.svg", pictures.gains(points, label).encode())

@@ -1,1 +1,0 @@
-"""Distributions → bits per byte."""

@@ -1,1 +1,0 @@
-"""Documents → tokens: corpora, tokenizers, shards, batches."""

@@ -1,0 +1,99 @@
+"""The single script: what is in it, and that it works where nothing else can be seen."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+from fairway.challenge import script
+from fairway.config.schema import dumps, load, loads
+from fairway.pipeline.directory import Run
+
+
+@pytest.fixture(scope="module")
+def source():
+    return script.bundle(load("tiny"))
+
+
+def test_the_script_of_pr264_is_small():
+    assert len(script.bundle(load("pr264"))) < 72_000
+
+
+def test_the_script_is_one_valid_source(source, tmp_path):
+    assert not {b"\0", b"\r"} & {source[i : i + 1] for i in range(len(source))}
+    ast.parse(source)
+    assert source == script.bundle(load("tiny"))
+
+
+@pytest.mark.parametrize(
+    "data", [bytes(range(256)) * 3, b"\\0'\n\r\0001\\'", b"'''''''", b"\0008\0"]
+)
+def test_any_bytes_survive_in_the_literal(data):
+    literal = b"# coding: latin-1\nx='''" + script._escaped(data) + b"'''.encode('latin-1')"
+    names = {}
+    exec(compile(literal, "x", "exec"), names)
+    assert names["x"] == data
+
+
+def test_only_what_the_recipe_uses():
+    paths = dict(script._sources(load("pr264")))
+    assert "fairway/challenge/entry.py" in paths
+    assert not any("matplotlib" in source for source in paths.values())
+    assert "not in this bundle" in paths["fairway/data/corpus.py"]
+    assert "not in this bundle" not in paths["fairway/data/shards.py"]
+    assert "fairway/cli/main.py" not in paths
+
+
+def test_ranks_of_torchrun_share_the_training_and_the_first_does_the_rest(source, tmp_path):
+    (tmp_path / "train_gpt.py").write_bytes(source)
+    sets = ["train.steps=4", "data.train_bytes=40000", "data.vocab_size=300"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["train_gpt.py", *(word for value in sets for word in ("--set", value))]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    run = Run(tmp_path / "run")
+    assert run.need("train").world_size == 2
+    assert run.need("verify").verified
+
+
+def test_the_script_trains_scores_and_proves_alone(source, tmp_path):
+    file = tmp_path / "train_gpt.py"
+    file.write_bytes(source)
+    sets = ["--set", "train.steps=4", "--set", "data.train_bytes=40000"]
+    arguments = ["--out", "run", "--seed", "7", *sets, "--set", "data.vocab_size=300"]
+    done = script.run_apart(file, arguments, tmp_path, timeout_s=280)
+    assert done.returncode == 0, done.stderr
+    run = Run(tmp_path / "run")
+    assert run.need("verify").verified
+    assert run.need("train").seed == 7
+    assert f"Code size: {len(source)} bytes" in done.stdout
+    assert done.stdout == (run.path / "train.log").read_text("utf-8")
+    assert f"val_bpb:{run.need('verify').bpb:.8f}" in done.stdout
+
+
+def test_a_script_that_reads_the_source_tree_is_stopped(tmp_path):
+    file = tmp_path / "peek.py"
+    file.write_text(
+        f"import subprocess, sys\nsys.path.insert(0, {str(script._ROOT.parent)!r})\n"
+        "if sys.argv[1] == 'here': import fairway.errors\n"
+        "else: sys.exit(subprocess.call([sys.executable, __file__, 'here']))\n"
+    )
+    for where in ("here", "child"):
+        done = script.run_apart(file, [where], tmp_path)
+        assert done.returncode != 0
+        assert "the bundle opened" in done.stderr
+    plain = subprocess.run([sys.executable, str(file), "here"], capture_output=True)
+    assert plain.returncode == 0
+
+
+def test_the_recipe_in_the_script_is_the_recipe():
+    for name in ("tiny", "pr264"):
+        recipe = load(name)
+        assert loads(dumps(recipe, defaults=False)) == recipe
+
+
+def test_requirements_are_what_the_script_imports():
+    names = {line.partition("==")[0] for line in script.requirements(load("tiny"))}
+    assert {"torch", "numpy", "numba", "brotli", "zstandard", "pydantic"} <= names
+    assert not {"scipy", "matplotlib", "typer", "python_minifier", "fairway"} & names

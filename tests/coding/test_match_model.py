@@ -1,0 +1,372 @@
+"""What a document said before is mixed in: normalised, causal, the same for encoder and decoder."""
+
+import hashlib
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fairway.coding import match_model
+from fairway.coding.codec import Codec, Reader, read_coded
+from fairway.coding.exact_model import ExactEngine
+from fairway.coding.lanes import Division, Layout, Starts, chunk_ends, documents_of, plan
+from fairway.coding.match_model import Recall, Recalling
+from fairway.coding.online import adapt
+from fairway.coding.online.adapt import AdaptiveEngine
+from fairway.coding.online.methods import division
+from fairway.coding.predictor import FloatEngine, Intervals
+from fairway.config.schema import Adapt, Memory, Score, Sgd
+from fairway.formats import artifact
+from fairway.formats.range_coder import TOTAL
+from fairway.pipeline.score import charges, exact_charges
+
+BOS, V = 0, 8
+GOLDEN = "e188831254e1f27051a61c6c038e7fc716dd8126608740d850175a20bac7cf20"
+MEMORY = Memory(3, 32)  # of recalling_artifact
+MEMORIES = st.builds(Memory, st.integers(0, 4), st.sampled_from([0, 1, 5, 64]))
+TEXTS = st.lists(st.lists(st.integers(1, V - 1), max_size=40), min_size=1, max_size=6)
+
+
+STATES = np.random.default_rng(5).normal(size=(V, V, 6)).astype(np.float32)
+
+
+def states_after(tokens, before):
+    """A state for each pair of last tokens, some of them alike."""
+    return STATES[tokens, 0] + STATES[0, before] / 2
+
+
+class Uniform:
+    """A network that predicts every token alike, from states of its own."""
+
+    def __init__(self, lanes):
+        self._last = np.full(lanes, BOS)
+
+    def step(self, tokens):
+        self.states = states_after(tokens, self._last[: len(tokens)])
+        self._last = tokens.copy()
+        row = np.arange(V + 1, dtype=np.int64) * (TOTAL // V)
+        return np.repeat(row[None], len(tokens), 0)
+
+    def saw(self, tokens):
+        return
+
+
+def joined(documents):
+    return np.array([t for document in documents for t in [BOS, *document]], np.uint16)
+
+
+def tables(tokens, layout, memory):
+    """(positions, mixed tables) of every step, lanes in lockstep."""
+    predictor = Recalling(Uniform(layout.lanes), memory, V, BOS, layout)
+    fed = np.full(layout.lanes, BOS, np.int64)
+    for step in range(layout.steps):
+        where = layout.positions(step)
+        yield where, predictor.step(fed[: len(where)]).copy()
+        fed = tokens[where].astype(np.int64)
+        predictor.saw(fed)
+
+
+def layout_of(tokens, cuts):
+    documents = documents_of(tokens, BOS)
+    chosen = np.unique([0, *(documents[c % len(documents)] for c in cuts)])
+    return Layout(len(tokens), Starts(chosen, np.zeros(len(chosen), bool)))
+
+
+@settings(max_examples=60)
+@given(TEXTS, st.lists(st.integers(0, 5), max_size=3), MEMORIES)
+def test_encoder_and_decoder_mix_alike(documents, cuts, memory):
+    tokens = joined(documents)
+    layout = layout_of(tokens, cuts)
+    known = Recall(memory, V, BOS, tokens, layout)
+    found = {}
+    for first, length in zip(layout.first.tolist(), layout.length.tolist(), strict=True):
+        at = np.arange(first, first + length)
+        for piece in np.array_split(np.arange(length), 3):
+            network = recall_input(tokens, at[piece], first)
+            part = known.intervals(network)
+            found |= dict(
+                zip(part.positions.tolist(), zip(part.starts, part.stops, strict=True), strict=True)
+            )
+    for where, table in tables(tokens, layout, memory):
+        assert (table[:, 0] == 0).all()
+        assert (table[:, -1] == TOTAL).all()
+        assert (np.diff(table) >= 1).all()
+        for lane, position in enumerate(where.tolist()):
+            symbol = int(tokens[position])
+            assert found[position] == (table[lane, symbol], table[lane, symbol + 1])
+
+
+def recall_input(tokens, positions, first):
+    """What `Uniform` would say of a lane that begins at `first`."""
+    starts = tokens[positions].astype(np.int64) * (TOTAL // V)
+    fed = np.where(positions == first, BOS, tokens[positions - 1])
+    before = np.where(positions - first < 2, BOS, tokens[positions - 2])
+    return Intervals(positions, starts, starts + TOTAL // V, states_after(fed, before))
+
+
+class Definition:
+    """One lane by docs/exact.md, section 8, with its numbers and in plain integers."""
+
+    def __init__(self, memory):
+        self.memory, self.documents, self.units = memory, [[]], [[]]
+        rows = match_model._START[: memory.recall + 1]
+        self.shares = [[x * (1 << 20) // 1000 for x in row] for row in rows]
+
+    def table(self, state):
+        """C' from a uniform C, and what learning needs of it."""
+        K, C = self.memory
+        h, units = self.documents[-1], self.units[-1]
+        _, exponent = np.frexp(np.abs(state).max())
+        y = np.rint(np.ldexp(state.astype(float), 20 - exponent))
+        self.unit = np.rint(y * 1024 / np.sqrt(sum(int(v) ** 2 for v in y))).astype(int)
+        self.asked = {}  # k: (bucket, n, c of every token)
+        near = list(zip(h, units, strict=True))[-C:] if C else []
+        if near:
+            dots = [int(unit @ self.unit) for _, unit in near]
+            steps = [(max(dots) - dot) // 512 for dot in dots]
+            weights = [round(2.0 ** (16 - s / 64)) if s < 1024 else 0 for s in steps]
+            alike = min(max(max(dots) // (1 << 16) - 8, 0), 7)
+            count = [
+                sum(w for w, (t, _) in zip(weights, near, strict=True) if t == v) for v in range(V)
+            ]
+            self.asked[0] = 3 * alike + min(sum(weights) // (1 << 17), 2), sum(weights), count
+        for k in range(1, K + 1):
+            sequels = [h[j + k] for j in range(len(h) - k) if h[j : j + k] == h[len(h) - k :]]
+            if len(h) >= k and sequels:
+                bucket = 3 * min(len(sequels), 8) + min(len(set(sequels)), 3) - 4
+                self.asked[k] = bucket, len(sequels), [sequels.count(v) for v in range(V)]
+        rest, added = TOTAL - V, [0] * V
+        for k in sorted(self.asked, reverse=True):
+            bucket, n, count = self.asked[k]
+            share = rest * self.shares[k][bucket] // (1 << 20)
+            if k:
+                parts = [share // n * c for c in count]
+            else:
+                factor = (share << 16) // n
+                parts = [0] * V
+                for weight, (token, _) in zip(weights, near, strict=True):
+                    parts[token] += weight * factor // (1 << 16)
+            rest -= sum(parts)
+            added = [a + b for a, b in zip(added, parts, strict=True)]
+        below = np.cumsum([0, *added])
+        return [w + (TOTAL // V * w - w) * rest // TOTAL + int(below[w]) for w in range(V)] + [
+            TOTAL
+        ]
+
+    def saw(self, token):
+        q, likely, s = TOTAL // V, {}, 1 << 20
+        for k in sorted(self.asked):
+            bucket, n, count = self.asked[k]
+            share = self.shares[k][bucket]
+            p = share * (TOTAL * count[token] // n) // (1 << 20)
+            q = max(p + q * ((1 << 20) - share) // (1 << 20), 1)
+            likely[k] = p * (1 << 20) // q
+        for k in sorted(self.asked, reverse=True):
+            bucket = self.asked[k][0]
+            share = self.shares[k][bucket]
+            share += s * (likely[k] - share) // (1 << 27)
+            self.shares[k][bucket] = min(max(share, 1 << 8), (1 << 20) - (1 << 14))
+            s = s * ((1 << 20) - likely[k]) // (1 << 20)
+        self.documents[-1].append(token)
+        self.units[-1].append(self.unit)
+        if token == BOS:
+            self.documents.append([])
+            self.units.append([])
+
+
+@settings(max_examples=60)
+@given(st.lists(st.lists(st.integers(1, 3), max_size=50), min_size=1, max_size=3), MEMORIES)
+def test_the_mixture_is_its_definition(documents, memory):
+    """Through all documents of a lane."""
+    tokens = joined(documents)
+    layout = Layout(len(tokens), Starts.whole())
+    network, definition = Uniform(1), Definition(memory)
+    predictor, fed = Recalling(network, memory, V, BOS, layout), np.zeros(1, np.int64)
+    for token in tokens[1:].tolist():
+        table = predictor.step(fed)[0].tolist()
+        assert table == definition.table(network.states[0])
+        fed = np.array([token])
+        predictor.saw(fed)
+        definition.saw(token)
+
+
+def test_the_mixture_has_its_golden_bits():
+    """Of 300 tokens, with states from integers: with other bits, proofs would not decode."""
+
+    class Counted(Uniform):
+        def step(self, tokens):
+            table = super().step(tokens)
+            self.at = getattr(self, "at", -1) + 1
+            place = np.arange(24) * 104729 + self.at * self.at % 11 * 7919
+            self.states = ((place % 2001 - 1000) / 16).astype(np.float32)[None]
+            return table
+
+    tokens = np.array([(i * i // 3 + i // 7) % 7 + 1 if i % 90 else BOS for i in range(300)])
+    predictor = Recalling(Counted(1), Memory(4, 64), V, BOS, Layout(300, Starts.whole()))
+    digest = hashlib.sha256()
+    for fed, token in pairwise(tokens.tolist()):
+        digest.update(predictor.step(np.array([fed])).astype("<i8").tobytes())
+        predictor.saw(np.array([token]))
+    assert digest.hexdigest() == GOLDEN
+
+
+def test_weights_are_powers_of_two_rounded():
+    """In integers: (2w - 1)^64 ≤ 2^(64·17 - i) ≤ (2w + 1)^64."""
+    for i, weight in enumerate(match_model._WEIGHTS.tolist()):
+        assert (2 * weight - 1) ** 64 < 1 << 64 * 17 - i < (2 * weight + 1) ** 64
+
+
+@pytest.mark.parametrize(
+    ("memory", "bits"),
+    [(Memory(4, 0), 1.3), (Memory(0, 512), 2.2), (Memory(4, 512), 1.3)],  # states know two tokens
+)
+def test_what_repeats_gets_cheap_and_what_does_not_stays_dear(memory, bits):
+    random = np.random.default_rng(3)
+    again = np.tile(random.integers(1, V, 50), 8)
+    never = random.integers(1, V, 400)
+    costs = []
+    for document in (again, never):
+        tokens = joined([document.tolist()])
+        layout = Layout(len(tokens), Starts.whole())
+        at = np.arange(1, len(tokens))
+        known = Recall(memory, V, BOS, tokens, layout)
+        costs.append(known.intervals(recall_input(tokens, at, 1)).lengths.mean())
+    assert costs[0] < bits
+    assert costs[1] < 3 * 1.06
+
+
+def test_documents_and_lanes_do_not_know_each_other():
+    document = [1, 2, 3, 4, 5, 6, 7] * 5
+    one, two = joined([document]), joined([[7, 6, 5] * 9, document])
+    last = [table for _, table in tables(one, Layout(len(one), Starts.whole()), Memory(3, 9))]
+    apart = layout_of(two, [1])
+    lane = [t for where, t in tables(two, apart, Memory(3, 9)) if len(where)]
+    which = next(i for i, first in enumerate(apart.first) if first > 1)
+    for mine, table in zip(last, lane, strict=False):
+        if which < len(table):
+            np.testing.assert_array_equal(mine[0], table[which])
+
+
+@pytest.fixture
+def recalling_artifact(recalling_file):
+    return artifact.read(recalling_file)
+
+
+WORDS = [
+    b"the cat sat on the mat and the dog ran after the cat, " * 6,
+    b"a bird",
+    b"the cat sat " * 40,
+]
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+@pytest.mark.parametrize("arithmetic", ["exact", "float"])
+def test_texts_come_back(recalling_artifact, arithmetic, lanes, monkeypatch):
+    monkeypatch.setattr("fairway.coding.lanes.TOKENS_PER_LANE", 16)
+    opened = recalling_artifact
+    assert opened.memory == MEMORY
+    tokenizer = opened.tokenizer
+    tokens = tokenizer.encode_documents(WORDS)
+
+    def codec():
+        exact = arithmetic == "exact"
+        engine = ExactEngine(opened, 2) if exact else FloatEngine(opened.build_model(), MEMORY)
+        return Codec(engine, tokenizer)
+
+    quiet = lambda done, bits: None  # noqa: E731
+    starts = plan(len(tokens), documents_of(tokens, tokenizer.bos_id), lanes)
+    layout = Layout(len(tokens), starts)
+    coder = codec()
+    chunk = coder.encode_coded(tokens, starts, coder.intervals(tokens, layout, quiet))
+    reader = Reader(chunk.body, "chunk")
+    assert codec().decode_coded(read_coded(reader, 1 << 20), quiet) == WORDS
+    without = ExactEngine(replace(opened, memory=Memory()), 1)
+    bits = sum(float(part.lengths.sum()) for part in without.intervals(tokens, layout))
+    assert 8 * chunk.stream_bytes < 0.8 * bits
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        Adapt(method="dynamic"),
+        Adapt(method="dynamic", order="lanes", lanes=3),  # some end within a span
+        Adapt(method="lora", lanes=3),
+        Adapt(method="sgd"),
+        Adapt(method="sgd", sgd=Sgd(span=64)),  # longer than the window: it learns in rows
+    ],
+    ids=["dynamic", "dynamic in lanes", "lora", "sgd", "sgd in rows"],
+)
+def test_with_adaptation_a_proof_costs_what_the_score_says(recalling_artifact, how, monkeypatch):
+    monkeypatch.setattr("fairway.coding.lanes.TOKENS_PER_LANE", 16)
+    opened, tokenizer = recalling_artifact, recalling_artifact.tokenizer
+    tokens = tokenizer.encode_documents(WORDS)
+    documents = documents_of(tokens, tokenizer.bos_id)
+    starts = plan(len(tokens), documents, division(how, 1).lanes)
+    assert (len(starts) > 1) == (how.method == "lora" or how.order == "lanes")
+    free = [0, *starts.positions[~starts.inside]]  # paid for by the header
+
+    def learner():
+        return adapt.Learner(opened.build_model(), how, len(tokens))
+
+    def score(memory):
+        nats = np.zeros(len(tokens))
+        for part in adapt.charges(learner(), tokens, Score(), memory=memory):
+            nats[part.positions] = part.nats
+        nats[free] = 0.0
+        return nats.sum()
+
+    codec = Codec(AdaptiveEngine(learner(), MEMORY), tokenizer)
+    chunk = codec.encode_coded(tokens, starts, None)
+    assert chunk.ideal_bits == pytest.approx(score(MEMORY) / np.log(2), rel=1e-3)
+    assert score(MEMORY) < 0.9 * score(Memory())
+    decoder = Codec(AdaptiveEngine(learner(), MEMORY), tokenizer)
+    coded = read_coded(Reader(chunk.body, "chunk"), 1 << 20)
+    assert decoder.decode_coded(coded, lambda done, bits: None) == WORDS
+
+
+@pytest.mark.parametrize("floating", [False, True])
+def test_a_score_is_what_the_proof_codes(recalling_artifact, floating, monkeypatch):
+    """λ belongs to a lane, so a score has a proof's chunks and lanes: the same integers."""
+    monkeypatch.setattr("fairway.coding.lanes.TOKENS_PER_LANE", 16)
+    engine, tokenizer = ExactEngine(recalling_artifact, 2), recalling_artifact.tokenizer
+    tokens = tokenizer.encode_documents(WORDS * 4)
+    documents = documents_of(tokens, tokenizer.bos_id)
+    division = Division(3, len(tokens) // 3)
+    ends = chunk_ends(documents, len(tokens), division.tokens)
+    codec, proved, free = Codec(engine, tokenizer), 0.0, [0]
+    for start, end in pairwise([0, *ends]):
+        part = tokens[start:end]
+        chunk = codec.encode(part, tokenizer.decode(part), division.lanes, lambda *_: None)
+        assert chunk.lanes > 1, "no lanes: the test says nothing"
+        starts = plan(end - start, documents_of(part, tokenizer.bos_id), division.lanes)
+        free += [start, *(start + starts.positions[~starts.inside])]  # paid for by the header
+        proved += chunk.ideal_bits
+    assert len(ends) > 1, "one chunk: the test says nothing"
+
+    if floating:
+        found = charges(recalling_artifact.build_model(), tokens, Score(), MEMORY, division)
+    else:
+        found = exact_charges(engine, tokens, Score(), division)
+    nats = np.zeros(len(tokens))
+    for at, some in found:
+        nats[at] += some
+    assert (nats[1:] > 0).all()
+    nats[free] = 0.0
+    assert nats.sum() / np.log(2) == pytest.approx(proved, rel=1e-3 if floating else 1e-12)
+
+
+def test_floating_point_charges_the_same(recalling_artifact):
+    opened = recalling_artifact
+    tokens = opened.tokenizer.encode_documents(WORDS)
+    exact = sorted_nats(exact_charges(ExactEngine(opened, 2), tokens, Score()))
+    floating = sorted_nats(charges(opened.build_model(), tokens, Score(), MEMORY))
+    np.testing.assert_allclose(exact, floating, rtol=0.02, atol=0.02)
+
+
+def sorted_nats(found):
+    parts = list(found)
+    positions = np.concatenate([at for at, _ in parts])
+    return np.concatenate([nats for _, nats in parts])[np.argsort(positions)]

@@ -1,0 +1,216 @@
+"""Small files cannot ask for much: memory and work are known before they are taken."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import brotli
+import pytest
+
+from fairway.coding.codec import join, varint
+from fairway.config.schema import Model
+from fairway.data.tokenizer import Tokenizer
+from fairway.errors import BadInput
+from fairway.formats import artifact
+from fairway.formats.artifact import HEADER_BYTES, PARTS
+from fairway.io import limits
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+MEBIBYTE = 1 << 20
+
+# What one process is given: files, one after another. It prints what each came to, and how much
+# its memory has grown at most.
+OPEN = """
+import json, resource, sys, time
+from pathlib import Path
+from fairway.errors import BadInput
+from fairway.formats import artifact
+from fairway.coding.compress import decompress
+from fairway.pipeline.prove import decode
+import sentencepiece.sentencepiece_model_pb2, brotli, io
+from fairway.coding.exact_model import ExactEngine
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+for line in sys.stdin:
+    model, file, label = json.loads(line)
+    before, began, said = peak(), time.process_time(), "opened"
+    try:
+        if file.endswith(".fwz"):
+            with open(file, "rb") as source:
+                decompress(Path(model), source, io.BytesIO(), lambda done: None)
+        elif file.endswith(".fwp"):
+            decode(Path(model), Path(file), Path(file + ".out"))
+        else:
+            ExactEngine(artifact.read(Path(model)))
+    except BadInput as error:
+        said = str(error)
+    print(json.dumps([label, said, peak() - before, time.process_time() - began]), flush=True)
+"""
+
+
+def opened(jobs):
+    """{label: (sentence, bytes, seconds)} of (model, file, label), in a process of their own."""
+    lines = "".join(json.dumps([str(m), str(f), label]) + "\n" for m, f, label in jobs)
+    done = subprocess.run(
+        [sys.executable, "-c", OPEN], input=lines, capture_output=True, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return {label: rest for label, *rest in map(json.loads, done.stdout.splitlines())}
+
+
+def changed(data, part, body):
+    """An artifact with another body of one part, and right lengths and checksums."""
+    bodies, at = [], HEADER_BYTES
+    for name, (length, _) in zip(PARTS, struct.iter_unpack("<II", data[6:62]), strict=True):
+        bodies.append(body if name == part else data[at : at + length])
+        at += length
+    header = data[:6] + b"".join(struct.pack("<II", len(b), zlib.crc32(b)) for b in bodies)
+    return header + struct.pack("<I", zlib.crc32(header)) + b"".join(bodies)
+
+
+EXTREMES = {
+    "num_layers": [0, 128, 1 << 40], "dim": [0, 8, 8192, 1 << 40], "num_heads": [0, 128],
+    "num_kv_heads": [0, 128], "mlp_mult": [0, 0.001, 16.0, 1e300], "window": [0, 32768, 65536],
+    "rope_base": [0, 1.0000001, 1e308], "softcap": [0, 1e-300, 40.0],
+    "bigram_rows": [0, 1 << 24, 1 << 60], "bigram_dim": [0, 8192], "rotary_dims": [1 << 40, 2],
+    "gate_channels": [1 << 40, 16], "smear_channels": [1 << 40], "exclusive_layers": [1 << 60],
+    "parallel_layers": [1 << 60], "recall": [4, 1 << 40, -1], "cache": [4096, 1 << 40],
+    "repeat_times": [16, 1 << 40], "repeat_last": [1, 1 << 40],
+}  # fmt: skip
+
+
+def test_every_field_of_an_artifact_at_its_extremes(tmp_path):
+    """One sentence or an artifact that opens, in little memory and little time."""
+    data = (GOLDEN / "memory.fairway").read_bytes()
+    length = struct.unpack_from("<I", data, 6)[0]
+    recipe = json.loads(data[HEADER_BYTES : HEADER_BYTES + length])
+    jobs = []
+    for name, values in EXTREMES.items():
+        for value in values:
+            body = json.dumps(recipe | {name: value}).encode()
+            file = tmp_path / f"{name} {value}"
+            file.write_bytes(changed(data, "recipe", body))
+            jobs.append((file, "", f"{name} {value}"))
+    for name, body in TOKENIZERS.items():
+        file = tmp_path / name
+        file.write_bytes(changed(data, "tokenizer", body))
+        jobs.append((file, "", name))
+    found = opened([(GOLDEN / "memory.fairway", "", "warm"), *jobs])
+    assert found.pop("warm")[0] == "opened"
+    assert len(found) == len(jobs)
+    for label, (said, grown, seconds) in found.items():
+        assert grown < 250 * MEBIBYTE, (label, said, grown)
+        assert seconds < 5, (label, said, seconds)
+    assert sum(said != "opened" for said, _, _ in found.values()) > len(jobs) // 2
+
+
+# 16 million empty pieces, and fields of the trainer; Fairway's own with as many; one long piece.
+TOKENIZERS = {
+    "empty pieces": b"\2" + brotli.compress(b"\n\0" * (1 << 24), quality=5),
+    "fields inside": b"\2" + brotli.compress(
+        b"\x12" + varint(1 << 24) + b"\n\0" * (1 << 23), quality=5
+    ),
+    "no pieces": b"\2" + brotli.compress(b"", quality=5),
+    "own pieces": b"\1" + brotli.compress(b"\xff" * (1 << 24), quality=5),
+    "a long piece": b"\1" + brotli.compress(b"x" * ((1 << 25) + 1), quality=5),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_tokenizers_that_unpack_to_much(name):
+    assert len(TOKENIZERS[name]) < 400
+    with pytest.raises(BadInput):
+        Tokenizer.from_bytes(TOKENIZERS[name])
+
+
+@pytest.fixture(scope="module")
+def greedy(tmp_path_factory, tokenizer):
+    """An artifact of some 20 kB with a window and repetitions that cost gigabytes per lane."""
+    from fairway.config.schema import Pack
+    from fairway.model.gpt import build
+    from fairway.pipeline.pack import pack_weights
+
+    shape = Model(
+        num_layers=4, dim=32, num_heads=2, num_kv_heads=2, window=32768, bigram_rows=0,
+        repeat_first=0, repeat_last=3, repeat_times=16, output_init="scaled",
+    )  # fmt: skip
+    weights = {n: t.numpy() for n, t in build(shape, 300, 0, seed=1).state_dict().items()}
+    file = tmp_path_factory.mktemp("greedy") / "model.fairway"
+    recipe = Pack(quantizer="uniform", step=0.5, cache=4096)
+    file.write_bytes(pack_weights(shape, tokenizer, weights, {}, recipe).data)
+    return file
+
+
+def hostile(model, tmp_path):
+    """Small files that ask for much, by name."""
+    made_by = bytes.fromhex(artifact.read(model).sha256)[:4]
+    pieces, tokens = 40, 40 * 64
+    lanes = b"".join(map(varint, [tokens, pieces, *[2 * 64] * (pieces - 1)]))
+    coded = lanes + varint(2) + b"ab"
+    head = b"FWPF\3\0" + bytes(8) + made_by + varint(1)
+    long, many = 1 << 26, 4096
+    spread = [2 * (long // many)] * (many - 1)
+    files = {
+        "lanes.fwz": join([b"FWZ\4\2" + made_by, varint(3) + varint(0) + varint(pieces) + coded
+                           + bytes(4), varint(0)]),
+        "work.fwp": join([head + varint(0) + b"".join(map(varint, [long, 1, 2])) + b"ab"]),
+        "lanes.fwp": join([head + varint(0) + b"".join(map(varint, [long, many, *spread, 2]))
+                           + b"ab"]),
+    }  # fmt: skip
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    return [(model, tmp_path / name, name) for name in files]
+
+
+def test_small_files_do_not_take_gigabytes(greedy, tmp_path):
+    assert greedy.stat().st_size < 60_000
+    found = opened([(greedy, "", "warm"), *hostile(greedy, tmp_path)])
+    found.pop("warm")
+    for label, (said, grown, seconds) in found.items():
+        assert "--max-memory" in said or "--max-tokens" in said, (label, said)
+        assert "asks for" in said
+        assert grown < 200 * MEBIBYTE, (label, grown)
+        assert seconds < 5, (label, seconds)
+
+
+def test_who_trusts_a_file_lets_it(greedy, tmp_path, fairway):
+    (_, file, _), *_ = hostile(greedy, tmp_path)
+    code, _, said = fairway("decompress", "-t", greedy, file)
+    assert (code, "with --max-memory" in said) == (2, True)
+    code, _, said = fairway("inspect", greedy, "--max-memory", "1K")
+    assert (code, "that you allow" in said) == (2, True)
+    code, _, said = fairway("inspect", greedy, "--max-memory", "much")
+    assert (code, "as in 800M or 8G" in said) == (2, True)
+    assert fairway("inspect", greedy)[0] == 0
+
+
+def test_limits_follow_from_the_size_unless_they_are_raised():
+    most = limits.FREE_BYTES + 10 * limits.BYTES_PER_BYTE
+    limits.check_memory("it", most, 10)
+    limits.check_work("it", limits.FREE_TOKENS, 0)
+    with pytest.raises(BadInput, match=r"it asks for 1.0 GiB.*--max-memory 2G"):
+        limits.check_memory("it", most + 1, 10)
+    with pytest.raises(BadInput, match="it asks for the work of 4,194,305 tokens"):
+        limits.check_work("it", limits.FREE_TOKENS + 1, 0)
+    limits.raise_to("2G", limits.FREE_TOKENS + 1)
+    try:
+        limits.check_memory("it", most + 1, 10)
+        limits.check_work("it", limits.FREE_TOKENS + 1, 0)
+    finally:
+        limits.raise_to()
+
+
+@pytest.mark.parametrize(("given", "count"), [("8G", 8 << 30), ("800M", 800 << 20), ("5", 5),
+                                              ("2GiB", 2 << 30), ("3kb", 3 << 10)])  # fmt: skip
+def test_sizes(given, count):
+    assert limits.parse(given) == count
+
+
+def test_an_mlp_without_width_is_no_recipe():
+    with pytest.raises(ValueError, match="leaves the MLP no width"):
+        Model(mlp_mult=0.001)

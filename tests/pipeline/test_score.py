@@ -1,0 +1,271 @@
+import copy
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from fairway.coding.exact_model import ExactEngine
+from fairway.coding.lanes import LONGEST_DOCUMENT, Layout, plan
+from fairway.coding.online import adapt, methods
+from fairway.coding.predictor import FloatPredictor
+from fairway.config.schema import Adapt, Score, load, loads
+from fairway.errors import BadInput
+from fairway.exact.cuda import Uploaded
+from fairway.formats import artifact
+from fairway.io import checkpoint
+from fairway.pipeline.score import charges, exact_charges, score
+from fairway.pipeline.verdicts import verify
+
+TOKENS = 4200  # two lanes
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    """Documents of very different lengths."""
+    random = np.random.default_rng(4)
+    drawn = random.integers(1, 300, TOKENS).astype(np.uint16)
+    drawn[random.random(TOKENS) < 0.02] = 0
+    drawn[0] = 0
+    return drawn
+
+
+def nats(model, tokens, protocol, stride=1):
+    """float64[N]: nats of each token, 0 for the first; checks that each is charged once."""
+    found = np.zeros(len(tokens))
+    times = np.zeros(len(tokens), int)
+    for positions, charged in charges(model, tokens, Score(protocol=protocol, stride=stride)):
+        found[positions] += charged
+        times[positions] += 1
+    assert times[0] == 0
+    assert (times[1:] == 1).all()
+    return found
+
+
+def one_by_one(model, tokens):
+    """float64[N]: nats of each token by the step predictor, in one lane."""
+    predictor = FloatPredictor(model, 1)
+    logits = torch.cat([predictor.logits(np.array([int(token)])) for token in tokens[:-1]])
+    target = torch.from_numpy(tokens[1:].astype(np.int64))
+    losses = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+    return np.append(0, losses.double().numpy())
+
+
+def test_rolling_is_what_the_step_predictor_computes(lively_model, tokens):
+    np.testing.assert_allclose(
+        nats(lively_model, tokens, "rolling"), one_by_one(lively_model, tokens), atol=1e-4
+    )
+
+
+def test_sliding_by_one_has_the_same_nats_where_documents_fit_the_window(lively_model):
+    random = np.random.default_rng(5)
+    tokens = random.integers(1, 300, 600).astype(np.uint16)
+    tokens[::20] = 0
+    sliding = nats(lively_model, tokens, "sliding", stride=1)
+    np.testing.assert_allclose(sliding, nats(lively_model, tokens, "rolling"), atol=1e-4)
+
+
+def test_plain_equals_rolling_where_each_window_is_a_document(lively_model):
+    window = lively_model.shape.window
+    tokens = np.random.default_rng(6).integers(1, 300, 20 * window).astype(np.uint16)
+    tokens[::window] = 0
+    plain, rolling = (nats(lively_model, tokens, p) for p in ("plain", "rolling"))
+    np.testing.assert_allclose(plain, rolling, atol=1e-4)
+
+
+@pytest.mark.parametrize("stride", [1, 5, 16, 32])
+def test_sliding_charges_each_token_once_and_more_overlap_changes_little(
+    lively_model, tokens, stride
+):
+    few = tokens[:500]
+    difference = nats(lively_model, few, "sliding", stride) - nats(lively_model, few, "rolling")
+    assert abs(difference.mean()) < 0.05
+
+
+def test_lanes_cut_only_what_is_too_long(lively_model):
+    """Of a document of three lanes, the tokens after the two cuts lack context, no others."""
+    tokens = np.random.default_rng(7).integers(1, 300, 3 * LONGEST_DOCUMENT).astype(np.uint16)
+    tokens[0] = 0
+    layout = Layout(len(tokens), plan(len(tokens), np.array([0]), 32), boundaries=True)
+    assert layout.lanes == 3
+    found, whole = nats(lively_model, tokens, "rolling"), nats(lively_model, tokens, "sliding", 16)
+    assert abs(found.mean() - whole.mean()) < 0.01
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("protocol", ["plain", "sliding", "rolling"])
+def test_tiny_texts(lively_model, protocol, count):
+    tokens = np.array([0, 5, 0], np.uint16)[:count]
+    assert (nats(lively_model, tokens, protocol)[1:] > 0).all()
+
+
+def test_a_model_that_ignores_documents_scores_too(lively_model, tokens):
+    shape = lively_model.shape.model_copy(update={"document_aware": False})
+    blind = type(lively_model)(shape, 300, 0)
+    blind.load_state_dict(copy.deepcopy(lively_model.state_dict()))
+    np.testing.assert_allclose(
+        nats(blind, tokens[:700], "rolling"), one_by_one(blind, tokens[:700]), atol=1e-4
+    )
+
+
+def test_a_stride_beyond_the_window_is_refused(lively_model, tokens):
+    with pytest.raises(BadInput, match="larger than the window"):
+        charges(lively_model, tokens, Score(protocol="sliding", stride=33))
+
+
+def test_the_verb_saves_its_result_and_skips_finished_work(tiny):
+    recipe = loads(tiny.recipe.read_text())
+    before = tiny.result("score")
+    assert score(recipe, tiny) == before
+    tiny.forget("score")
+    again = score(recipe, tiny)
+    assert again.tokens == tiny.result("data").val_tokens - 1
+    assert again.text_bytes == tiny.result("data").val_bytes
+    assert (again.bpb, again.nats_per_token) == (before.bpb, before.nats_per_token)
+    assert tiny.result("score") == again
+    tiny.finish("score", again.model_copy(update={"artifact_sha256": "0" * 64, "bpb": 0.1}))
+    assert score(recipe, tiny).bpb == before.bpb, "the score of another artifact was taken up"
+
+
+def test_the_protocols_agree_on_a_trained_model(tiny):
+    recipe = loads(tiny.recipe.read_text())
+    found = [
+        score(recipe.model_copy(update={"score": Score(protocol=p, stride=4)}), tiny).bpb
+        for p in ("rolling", "sliding", "plain")
+    ]
+    assert max(found) - min(found) < 0.02
+
+
+def test_another_text_has_its_own_result(tiny, tmp_path):
+    file = tmp_path / "other.txt"
+    file.write_bytes(b"Some \xff other text.\r\n" * 20)
+    before = tiny.result("score")
+    result = score(loads(tiny.recipe.read_text()), tiny, file)
+    assert result.text_bytes == file.stat().st_size
+    assert tiny.result("score") == before
+    assert tiny.about(file).result("score") == result
+
+
+def test_texts_that_cannot_be_scored(tiny, tmp_path):
+    recipe = load("tiny")
+    with pytest.raises(BadInput, match="no file"):
+        score(recipe, tiny, tmp_path / "missing.txt")
+    shard = next(tiny.data_folder(tiny.result("data")).glob("val*.bin"))
+    changed = bytearray(shard.read_bytes())
+    changed[-2] ^= 1  # another token
+    shard.write_bytes(changed)
+    with pytest.raises(BadInput, match="do not decode to the text"):
+        score(recipe, tiny)
+
+
+def exact_nats(engine, tokens, protocol, stride=1):
+    found = np.full(len(tokens), np.nan)
+    how = Score(protocol=protocol, stride=stride)
+    for positions, charged in exact_charges(engine, tokens, how):
+        assert np.isnan(found[positions]).all()
+        found[positions] = charged
+    assert np.isnan(found[0])
+    return found[1:]
+
+
+@pytest.mark.parametrize(("protocol", "stride"), [("plain", 1), ("sliding", 7), ("rolling", 1)])
+def test_exact_scores_are_those_of_floating_point(artifact_file, tokens, protocol, stride):
+    opened = artifact.read(artifact_file)
+    exact = exact_nats(ExactEngine(opened), tokens[:900], protocol, stride)
+    real = nats(opened.build_model(), tokens[:900], protocol, stride)[1:]
+    assert np.abs(exact - real).max() < 0.02
+    assert exact.mean() == pytest.approx(real.mean(), abs=1e-4)
+
+
+@pytest.mark.parametrize("device", [None, torch.device("cpu")])
+def test_exact_lanes_cost_what_one_lane_does(artifact_file, tokens, device):
+    """But for what a cut document loses, it does not matter how many lanes there are, how many of
+    them are computed together, nor by which implementation."""
+    engine = ExactEngine(artifact.read(artifact_file), 2)
+    documents = np.flatnonzero(tokens == 0)
+
+    def lengths(lanes):
+        layout = Layout(len(tokens), plan(len(tokens), documents, lanes), boundaries=True)
+        return {
+            int(position): length
+            for part in engine.intervals(tokens, layout)
+            for position, length in zip(part.positions, part.lengths, strict=True)
+        }
+
+    one = lengths(1)
+    engine.together = 5
+    if device:
+        engine._uploaded = Uploaded(engine.operands, device)
+    assert lengths(2) == one
+
+
+def test_a_failure_in_a_lane_is_raised(artifact_file):
+    engine = ExactEngine(artifact.read(artifact_file), 2)
+    for length in (2, 300):
+        tokens = np.append(0, np.full(length - 1, 60000)).astype(np.uint16)
+        with pytest.raises(IndexError):
+            exact_nats(engine, tokens, "rolling")
+
+
+def test_a_killed_adapting_score_goes_on_to_the_same_result(tiny, monkeypatch):
+    recipe = loads(tiny.recipe.read_text()).model_copy(update={"adapt": Adapt(method="dynamic")})
+    monkeypatch.setattr(methods, "CHUNK_TOKENS_PER_LANE", 2000)
+    monkeypatch.setattr(methods, "CHUNK_TOKENS", 2000)
+    whole = score(recipe, tiny)
+    assert not tiny.score_learned.exists()
+    tiny.forget("score")
+    save = checkpoint.save
+
+    def save_and_die(*args):
+        save(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        score(recipe, tiny)
+    assert tiny.score_learned.exists()
+    monkeypatch.setattr(checkpoint, "save", save)
+    resumed = score(recipe, tiny)
+    assert (resumed.bpb, resumed.tokens) == (whole.bpb, whole.tokens)
+
+
+def test_what_an_adapting_score_of_something_else_kept_is_not_taken_up(tiny, monkeypatch):
+    recipe = loads(tiny.recipe.read_text()).model_copy(update={"adapt": Adapt(method="dynamic")})
+    whole = score(recipe, tiny)
+    tiny.forget("score")
+    learner = adapt.Learner(artifact.read(tiny.artifact).build_model(), recipe.adapt, 10)
+    note = {"about": "another text", "nats": 1.0, "done": 5, "seconds": 1.0}
+    checkpoint.save(tiny.score_learned, learner.snapshot(), note)
+    assert score(recipe, tiny).bpb == whole.bpb
+
+
+def test_the_clock_stops_a_score_and_says_how_far_it_came(tiny):
+    recipe = loads(tiny.recipe.read_text())
+    late = recipe.model_copy(update={"score": Score(limit_s=1e-6)})
+    with pytest.raises(
+        BadInput, match=r"by then [\d,]+ of [\d,]+ tokens were scored, at [\d.]+ bits"
+    ):
+        score(late, tiny)
+
+
+@pytest.mark.parametrize("method", ["sgd", "dynamic", "lora"])
+def test_two_processes_score_as_one(tiny, method):
+    """Lanes that learn together are shared out; a proof is the work of one."""
+    sets = [f"adapt.method={method}", "adapt.order=lanes", "adapt.lanes=2"]
+    options = [word for s in sets for word in ("--set", s)]
+    found = []
+    for processes in (1, 2):
+        for verb in ("score", "prove"):
+            tiny.forget(verb)
+            fairway = ["-m", "fairway", verb, str(tiny.path), *options, "--json"]
+            several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+            command = [sys.executable, *(several if processes == 2 else []), *fairway]
+            subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        found.append((tiny.result("score"), tiny.proof_file.read_bytes()))
+        assert verify(loads(tiny.recipe.read_text()), tiny).verified
+    (one, first), (two, second) = found
+    assert one.bpb == pytest.approx(two.bpb, rel=1e-6)
+    assert one.order == ("left-to-right" if method == "lora" else "lanes")
+    assert first == second

@@ -1,0 +1,200 @@
+"""`verify MODEL PROOF`: a verdict from two files, whatever lies beside them."""
+
+import json
+import shutil
+
+import pytest
+
+from fairway.config.schema import load
+from fairway.errors import BadInput
+from fairway.pipeline import texts, verdicts, verify
+from fairway.pipeline.prepare import load_tokenizer, load_val
+from fairway.pipeline.prove import prove
+
+
+@pytest.fixture
+def text(tiny, tmp_path):
+    """The validation text of the run as JSON lines, which no tokenizer has changed."""
+    folder = tiny.data_folder(tiny.need("data"))
+    documents = load_tokenizer(folder).decode(load_val(folder))
+    file = tmp_path / "val.jsonl"
+    file.write_text("".join(json.dumps({"text": d.decode()}) + "\n" for d in documents))
+    return file
+
+
+@pytest.fixture
+def two_files(tiny, tmp_path):
+    """An artifact and a proof in a directory that holds nothing else."""
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    return shutil.copy(tiny.artifact, alone / "m"), shutil.copy(tiny.proof_file, alone / "p")
+
+
+def test_two_files_are_enough(fairway, two_files, tiny):
+    code, out, err = fairway("verify", *two_files, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    decoded, proved = found["decoded"], tiny.need("prove")
+    assert (found["verified"], found["bpb"]) == (True, proved.bpb)
+    assert decoded["proof_bytes"] == two_files[1].stat().st_size
+    assert found["bpb"] == 8 * decoded["proof_bytes"] / decoded["text_bytes"]
+    for field in ("text_sha256", "lengths_sha256", "tokens", "lanes", "order", "stream_bytes"):
+        assert decoded[field] == getattr(proved, field)
+    assert decoded["stream_ideal_bits"] == pytest.approx(proved.stream_ideal_bits, rel=1e-12)
+    assert "compared with no text" in err
+    assert sorted(two_files[0].parent.iterdir()) == sorted(two_files)  # nothing is written there
+
+
+def test_a_text_is_compared_by_its_own_bytes(tiny, text):
+    good = verdicts.verify_files(tiny.artifact, tiny.proof_file, text, "text")
+    assert good.verified
+    assert good.compared_with == str(text)
+    lines = text.read_text().splitlines(keepends=True)
+    for changed, reason in (
+        (lines[:-1], "another text"),
+        ([lines[0].replace(" the ", " teh ", 1), *lines[1:]], "another text"),
+        ([lines[0][:-3] + '", "x": 1}\n', *lines[1:]], ""),
+    ):
+        text.write_text("".join(changed))
+        digest = texts.digest_of(text, "text", "bytes")
+        verdict = verify.compared(good, "it", digest.text_sha256, digest.lengths_sha256)
+        assert reason in verdict.reason
+        assert verdict.verified is (reason == "")
+
+
+def test_other_boundaries_are_another_text(tiny, text):
+    good = verdicts.verify_files(tiny.artifact, tiny.proof_file, None, "text")
+    decoded = good.decoded
+    verdict = verify.compared(good, "it", decoded.text_sha256, "0" * 64)
+    assert not verdict.verified
+    assert "cut into other documents" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "said"),
+    [
+        (lambda d: d[:-9], 1, "is truncated"),
+        (lambda d: d + b"\0", 1, "do not belong there"),
+        (lambda d: d[:60] + bytes([d[60] ^ 8]) + d[61:], 1, "damaged"),
+        (lambda d: b"XXXX" + d[4:], 2, "no proof file"),
+        (lambda d: b"", 1, "truncated"),
+    ],
+)
+def test_a_damaged_proof_is_a_verdict_and_another_kind_of_file_is_not(
+    fairway, two_files, change, code, said
+):
+    model, proof = two_files
+    proof.write_bytes(change(proof.read_bytes()))
+    found, _, err = fairway("verify", model, proof)
+    assert (found, said in err) == (code, True), err
+    assert ("NOT verified" in err) is (code == 1)
+
+
+def test_a_damaged_artifact_is_a_verdict(fairway, two_files):
+    model, proof = two_files
+    data = bytearray(model.read_bytes())
+    data[len(data) // 2] ^= 1
+    model.write_bytes(data)
+    code, _, err = fairway("verify", model, proof)
+    assert code == 1
+    assert "is damaged" in err
+
+
+def test_what_is_no_proof_of_this_model(fairway, two_files, artifact_file, tmp_path):
+    model, proof = two_files
+    for words, said in (
+        ((artifact_file, proof), "needs the artifact whose SHA-256 begins with"),
+        ((model, tmp_path / "none"), "there is no such file"),
+        ((tmp_path, proof), "it is a folder"),
+        ((model,), "give the proof, too"),
+        ((model, proof, proof), "give an artifact and a proof"),
+        ((model, proof, "--text", tmp_path / "none"), "there is no text"),
+    ):
+        code, _, err = fairway("verify", *words)
+        assert (code, said in err) == (2, True), err
+
+
+def test_a_forged_verdict_is_never_read(fairway, tiny):
+    """Garbage with a verify.json that has all the right hashes."""
+    forged = tiny.need("verify")
+    for file in (tiny.artifact, tiny.proof_file):
+        file.write_bytes(b"garbage")
+    tiny.finish("verify", forged)
+    code, _, err = fairway("verify", tiny.path)
+    assert code == 2
+    assert "not that of a Fairway artifact" in err
+    code, _, err = fairway("report", tiny.path)
+    assert "verified" not in tiny.report.read_text().replace("&quot;verified&quot;", "").replace(
+        "not verified here", ""
+    )
+
+
+def test_the_recipe_of_a_run_has_no_say_in_what_a_text_is(tiny, tmp_path):
+    """A run whose recipe names another field of JSON lines, and a proof of that field."""
+    file = tmp_path / "val.jsonl"
+    file.write_text('{"text": "what a reviewer has", "id": "short"}\n')
+    run = tiny
+    run.create(run.load(["data.text_field=id"]))
+    proved = prove(run.load(), run, file)
+    assert proved.text_bytes == len("short")
+    verdict = verdicts.verify(run.load(), run, file)
+    assert not verdict.verified
+    assert f"another text than {file}" in verdict.reason
+    assert verdicts.verify(run.load(), run, file, "id").verified
+
+
+def test_claims_that_the_files_contradict_make_the_verdict_no(tiny):
+    good = verdicts.known(tiny)
+    assert good.verified
+    tiny.finish("prove", tiny.need("prove").model_copy(update={"bpb": 0.5, "tokens": 7}))
+    verdict = verdicts.known(tiny)
+    assert not verdict.verified
+    assert "prove.json says bpb = 0.5, the two files give 3.5" in verdict.reason
+    assert "prove.json says tokens = 7, the two files give 8,888" in verdict.reason
+
+
+def test_without_its_data_a_run_has_no_verdict(tiny):
+    (tiny.path / "data.json").unlink()
+    assert verdicts.known(tiny) is None
+    with pytest.raises(BadInput, match="nothing says which text is its validation text"):
+        verdicts.verify(load("tiny"), tiny)
+
+
+def test_verdicts_are_remembered_by_what_the_files_hold(tiny, state_home, monkeypatch):
+    decoded = verdicts.remembered(tiny.artifact, tiny.proof_file)
+    monkeypatch.setattr(verdicts, "_decoded_here", {})
+    assert verdicts.remembered(tiny.artifact, tiny.proof_file) == decoded
+    monkeypatch.setattr(verdicts, "code_sha256", lambda: "0" * 64)
+    assert verdicts.remembered(tiny.artifact, tiny.proof_file) is None
+    monkeypatch.undo()
+    monkeypatch.setattr(verdicts, "_decoded_here", {})
+    (state_home / "fairway").chmod(0o777)  # others may write there: nothing in it is believed
+    try:
+        assert verdicts.remembered(tiny.artifact, tiny.proof_file) is None
+    finally:
+        (state_home / "fairway").chmod(0o700)
+    tiny.proof_file.write_bytes(tiny.proof_file.read_bytes() + b"\0")
+    assert verdicts.remembered(tiny.artifact, tiny.proof_file) is None
+
+
+@pytest.mark.parametrize("name", ["artifact", "proof_file"])
+def test_a_file_of_any_size_is_not_hashed(tiny, name):
+    with open(getattr(tiny, name), "wb") as file:
+        file.truncate(1 << 42)  # sparse: hashing it would take hours
+    assert verdicts.known(tiny) is None
+    assert ("model.fairway" in verdicts.out_of_date(tiny, "score")) is (name == "artifact")
+
+
+def test_a_proof_is_inspected_and_decompressed(fairway, two_files, tiny, tmp_path):
+    model, proof = two_files
+    code, out, err = fairway("inspect", proof, "--json")
+    assert code == 0, err
+    header = json.loads(out)
+    assert tiny.need("prove").artifact_sha256.startswith(header["artifact_sha256_begins"])
+    assert "fairway verify MODEL PROOF decodes it" in err
+    named = shutil.copy(proof, tmp_path / "val.fwp")
+    code, _, err = fairway("decompress", model, named)
+    assert code == 0, err
+    folder = tiny.data_folder(tiny.need("data"))
+    documents = load_tokenizer(folder).decode(load_val(folder))
+    assert (tmp_path / "val").read_bytes() == b"".join(documents)
