@@ -55,7 +55,7 @@ def alarms(minutes, runs):
         print(f"{tested} tested, {wrong} wrong", file=sys.stderr, flush=True)
         wrong += not result.valid
         if not result.valid:
-            print(vocab, maker.__name__, tokens, seed, result.complaint, flush=True)
+            print(vocab, maker.__name__, tokens, seed, result.failure, flush=True)
     print(f"{wrong} of {tested} audits of valid scorers found a fault")
 
 

@@ -39,7 +39,7 @@ from fairway.formats import artifact
 from fairway.formats.range_coder import TOTAL
 from fairway.model.gpt import GPT
 from fairway.pipeline import texts
-from fairway.pipeline.directory import Run
+from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.score import Charges, charges, exact_charges
 from fairway.train.loop import commit
 
@@ -84,7 +84,7 @@ def main() -> int:
     parser.add_argument("--profile", action="store_true", help="where exact scoring's time goes")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    run = Run(args.model)
+    run = RunDirectory(args.model)
     opened = artifact.read(run.artifact)
     distributed.start("cpu")
     threads = torch.get_num_threads()

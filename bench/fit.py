@@ -19,7 +19,7 @@ from fairway import console
 from fairway.config import schema
 from fairway.config.schema import Recipe
 from fairway.io import checkpoint
-from fairway.pipeline.directory import Run
+from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.pack import pack_weights
 from fairway.pipeline.prepare import load_tokenizer, prepare
 from fairway.quantize.size import predicted_parts
@@ -39,7 +39,7 @@ QUANTIZERS = {
 LARGEST_ERROR = 0.01
 
 
-def trained(shape: tuple[int, ...], root: Path) -> Run:
+def trained(shape: tuple[int, ...], root: Path) -> RunDirectory:
     layers, width, vocabulary, bigram_rows, bigram_dim = shape
     loaded = schema.load(
         "demo",
@@ -55,16 +55,16 @@ def trained(shape: tuple[int, ...], root: Path) -> Run:
             "train.calibration_tokens=0",
         ],
     )
-    run = Run(root / f"{layers}x{width}")
+    run = RunDirectory(root / f"{layers}x{width}")
     run.create(loaded)
     prepare(loaded, run)
     train(loaded, run)
     return run
 
 
-def packed_parts(loaded: Recipe, run: Run) -> dict[str, int]:
+def packed_parts(loaded: Recipe, run: RunDirectory) -> dict[str, int]:
     """Real bytes of the parts."""
-    tokenizer = load_tokenizer(run.data_folder(run.need("data")))
+    tokenizer = load_tokenizer(run.data_folder(run.require("data")))
     weights = {name: t.numpy() for name, t in checkpoint.load(run.weights)[0].items()}
     return pack_weights(loaded.model, tokenizer, weights, {}, loaded.pack).artifact.parts
 

@@ -64,7 +64,7 @@ from fairway.formats.artifact import Quantized
 from fairway.io import atomic, checkpoint
 from fairway.model.gpt import GPT
 from fairway.pipeline import pack
-from fairway.pipeline.directory import Run
+from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.pack import Packed
 from fairway.pipeline.prepare import load_tokenizer, load_val
 from fairway.pipeline.score import charges
@@ -194,10 +194,10 @@ class Subject:
     val: NDArray[np.uint16]
 
     @staticmethod
-    def of(run: Run, name: str, sets: Sequence[str]) -> Subject:
+    def of(run: RunDirectory, name: str, sets: Sequence[str]) -> Subject:
         """Raises BadInput."""
         shape = schema.load(name or str(run.recipe), sets).model
-        folder = run.data_folder(run.need("data"))
+        folder = run.data_folder(run.require("data"))
         tensors, _ = checkpoint.load(run.weights)
         curvatures, _ = calibrate.load(run.calibration)
         weights = {n: t.float().numpy() for n, t in tensors.items()}
@@ -785,7 +785,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     try:
-        subject = Subject.of(Run(args.model), args.recipe, args.set)
+        subject = Subject.of(RunDirectory(args.model), args.recipe, args.set)
         if args.stopwatch:
             rows = [cost.model_dump() for cost in stopwatch(subject, args.stopwatch)]
             sys.stdout.write(json.dumps(rows) + "\n")
@@ -817,7 +817,7 @@ def measure(args: argparse.Namespace, subject: Subject) -> Report:
     spent = costs(args, container_bytes + subject.tokenizer_bytes)
     return Report(
         model=str(args.model),
-        weights_sha256=atomic.sha256_file(Run(args.model).weights),
+        weights_sha256=atomic.sha256_file(RunDirectory(args.model).weights),
         weights=sum(w.size for w in subject.weights.values()),
         tokenizer_bytes=subject.tokenizer_bytes,
         curves_text=small.describe(),

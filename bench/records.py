@@ -28,7 +28,7 @@ def main() -> None:
         row = {
             "track": folder.parent.name,
             "folder": folder.name,
-            "exit": 1 if found.complaint else 0,
+            "exit": 1 if found.failure else 0,
             "no": [f.rule for f in found.findings if f.verdict == "no"],
             "unknown": [f.rule for f in found.findings if f.verdict == "unknown"],
         }

@@ -29,7 +29,7 @@ from fairway.pipeline.texts import Digest
 
 
 class _ReferencePredictor(Reference):
-    def saw(self, tokens: object) -> None:
+    def observe(self, tokens: object) -> None:
         return
 
 

@@ -44,7 +44,7 @@ from fairway.formats.artifact import Artifact
 from fairway.io import atomic
 from fairway.model.gpt import GPT, build
 from fairway.pipeline import texts
-from fairway.pipeline.directory import Run
+from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.prepare import load_val
 from fairway.pipeline.score import charges
 from fairway.train.loop import commit
@@ -202,7 +202,7 @@ def memory_of(opened: Artifact, name: str) -> Memory:
 
 
 def tune(args: argparse.Namespace) -> Iterator[Row]:
-    opened = artifact.read(Run(args.model).artifact)
+    opened = artifact.read(RunDirectory(args.model).artifact)
     tokens, size = read(args.held, opened)
     if size > HELD_BYTES:
         raise SystemExit(f"{args.held} has {size:,} bytes: tuning may see {HELD_BYTES:,}")
@@ -233,7 +233,7 @@ def best(tuned: list[Path]) -> dict[str, dict[str, Any]]:
 
 
 def gains(args: argparse.Namespace) -> Iterator[Row]:
-    opened = artifact.read(Run(args.model).artifact)
+    opened = artifact.read(RunDirectory(args.model).artifact)
     chosen = best(args.tuned)
     chosen[PUBLISHED] = PUBLISHED_SETTINGS | {"span": 32 * opened.model.window}
     hows = {(MEMORY, "left-to-right"): Adapt()} if MEMORY in args.methods else {}
@@ -285,9 +285,9 @@ WIDE = 512  # tokens; the window at which the time of overlapping windows is als
 
 def protocols(args: argparse.Namespace) -> Iterator[Row]:
     """The first documents of the run's validation text; every token is charged exactly once."""
-    run = Run(args.model)
+    run = RunDirectory(args.model)
     opened = artifact.read(run.artifact)
-    tokens = np.array(load_val(run.data_folder(run.need("data"))))
+    tokens = np.array(load_val(run.data_folder(run.require("data"))))
     tokens = first_documents(tokens, opened, args.text_bytes)
     size = texts.describe(tokens, opened.tokenizer).text_bytes
     trained = opened.model.window

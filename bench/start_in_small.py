@@ -43,7 +43,7 @@ from fairway.io import checkpoint
 from fairway.io.atomic import sha256_file, write_atomic
 from fairway.model.gpt import GPT
 from fairway.pipeline import texts
-from fairway.pipeline.directory import Run
+from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.prepare import load_tokenizer
 from fairway.pipeline.results import ProveResult, TrainResult
 from fairway.pipeline.score import charges
@@ -79,14 +79,14 @@ def overrides_of_the_original() -> list[str]:
 
 def measure(side: str, seed: int, args: argparse.Namespace) -> Figures:
     """Train one side with one seed, unless an earlier call has, and score every text."""
-    run = Run(args.root / f"{side}-{seed}")
+    run = RunDirectory(args.root / f"{side}-{seed}")
     sets = ["data.source=files", f"data.path={args.data}", *args.set, f"train.seed={seed}"]
     if side == "pr264":
         sets += overrides_of_the_original()
     for verb in ("data", "train"):
         options = [word for s in sets for word in ("--set", s)]
         call(args.threads, verb, "mini", "--out", str(run.path), *options)
-    trained = run.need("train")
+    trained = run.require("train")
     assert isinstance(trained, TrainResult)
     figures = {"train_s": trained.train_s, "steps": trained.steps}
     texts_of = {**dict(text.split("=", 1) for text in args.text), VAL: ""}
@@ -95,7 +95,7 @@ def measure(side: str, seed: int, args: argparse.Namespace) -> Figures:
     call(args.threads, "pack", str(run.path))
     for name, path in texts_of.items():
         call(args.threads, "prove", str(run.path), *(["--text", path] if path else []))
-        proved = (run.about(Path(path)) if path else run).need("prove")
+        proved = (run.about(Path(path)) if path else run).require("prove")
         assert isinstance(proved, ProveResult)
         figures[f"{name}_bpb"] = proved.bpb
     return figures | {"bytes": run.artifact.stat().st_size}
@@ -109,7 +109,7 @@ def call(threads: int, *arguments: str) -> None:
         raise SystemExit(done.returncode)
 
 
-def scored_by_the_original(run: Run, texts_of: Mapping[str, str]) -> Figures:
+def scored_by_the_original(run: RunDirectory, texts_of: Mapping[str, str]) -> Figures:
     """Bytes, and the rounded weights' BPB of every text; kept in the run folder with their hash."""
     kept, sha256 = run.path / "original.json", sha256_file(run.weights)
     known: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
@@ -150,10 +150,10 @@ def container_bytes(saved: dict[str, Tensor]) -> int:
     return len(zstandard.ZstdCompressor(level=22).compress(buffer.getvalue()))
 
 
-def sliding_bpb(run: Run, weights: Mapping[str, Tensor], path: str) -> float:
+def sliding_bpb(run: RunDirectory, weights: Mapping[str, Tensor], path: str) -> float:
     """Bits per byte of a text, "" for the validation text, by the original's protocol."""
     loaded, here = schema.load(str(run.recipe)), distributed.start()
-    tokenizer = load_tokenizer(run.data_folder(run.need("data")))
+    tokenizer = load_tokenizer(run.data_folder(run.require("data")))
     text = texts.load(loaded, run, tokenizer, Path(path) if path else None)
     model = GPT(loaded.model, tokenizer.vocab_size, tokenizer.bos_id)
     model.load_state_dict(weights)

@@ -15,7 +15,7 @@ from fairway.cli import main
 from fairway.config.schema import Model, Pack
 from fairway.data.tokenizer import train_tokenizer
 from fairway.model.gpt import build
-from fairway.pipeline.directory import Run
+from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.pack import pack_weights
 
 settings.register_profile("fairway", deadline=None)  # machines are shared: time shows nothing
@@ -53,7 +53,7 @@ def finished_tiny(tmp_path_factory, state_home):
 def tiny(finished_tiny, tmp_path):
     """A copy of the finished run, with its data beside it, to change at will."""
     shutil.copytree(finished_tiny.parent, tmp_path / "runs")
-    return Run(tmp_path / "runs" / "tiny")
+    return RunDirectory(tmp_path / "runs" / "tiny")
 
 
 @pytest.fixture(scope="session")

@@ -117,9 +117,9 @@ def test_a_vocabulary_larger_than_the_corpus_allows(fairway, tmp_path):
 
 
 def test_a_damaged_shard(fairway, tiny):
-    for shard in tiny.data_folder(tiny.need("data")).glob("*.bin"):
+    for shard in tiny.data_folder(tiny.require("data")).glob("*.bin"):
         shard.write_bytes(shard.read_bytes()[:1100])
-    tiny.forget("train")
+    tiny.invalidate("train")
     sentence = refused(fairway, "train", "tiny", "--out", tiny.path)
     assert ".bin" in sentence
 
@@ -344,7 +344,7 @@ def test_fit_says_which_shapes_fit(fairway, tmp_path, monkeypatch):
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(tiny):
-    tiny.forget("train")
+    tiny.invalidate("train")
     tiny.metrics.unlink()
     command = [sys.executable, "-m", "fairway", "train", "tiny", "--out", str(tiny.path)]
     command += ["--set", "train.steps=100000"]
@@ -374,5 +374,5 @@ def test_ranks_of_torchrun_go_through_several_verbs_together(tiny):
     command = [*launcher, "-m", "fairway", "play", "tiny", "--out", str(tiny.path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
-    assert tiny.need("verify").verified
-    assert tiny.need("score").bpb > 0
+    assert tiny.require("verify").verified
+    assert tiny.require("score").bpb > 0

@@ -64,18 +64,22 @@ def data(finished_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs
 
 
-def start(data: Path, finished: Path, name: str, sets: list[str]) -> tuple[Recipe, directory.Run]:
+def start(
+    data: Path, finished: Path, name: str, sets: list[str]
+) -> tuple[Recipe, directory.RunDirectory]:
     return started(data, finished, name, load("tiny", [*BASE, *sets]))
 
 
-def started(data: Path, finished: Path, name: str, recipe: Recipe) -> tuple[Recipe, directory.Run]:
-    run = directory.Run(data / name)
+def started(
+    data: Path, finished: Path, name: str, recipe: Recipe
+) -> tuple[Recipe, directory.RunDirectory]:
+    run = directory.RunDirectory(data / name)
     run.create(recipe)
     shutil.copy(finished / "data.json", run.path)
     return recipe, run
 
 
-def weights(run: directory.Run) -> dict[str, torch.Tensor]:
+def weights(run: directory.RunDirectory) -> dict[str, torch.Tensor]:
     return checkpoint.load(run.weights)[0]
 
 

@@ -22,7 +22,7 @@ import torch
 
 from fairway import console, distributed
 from fairway.config import schema
-from fairway.pipeline.directory import Run
+from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.pack import pack
 from fairway.pipeline.prepare import prepare
 from fairway.pipeline.prove import prove
@@ -62,7 +62,7 @@ def main() -> None:
     if not args.dry_run and not torch.cuda.is_available():
         raise SystemExit("no CUDA device: give --dry-run to try the code on a CPU")
     name, sets = settings(args)
-    loaded, run = schema.load(name, sets), Run(args.out)
+    loaded, run = schema.load(name, sets), RunDirectory(args.out)
     run.create(loaded)
     rows: dict[str, dict[str, float]] = {}
 

@@ -18,7 +18,7 @@ from fairway.errors import BadInput
 
 
 @dataclass(frozen=True)
-class Coming:
+class AsyncTensor:
     """A tensor that other ranks are still filling."""
 
     tensor: torch.Tensor
@@ -31,7 +31,7 @@ class Coming:
 
 
 @dataclass(frozen=True)
-class World:
+class Process:
     """One process's place. `dtype` is that of activations and products outside training."""
 
     rank: int
@@ -43,7 +43,7 @@ class World:
     def is_main(self) -> bool:
         return self.rank == 0
 
-    def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
+    def all_reduce_(self, tensor: torch.Tensor) -> torch.Tensor:
         """Sum over ranks, in place."""
         if self.size > 1:
             dist.all_reduce(tensor)
@@ -56,24 +56,24 @@ class World:
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor.to(self.device)
 
-    def scatter_sum(self, tensor: torch.Tensor) -> Coming:
+    def reduce_scatter(self, tensor: torch.Tensor) -> AsyncTensor:
         """[size · n, ...] summed over ranks, of which this rank gets its n rows, [n, ...]."""
         if self.size == 1:
-            return Coming(tensor)
+            return AsyncTensor(tensor)
         own = tensor.new_empty(len(tensor) // self.size, *tensor.shape[1:])
         # torch 2.13 renamed both
         scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
-        return Coming(own, scatter(own, tensor, async_op=True))
+        return AsyncTensor(own, scatter(own, tensor, async_op=True))
 
-    def gather(self, own: torch.Tensor) -> Coming:
+    def all_gather(self, own: torch.Tensor) -> AsyncTensor:
         """[n, ...] of every rank, one after another: [size · n, ...]."""
         if self.size == 1:
-            return Coming(own)
+            return AsyncTensor(own)
         whole = own.new_empty(self.size * len(own), *own.shape[1:])
         gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-        return Coming(whole, gather(whole, own.contiguous(), async_op=True))
+        return AsyncTensor(whole, gather(whole, own.contiguous(), async_op=True))
 
-    def agree(self, *values: float) -> list[float]:
+    def broadcast(self, *values: float) -> list[float]:
         """Rank 0's values, on every rank; a GPU that is at work is not waited for."""
         if self.size == 1:
             return list(values)
@@ -99,7 +99,7 @@ class World:
 
 _worlds = itertools.count()  # that this process has joined
 
-ALONE = World(0, 1, torch.device("cpu"), torch.float32)
+ALONE = Process(0, 1, torch.device("cpu"), torch.float32)
 """A world of one, on a CPU."""
 
 
@@ -134,7 +134,7 @@ def training_dtype(asked: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def start(device: str = "") -> World:
+def start(device: str = "") -> Process:
     """Join the world that torchrun describes in its variables, or make a world of one.
 
     bf16 activations on CUDA, fp32 on a CPU: what scores there should not depend on its kind.
@@ -151,7 +151,7 @@ def start(device: str = "") -> World:
         # Decisions of the host travel by gloo, so that they need not wait for a GPU's queue.
         backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
         dist.init_process_group(backend, store=_fresh_store(size), rank=rank, world_size=size)
-    return World(rank, size, place, torch.bfloat16 if kind == "cuda" else torch.float32)
+    return Process(rank, size, place, torch.bfloat16 if kind == "cuda" else torch.float32)
 
 
 def _number(name: str, default: int) -> int:
@@ -193,7 +193,7 @@ def leave() -> None:
         os.environ.pop(name, None)
 
 
-def describe(world: World) -> dict[str, Any]:
+def describe(world: Process) -> dict[str, Any]:
     """Versions, device and flags, for env.json and for the check that a proof can be decoded."""
     device = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else cpu_name()
     return {

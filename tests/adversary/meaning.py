@@ -38,7 +38,7 @@ from fairway import console
 from fairway.challenge import checks, submission, trainlog
 from fairway.errors import BadInput
 from fairway.pipeline import prove as proving
-from fairway.pipeline.directory import Run
+from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.plan import _stale
 from fairway.pipeline.results import VERBS
 from fairway.report import compare, export, report
@@ -135,17 +135,17 @@ def of_lines(text: str) -> Statements:
 # Commands ----------------------------------------------------------------------------------------
 
 
-def page_of_run(run: Run, other: Run) -> Statements:
+def page_of_run(run: RunDirectory, other: RunDirectory) -> Statements:
     return of_page(report.write(run).read_text("utf-8"))
 
 
-def page_of_runs(run: Run, other: Run) -> Statements:
+def page_of_runs(run: RunDirectory, other: RunDirectory) -> Statements:
     page = run.path.parent / "both.html"
     report.write_many([run, other], page)
     return of_page(page.read_text("utf-8"))
 
 
-def comparison(run: Run, other: Run) -> Statements:
+def comparison(run: RunDirectory, other: RunDirectory) -> Statements:
     """The page and the line of JSON, which is one statement: its fields stand side by side."""
     found = compare.compare([run.path], [other.path], 0.005)
     page = run.path.parent / "comparison.html"
@@ -154,7 +154,7 @@ def comparison(run: Run, other: Run) -> Statements:
     return of_page(page.read_text("utf-8")) | {f"JSON {line}": marked(line)}
 
 
-def card(run: Run, other: Run) -> Statements:
+def card(run: RunDirectory, other: RunDirectory) -> Statements:
     """What `push` checks and writes, without the Hub."""
     if verdicts:
         verdicts.require_current(run, [verb for verb in VERBS if verb != "verify"])
@@ -165,7 +165,7 @@ def card(run: Run, other: Run) -> Statements:
     return of_lines(export.card(run, "user/name"))
 
 
-def submitted(run: Run, other: Run) -> Statements:
+def submitted(run: RunDirectory, other: RunDirectory) -> Statements:
     """What `submit` checks and writes, without the script: its README, figures and log."""
     if verdicts:
         if not verdicts.known(run):
@@ -186,12 +186,12 @@ def submitted(run: Run, other: Run) -> Statements:
     return of_lines(readme) | {re.sub(r" (encode|eval)_time:.*", "", s): m for s, m in said.items()}
 
 
-def known_verdict(run: Run, other: Run) -> Statements:
+def known_verdict(run: RunDirectory, other: RunDirectory) -> Statements:
     """What the end of `play`, and `submit` and `push`, say when the proof was decoded before."""
     return _of_verdict(verdicts.known(run) if verdicts else proving.verify(run.load(), run))
 
 
-def decoded_verdict(run: Run, other: Run) -> Statements:
+def decoded_verdict(run: RunDirectory, other: RunDirectory) -> Statements:
     """`verify RUN`."""
     verify = verdicts.verify if verdicts else proving.verify
     return _of_verdict(verify(run.load(), run))
@@ -205,7 +205,7 @@ def _of_verdict(verdict: Any) -> Statements:
     return {line: not verdict.verified or marked(line) for line in lines}
 
 
-def dry_run(run: Run, other: Run) -> Statements:
+def dry_run(run: RunDirectory, other: RunDirectory) -> Statements:
     """What `play --dry-run` says of `verify`: is there anything left to do?"""
     if _stale("verify", run.load(), run):
         raise BadInput("verify would run")
@@ -213,7 +213,7 @@ def dry_run(run: Run, other: Run) -> Statements:
 
 
 VERDICTS = ("verdict", "verify RUN", "play --dry-run")
-COMMANDS: dict[str, Callable[[Run, Run], Statements]] = {
+COMMANDS: dict[str, Callable[[RunDirectory, RunDirectory], Statements]] = {
     "report RUN": page_of_run,
     "report RUN RUN -o": page_of_runs,
     "compare": comparison,
@@ -240,7 +240,9 @@ class Place:
             (self.scratch / state).mkdir(exist_ok=True)
         self.use("known")
         if verdicts:
-            verdict = verdicts.verify(Run(self.honest).load(), Run(self.copy("first")))
+            verdict = verdicts.verify(
+                RunDirectory(self.honest).load(), RunDirectory(self.copy("first"))
+            )
             assert verdict.verified, verdict.reason
         self.truth: dict[tuple[str, str], Statements] = {}
         for state in self.states:
@@ -267,14 +269,14 @@ class Place:
             shutil.copytree(self.honest.parent / "data", place / "data")
         return run
 
-    def fresh(self, name: str) -> tuple[Run, Run]:
+    def fresh(self, name: str) -> tuple[RunDirectory, RunDirectory]:
         """A copy of the run, and beside it the same with another seed."""
         shutil.rmtree(self.scratch / name, ignore_errors=True)
         run, other = self.copy(name), self.copy(name, "other")
         tree = json.loads((other / "train.json").read_text("utf-8")) | {"seed": 99}
         (other / "train.json").unlink()
         (other / "train.json").write_text(json.dumps(tree), "utf-8")
-        return Run(run), Run(other)
+        return RunDirectory(run), RunDirectory(other)
 
     def judge(self, lie: Lie, command: str, state: str, name: str = "lie") -> str | None:
         """Return what was accepted, "" if nothing was, None if the command refused."""
@@ -328,8 +330,8 @@ def submission_folder(honest: Path, scratch: Path) -> Path:
     root = scratch / "made"
     found = []
     for seed in (1, 2, 3):
-        run = Run(shutil.copytree(honest, root / str(seed)))
-        run.finish("train", run.need("train").model_copy(update={"seed": seed}))
+        run = RunDirectory(shutil.copytree(honest, root / str(seed)))
+        run.finish("train", run.require("train").model_copy(update={"seed": seed}))
         lines = [json.loads(line) for line in run.metrics.read_text("utf-8").splitlines()]
         moved = [json.dumps(x | {"loss": x["loss"] + seed / 1000}) for x in lines]
         run.metrics.write_text("\n".join(moved) + "\n", "utf-8")

@@ -33,7 +33,7 @@ def test_an_invalid_scorer_is_found_and_named(maker):
     result = audited(maker(1024), minutes=0.1 if condition == "normalised" else 0.02)
     assert condition in broken(result)
     assert not result.valid
-    assert condition in result.complaint
+    assert condition in result.failure
 
 
 @pytest.mark.parametrize("count", [300, 1500], ids=["short", "probed"])
@@ -63,14 +63,14 @@ def test_a_memory_that_changes_nothing_passes(seed):
         return gallery.remembering(256)
 
     result = audited(maker(), 256, 1500, seed, minutes=0.05, maker=maker)
-    assert result.valid, result.complaint
+    assert result.valid, result.failure
     assert "in the first call of a process" in normalised(result).power
 
 
 @pytest.mark.parametrize("maker", gallery.TWINS.values(), ids=lambda m: m.__name__)
 def test_a_valid_twin_passes(maker):
     result = audited(maker(1024))
-    assert result.valid, result.complaint
+    assert result.valid, result.failure
     assert result.order == ("declared" if maker is gallery.lanes else "left-to-right")
     for found in result.findings:
         assert found.power

@@ -27,7 +27,7 @@ def test_own_scorers_are_valid(artifact_file, how):
     ids = tokens.astype(np.int64)
     subject = Subject(ids, tokenizer.vocab_size, tokenizer.bos_id, tokenizer.byte_lengths(ids))
     result = audit(Local(fairway_scorer(artifact_file, **how)), subject, 0.03, 0, "own")
-    assert result.valid, result.complaint
+    assert result.valid, result.failure
     assert result.order == "left-to-right"
 
 

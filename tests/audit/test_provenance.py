@@ -28,7 +28,7 @@ def edit(path, **values):
 
 def test_an_honest_run_holds_to_the_bit(tiny):
     result = audit_run([tiny.path], 0, None)
-    assert result.valid, result.complaint
+    assert result.valid, result.failure
     training = next(f for f in result.findings if f.condition == "training")
     assert "40 to the bit; the weights are these to the bit" in training.summary
 
@@ -38,26 +38,26 @@ def test_a_run_in_seconds_holds_to_the_bit(tiny):
     asked = ["train.seconds=2", "train.limit_s=10", "train.calibration_tokens=1000000"]
     recipe = load(str(tiny.recipe), ["train.steps=0", *asked])
     for verb in ("score", "prove", "verify"):  # of other weights
-        tiny.forget(verb)
+        tiny.invalidate(verb)
     tiny.create(recipe)
     train(recipe, tiny)
     assert calibrate.load(tiny.calibration)[1]["tokens"] < 1_000_000
     pack(recipe, tiny)
     result = audit_run([tiny.path], 0, None)
-    assert result.valid, result.complaint
+    assert result.valid, result.failure
     training = next(f for f in result.findings if f.condition == "training")
     assert "the weights are these to the bit" in training.summary
 
 
 def test_training_on_other_text_is_seen_in_the_first_steps(tiny):
     """V7 and V10: the text that is scored is in the training text, and the hash is of that."""
-    folder = tiny.data_folder(tiny.need("data"))
+    folder = tiny.data_folder(tiny.require("data"))
     shard = folder / "train_000000.bin"
     before = shard.read_bytes()
     val = np.array(load_val(folder))
     write_shard(shard, np.resize(val, (len(before) - 1024) // 2))
     recipe = load(str(tiny.recipe), [])
-    tiny.forget("train")
+    tiny.invalidate("train")
     train(recipe, tiny)
     pack(recipe, tiny)
     shard.write_bytes(before)

@@ -78,7 +78,7 @@ def rules(folder, verdict):
 def test_an_honest_folder_passes(folder):
     result = check(folder)
     assert {f.verdict for f in result.findings} == {"yes"}, result.findings
-    assert result.complaint == ""
+    assert result.failure == ""
 
 
 def write(name, data):
@@ -292,7 +292,7 @@ def test_no_lie_passes(folder, name):
     topic, lie = LIES[name]
     lie(folder)
     result = check(folder)
-    assert result.complaint
+    assert result.failure
     topics = {f.topic for f in result.findings if f.verdict != "yes"}
     assert topic in topics, [f for f in result.findings if f.verdict != "yes"]
 
@@ -375,7 +375,7 @@ HONEST = {
 def test_honest_folders_pass(folder, name):
     HONEST[name](folder)
     result = check(folder)
-    assert result.complaint == "", [f for f in result.findings if f.verdict != "yes"]
+    assert result.failure == "", [f for f in result.findings if f.verdict != "yes"]
 
 
 def test_what_is_unknown_is_told(folder):
@@ -386,9 +386,9 @@ def test_what_is_unknown_is_told(folder):
         file.write_text("\n".join(line for line in lines if "val_loader" not in line))
     result = check(folder)
     assert not rules(folder, "no")
-    assert "unknown, and must be known: text: " in result.complaint
+    assert "unknown, and must be known: text: " in result.failure
     relog(folder, train="", eval="")
-    assert check(folder).complaint == ""
+    assert check(folder).failure == ""
     assert {rule.partition(":")[0] for rule in rules(folder, "unknown")} == {"time"}
 
 
@@ -396,7 +396,7 @@ def test_a_choice_among_reruns_is_not_a_yes(folder):
     """With two logs of one seed, a mean that leaves one out is a choice."""
     (folder / "train_seed33_again.log").write_text(log(2, bpb="1.170000", loss="1.98"))
     assert "more logs" in rules(folder, "unknown")["score: val_bpb = the logs' mean"]
-    assert "score" in check(folder).complaint
+    assert "score" in check(folder).failure
 
 
 def test_a_sparse_log_is_not_read(folder):

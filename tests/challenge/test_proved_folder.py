@@ -8,7 +8,7 @@ import pytest
 from fairway.challenge.checks import check
 from fairway.config.schema import Pack, load
 from fairway.model.gpt import build
-from fairway.pipeline.directory import Run
+from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.pack import inspect, pack_weights
 from fairway.pipeline.prove import prove
 from fairway.pipeline.results import PackResult
@@ -50,7 +50,7 @@ def one_seed(root, folder, text, seed, model, tokenizer):
     weights = {name: t.numpy().copy() for name, t in model.state_dict().items()}
     other = build(model.shape, vocab_size=300, bos_id=0, seed=seed + 10).state_dict()
     weights |= {name: w + 0.01 * other[name].numpy() for name, w in weights.items() if w.ndim == 2}
-    run = Run(root / f"run{seed}")
+    run = RunDirectory(root / f"run{seed}")
     run.path.mkdir()
     packed = pack_weights(model.shape, tokenizer, weights, {}, Pack(quantizer="uniform", step=0.1))
     run.artifact.write_bytes(packed.data)
@@ -101,7 +101,7 @@ def edit(file, **fields):
 def test_a_proved_folder_passes(folder):
     """Its text is not the challenge's, which is said; all that it states is shown by its files."""
     result = check(folder)
-    assert result.complaint == "", said(result)
+    assert result.failure == "", said(result)
     assert list(said(result)) == ["challenge's text: decoded bytes"]
     verdicts = {f.rule: f.evidence for f in result.findings}
     assert "the decoded proofs have" in verdicts["score: val_bpb = the decoded proofs' mean"]
@@ -140,9 +140,9 @@ def test_no_edited_result_file_passes(folder, name):
             result = check(folder)
             rule = "proof of seed2: decodes to what its files and log state"
             assert f"{name}.json: {field}"[:12] in said(result).get(rule, ""), (field, value)
-            assert result.complaint
+            assert result.failure
             file.write_text(honest)
-    assert check(folder).complaint == ""
+    assert check(folder).failure == ""
 
 
 def log_says(before, after):
@@ -219,5 +219,5 @@ def test_no_lie_passes_beside_a_proof(folder, name):
     topic, lie = LIES[name]
     lie(folder)
     result = check(folder)
-    assert result.complaint
+    assert result.failure
     assert topic in {rule.partition(":")[0] for rule in said(result)}, said(result)

@@ -8,7 +8,7 @@ import pytest
 
 from fairway.challenge import script
 from fairway.config.schema import dumps, load, loads
-from fairway.pipeline.directory import Run
+from fairway.pipeline.directory import RunDirectory
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +52,9 @@ def test_ranks_of_torchrun_share_the_training_and_the_first_does_the_rest(source
     command += ["train_gpt.py", *(word for value in sets for word in ("--set", value))]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
-    run = Run(tmp_path / "run")
-    assert run.need("train").world_size == 2
-    assert run.need("verify").verified
+    run = RunDirectory(tmp_path / "run")
+    assert run.require("train").world_size == 2
+    assert run.require("verify").verified
 
 
 def test_the_script_trains_scores_and_proves_alone(source, tmp_path):
@@ -64,9 +64,9 @@ def test_the_script_trains_scores_and_proves_alone(source, tmp_path):
     arguments = ["--out", "run", "--seed", "7", *sets, "--set", "data.vocab_size=300"]
     done = script.run_apart(file, arguments, tmp_path, timeout_s=280)
     assert done.returncode == 0, done.stderr
-    run = Run(tmp_path / "run")
-    assert run.need("verify").verified
-    assert run.need("train").seed == 7
+    run = RunDirectory(tmp_path / "run")
+    assert run.require("verify").verified
+    assert run.require("train").seed == 7
     assert f"Code size: {len(source)} bytes" in done.stdout
     assert done.stdout == (run.path / "train.log").read_text("utf-8")
     assert f"val_bpb:{run.need('verify').bpb:.8f}" in done.stdout

@@ -8,7 +8,7 @@ import pytest
 from fairway.challenge import submission
 from fairway.challenge.checks import check
 from fairway.errors import BadInput
-from fairway.pipeline.directory import Run
+from fairway.pipeline.directory import RunDirectory
 
 
 @pytest.fixture(scope="module")
@@ -17,8 +17,8 @@ def submitted(finished_tiny, tmp_path_factory):
     root = tmp_path_factory.mktemp("submitted")
     runs = []
     for seed in (1, 2, 3):
-        run = Run(shutil.copytree(finished_tiny, root / f"r{seed}"))
-        run.finish("train", run.need("train").model_copy(update={"seed": seed}))
+        run = RunDirectory(shutil.copytree(finished_tiny, root / f"r{seed}"))
+        run.finish("train", run.require("train").model_copy(update={"seed": seed}))
         runs.append(run.path)
     result = submission.submit(runs, root / "out", "A Name", "name", "A title")
     return root / "out", result
@@ -43,7 +43,7 @@ def test_a_submission_is_what_it_states(submitted):
         "seeds: each log has losses of its own": "no",
         "challenge's text: decoded bytes": "unknown",
     }
-    assert "1 of" in result.complaint
+    assert "1 of" in result.failure
     claims = json.loads((folder / "submission.json").read_text("utf-8"))
     assert claims["bytes_code"] == (folder / "train_gpt.py").stat().st_size == result.bundle_bytes
     assert claims["seeds"] == [1, 2, 3]
@@ -53,7 +53,7 @@ def test_a_submission_is_what_it_states(submitted):
 
 
 def test_stale_results_are_refused(finished_tiny, tmp_path):
-    run = Run(shutil.copytree(finished_tiny, tmp_path / "run"))
+    run = RunDirectory(shutil.copytree(finished_tiny, tmp_path / "run"))
     recipe, artifact = run.load(), run.artifact.read_bytes()
     run.create(run.load(["pack.budget_bytes=123456"]))
     with pytest.raises(BadInput, match=r"pack.json .* was made with other pack: fairway play"):
@@ -92,7 +92,7 @@ def test_what_cannot_be_submitted(tiny, tmp_path):
     (tmp_path / "there").mkdir()
     with pytest.raises(BadInput, match="exists"):
         submission.submit([tiny.path], tmp_path / "there", "", "")
-    tiny.finish("prove", tiny.need("prove").model_copy(update={"bpb": 0.5}))
+    tiny.finish("prove", tiny.require("prove").model_copy(update={"bpb": 0.5}))
     with pytest.raises(BadInput, match=r"does not hold: prove.json says bpb = 0\.5"):
         submission.submit([tiny.path], tmp_path / "out", "", "")
     with pytest.raises(BadInput, match="there is no folder"):

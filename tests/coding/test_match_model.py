@@ -50,7 +50,7 @@ class Uniform:
         row = np.arange(V + 1, dtype=np.int64) * (TOTAL // V)
         return np.repeat(row[None], len(tokens), 0)
 
-    def saw(self, tokens):
+    def observe(self, tokens):
         return
 
 
@@ -66,7 +66,7 @@ def tables(tokens, layout, memory):
         where = layout.positions(step)
         yield where, predictor.step(fed[: len(where)]).copy()
         fed = tokens[where].astype(np.int64)
-        predictor.saw(fed)
+        predictor.observe(fed)
 
 
 def layout_of(tokens, cuts):
@@ -156,7 +156,7 @@ class Definition:
             TOTAL
         ]
 
-    def saw(self, token):
+    def observe(self, token):
         q, likely, s = TOTAL // V, {}, 1 << 20
         for k in sorted(self.asked):
             bucket, n, count = self.asked[k]
@@ -189,8 +189,8 @@ def test_the_mixture_is_its_definition(documents, memory):
         table = predictor.step(fed)[0].tolist()
         assert table == definition.table(network.states[0])
         fed = np.array([token])
-        predictor.saw(fed)
-        definition.saw(token)
+        predictor.observe(fed)
+        definition.observe(token)
 
 
 def test_the_mixture_has_its_golden_bits():
@@ -209,7 +209,7 @@ def test_the_mixture_has_its_golden_bits():
     digest = hashlib.sha256()
     for fed, token in pairwise(tokens.tolist()):
         digest.update(predictor.step(np.array([fed])).astype("<i8").tobytes())
-        predictor.saw(np.array([token]))
+        predictor.observe(np.array([token]))
     assert digest.hexdigest() == GOLDEN
 
 

@@ -62,7 +62,7 @@ def in_lockstep(learner, tokens, layout):
         fed = tokens[where].astype(np.int64)
         rows = np.arange(len(where))
         found.append(np.stack([table[rows, fed], table[rows, fed + 1]], 1))
-        predictor.saw(fed)
+        predictor.observe(fed)
     return np.concatenate(found)
 
 

@@ -18,7 +18,7 @@ from fairway.console import printable, read_metrics
 from fairway.errors import BadInput
 from fairway.io import foreign
 from fairway.io.atomic import check_writable, replacing, write_atomic
-from fairway.pipeline.directory import Run
+from fairway.pipeline.directory import RunDirectory
 
 COMMAND = Path(sys.executable).with_name("fairway")
 CAMPAIGN = Path(__file__).parents[1] / "campaign.py"
@@ -180,7 +180,7 @@ def test_a_lock_in_a_foreign_folder_leads_nowhere(tmp_path, kind):
         "pipe": lambda: os.mkfifo(lock),
         "folder": lock.mkdir,
     }[kind]()
-    with pytest.raises(BadInput, match="cannot write to"), Run(lock.parent).lock():
+    with pytest.raises(BadInput, match="cannot write to"), RunDirectory(lock.parent).lock():
         pass
     assert victim.read_bytes() == b"precious"
 

@@ -8,7 +8,7 @@ from torch.nn.functional import linear
 
 from fairway.model import linear as linear_module
 from fairway.model.linear import times
-from fairway.model.operators import settled
+from fairway.model.operators import opaque_op
 
 
 def draw(seed, *shape):
@@ -53,6 +53,6 @@ def test_compiled_products_are_the_same():
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_what_is_settled_is_the_same_compiled_or_not():
     x = torch.arange(12.0).reshape(3, 4).mT
-    compiled = torch.compile(lambda x: settled(x.cos()) + 1, fullgraph=True, dynamic=False)
+    compiled = torch.compile(lambda x: opaque_op(x.cos()) + 1, fullgraph=True, dynamic=False)
     torch.testing.assert_close(compiled(x), x.cos() + 1)
-    assert settled(x) is x
+    assert opaque_op(x) is x

@@ -10,7 +10,7 @@ import pytest
 from fairway.config.schema import Recipe, load
 from fairway.errors import BadInput
 from fairway.io.atomic import write_atomic
-from fairway.pipeline.directory import STAGES, Run, downstream, stamp_changes
+from fairway.pipeline.directory import STAGES, RunDirectory, downstream, stamp_changes
 from fairway.pipeline.results import DataResult, VerifyResult
 
 RECIPE = load("tiny")
@@ -41,9 +41,9 @@ def verdict(stamp: str = "") -> VerifyResult:
     )
 
 
-def finished(tmp_path) -> Run:
+def finished(tmp_path) -> RunDirectory:
     """A run in which every verb is finished; the values do not matter here."""
-    run = Run(tmp_path / "run")
+    run = RunDirectory(tmp_path / "run")
     run.create(RECIPE)
     for verb in STAGES:
         stamp = run.stamp(verb, RECIPE, "documents")
@@ -64,7 +64,7 @@ def _any_result(verb: str, stamp: str) -> str:
     return kind.model_construct(**{**values, "stamp": stamp}).model_dump_json()
 
 
-def stale(run: Run, recipe: Recipe, source: str = "documents") -> set[str]:
+def stale(run: RunDirectory, recipe: Recipe, source: str = "documents") -> set[str]:
     """Verbs whose own stamp differs, upstream results staying as they are."""
     return {
         verb
@@ -112,35 +112,35 @@ def test_downstream():
 
 
 def test_fresh_forget_and_need(tmp_path):
-    run = Run(tmp_path)
+    run = RunDirectory(tmp_path)
     assert run.fresh("verify", "s", VerifyResult) is None
     run.finish("verify", verdict("s"))
     assert run.fresh("verify", "s", VerifyResult) == verdict("s")
     assert run.fresh("verify", "t", VerifyResult) is None
     assert run.fresh("verify", "s", DataResult) is None
     for verb in STAGES:
-        run.forget(verb)
+        run.invalidate(verb)
     with pytest.raises(BadInput, match="has no finished 'verify' yet: run fairway verify"):
-        run.need("verify")
+        run.require("verify")
 
 
 def test_a_damaged_result_counts_as_none(tmp_path):
-    run = Run(tmp_path)
+    run = RunDirectory(tmp_path)
     (tmp_path / "verify.json").write_text('{"verified": tr')
     assert run.result("verify") is None
 
 
 HOLDER = """
 import sys, time
-from fairway.pipeline.directory import Run
-with Run(sys.argv[1]).lock():
+from fairway.pipeline.directory import RunDirectory
+with RunDirectory(sys.argv[1]).lock():
     print("held", flush=True)
     time.sleep(60)
 """
 
 
 def test_a_second_command_is_told_who_holds_the_folder(tmp_path):
-    run = Run(tmp_path / "run")
+    run = RunDirectory(tmp_path / "run")
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(run.path)], stdout=subprocess.PIPE, text=True
     ) as holder:
@@ -181,6 +181,6 @@ def test_a_failed_write_leaves_nothing(tmp_path):
 )
 def test_an_unwritable_folder_is_one_sentence(tmp_path, enter):
     (tmp_path / "file").write_text("")
-    run = Run(tmp_path / "file" / "run")
+    run = RunDirectory(tmp_path / "file" / "run")
     with pytest.raises(BadInput, match="cannot write to"):
         enter(run)

@@ -19,7 +19,7 @@ from fairway.formats.artifact import Quantized
 from fairway.io import checkpoint
 from fairway.io.atomic import sha256_file
 from fairway.model.gpt import build
-from fairway.pipeline.directory import Run
+from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.pack import check_equal, inspect, pack
 from fairway.pipeline.prepare import load_tokenizer, load_val, prepare
 from fairway.pipeline.results import PackResult, TrainResult
@@ -48,9 +48,9 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 
 
 @pytest.fixture
-def run(recipe: Recipe, tmp_path: Path) -> Run:
+def run(recipe: Recipe, tmp_path: Path) -> RunDirectory:
     """A run folder with data, weights and calibration; the network is untrained, but lively."""
-    run = Run(tmp_path / "run")
+    run = RunDirectory(tmp_path / "run")
     run.create(recipe)
     folder = run.data_folder(prepare(recipe, run))
     tokenizer = load_tokenizer(folder)
@@ -81,7 +81,7 @@ def with_pack(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
 
 
 @pytest.mark.parametrize("quantizer", ["gptq", "uniform", "rtn"])
-def test_pack_writes_what_it_says(recipe: Recipe, run: Run, quantizer: str) -> None:
+def test_pack_writes_what_it_says(recipe: Recipe, run: RunDirectory, quantizer: str) -> None:
     recipe = with_pack(recipe, {"quantizer": quantizer})
     result = pack(recipe, run)
     assert run.result("pack") == result
@@ -99,14 +99,18 @@ def test_pack_writes_what_it_says(recipe: Recipe, run: Run, quantizer: str) -> N
 
 
 @pytest.mark.parametrize("budget", [8_000, 11_000])
-def test_what_packing_costs_is_near_what_calibration_foretells(tiny: Run, budget: int) -> None:
+def test_what_packing_costs_is_near_what_calibration_foretells(
+    tiny: RunDirectory, budget: int
+) -> None:
     """On a trained network, at budgets so small that the loss stands out."""
     result = pack(with_pack(load(str(tiny.recipe)), {"budget_bytes": budget}), tiny)
     assert result.nats_lost > 0.005
     assert 0.7 < result.nats_lost / result.predicted_nats_lost < 2.5
 
 
-def test_pack_is_deterministic_and_skips_only_what_is_there(recipe: Recipe, run: Run) -> None:
+def test_pack_is_deterministic_and_skips_only_what_is_there(
+    recipe: Recipe, run: RunDirectory
+) -> None:
     first = pack(recipe, run)
     assert pack(recipe, run) == first
     data = run.artifact.read_bytes()
@@ -116,21 +120,21 @@ def test_pack_is_deterministic_and_skips_only_what_is_there(recipe: Recipe, run:
     assert again.artifact_sha256 == first.artifact_sha256
 
 
-def test_budget_is_a_verdict(recipe: Recipe, run: Run) -> None:
+def test_budget_is_a_verdict(recipe: Recipe, run: RunDirectory) -> None:
     """Of a quantizer that does not fill it."""
     result = pack(with_pack(recipe, {"quantizer": "rtn", "budget_bytes": 9_000}), run)
     assert isinstance(result, PackResult)
     assert not result.within_budget
-    assert "bytes over" in result.complaint
+    assert "bytes over" in result.failure
     assert run.artifact.is_file()
 
 
 @pytest.mark.parametrize("quantizer", ["gptq", "uniform", "rtn"])
 def test_no_artifact_comes_of_a_budget_below_the_smallest(
-    recipe: Recipe, run: Run, quantizer: str
+    recipe: Recipe, run: RunDirectory, quantizer: str
 ) -> None:
     """Every budget gives an artifact that can be scored exactly, or a sentence and no file."""
-    tokenizer = load_tokenizer(run.data_folder(run.need("data")))
+    tokenizer = load_tokenizer(run.data_folder(run.require("data")))
     least = sum(artifact.smallest(recipe.model, tokenizer).values())
     for budget in (1, least // 2, least - 1, least, least + 20, least + 200, least + 1500):
         given = with_pack(recipe, {"quantizer": quantizer, "budget_bytes": budget})
@@ -151,17 +155,17 @@ def test_no_artifact_comes_of_a_budget_below_the_smallest(
     assert (run.path / "pack.json").exists()  # the last one is possible
 
 
-def test_an_impossible_budget_is_refused_before_training(recipe: Recipe, run: Run) -> None:
-    tokenizer = load_tokenizer(run.data_folder(run.need("data")))
+def test_an_impossible_budget_is_refused_before_training(recipe: Recipe, run: RunDirectory) -> None:
+    tokenizer = load_tokenizer(run.data_folder(run.require("data")))
     parts = artifact.smallest(recipe.model, tokenizer)
     low = with_pack(recipe, {"budget_bytes": sum(parts.values()) - 1})
-    run.forget("train")
+    run.invalidate("train")
     with pytest.raises(BadInput, match=f"the tokenizer alone {parts['tokenizer']:,}; raise the"):
         train(low, run)
     assert run.result("train") is None
 
 
-def test_inspect_accounts_for_every_byte(recipe: Recipe, run: Run) -> None:
+def test_inspect_accounts_for_every_byte(recipe: Recipe, run: RunDirectory) -> None:
     result = pack(recipe, run)
     found = inspect(run.artifact)
     assert found.parts == result.parts
@@ -171,7 +175,7 @@ def test_inspect_accounts_for_every_byte(recipe: Recipe, run: Run) -> None:
     assert sum(torch.Size(row.shape).numel() for row in found.tensors) == found.weights
 
 
-def test_weights_of_another_shape_are_refused(recipe: Recipe, run: Run) -> None:
+def test_weights_of_another_shape_are_refused(recipe: Recipe, run: RunDirectory) -> None:
     weights, _ = checkpoint.load(run.weights)
     del weights["skips"]
     checkpoint.save(run.weights, weights, {})
@@ -181,7 +185,9 @@ def test_weights_of_another_shape_are_refused(recipe: Recipe, run: Run) -> None:
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "incomplete", "of another shape"])
-def test_without_its_calibration_gptq_does_not_run(recipe: Recipe, run: Run, damage: str) -> None:
+def test_without_its_calibration_gptq_does_not_run(
+    recipe: Recipe, run: RunDirectory, damage: str
+) -> None:
     known, _ = calibrate.load(run.calibration)
     if damage == "missing":
         run.calibration.unlink()
@@ -200,7 +206,7 @@ def test_without_its_calibration_gptq_does_not_run(recipe: Recipe, run: Run, dam
 
 
 @pytest.mark.parametrize("quantizer", ["gptq", "uniform", "rtn"])
-def test_a_diverged_network_is_refused(recipe: Recipe, run: Run, quantizer: str) -> None:
+def test_a_diverged_network_is_refused(recipe: Recipe, run: RunDirectory, quantizer: str) -> None:
     """As it leaves training: what calibration saw of it is not finite, either."""
     weights, _ = checkpoint.load(run.weights)
     weights["blocks.0.mlp.up"][3, 2] = float("nan")
@@ -213,7 +219,7 @@ def test_a_diverged_network_is_refused(recipe: Recipe, run: Run, quantizer: str)
     assert not run.artifact.exists()
 
 
-def test_an_artifact_that_does_not_read_back_is_noticed(recipe: Recipe, run: Run) -> None:
+def test_an_artifact_that_does_not_read_back_is_noticed(recipe: Recipe, run: RunDirectory) -> None:
     pack(recipe, run)
     made = artifact.read(run.artifact)
     matrices = dict(made.matrices)

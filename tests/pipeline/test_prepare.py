@@ -16,7 +16,7 @@ from fairway.data.shards import read_shard, write_shard
 from fairway.data.tokenizer import load_challenge
 from fairway.errors import BadInput
 from fairway.pipeline import prepare as module
-from fairway.pipeline.directory import Run
+from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.prepare import load_tokenizer, load_train, load_val, prepare
 
 SENTENCE = "The quick brown fox number {} jumps over the lazy dog, “again” and again {}.\n"
@@ -38,7 +38,7 @@ def corpus(tmp_path):
 
 @pytest.fixture
 def run(tmp_path):
-    return Run(tmp_path / "runs" / "one")
+    return RunDirectory(tmp_path / "runs" / "one")
 
 
 def made(corpus, run, **data):
@@ -77,7 +77,7 @@ class TestDocuments:
     def test_several_shards_say_the_same_as_one(self, corpus, run, tmp_path, monkeypatch):
         one = made(corpus, run)
         monkeypatch.setattr(module, "_SHARD_BYTES", 20_000)
-        other_run = Run(tmp_path / "elsewhere" / "two")
+        other_run = RunDirectory(tmp_path / "elsewhere" / "two")
         several = made(corpus, other_run)
         assert several.train_sha256 == one.train_sha256
         assert len(load_train(other_run.data_folder(several))) > 3
@@ -86,7 +86,7 @@ class TestDocuments:
         first = made(corpus, run)
         monkeypatch.setattr(module, "_make", None)
         assert made(corpus, run) == first
-        assert made(corpus, Run(run.path.parent / "two")).folder == first.folder
+        assert made(corpus, RunDirectory(run.path.parent / "two")).folder == first.folder
 
     def test_other_documents_make_other_data(self, corpus, run):
         first = made(corpus, run)
@@ -98,7 +98,7 @@ class TestDocuments:
     def test_interrupted_work_goes_on(self, corpus, run, tmp_path, monkeypatch):
         """Stop before each product in turn; the end is the same and finished shards are kept."""
         monkeypatch.setattr(module, "_SHARD_BYTES", 40_000)
-        whole_run = Run(tmp_path / "whole" / "one")
+        whole_run = RunDirectory(tmp_path / "whole" / "one")
         whole = products(whole_run.data_folder(made(corpus, whole_run)))
         write, allowed = module.write_shard, 0
 
@@ -122,15 +122,15 @@ class TestDocuments:
         assert products(run.data_folder(result)) == whole
 
     def test_killed_work_goes_on(self, corpus, run, tmp_path):
-        whole_run = Run(tmp_path / "whole" / "one")
+        whole_run = RunDirectory(tmp_path / "whole" / "one")
         whole = products(whole_run.data_folder(made(corpus, whole_run)))
         given = recipe(source="files", path=str(corpus), vocab_size=300, overlap=1.0)
         run.create(given)
         script = (
-            "import sys; from fairway.pipeline.directory import Run;"
+            "import sys; from fairway.pipeline.directory import RunDirectory;"
             "from fairway.config.schema import loads;"
             "from fairway.pipeline.prepare import prepare;"
-            f"prepare(loads(open({str(run.recipe)!r}).read()), Run({str(run.path)!r}))"
+            f"prepare(loads(open({str(run.recipe)!r}).read()), RunDirectory({str(run.path)!r}))"
         )
         process = subprocess.Popen([sys.executable, "-c", script])
         while process.poll() is None and not list(run.data_root.glob("*/*")):

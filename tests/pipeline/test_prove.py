@@ -120,10 +120,11 @@ def test_ctrl_c_keeps_the_finished_chunks(tiny, recipe, text, small_chunks, tmp_
 def test_a_killed_proof_goes_on_and_ends_with_the_same_bytes(tiny, recipe, text, small_chunks):
     place = tiny.about(text)
     program = (
-        "from fairway.pipeline.directory import Run; from fairway.coding.online import methods;"
+        "from fairway.pipeline.directory import RunDirectory;"
+        "from fairway.coding.online import methods;"
         "from fairway.pipeline import prove as proof;"
         "from fairway.config.schema import loads; from pathlib import Path; import sys;"
-        "methods.CHUNK_TOKENS_PER_LANE = 4; run = Run(sys.argv[1]);"
+        "methods.CHUNK_TOKENS_PER_LANE = 4; run = RunDirectory(sys.argv[1]);"
         "proof.prove(loads(run.recipe.read_text()), run, Path(sys.argv[2]))"
     )
     process = subprocess.Popen([sys.executable, "-c", program, str(tiny.path), str(text)])
@@ -137,7 +138,7 @@ def test_a_killed_proof_goes_on_and_ends_with_the_same_bytes(tiny, recipe, text,
     began = _lines(place.prove_checkpoint)
     resumed = prove(recipe, tiny, text)
     first = place.proof_file.read_bytes()
-    place.forget("prove")
+    place.invalidate("prove")
     assert prove(recipe, tiny, text).stream_ideal_bits == pytest.approx(resumed.stream_ideal_bits)
     assert place.proof_file.read_bytes() == first
     assert began >= 2
@@ -165,7 +166,7 @@ def test_chunks_of_other_settings_are_not_taken_up(
     place, add = tiny.about(text), prove_stage._Partial.add
     prove(three, tiny, text)
     wanted = place.proof_file.read_bytes()
-    place.forget("prove")
+    place.invalidate("prove")
 
     def add_and_stop(*arguments):
         add(*arguments)
@@ -243,7 +244,7 @@ def test_a_stopped_proof_goes_on_with_what_it_had_learned(
     learning, place = recipe.model_copy(update=LEARNING), tiny.about(text)
     prove(learning, tiny, text)
     whole = place.proof_file.read_bytes()
-    place.forget("prove")
+    place.invalidate("prove")
     add, left = prove_stage._Partial.add, 2
 
     def stop_after_two(self, *args):
@@ -265,7 +266,7 @@ def test_a_stopped_proof_goes_on_with_what_it_had_learned(
         prove(learning, tiny, text)
         assert place.proof_file.read_bytes() == whole
         assert not place.prove_learned.exists()
-        place.forget("prove")
+        place.invalidate("prove")
         place.prove_checkpoint.write_text(kept)
         if older:
             (tmp_path / "state").rename(place.prove_learned)
@@ -286,7 +287,7 @@ def test_a_damaged_proof_does_not_hold(tiny, recipe):
     result = verify(recipe, tiny)
     assert not result.verified
     assert "chunk 1 of 1 is damaged" in result.reason
-    assert result.complaint
+    assert result.failure
     assert tiny.result("verify") == result
 
 

@@ -119,7 +119,7 @@ def test_the_verb_saves_its_result_and_skips_finished_work(tiny):
     recipe = loads(tiny.recipe.read_text())
     before = tiny.result("score")
     assert score(recipe, tiny) == before
-    tiny.forget("score")
+    tiny.invalidate("score")
     again = score(recipe, tiny)
     assert again.tokens == tiny.result("data").val_tokens - 1
     assert again.text_bytes == tiny.result("data").val_bytes
@@ -215,7 +215,7 @@ def test_a_killed_adapting_score_goes_on_to_the_same_result(tiny, monkeypatch):
     monkeypatch.setattr(methods, "CHUNK_TOKENS", 2000)
     whole = score(recipe, tiny)
     assert not tiny.score_learned.exists()
-    tiny.forget("score")
+    tiny.invalidate("score")
     save = checkpoint.save
 
     def save_and_die(*args):
@@ -234,7 +234,7 @@ def test_a_killed_adapting_score_goes_on_to_the_same_result(tiny, monkeypatch):
 def test_what_an_adapting_score_of_something_else_kept_is_not_taken_up(tiny, monkeypatch):
     recipe = loads(tiny.recipe.read_text()).model_copy(update={"adapt": Adapt(method="dynamic")})
     whole = score(recipe, tiny)
-    tiny.forget("score")
+    tiny.invalidate("score")
     learner = adapt.Learner(artifact.read(tiny.artifact).build_model(), recipe.adapt, 10)
     note = {"about": "another text", "nats": 1.0, "done": 5, "seconds": 1.0}
     checkpoint.save(tiny.score_learned, learner.snapshot(), note)
@@ -258,7 +258,7 @@ def test_two_processes_score_as_one(tiny, method):
     found = []
     for processes in (1, 2):
         for verb in ("score", "prove"):
-            tiny.forget(verb)
+            tiny.invalidate(verb)
             fairway = ["-m", "fairway", verb, str(tiny.path), *options, "--json"]
             several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
             command = [sys.executable, *(several if processes == 2 else []), *fairway]

@@ -6,13 +6,13 @@ from fairway.config import schema
 from fairway.data.tokenizer import _ByteTokenizer
 from fairway.errors import BadInput
 from fairway.pipeline import texts
-from fairway.pipeline.directory import Run
+from fairway.pipeline.directory import RunDirectory
 
 LINES = b'{"text": "a cat  and\\na hat"}\n{"text": ""}\n{"text": "a dog"}\n'
 
 
 def load(tokenizer, file, tmp_path):
-    return texts.load(schema.load("tiny"), Run(tmp_path / "run"), tokenizer, file)
+    return texts.load(schema.load("tiny"), RunDirectory(tmp_path / "run"), tokenizer, file)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from fairway.pipeline.prove import prove
 @pytest.fixture
 def text(tiny, tmp_path):
     """The validation text of the run as JSON lines, which no tokenizer has changed."""
-    folder = tiny.data_folder(tiny.need("data"))
+    folder = tiny.data_folder(tiny.require("data"))
     documents = load_tokenizer(folder).decode(load_val(folder))
     file = tmp_path / "val.jsonl"
     file.write_text("".join(json.dumps({"text": d.decode()}) + "\n" for d in documents))
@@ -34,7 +34,7 @@ def test_two_files_are_enough(fairway, two_files, tiny):
     code, out, err = fairway("verify", *two_files, "--json")
     assert code == 0, err
     found = json.loads(out)
-    decoded, proved = found["decoded"], tiny.need("prove")
+    decoded, proved = found["decoded"], tiny.require("prove")
     assert (found["verified"], found["bpb"]) == (True, proved.bpb)
     assert decoded["proof_bytes"] == two_files[1].stat().st_size
     assert found["bpb"] == 8 * decoded["proof_bytes"] / decoded["text_bytes"]
@@ -116,7 +116,7 @@ def test_what_is_no_proof_of_this_model(fairway, two_files, artifact_file, tmp_p
 
 def test_a_forged_verdict_is_never_read(fairway, tiny):
     """Garbage with a verify.json that has all the right hashes."""
-    forged = tiny.need("verify")
+    forged = tiny.require("verify")
     for file in (tiny.artifact, tiny.proof_file):
         file.write_bytes(b"garbage")
     tiny.finish("verify", forged)
@@ -146,7 +146,7 @@ def test_the_recipe_of_a_run_has_no_say_in_what_a_text_is(tiny, tmp_path):
 def test_claims_that_the_files_contradict_make_the_verdict_no(tiny):
     good = verdicts.known(tiny)
     assert good.verified
-    tiny.finish("prove", tiny.need("prove").model_copy(update={"bpb": 0.5, "tokens": 7}))
+    tiny.finish("prove", tiny.require("prove").model_copy(update={"bpb": 0.5, "tokens": 7}))
     verdict = verdicts.known(tiny)
     assert not verdict.verified
     assert "prove.json says bpb = 0.5, the two files give 3.5" in verdict.reason
@@ -190,11 +190,11 @@ def test_a_proof_is_inspected_and_decompressed(fairway, two_files, tiny, tmp_pat
     code, out, err = fairway("inspect", proof, "--json")
     assert code == 0, err
     header = json.loads(out)
-    assert tiny.need("prove").artifact_sha256.startswith(header["artifact_sha256_begins"])
+    assert tiny.require("prove").artifact_sha256.startswith(header["artifact_sha256_begins"])
     assert "fairway verify MODEL PROOF decodes it" in err
     named = shutil.copy(proof, tmp_path / "val.fwp")
     code, _, err = fairway("decompress", model, named)
     assert code == 0, err
-    folder = tiny.data_folder(tiny.need("data"))
+    folder = tiny.data_folder(tiny.require("data"))
     documents = load_tokenizer(folder).decode(load_val(folder))
     assert (tmp_path / "val").read_bytes() == b"".join(documents)

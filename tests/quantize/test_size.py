@@ -37,11 +37,11 @@ def test_the_predicted_artifact_is_near_the_real_one(tiny, sets):
     """
     recipe = load(str(tiny.recipe), sets)
     if not sets:  # gptq fills a budget, whatever is copied
-        real_bytes = tiny.need("pack").artifact_bytes
+        real_bytes = tiny.require("pack").artifact_bytes
         assert size.predicted_bytes(recipe) == pytest.approx(real_bytes, rel=0.05)
         return
     weights = {name: t.numpy() for name, t in checkpoint.load(tiny.weights)[0].items()}
-    tokenizer = load_tokenizer(tiny.data_folder(tiny.need("data")))
+    tokenizer = load_tokenizer(tiny.data_folder(tiny.require("data")))
     data = pack_weights(recipe.model, tokenizer, weights, {}, recipe.pack).data
     assert len(data) < 1.05 * size.predicted_bytes(recipe)
     found, real = size.fit(recipe).parts, artifact.read(data).parts
@@ -55,7 +55,7 @@ def test_a_budget_that_no_steps_can_fill_is_not_filled():
 
 
 def test_the_size_of_a_tokenizer(tiny):
-    real = len(load_tokenizer(tiny.data_folder(tiny.need("data"))).to_bytes())
+    real = len(load_tokenizer(tiny.data_folder(tiny.require("data"))).to_bytes())
     assert size.tokenizer_bytes(load(str(tiny.recipe)).data) == pytest.approx(real, rel=0.15)
 
 
@@ -64,7 +64,7 @@ def test_parts_are_those_of_an_artifact_and_fill_the_budget():
     assert list(found.parts) == ["header", *artifact.PARTS]
     assert found.artifact_bytes == sum(found.parts.values())
     assert found.budget_bytes - 10 < found.artifact_bytes <= found.budget_bytes
-    assert found.complaint == ""
+    assert found.failure == ""
 
 
 def test_shapes_near_the_recipe():
@@ -86,7 +86,7 @@ def test_shards_keep_their_tokenizer():
 
 
 def test_a_quantizer_that_takes_too_much_is_told():
-    assert "bytes over" in size.fit(load("demo", ["pack.quantizer=rtn"])).complaint
-    said = size.fit(load("demo", ["pack.budget_bytes=1000"])).complaint
+    assert "bytes over" in size.fit(load("demo", ["pack.quantizer=rtn"])).failure
+    said = size.fit(load("demo", ["pack.budget_bytes=1000"])).failure
     assert "bytes over" in said
     assert "the parts other than weights take about" in said

@@ -8,7 +8,7 @@ import pytest
 
 from fairway.config.schema import dumps
 from fairway.errors import BadInput
-from fairway.pipeline.directory import Run
+from fairway.pipeline.directory import RunDirectory
 from fairway.report import compare as c
 from fairway.report import significance
 
@@ -17,7 +17,7 @@ def restamped(run):
     """Let the results say that they were made with the recipe that lies beside them."""
     for verb in ("train", "pack", "score", "prove"):
         stamp = run.stamp(verb, run.load())
-        run.finish(verb, run.need(verb).model_copy(update={"stamp": stamp}))
+        run.finish(verb, run.require(verb).model_copy(update={"stamp": stamp}))
     return run
 
 
@@ -26,11 +26,11 @@ def sides(tiny, tmp_path):
     """Folders of four runs that differ in what the results say; the texts are real."""
 
     def copy(name, seed, gain):
-        run = Run(shutil.copytree(tiny.path, tmp_path / "runs" / name))
+        run = RunDirectory(shutil.copytree(tiny.path, tmp_path / "runs" / name))
         text = run.recipe.read_text("utf-8").replace("seed = 1337", f"seed = {seed}")
         run.recipe.write_text(text, "utf-8")
-        run.finish("train", run.need("train").model_copy(update={"seed": seed}))
-        score = run.need("score")
+        run.finish("train", run.require("train").model_copy(update={"seed": seed}))
+        score = run.require("score")
         share = 1 - gain / score.bpb
         update = {"bpb": score.bpb * share, "nats_per_token": score.nats_per_token * share}
         run.finish("score", score.model_copy(update=update))
@@ -45,8 +45,8 @@ def sides(tiny, tmp_path):
 
 
 def test_documents_sum_to_the_score(tiny):
-    found, score = c.read_documents(tiny.path), tiny.need("score")
-    assert found.shape == (tiny.need("data").val_documents, 2)
+    found, score = c.read_documents(tiny.path), tiny.require("score")
+    assert found.shape == (tiny.require("data").val_documents, 2)
     assert found[:, 0].sum() == pytest.approx(score.nats_per_token * score.tokens, rel=1e-12)
     assert found[:, 1].sum() == score.text_bytes
 
@@ -86,7 +86,7 @@ def test_other_seeds_are_no_pairs(sides, tmp_path):
 
 def test_runs_that_cannot_be_compared(sides, tiny):
     (a1, a2), theirs = sides
-    run = Run(a2)
+    run = RunDirectory(a2)
     text = run.recipe.read_text("utf-8")
     run.recipe.write_text(text.replace("matrix_lr = 0.02", "matrix_lr = 0.04"), "utf-8")
     with pytest.raises(BadInput, match=r"train.json in .* was made with other optim"):
@@ -96,7 +96,7 @@ def test_runs_that_cannot_be_compared(sides, tiny):
         c.compare([a1, a2], theirs, 0.0)
     run.recipe.write_text(text, "utf-8")
     restamped(run)
-    score = run.need("score")
+    score = run.require("score")
     run.finish("score", score.model_copy(update={"text_sha256": "0" * 64}))
     with pytest.raises(BadInput, match="scored on other texts"):
         c.compare([a1, a2], theirs, 0.0)
@@ -112,7 +112,7 @@ def test_runs_that_cannot_be_compared(sides, tiny):
 @pytest.mark.parametrize("key", ["score.stride=8", "adapt.sgd.lr=0.5", "prove.lanes=3"])
 def test_scores_of_other_settings_are_not_compared(sides, key):
     (a1, _), (b1, _) = sides
-    run = Run(b1)
+    run = RunDirectory(b1)
     run.recipe.write_text(dumps(run.load([key])), "utf-8")
     restamped(run)
     part = "prove.lanes" if key.startswith("prove") else key.partition(".")[0]
@@ -122,7 +122,7 @@ def test_scores_of_other_settings_are_not_compared(sides, key):
 
 def test_documents_of_another_score_are_refused(sides):
     (a1, _), _ = sides
-    Run(a1).score_documents.unlink()
+    RunDirectory(a1).score_documents.unlink()
     with pytest.raises(BadInput, match="run fairway score on it again"):
         c.read_documents(a1)
 
@@ -145,7 +145,7 @@ def test_play_makes_a_run_per_seed_and_goes_on(fairway, tiny):
     out = tiny.path.with_name("tiny")
     for seed in (1337, 8):
         shutil.copytree(tiny.path, out.with_name(f"tiny-{seed}"))
-    Run(out.with_name("tiny-8")).forget("train")
+    RunDirectory(out.with_name("tiny-8")).invalidate("train")
     play = ("play", "tiny", "--out", out, "--set", "train.steps=10", "--seeds")
     code, _, err = fairway(*play, "1337,8", "--dry-run")
     assert code == 0, err

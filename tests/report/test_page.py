@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from fairway.pipeline.directory import Run
+from fairway.pipeline.directory import RunDirectory
 from fairway.report import report
 
 CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser"])), None)
@@ -89,5 +89,5 @@ def test_what_overlaps_is_seen(tmp_path):
 def test_a_page_for_several_runs(tiny, tmp_path):
     again = shutil.copytree(tiny.path, tiny.path.with_name("again"))
     page = tmp_path / "both.html"
-    report.write_many([tiny, Run(again)], page)
+    report.write_many([tiny, RunDirectory(again)], page)
     assert not looked_at(page.read_text("utf-8"), 390, tmp_path)["wrong"]

@@ -9,7 +9,7 @@ import pytest
 
 from fairway.errors import BadInput
 from fairway.pipeline import verdicts
-from fairway.pipeline.directory import Run
+from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.results import Result
 from fairway.report import compressors, pictures, report
 
@@ -62,7 +62,7 @@ def test_the_page_of_a_finished_run(tiny):
 
 def test_tables_agree_with_the_results(tiny):
     course, parts, rivals = report.tables(report.Results(tiny))
-    pack, prove = tiny.need("pack"), tiny.need("prove")
+    pack, prove = tiny.require("pack"), tiny.require("prove")
     cells = {row[0]: row for row in course.rows}
     assert cells["proved"][1] == f"{prove.bpb:.4f}"
     assert cells["decoded"][1] == f"{prove.bpb:.4f}"
@@ -78,7 +78,7 @@ def test_tables_agree_with_the_results(tiny):
 
 
 def test_compressors_run_once_per_text(tiny, monkeypatch):
-    sha256 = tiny.need("data").text_sha256
+    sha256 = tiny.require("data").text_sha256
     found = compressors.sizes_of_run(tiny, sha256)
     assert found
     monkeypatch.setattr(compressors, "sizes", lambda text: pytest.fail("compressed again"))
@@ -97,7 +97,7 @@ def test_compressed_sizes():
 
 
 def test_a_run_without_its_data_has_no_rivals(tiny):
-    shutil.rmtree(tiny.data_folder(tiny.need("data")))
+    shutil.rmtree(tiny.data_folder(tiny.require("data")))
     assert [table.title for table in report.tables(report.Results(tiny))] == [
         "The course",
         "Bytes of the artifact",
@@ -114,25 +114,25 @@ def test_what_nobody_here_decoded_is_claimed(tiny, monkeypatch, tmp_path):
 
 
 def test_an_unfinished_run_says_what_is_missing(tiny):
-    tiny.forget("prove")
+    tiny.invalidate("prove")
     tiny.proof_file.unlink()
     assert "Not proved yet: fairway prove" in report.write(tiny).read_text("utf-8")
 
 
 def test_a_proof_that_does_not_hold_is_the_headline(tiny):
-    tiny.finish("prove", tiny.need("prove").model_copy(update={"order": "<none>"}))
+    tiny.finish("prove", tiny.require("prove").model_copy(update={"order": "<none>"}))
     page = report.write(tiny).read_text("utf-8")
     assert "NOT VERIFIED: prove.json says order = &lt;none&gt;, the two files give left" in page
 
 
 def test_an_empty_run_is_refused(tmp_path):
     with pytest.raises(BadInput, match="there is nothing to report on"):
-        report.write(Run(tmp_path))
+        report.write(RunDirectory(tmp_path))
 
 
 def test_every_result_has_a_sentence(tiny):
     for verb in ("data", "train", "pack", "score", "prove", "verify"):
-        assert len(report.sentence(tiny.need(verb))) > 20
+        assert len(report.sentence(tiny.require(verb))) > 20
     with pytest.raises(TypeError, match="no sentence for Result"):
         report.sentence(Result())
 
@@ -146,7 +146,7 @@ def test_pictures_take_the_ink_of_the_page_and_stay_the_same():
 
 
 def test_one_page_for_several_runs(tiny, tmp_path, fairway):
-    other = Run(shutil.copytree(tiny.path, tiny.path.with_name("other")))
+    other = RunDirectory(shutil.copytree(tiny.path, tiny.path.with_name("other")))
     page = tmp_path / "all.html"
     code, _, err = fairway("report", tiny.path, other.path, "-o", page)
     assert code == 0, err

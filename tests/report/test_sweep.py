@@ -83,7 +83,7 @@ def test_a_run_that_fails_leaves_the_others(folder: Path, fairway) -> None:
 
 
 def test_held_out_text_is_the_end_of_the_training_text(folder: Path) -> None:
-    recipe, run = load("tiny"), directory.Run(folder / "out" / "held")
+    recipe, run = load("tiny"), directory.RunDirectory(folder / "out" / "held")
     run.create(recipe)
     whole = prepare(recipe, run)
     source = run.data_folder(whole)

@@ -158,10 +158,10 @@ def test_files_round_trip_and_store_shared_inputs_once(model: GPT, tmp_path: Pat
         calibrate.load(tmp_path / "no calibration")
 
 
-def test_training_calibrates_inside_its_clock(tiny: directory.Run) -> None:
+def test_training_calibrates_inside_its_clock(tiny: directory.RunDirectory) -> None:
     """And without calibration it leaves none of earlier weights behind."""
     recipe = load("tiny", ["train.steps=3", "train.calibration_tokens=1024"])
-    tiny.forget("train")
+    tiny.invalidate("train")
     result = train(recipe, tiny)
     assert 0 < result.calibration_s < result.train_s
     found, _ = calibrate.load(tiny.calibration)
@@ -172,7 +172,7 @@ def test_training_calibrates_inside_its_clock(tiny: directory.Run) -> None:
     assert not tiny.calibration.exists()
 
 
-def test_calibration_does_not_change_the_weights(tiny: directory.Run) -> None:
+def test_calibration_does_not_change_the_weights(tiny: directory.RunDirectory) -> None:
     found = []
     for tokens in (0, 2048):
         train(load("tiny", ["train.steps=5", f"train.calibration_tokens={tokens}"]), tiny)

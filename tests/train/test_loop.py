@@ -29,7 +29,7 @@ from fairway.train.schedule import learning_rate, momentum
 STEPS = ["train.steps=60", "train.checkpoint_every_s=0.05"]
 
 
-def start(run: directory.Run, sets: list[str], *launcher: str) -> subprocess.Popen[str]:
+def start(run: directory.RunDirectory, sets: list[str], *launcher: str) -> subprocess.Popen[str]:
     launcher = launcher or (sys.executable,)
     options = [o for s in sets for o in ("--set", s)]
     return subprocess.Popen(
@@ -40,21 +40,21 @@ def start(run: directory.Run, sets: list[str], *launcher: str) -> subprocess.Pop
     )
 
 
-def weights(run: directory.Run) -> torch.Tensor:
+def weights(run: directory.RunDirectory) -> torch.Tensor:
     tensors, _ = checkpoint.load(run.weights)
     return torch.cat([tensors[name].flatten() for name in sorted(tensors)])
 
 
-def again(run: directory.Run, name: str) -> directory.Run:
+def again(run: directory.RunDirectory, name: str) -> directory.RunDirectory:
     """A run folder beside `run`, with the same data and nothing trained."""
-    other = directory.Run(run.path.parent / name)
+    other = directory.RunDirectory(run.path.parent / name)
     other.path.mkdir()
     for file in ("data.json", "recipe.toml"):
         (other.path / file).write_bytes((run.path / file).read_bytes())
     return other
 
 
-def reference(run: directory.Run, recipe: Recipe) -> torch.Tensor:
+def reference(run: directory.RunDirectory, recipe: Recipe) -> torch.Tensor:
     """Trained in this process, with one thread as in those that `start` makes."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -65,7 +65,7 @@ def reference(run: directory.Run, recipe: Recipe) -> torch.Tensor:
     return weights(run)
 
 
-def test_killed_at_any_moment_it_ends_with_the_same_weights(tiny: directory.Run) -> None:
+def test_killed_at_any_moment_it_ends_with_the_same_weights(tiny: directory.RunDirectory) -> None:
     killed = again(tiny, "killed")
     expected = reference(again(tiny, "whole"), load("tiny", STEPS))
     kills = 0
@@ -89,7 +89,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(tiny: directory.Run)
     assert lines == list(range(1, 61))
 
 
-def test_ctrl_c_saves_and_exits_130(tiny: directory.Run) -> None:
+def test_ctrl_c_saves_and_exits_130(tiny: directory.RunDirectory) -> None:
     run = again(tiny, "stopped")
     sets = ["train.steps=100000", "train.limit_s=1e6"]
     process = start(run, sets)
@@ -104,14 +104,14 @@ def test_ctrl_c_saves_and_exits_130(tiny: directory.Run) -> None:
     assert note["step"] >= 3
 
 
-def test_a_checkpoint_of_another_recipe_is_not_continued(tiny: directory.Run) -> None:
+def test_a_checkpoint_of_another_recipe_is_not_continued(tiny: directory.RunDirectory) -> None:
     run = again(tiny, "changed")
     checkpoint.save(run.checkpoint, {"readings": torch.zeros(0)}, {"stamp": "other", "step": 9})
     result = train(load("tiny", ["train.steps=3"]), run)
     assert result.steps == 3
 
 
-def test_two_processes_train_the_same_weights_as_one(tiny: directory.Run) -> None:
+def test_two_processes_train_the_same_weights_as_one(tiny: directory.RunDirectory) -> None:
     sets = ["train.steps=20"]
     one = reference(again(tiny, "one"), load("tiny", sets))
     pair = again(tiny, "pair")
@@ -121,23 +121,25 @@ def test_two_processes_train_the_same_weights_as_one(tiny: directory.Run) -> Non
     assert process.returncode == 0, errors
     two = weights(pair)
     assert (two - one).norm() / one.norm() < 1e-5
-    result = pair.need("train")
+    result = pair.require("train")
     assert isinstance(result, TrainResult)
     assert result.world_size == 2
 
 
-def test_products_in_bfloat16_learn_what_products_in_float32_learn(tiny: directory.Run) -> None:
+def test_products_in_bfloat16_learn_what_products_in_float32_learn(
+    tiny: directory.RunDirectory,
+) -> None:
     """Both networks are scored in fp32 at the end."""
     run = again(tiny, "bfloat16")
     result = train(load("tiny", ["train.dtype=bfloat16"]), run)
     assert json.loads(run.env.read_text())["dtype"] == "bfloat16"
-    whole = tiny.need("train")
+    whole = tiny.require("train")
     assert isinstance(whole, TrainResult)
     assert result.val_bpb == pytest.approx(whole.val_bpb, rel=2e-3)
     assert result.val_bpb != whole.val_bpb
 
 
-def test_replayed_clock_repeats_a_run_in_seconds(tiny: directory.Run) -> None:
+def test_replayed_clock_repeats_a_run_in_seconds(tiny: directory.RunDirectory) -> None:
     run = again(tiny, "seconds")
     recipe = load("tiny", ["train.seconds=0.5"])
     first = train(recipe, run)
@@ -149,7 +151,7 @@ def test_replayed_clock_repeats_a_run_in_seconds(tiny: directory.Run) -> None:
 
 
 def test_accumulation_does_not_change_the_result(
-    tiny: directory.Run, monkeypatch: pytest.MonkeyPatch
+    tiny: directory.RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fairway.train import loop
 
@@ -160,7 +162,7 @@ def test_accumulation_does_not_change_the_result(
     assert (whole - pieces).norm() / whole.norm() < 1e-5
 
 
-def test_two_processes_in_bfloat16_lose_what_one_loses(tiny: directory.Run) -> None:
+def test_two_processes_in_bfloat16_lose_what_one_loses(tiny: directory.RunDirectory) -> None:
     sets = ["train.steps=200", "train.dtype=bfloat16"]
     one = train(load("tiny", sets), again(tiny, "one"))
     pair = again(tiny, "pair")
@@ -168,14 +170,14 @@ def test_two_processes_in_bfloat16_lose_what_one_loses(tiny: directory.Run) -> N
     process = start(pair, sets, *launcher)
     errors = process.communicate(timeout=300)[1]
     assert process.returncode == 0, errors
-    two = pair.need("train")
+    two = pair.require("train")
     assert isinstance(two, TrainResult)
     assert two.val_bpb == pytest.approx(one.val_bpb, rel=2e-3)
 
 
 @pytest.mark.parametrize("fitting", [5, 1, 0])
 def test_rows_that_do_not_fit_memory_are_taken_fewer_at_once(
-    tiny: directory.Run, monkeypatch: pytest.MonkeyPatch, fitting: int
+    tiny: directory.RunDirectory, monkeypatch: pytest.MonkeyPatch, fitting: int
 ) -> None:
     """A GPU's allocator raises what is raised here; a CPU has no such limit to run into."""
     from fairway.model.gpt import GPT
@@ -235,7 +237,7 @@ def test_losses_follow_the_golden_curve() -> None:
     assert losses == pytest.approx(json.loads(golden.read_text()), rel=2e-3)
 
 
-def test_a_damaged_checkpoint_is_one_sentence(tiny: directory.Run) -> None:
+def test_a_damaged_checkpoint_is_one_sentence(tiny: directory.RunDirectory) -> None:
     run = again(tiny, "damaged")
     run.checkpoint.write_bytes(b"\x08\0\0\0\0\0\0\0nonsense")
     process = start(run, ["train.steps=3"])
@@ -245,7 +247,7 @@ def test_a_damaged_checkpoint_is_one_sentence(tiny: directory.Run) -> None:
 
 
 def test_torchrun_restarts_after_a_killed_rank_and_ends_with_the_same_weights(
-    tiny: directory.Run,
+    tiny: directory.RunDirectory,
 ) -> None:
     sets = ["train.steps=150", "train.checkpoint_every_s=0.05"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]

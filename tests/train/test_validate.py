@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from fairway.model.gpt import build
-from fairway.pipeline.directory import Run
+from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.prepare import load_tokenizer, load_val
 from fairway.train.validate import validate
 
 
-def test_bpb_counts_every_token_but_the_first_once(tiny: Run) -> None:
-    folder = tiny.data_folder(tiny.need("data"))
+def test_bpb_counts_every_token_but_the_first_once(tiny: RunDirectory) -> None:
+    folder = tiny.data_folder(tiny.require("data"))
     tokenizer, tokens = load_tokenizer(folder), load_val(folder)[:1000]
     from fairway.config.schema import Model
 

@@ -119,15 +119,15 @@ def _watch(child: int, order: Order, waited: set[signal.Signals], status: int) -
                     return code if code >= 0 else 128 - code
         polls += 1
         bytes_taken, threads = _taken(limits["memory_bytes"])
-        complaint = ""
+        failure = ""
         if bytes_taken > limits["memory_bytes"]:
-            complaint = "memory"
+            failure = "memory"
         elif threads > limits["processes"]:
-            complaint = "processes"
+            failure = "processes"
         elif order["backend"] == NONE and polls % 10 == 0:
-            complaint = "files" if _folder_bytes(order["folder"]) > limits["file_bytes"] else ""
-        if complaint:
-            os.write(status, complaint.encode())
+            failure = "files" if _folder_bytes(order["folder"]) > limits["file_bytes"] else ""
+        if failure:
+            os.write(status, failure.encode())
             return FAILED + 1
 
 

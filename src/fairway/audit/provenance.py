@@ -24,7 +24,7 @@ from fairway.audit.experiments import finding
 from fairway.config.schema import Recipe
 from fairway.io import atomic, checkpoint, foreign
 from fairway.pipeline import directory
-from fairway.pipeline.directory import Run
+from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.pack import pack_weights
 from fairway.pipeline.prepare import load_tokenizer, load_train
 from fairway.pipeline.results import (
@@ -47,7 +47,7 @@ def audit_run(folders: Sequence[Path], steps: int, twin: Path | None) -> AuditRe
     """Audit finished runs. Several are taken for seeds of one recipe. Raises BadInput."""
     began = time.monotonic()
     found: list[AuditFinding] = []
-    runs = [Run(folder) for folder in folders]
+    runs = [RunDirectory(folder) for folder in folders]
     for run in runs:
         about = f"{run.path}: " if len(runs) > 1 else ""
         for one in _of_run(run, steps, twin):
@@ -62,9 +62,9 @@ def audit_run(folders: Sequence[Path], steps: int, twin: Path | None) -> AuditRe
     )  # fmt: skip
 
 
-def _of_run(run: Run, steps: int, twin: Path | None) -> list[AuditFinding]:
+def _of_run(run: RunDirectory, steps: int, twin: Path | None) -> list[AuditFinding]:
     recipe = run.load()
-    data, trained, packed = run.need("data"), run.need("train"), run.need("pack")
+    data, trained, packed = run.require("data"), run.require("train"), run.require("pack")
     assert isinstance(data, DataResult)
     assert isinstance(trained, TrainResult)
     assert isinstance(packed, PackResult)
@@ -91,7 +91,7 @@ def _compared(
     return finding(condition, bool(wrong), summary, [], _SAME)
 
 
-def _data(run: Run, data: DataResult) -> AuditFinding:
+def _data(run: RunDirectory, data: DataResult) -> AuditFinding:
     """The shards are those that were written down."""
     digest = hashlib.sha256()
     for shard in load_train(run.data_folder(data)):
@@ -100,7 +100,7 @@ def _data(run: Run, data: DataResult) -> AuditFinding:
     return _compared("data", pairs, f"{data.train_tokens:,} training tokens have their hash")
 
 
-def _recipe(recipe: Recipe, run: Run, trained: TrainResult) -> AuditFinding:
+def _recipe(recipe: Recipe, run: RunDirectory, trained: TrainResult) -> AuditFinding:
     """Each result was made with the recipe that lies beside it, and this program's code."""
     wrong = [
         f"{verb}.json was made with other {', '.join(parts)}"
@@ -119,7 +119,7 @@ def _recipe(recipe: Recipe, run: Run, trained: TrainResult) -> AuditFinding:
     return finding("recipe", False if same else None, said, [], _SAME)
 
 
-def _files(run: Run, trained: TrainResult, packed: PackResult) -> AuditFinding:
+def _files(run: RunDirectory, trained: TrainResult, packed: PackResult) -> AuditFinding:
     """Weights, artifact and proof are the files that the results are about."""
     pairs: dict[str, tuple[object, object]] = {
         "weights": (trained.weights_sha256, atomic.sha256_file(run.weights)),
@@ -129,7 +129,7 @@ def _files(run: Run, trained: TrainResult, packed: PackResult) -> AuditFinding:
     return _compared("files", pairs, f"{', '.join(pairs)} are what the results say")
 
 
-def _training(recipe: Recipe, run: Run, trained: TrainResult, steps: int) -> AuditFinding:
+def _training(recipe: Recipe, run: RunDirectory, trained: TrainResult, steps: int) -> AuditFinding:
     """The first steps, done again, give the losses that were written down."""
     lines = console.read_metrics(run.metrics)
     written = {line["step"]: line["loss"] for line in lines if "loss" in line}
@@ -196,14 +196,14 @@ def _weights_sha256(trainer: Trainer) -> str:
         return atomic.sha256_file(file)
 
 
-def _trainer(recipe: Recipe, run: Run) -> Trainer:
+def _trainer(recipe: Recipe, run: RunDirectory) -> Trainer:
     """One that starts from nothing and writes nothing into the run."""
     return Trainer(
         recipe, run, "", distributed.start(), replay=bool(recipe.train.seconds), resume=False
     )
 
 
-def _calibration(recipe: Recipe, run: Run, trained: TrainResult) -> AuditFinding:
+def _calibration(recipe: Recipe, run: RunDirectory, trained: TrainResult) -> AuditFinding:
     """What packing knows of the text comes from training text: computed anew from the weights."""
     trainer = _trainer(recipe, run)
     tensors, _ = checkpoint.load(run.weights)
@@ -228,13 +228,13 @@ def _apart(one: calibrate.Curvature, two: calibrate.Curvature) -> float:
     return max(float(torch.dist(a, b) / b.norm().clamp(min=1e-30)) for a, b in pairs)
 
 
-def _packing(recipe: Recipe, run: Run, packed: PackResult) -> AuditFinding:
+def _packing(recipe: Recipe, run: RunDirectory, packed: PackResult) -> AuditFinding:
     """The artifact is what packing makes of the weights."""
     tensors, _ = checkpoint.load(run.weights)
     weights = {name: t.float().numpy() for name, t in tensors.items()}
     curved = recipe.pack.quantizer == "gptq"
     curvatures = calibrate.load(run.calibration)[0] if curved else {}
-    tokenizer = load_tokenizer(run.data_folder(run.need("data")))
+    tokenizer = load_tokenizer(run.data_folder(run.require("data")))
     again = pack_weights(recipe.model, tokenizer, weights, curvatures, recipe.pack)
     if again.artifact.sha256 == packed.artifact_sha256:
         return finding("packing", False, "the weights pack to this artifact", [], _SAME)
@@ -243,7 +243,7 @@ def _packing(recipe: Recipe, run: Run, packed: PackResult) -> AuditFinding:
     return finding("packing", True, summary, [], _SAME)
 
 
-def _budgets(recipe: Recipe, run: Run, trained: TrainResult) -> AuditFinding:
+def _budgets(recipe: Recipe, run: RunDirectory, trained: TrainResult) -> AuditFinding:
     """Time and size, by the files themselves where they can say so."""
     wrong = []
     if trained.train_s > recipe.train.limit_s:
@@ -262,7 +262,7 @@ def _budgets(recipe: Recipe, run: Run, trained: TrainResult) -> AuditFinding:
     return finding("budgets", bool(wrong), summary, [], strength)
 
 
-def _seeds(runs: Sequence[Run]) -> AuditFinding:
+def _seeds(runs: Sequence[RunDirectory]) -> AuditFinding:
     """Seeds of one recipe differ in the seed alone."""
     first, *others = recipes = [run.load() for run in runs]
     wrong = []

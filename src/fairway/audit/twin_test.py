@@ -24,7 +24,7 @@ from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
 from fairway.formats import artifact
 from fairway.pipeline import texts
-from fairway.pipeline.directory import Run
+from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.results import AuditFinding, Evidence
 from fairway.pipeline.score import exact_charges
 
@@ -35,7 +35,7 @@ _Z_FOUND = 2.33  # with probability 0.99
 _LEAST_DOCUMENTS, _LEAST_BYTES = 20, 200
 
 
-def compare(recipe: Recipe, run: Run, twin: Path) -> AuditFinding:
+def compare(recipe: Recipe, run: RunDirectory, twin: Path) -> AuditFinding:
     """Validation text against the documents of `twin`. Raises BadInput."""
     opened = artifact.read(run.artifact)
     engine = ExactEngine(opened, torch.get_num_threads())
@@ -77,7 +77,7 @@ def difference_of(ours: Floats, theirs: Floats) -> tuple[float, float]:
 
 
 def _documents(
-    recipe: Recipe, run: Run, tokenizer: Tokenizer, engine: ExactEngine, file: Path | None
+    recipe: Recipe, run: RunDirectory, tokenizer: Tokenizer, engine: ExactEngine, file: Path | None
 ) -> Floats:
     """float64[D, 2]: bits per byte of each document, scored alone from its beginning."""
     text = texts.load(recipe, run, tokenizer, file)

@@ -19,7 +19,7 @@ from fairway.challenge import trainlog
 from fairway.config.schema import Recipe, load
 from fairway.errors import BadInput, Interrupted
 from fairway.io import foreign
-from fairway.pipeline.directory import Run
+from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.pack import pack
 from fairway.pipeline.prepare import prepare
 from fairway.pipeline.prove import decode, prove
@@ -40,7 +40,7 @@ def main(recipe: str, script: str) -> int:
     try:
         if given.check:
             return check(Path(script).resolve().parent)
-        return course(load(recipe, [*given.set, *seed]), Run(given.out), Path(script))
+        return course(load(recipe, [*given.set, *seed]), RunDirectory(given.out), Path(script))
     except (BadInput, OSError) as error:
         console.error(str(error))
         return 2
@@ -51,7 +51,7 @@ def main(recipe: str, script: str) -> int:
         return 3
 
 
-def course(recipe: Recipe, run: Run, script: Path) -> int:
+def course(recipe: Recipe, run: RunDirectory, script: Path) -> int:
     """Every verb in order; the log, in the challenge's words, in RUN/train.log and on stdout."""
     here = distributed.start()
     if not here.is_main:  # another rank of torchrun shares only the training
@@ -72,7 +72,7 @@ def course(recipe: Recipe, run: Run, script: Path) -> int:
         verdict = compared(verdict, "data.json", data.text_sha256, data.lengths_sha256)
         run.finish("verify", verdict)
         if not (verdict.verified and verdict.decoded):
-            print(verdict.complaint)
+            print(verdict.failure)
             return 1
         text = trainlog.text(recipe, run, script.stat().st_size, verdict.decoded)
         (run.path / "train.log").write_text(text, "utf-8")

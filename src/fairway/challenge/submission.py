@@ -26,7 +26,7 @@ from fairway.config.schema import Recipe, dumps
 from fairway.errors import BadInput
 from fairway.io.atomic import short_hash
 from fairway.pipeline import verdicts
-from fairway.pipeline.directory import Run
+from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.results import VERBS, Decoded, SubmitResult
 from fairway.report.compare import one_recipe
 from fairway.report.report import Results, seeds_table
@@ -41,7 +41,7 @@ def submit(
     before the folder gets its name. What it states as the score is the mean of the proofs that
     were decoded here; other figures of results are claims, and are called so.
     """
-    found = [(Run(folder), _ready(Run(folder))) for folder in runs]
+    found = [(RunDirectory(folder), _ready(RunDirectory(folder))) for folder in runs]
     _different_seeds(found)
     one_recipe(runs)
     if out.exists():
@@ -85,7 +85,7 @@ def _decoded(results: Results) -> Decoded:
     return results.verdict.decoded
 
 
-def _ready(run: Run) -> Results:
+def _ready(run: RunDirectory) -> Results:
     """Return the results of a run whose proof holds. Raises BadInput where it does not."""
     verdicts.require_current(run, [verb for verb in VERBS if verb != "verify"])
     verdict = verdicts.known_or_decoded(run)
@@ -94,7 +94,7 @@ def _ready(run: Run) -> Results:
     return Results(run)
 
 
-def _different_seeds(found: Sequence[tuple[Run, Results]]) -> None:
+def _different_seeds(found: Sequence[tuple[RunDirectory, Results]]) -> None:
     """Raise BadInput unless every run has a seed of its own."""
     seeds = [_seed(results) for _, results in found]
     if len(set(seeds)) < len(seeds):
@@ -103,7 +103,7 @@ def _different_seeds(found: Sequence[tuple[Run, Results]]) -> None:
 
 def _claims(
     recipe: Recipe,
-    found: Sequence[tuple[Run, Results]],
+    found: Sequence[tuple[RunDirectory, Results]],
     code_bytes: int,
     author: str,
     github_id: str,
@@ -152,7 +152,9 @@ def _claims(
     }
 
 
-def _copy(run: Run, recipe: Recipe, folder: Path, results: Results, code_bytes: int) -> None:
+def _copy(
+    run: RunDirectory, recipe: Recipe, folder: Path, results: Results, code_bytes: int
+) -> None:
     """Write the log of a run, and copy its artifact, proof and results into seed<N>/."""
     own = run.load() if run.recipe.exists() else recipe
     seed = _seed(results)
@@ -176,7 +178,7 @@ def _run_once(folder: Path) -> None:
         raise BadInput(f"the script does not reproduce the scores: {' '.join(last)}")
 
 
-def _readme(found: Sequence[tuple[Run, Results]], claims: dict[str, Any]) -> str:
+def _readme(found: Sequence[tuple[RunDirectory, Results]], claims: dict[str, Any]) -> str:
     rows = "\n".join(
         f"| {seed} | {r['val_bpb']:.6f} | {r['claimed_score_bpb']:.6f} | "
         f"{r['artifact_bytes']:,} | "

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from fairway.config.schema import Recipe, dumps
 from fairway.console import read_metrics
-from fairway.pipeline.directory import Run
+from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.results import DataResult, Decoded, ProveResult, ScoreResult, TrainResult
 
 _LINES = 200  # of training steps, at most
 
 
-def text(recipe: Recipe, run: Run, code_bytes: int, decoded: Decoded) -> str:
+def text(recipe: Recipe, run: RunDirectory, code_bytes: int, decoded: Decoded) -> str:
     """Return the log, whose last score is that of the proof, as `decoded` says.
 
     code_bytes: of the script that a submission ships. Raises BadInput.
     """
-    data, train = run.need("data"), run.need("train")
-    score, prove = run.need("score"), run.need("prove")
+    data, train = run.require("data"), run.require("train")
+    score, prove = run.require("score"), run.require("prove")
     assert isinstance(data, DataResult)
     assert isinstance(train, TrainResult)
     assert isinstance(score, ScoreResult)
@@ -45,7 +45,7 @@ def text(recipe: Recipe, run: Run, code_bytes: int, decoded: Decoded) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _steps(run: Run, train: TrainResult) -> list[str]:
+def _steps(run: RunDirectory, train: TrainResult) -> list[str]:
     """A line for some of the steps; all have one in the run's metrics.jsonl."""
     losses = [entry for entry in read_metrics(run.metrics) if "loss" in entry]
     every = -(-len(losses) // _LINES) or 1

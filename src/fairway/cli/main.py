@@ -28,7 +28,7 @@ from fairway.errors import BadInput, Interrupted
 
 if TYPE_CHECKING:
     from fairway.config.schema import Recipe
-    from fairway.pipeline.directory import Run
+    from fairway.pipeline.directory import RunDirectory
     from fairway.pipeline.results import CheckResult, Result, VerifyResult
     from fairway.report.report import Table
 
@@ -157,10 +157,10 @@ def _finish(returned: "Result | dict[str, Result] | None", as_json: bool) -> int
         trees = {name: result.tree() for name, result in results.items()}
         with ending.standard_output():
             print(json.dumps(trees if isinstance(returned, dict) else trees[""], allow_nan=False))
-    complaints = [result.complaint for result in results.values() if result.complaint]
-    for complaint in complaints:
-        _error(complaint)
-    return 1 if complaints else 0
+    failures = [result.failure for result in results.values() if result.failure]
+    for failure in failures:
+        _error(failure)
+    return 1 if failures else 0
 
 
 def _error(text: str) -> None:
@@ -173,20 +173,20 @@ def _is_main_rank() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _load(recipe: str, out: Path | None, sets: list[str] | None) -> "tuple[Recipe, Run]":
+def _load(recipe: str, out: Path | None, sets: list[str] | None) -> "tuple[Recipe, RunDirectory]":
     """The recipe with its overrides, and the run folder it goes to."""
     from fairway.config.schema import load
-    from fairway.pipeline.directory import Run
+    from fairway.pipeline.directory import RunDirectory
 
     loaded = load(recipe, sets or [])
-    return loaded, Run(out or Path("runs") / loaded.name)
+    return loaded, RunDirectory(out or Path("runs") / loaded.name)
 
 
-def _reload(folder: Path, verb: str, sets: list[str]) -> "tuple[Recipe, Run]":
+def _reload(folder: Path, verb: str, sets: list[str]) -> "tuple[Recipe, RunDirectory]":
     """The recipe of an existing run. Only what `verb` itself reads can be overridden here."""
-    from fairway.pipeline.directory import STAGES, Run
+    from fairway.pipeline.directory import STAGES, RunDirectory
 
-    run = Run(folder)
+    run = RunDirectory(folder)
     run.load()
     for assignment in sets:
         key = assignment.partition("=")[0].strip() + "."
@@ -199,7 +199,7 @@ def _reload(folder: Path, verb: str, sets: list[str]) -> "tuple[Recipe, Run]":
 
 
 @contextmanager
-def _opened(recipe: "Recipe", run: "Run") -> Iterator[None]:
+def _opened(recipe: "Recipe", run: "RunDirectory") -> Iterator[None]:
     """Hold the run folder and write the recipe into it. Under torchrun, rank 0 does so for all."""
     from fairway import console
 
@@ -213,7 +213,7 @@ def _opened(recipe: "Recipe", run: "Run") -> Iterator[None]:
 
 
 def _perform(
-    verb: str, recipe: "Recipe", run: "Run", text: Path | None = None, **options: Any
+    verb: str, recipe: "Recipe", run: "RunDirectory", text: Path | None = None, **options: Any
 ) -> "Result":
     """Do the verb unless its result still holds, and say which of the two in one line."""
     from fairway import console
@@ -228,7 +228,7 @@ def _perform(
             module, _, function = VERBS[verb].partition(":")
             result: Result = getattr(import_module(module), function)(recipe, run, **options)
     if not mine:
-        return place.need(verb)
+        return place.require(verb)
     skipped = "finished before: " if result == before else ""
     console.say(f"{verb}: {skipped}{sentence(result)}")
     return result
@@ -293,7 +293,7 @@ def play(
 
 def _of_seeds(
     recipe: str, out: Path | None, sets: list[str] | None, seeds: str
-) -> "list[tuple[str, Recipe, Run]]":
+) -> "list[tuple[str, Recipe, RunDirectory]]":
     """A recipe and a run folder per seed, beside each other, so that they share their data."""
     words = [word.strip() for word in seeds.split(",")]
     if not all(word.isdecimal() for word in words) or len(set(words)) < len(words):
@@ -306,13 +306,13 @@ def _of_seeds(
     return jobs
 
 
-def _show_seeds(runs: "list[Run]") -> None:
+def _show_seeds(runs: "list[RunDirectory]") -> None:
     from fairway.report import report
 
     _print([report.seeds_table(runs)])
 
 
-def _course(recipe: "Recipe", run: "Run", force: str = "") -> "dict[str, Result]":
+def _course(recipe: "Recipe", run: "RunDirectory", force: str = "") -> "dict[str, Result]":
     """Every verb in order, then the tables and the report."""
     from fairway import console
     from fairway.data.tokenizer import load_challenge
@@ -325,7 +325,7 @@ def _course(recipe: "Recipe", run: "Run", force: str = "") -> "dict[str, Result]
     with _opened(recipe, run):
         forced = downstream(force) if force else []
         for verb in forced:
-            run.forget(verb)
+            run.invalidate(verb)
         results = {verb: _perform(verb, recipe, run) for verb in VERBS if verb != "verify"}
         results["verify"] = _verified(recipe, run, decode="verify" in forced)
         page = report.write(run)
@@ -504,7 +504,7 @@ def _show_verdict(verdict: "VerifyResult") -> None:
     console.say(f"verify: {report.sentence(verdict)}")
 
 
-def _verified(recipe: "Recipe", run: "Run", decode: bool) -> "Result":
+def _verified(recipe: "Recipe", run: "RunDirectory", decode: bool) -> "Result":
     """The verdict on a run that this command made or continued.
 
     A verdict is never taken from the run directory. Where the user's own state directory remembers
@@ -774,18 +774,18 @@ def report(
     """Write each run's tables and one self-contained page, RUN/report.html; -o: one for all."""
     from fairway import console
     from fairway.io.atomic import check_writable
-    from fairway.pipeline.directory import Run
+    from fairway.pipeline.directory import RunDirectory
     from fairway.report import report
 
     if output:
         check_writable(output)
-        report.write_many([Run(folder) for folder in runs], output)
+        report.write_many([RunDirectory(folder) for folder in runs], output)
         console.say(f"report: {output}")
         return
 
     for folder in runs:
-        page = report.write(Run(folder))
-        _print(report.tables(report.Results(Run(folder))))
+        page = report.write(RunDirectory(folder))
+        _print(report.tables(report.Results(RunDirectory(folder))))
         console.say(f"report: {page}")
 
 
@@ -863,10 +863,10 @@ def push(
 ) -> None:
     """Upload a run's artifact, proof and export to the Hugging Face Hub, with a card."""
     from fairway import console
-    from fairway.pipeline.directory import Run
+    from fairway.pipeline.directory import RunDirectory
     from fairway.report import export
 
-    console.say(f"pushed: {export.push(Run(run), repository, private)}")
+    console.say(f"pushed: {export.push(RunDirectory(run), repository, private)}")
 
 
 def _show_findings(found: "CheckResult") -> None:

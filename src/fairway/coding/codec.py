@@ -304,7 +304,7 @@ class Codec:
             where = layout.positions(step)
             cumulative = predictor.step(fed[: len(where)])
             fed = coder.code(cumulative, tokens[where].astype(np.int64) if encode else None)
-            predictor.saw(fed)
+            predictor.observe(fed)
             tokens[where] = fed
             done += len(where)
             progress(done, coder.ideal_bits)

@@ -157,7 +157,7 @@ class ExactPredictor:
     def states(self) -> States:
         return np.concatenate([head.states for head in self._heads])
 
-    def saw(self, tokens: Longs) -> None:
+    def observe(self, tokens: Longs) -> None:
         return
 
 

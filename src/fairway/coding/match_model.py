@@ -189,9 +189,9 @@ class Recalling:
         _mix(*self._known(), self._shares, table)
         return table
 
-    def saw(self, tokens: Longs) -> None:
+    def observe(self, tokens: Longs) -> None:
         _saw(tokens, *self._known(), self._shares)
-        self._inner.saw(tokens)
+        self._inner.observe(tokens)
 
     def _known(self) -> tuple[NDArray[np.generic], ...]:
         """What mixing and learning of one step share."""

@@ -40,7 +40,7 @@ class Predictor(Protocol):
         """
         ...
 
-    def saw(self, tokens: NDArray[np.int64]) -> None:
+    def observe(self, tokens: NDArray[np.int64]) -> None:
         """What was coded at this step, int64[n]; only from here on it may be learned from."""
         ...
 
@@ -156,7 +156,7 @@ class FloatPredictor:
             raise BadInput("the artifact's network gives no finite logits: it cannot code a text")
         return table
 
-    def saw(self, tokens: NDArray[np.int64]) -> None:
+    def observe(self, tokens: NDArray[np.int64]) -> None:
         return
 
 

@@ -110,7 +110,7 @@ def computing(
 def _engine(
     artifact: Artifact,
     arithmetic: Arithmetic,
-    here: distributed.World,
+    here: distributed.Process,
     threads: int,
     how: Adapt,
     tokens: int,
@@ -186,7 +186,7 @@ def _probe_learning(learner: Learner) -> bytes:
     predictor = AdaptivePredictor(learner, Layout(count + 1, Starts.whole()))
     for before, token in pairwise(tokens.astype(np.int64)):
         predictor.step(np.array([before]))
-        predictor.saw(np.array([token]))
+        predictor.observe(np.array([token]))
     return (
         FloatPredictor(learner.model, 1).logits(tokens[:1].astype(np.int64)).cpu().numpy().tobytes()
     )

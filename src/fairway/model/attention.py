@@ -18,7 +18,7 @@ from fairway.model.attention_backends import Attend, for_windows, library
 from fairway.model.kv_cache import Cache, document_starts
 from fairway.model.linear import product
 from fairway.model.norm import rms_norm
-from fairway.model.operators import settled
+from fairway.model.operators import opaque_op
 
 
 @dataclass
@@ -68,7 +68,7 @@ def rotary(positions: Tensor, shape: Model, dtype: torch.dtype) -> tuple[Tensor,
     j = torch.arange(shape.head_dim // 2, device=positions.device, dtype=torch.float64)
     turn = torch.exp(j * (-2 * math.log(shape.rope_base) / r)).where(j < r // 2, 0.0)
     angle = positions[:, None].double() * turn
-    return settled(angle.cos().to(dtype)), settled(angle.sin().to(dtype))
+    return opaque_op(angle.cos().to(dtype)), opaque_op(angle.sin().to(dtype))
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from fairway.model.operators import settled
+from fairway.model.operators import opaque_op
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """softmax(q·kᵀ/√h, where it may look)·v: q [B, H, S, h], k and v [B, G, n, h] → [B, H, S, h]."""
@@ -102,7 +102,9 @@ def flash3() -> Attend | None:
 
 def sliced(mask: Tensor, dtype: torch.dtype) -> Attend:
     """For a CPU: see `_SlicedAttention`."""
-    bias = settled(torch.zeros(mask[:, 0].shape, dtype=dtype).masked_fill_(~mask[:, 0], -math.inf))
+    bias = opaque_op(
+        torch.zeros(mask[:, 0].shape, dtype=dtype).masked_fill_(~mask[:, 0], -math.inf)
+    )
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         y: Tensor = _SlicedAttention.apply(q, k, v, bias)  # type: ignore[no-untyped-call]

@@ -23,16 +23,16 @@ def _shaped_like_product(x: Tensor, weight: Tensor) -> Tensor:
     return x.new_empty(*x.shape[:-1], weight.shape[0])
 
 
-def settled(x: Tensor) -> Tensor:
+def opaque_op(x: Tensor) -> Tensor:
     """x, computed once. A compiler would rather compute it anew in every layer that reads it:
     cosines in float64 for each element of every query, say."""
-    y: Tensor = torch.ops.fairway.settled(x) if torch.compiler.is_compiling() else x
+    y: Tensor = torch.ops.fairway.opaque_op(x) if torch.compiler.is_compiling() else x
     return y
 
 
 define("fairway::onednn", "(Tensor x, Tensor weight) -> Tensor", tags=torch.Tag.flexible_layout)
 impl("fairway::onednn", "CPU", _onednn)
 register_fake("fairway::onednn", _shaped_like_product)
-define("fairway::settled", "(Tensor x) -> Tensor")
-impl("fairway::settled", "CompositeExplicitAutograd", torch.clone)
-register_fake("fairway::settled", torch.empty_like)
+define("fairway::opaque_op", "(Tensor x) -> Tensor")
+impl("fairway::opaque_op", "CompositeExplicitAutograd", torch.clone)
+register_fake("fairway::opaque_op", torch.empty_like)

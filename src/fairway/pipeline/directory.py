@@ -55,7 +55,7 @@ def downstream(verb: str) -> list[str]:
     return found
 
 
-class Run:
+class RunDirectory:
     """Paths and results of one run folder. Creating it touches no file."""
 
     def __init__(self, path: str | Path) -> None:
@@ -78,9 +78,9 @@ class Run:
         self.report = self.path / "report.html"
         self.data_root = self.path.parent / "data"
 
-    def about(self, text: Path) -> Run:
+    def about(self, text: Path) -> RunDirectory:
         """Where results about another text than the validation split go: a folder inside."""
-        return Run(self.path / "texts" / text.stem)
+        return RunDirectory(self.path / "texts" / text.stem)
 
     def data_folder(self, result: Result) -> Path:
         """Folder of the shards that `result`, a DataResult, names."""
@@ -120,7 +120,7 @@ class Run:
             value: Any = functools.reduce(operator.getitem, name.split("."), tree)
             parts[name] = short_hash(json.dumps(value))
         if stage.after:
-            parts[stage.after] = short_hash((before or self.need(stage.after)).stamp)
+            parts[stage.after] = short_hash((before or self.require(stage.after)).stamp)
         else:
             parts["documents"] = short_hash(source)
         return " ".join(f"{part}={value}" for part, value in parts.items())
@@ -133,7 +133,7 @@ class Run:
         except (foreign.Missing, foreign.Malformed, ValidationError):
             return None
 
-    def need(self, verb: str) -> Result:
+    def require(self, verb: str) -> Result:
         """The verb's result. Raises BadInput when there is none."""
         result = self.result(verb)
         if result is None:
@@ -153,7 +153,7 @@ class Run:
             self.path / f"{verb}.json", (json.dumps(result.tree(), indent=2) + "\n").encode()
         )
 
-    def forget(self, verb: str) -> None:
+    def invalidate(self, verb: str) -> None:
         """Drop a finished result and what it was made of, so that the verb runs again."""
         result = self.result(verb)
         (self.path / f"{verb}.json").unlink(missing_ok=True)

@@ -54,16 +54,16 @@ class Packed:
     predicted_nats: float  # per token; 0 where nothing is known of the curvature
 
 
-def pack(recipe: Recipe, run: directory.Run) -> PackResult:
+def pack(recipe: Recipe, run: directory.RunDirectory) -> PackResult:
     """Write run.artifact from run.weights. Raises BadInput; the file is written whole or not."""
     stamp = run.stamp("pack", recipe)
     done = run.fresh("pack", stamp, PackResult)
     if done is not None and _is_there(run, done):
         return done
     place, start = distributed.start(), time.perf_counter()
-    trained = run.need("train")
+    trained = run.require("train")
     assert isinstance(trained, TrainResult)
-    folder = run.data_folder(run.need("data"))
+    folder = run.data_folder(run.require("data"))
     tokenizer = load_tokenizer(folder)
     tensors, _ = checkpoint.load(run.weights)
     weights = {name: t.float().numpy() for name, t in tensors.items()}
@@ -221,5 +221,5 @@ def check_equal(made: Artifact, quantized: Quantized) -> None:
             raise RuntimeError(f"the artifact does not read back: {name} differs")
 
 
-def _is_there(run: directory.Run, done: PackResult) -> bool:
+def _is_there(run: directory.RunDirectory, done: PackResult) -> bool:
     return run.artifact.is_file() and atomic.sha256_file(run.artifact) == done.artifact_sha256

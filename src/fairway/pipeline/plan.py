@@ -17,7 +17,7 @@ from fairway import distributed
 from fairway.config.schema import Recipe
 from fairway.model.gpt import flops_per_token, skeleton
 from fairway.pipeline import verdicts
-from fairway.pipeline.directory import STAGES, Run, downstream, stamp_changes
+from fairway.pipeline.directory import STAGES, RunDirectory, downstream, stamp_changes
 from fairway.pipeline.prepare import fingerprint
 from fairway.pipeline.results import DataResult
 from fairway.quantize.size import predicted_bytes
@@ -46,7 +46,7 @@ class Step:
     cost: Cost
 
 
-def plan(recipe: Recipe, run: Run, force: str = "") -> list[Step]:
+def plan(recipe: Recipe, run: RunDirectory, force: str = "") -> list[Step]:
     """Every verb of the course in order. Raises BadInput when the documents cannot be read."""
     costs = predict(recipe, run)
     forced = downstream(force) if force else []
@@ -65,7 +65,7 @@ def plan(recipe: Recipe, run: Run, force: str = "") -> list[Step]:
     return steps
 
 
-def _stale(verb: str, recipe: Recipe, run: Run) -> str:
+def _stale(verb: str, recipe: Recipe, run: RunDirectory) -> str:
     """Why the verb's own result does not hold; empty when it does."""
     if verb == "verify":
         known = verdicts.known(run)
@@ -96,7 +96,7 @@ def _cell(value: float | None, unit: float, name: str) -> str:
     return "?" if value is None else f"{math.ceil(value / unit):,} {name}"
 
 
-def predict(recipe: Recipe, run: Run) -> dict[str, Cost]:
+def predict(recipe: Recipe, run: RunDirectory) -> dict[str, Cost]:
     """Cost of each verb on this machine, the artifact's size included."""
     shape, budget = recipe.model, recipe.train
     tensors = skeleton(shape, recipe.data.vocab_size, bos_id=0)

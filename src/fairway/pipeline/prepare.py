@@ -30,7 +30,7 @@ from fairway.data.tokenizer import Tokenizer, load_challenge, train_tokenizer
 from fairway.errors import BadInput
 from fairway.io import foreign
 from fairway.io.atomic import lock_folder, short_hash, write_atomic
-from fairway.pipeline.directory import Run
+from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.results import DataResult
 
 Shard = npt.NDArray[np.uint16]
@@ -76,7 +76,7 @@ class _Maker(Protocol):
         """Shards, documents and bytes of text."""
 
 
-def prepare(recipe: Recipe, run: Run) -> DataResult:
+def prepare(recipe: Recipe, run: RunDirectory) -> DataResult:
     """Make the shards of `recipe.data`, or find them made.
 
     Raises BadInput; also where a split holds no text, or the training text is too short for
@@ -89,7 +89,7 @@ def prepare(recipe: Recipe, run: Run) -> DataResult:
     return _prepared(maker, run, stamp, name, recipe.model.window)
 
 
-def hold_out(recipe: Recipe, run: Run, text_bytes: int) -> DataResult:
+def hold_out(recipe: Recipe, run: RunDirectory, text_bytes: int) -> DataResult:
     """As `prepare`, but the validation text is the end of the training text: whole documents, of
     at most `text_bytes` bytes, the same for all tokenizers; nothing is trained on them. BadInput.
     """
@@ -104,7 +104,7 @@ def hold_out(recipe: Recipe, run: Run, text_bytes: int) -> DataResult:
     )
 
 
-def _prepared(maker: _Maker, run: Run, stamp: str, name: str, window: int) -> DataResult:
+def _prepared(maker: _Maker, run: RunDirectory, stamp: str, name: str, window: int) -> DataResult:
     """The result of what the maker makes, unless it is there, in a folder that runs share."""
     folder = run.data_root / name
     with lock_folder(folder), _writing(folder):

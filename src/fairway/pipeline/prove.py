@@ -35,13 +35,13 @@ from fairway.formats.proof_header import ARTIFACT_BYTES, Header, Machine, text_d
 from fairway.io import checkpoint, foreign, limits
 from fairway.io.atomic import replacing, write_atomic
 from fairway.pipeline import texts
-from fairway.pipeline.directory import Run
+from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.results import Decoded, ProveResult
 
 # prove ------------------------------------------------------------------------------------------
 
 
-def prove(recipe: Recipe, run: Run, text: Path | None = None) -> ProveResult:
+def prove(recipe: Recipe, run: RunDirectory, text: Path | None = None) -> ProveResult:
     """Code the validation split, or the documents of a file, lane by lane with the artifact.
 
     BPB counts every byte that a decoder opens besides the artifact. A killed run goes on after
@@ -144,7 +144,7 @@ class _Partial:
     coded again.
     """
 
-    def __init__(self, place: Run, about: str, learner: Learner | None) -> None:
+    def __init__(self, place: RunDirectory, about: str, learner: Learner | None) -> None:
         self._path, self._learned_path = place.prove_checkpoint, place.prove_learned
         self._learner, self._about = learner, about
         self._began = time.perf_counter()

@@ -21,7 +21,7 @@ class Result(BaseModel):
     stamp: str = ""  # of the recipe, code versions and inputs that made it: course.py
 
     @property
-    def complaint(self) -> str:
+    def failure(self) -> str:
         """Why the verdict is no although the work was done (exit code 1); empty: it is yes."""
         return ""
 
@@ -79,7 +79,7 @@ class TrainResult(Result):
     peak_memory_bytes: int
 
     @property
-    def complaint(self) -> str:
+    def failure(self) -> str:
         late = f"training took {self.train_s:.0f} s, more than train.limit_s allows"
         return "" if self.within_limit else late
 
@@ -100,7 +100,7 @@ class PackResult(Result):
     pack_s: float
 
     @property
-    def complaint(self) -> str:
+    def failure(self) -> str:
         over = self.artifact_bytes - self.budget_bytes
         too_big = f"the artifact is {over:,} bytes over pack.budget_bytes"
         return "" if self.within_budget else too_big
@@ -208,7 +208,7 @@ class VerifyResult(Result):
     decode_s: float  # of the decoding; 0 where the user's own state directory remembers it
 
     @property
-    def complaint(self) -> str:
+    def failure(self) -> str:
         return "" if self.verified else f"the proof does not hold: {self.reason}"
 
 
@@ -289,7 +289,7 @@ class CheckResult(Result):
     findings: list[RuleFinding]
 
     @property
-    def complaint(self) -> str:
+    def failure(self) -> str:
         """What failed, and what must be known and is not.
 
         A folder without a "no" is good only if its score, size, seeds and text are known, and if
@@ -319,8 +319,8 @@ class SubmitResult(Result):
     check: CheckResult
 
     @property
-    def complaint(self) -> str:
-        return self.check.complaint
+    def failure(self) -> str:
+        return self.check.failure
 
 
 class FetchResult(Result):
@@ -371,7 +371,7 @@ class SweepResult(Result):
     rows: list[SweepRow]  # the base first, then the others, the largest gain first
 
     @property
-    def complaint(self) -> str:
+    def failure(self) -> str:
         failed = [row.name for row in self.rows if row.failed]
         return f"runs of {', '.join(failed)} did not finish" if failed else ""
 
@@ -415,7 +415,7 @@ class AuditResult(Result):
     isolation: str  # what the foreign code was kept from; empty: none ran
 
     @property
-    def complaint(self) -> str:
+    def failure(self) -> str:
         broken = ", ".join(f.condition for f in self.findings if f.verdict == "broken")
         return "" if self.valid else f"{self.subject} is not valid: {broken}"
 

@@ -35,7 +35,7 @@ from fairway.model import loss
 from fairway.model.gpt import GPT
 from fairway.model.kv_cache import Cache
 from fairway.pipeline import texts
-from fairway.pipeline.directory import Run
+from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.results import ScoreResult
 
 _BATCH_TOKENS = {"cpu": 4096, "cuda": 1 << 16}  # positions per pass
@@ -47,7 +47,7 @@ Charges = Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]
 """Which tokens are charged, int64[k], and the nats of each, float64[k]."""
 
 
-def score(recipe: Recipe, run: Run, text: Path | None = None) -> ScoreResult:
+def score(recipe: Recipe, run: RunDirectory, text: Path | None = None) -> ScoreResult:
     """Score the validation split, or the documents of a file, by recipe.score.
 
     Results about a file stand in run.about(file). Raises BadInput; Interrupted after Ctrl-C.
@@ -201,13 +201,13 @@ class _Kept:
     def all_of(self, nats: float, done: int) -> tuple[float, int]:
         """The sums over all processes."""
         sums = torch.tensor([nats, done], dtype=torch.float64, device=self._learner.device)
-        nats, done = self._learner.world.sum_(sums).tolist()
+        nats, done = self._learner.world.all_reduce_(sums).tolist()
         return nats, int(done)
 
     def all_documents(self) -> Tensor:
         """Nats of each document, float64[D], the sums over all processes."""
         nats = self._documents.nats.to(self._learner.device, copy=True)
-        return self._learner.world.sum_(nats).cpu()
+        return self._learner.world.all_reduce_(nats).cpu()
 
     def _save(self, nats: float, done: int) -> None:
         self._saved = time.perf_counter()

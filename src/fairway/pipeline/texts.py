@@ -19,7 +19,7 @@ from fairway.data.corpus import stream_documents
 from fairway.data.rules import Rule, counted_bytes
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
-from fairway.pipeline.directory import Run
+from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.prepare import load_val
 from fairway.pipeline.results import DataResult
 
@@ -38,7 +38,7 @@ class Text:
     lengths: NDArray[np.int64]  # [D] of the documents, in bytes
 
 
-def load(recipe: Recipe, run: Run, tokenizer: Tokenizer, file: Path | None) -> Text:
+def load(recipe: Recipe, run: RunDirectory, tokenizer: Tokenizer, file: Path | None) -> Text:
     """The validation split of the run, or the documents in `file`, as `tokenizer` writes them.
 
     Raises BadInput when there is no text, or the split is not the one that `data` made.
@@ -55,7 +55,7 @@ def load(recipe: Recipe, run: Run, tokenizer: Tokenizer, file: Path | None) -> T
                 "another text, so its bits per byte say nothing"
             )
         return text
-    data = run.need("data")
+    data = run.require("data")
     assert isinstance(data, DataResult)
     text = describe(load_val(run.data_folder(data)), tokenizer)
     if text.text_sha256 != data.text_sha256:

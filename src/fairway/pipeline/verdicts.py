@@ -19,7 +19,7 @@ from fairway.config.schema import Recipe
 from fairway.errors import BadInput
 from fairway.io.atomic import code_sha256, sha256_file, write_atomic
 from fairway.pipeline import verify as verifying
-from fairway.pipeline.directory import STAGES, Run, stamp_changes
+from fairway.pipeline.directory import STAGES, RunDirectory, stamp_changes
 from fairway.pipeline.results import DataResult, Decoded, PackResult, VerifyResult
 from fairway.userfolders import user_state_folder
 
@@ -119,7 +119,7 @@ def _compared_with(verdict: VerifyResult, text: Path, text_field: str) -> Verify
 
 
 def verify(
-    recipe: Recipe, run: Run, text: Path | None = None, text_field: str = "text"
+    recipe: Recipe, run: RunDirectory, text: Path | None = None, text_field: str = "text"
 ) -> VerifyResult:
     """Decode the proof of a run directory and compare its claims with what came out.
 
@@ -147,7 +147,7 @@ def verify(
     return verdict
 
 
-def known(run: Run) -> VerifyResult | None:
+def known(run: RunDirectory) -> VerifyResult | None:
     """Return the verdict on a run's proof without decoding, or None where nobody here decoded it.
 
     The claims are compared anew each time.
@@ -161,7 +161,7 @@ def known(run: Run) -> VerifyResult | None:
     return _with_claims(verdict, run, run)
 
 
-def known_or_decoded(run: Run) -> VerifyResult:
+def known_or_decoded(run: RunDirectory) -> VerifyResult:
     """Return the verdict on a run's proof, by decoding unless it is known. Raises BadInput."""
     return known(run) or verify(run.load(), run)
 
@@ -169,7 +169,7 @@ def known_or_decoded(run: Run) -> VerifyResult:
 # Out of date -------------------------------------------------------------------------------------
 
 
-def out_of_date(run: Run, verb: str) -> str:
+def out_of_date(run: RunDirectory, verb: str) -> str:
     """Return why a stage's result is not about the files and the recipe that lie there now.
 
     Return "" if the result is current, by hashes and stamps, or does not exist. The stamp of `data`
@@ -190,10 +190,10 @@ def out_of_date(run: Run, verb: str) -> str:
     return f"made with other {', '.join(changed)}" if changed else ""
 
 
-def require_current(run: Run, verbs: Iterable[str]) -> None:
+def require_current(run: RunDirectory, verbs: Iterable[str]) -> None:
     """Raise BadInput unless these stages are finished with this recipe and this artifact."""
     for verb in verbs:
-        run.need(verb)
+        run.require(verb)
         if why := out_of_date(run, verb):
             raise BadInput(
                 f"{verb}.json in {run.path} was {why}: "
@@ -204,7 +204,7 @@ def require_current(run: Run, verbs: Iterable[str]) -> None:
 # Claims ------------------------------------------------------------------------------------------
 
 
-def _with_claims(verdict: VerifyResult, run: Run, place: Run) -> VerifyResult:
+def _with_claims(verdict: VerifyResult, run: RunDirectory, place: RunDirectory) -> VerifyResult:
     """Return the verdict after the run's claims are compared with it."""
     decoded = verdict.decoded
     if decoded is None:
@@ -236,7 +236,7 @@ class Claim:
     true: object
 
 
-def disagreements(run: Run, place: Run, decoded: Decoded) -> Iterator[Claim]:
+def disagreements(run: RunDirectory, place: RunDirectory, decoded: Decoded) -> Iterator[Claim]:
     """Yield every claim of the result files that the artifact and the proof contradict.
 
     pack.json and score.json of another artifact are out of date and not compared: `out_of_date`
@@ -309,7 +309,9 @@ def truth(decoded: Decoded, proof_name: str) -> dict[str, dict[str, object]]:
     }
 
 
-def _truth(run: Run, place: Run, decoded: Decoded) -> dict[str, dict[str, object]]:
+def _truth(
+    run: RunDirectory, place: RunDirectory, decoded: Decoded
+) -> dict[str, dict[str, object]]:
     """Return `truth` about a run's result files; data.json is about the run's own text alone."""
     found = truth(decoded, place.proof_file.name)
     if place is not run:

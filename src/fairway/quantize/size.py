@@ -67,7 +67,7 @@ class FitResult(Result):
     shapes: list[Shape]  # the recipe's first
 
     @property
-    def complaint(self) -> str:
+    def failure(self) -> str:
         over = self.artifact_bytes - self.budget_bytes
         if over <= 0:
             return ""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fairway.errors import BadInput
 from fairway.io import foreign
 from fairway.pipeline import verdicts
-from fairway.pipeline.directory import STAGES, Run, stamp_changes
+from fairway.pipeline.directory import STAGES, RunDirectory, stamp_changes
 from fairway.pipeline.results import CompareResult, Gain, Measured, ScoreResult, Side, TrainResult
 from fairway.report import significance as s
 from fairway.report.report import Table
@@ -49,9 +49,9 @@ def _bpb_of(nats: float, side: Side) -> float:
 
 def scored(folder: Path) -> tuple[TrainResult, ScoreResult]:
     """Return the run's results. Raises BadInput when one is missing or out of date."""
-    run = Run(folder)
+    run = RunDirectory(folder)
     verdicts.require_current(run, ("train", "score"))
-    train, score = run.need("train"), run.need("score")
+    train, score = run.require("train"), run.require("score")
     assert isinstance(train, TrainResult)
     assert isinstance(score, ScoreResult)
     return train, score
@@ -80,7 +80,7 @@ def _side(folders: Sequence[Path]) -> Side:
 
 def _evidence(folder: Path) -> str:
     """How the score of a run is known: nothing recomputes it, but its proof may be verified."""
-    verdict = verdicts.known(Run(folder))
+    verdict = verdicts.known(RunDirectory(folder))
     if verdict is None:
         return "claimed"
     return f"claimed; proof {verdict.bpb:.4f}" if verdict.verified else "NOT VERIFIED"
@@ -88,7 +88,7 @@ def _evidence(folder: Path) -> str:
 
 def one_recipe(folders: Sequence[Path]) -> None:
     """Raises BadInput that names the first key, other than the seed, in which recipes differ."""
-    trees = [_flat(Run(f).load().model_dump()) for f in folders]
+    trees = [_flat(RunDirectory(f).load().model_dump()) for f in folders]
     for folder, tree in zip(folders, trees, strict=True):
         for key in sorted(tree.keys() - {"train.seed", "name", "description"}):
             if tree[key] != trees[0][key]:
@@ -174,7 +174,7 @@ def _over_documents(run: Path, against: Path) -> s.Estimate:
 
 def read_documents(folder: Path) -> NDArray[np.float64]:
     """float64[D, 2], nats and bytes of each document that `score` charged. Raises BadInput."""
-    file = Run(folder).score_documents
+    file = RunDirectory(folder).score_documents
     score = scored(folder)[1]
     try:
         data = foreign.read_bytes(file, "the documents' scores", 1 << 30)

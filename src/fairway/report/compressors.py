@@ -12,7 +12,7 @@ import zstandard
 from pydantic import TypeAdapter, ValidationError
 
 from fairway.io.atomic import write_atomic
-from fairway.pipeline.directory import Run
+from fairway.pipeline.directory import RunDirectory
 from fairway.userfolders import user_state_folder
 
 _SIZES = TypeAdapter(dict[str, int])
@@ -28,7 +28,7 @@ def sizes(text: bytes) -> dict[str, int]:
     }
 
 
-def sizes_of_run(run: Run, text_sha256: str) -> dict[str, int]:
+def sizes_of_run(run: RunDirectory, text_sha256: str) -> dict[str, int]:
     """Return `sizes` of the run's validation text, if it has this hash; empty otherwise.
 
     They are computed from the text, or were by this user: the run directory is not asked.

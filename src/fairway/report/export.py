@@ -24,7 +24,7 @@ from fairway.io import foreign
 from fairway.io.atomic import replacing, write_atomic
 from fairway.model.gpt import GPT
 from fairway.pipeline import verdicts
-from fairway.pipeline.directory import Run
+from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.results import VERBS
 from fairway.report.report import Results, tables
 
@@ -76,7 +76,7 @@ def load(folder: Path) -> tuple[GPT, Tokenizer]:
     return model, tokenizer
 
 
-def push(run: Run, repository: str, private: bool = False) -> str:
+def push(run: RunDirectory, repository: str, private: bool = False) -> str:
     """Upload a run's artifact, its proof and its export to the Hub; returns the page's address.
 
     The proof is decoded first, unless it was before by this user. Raises BadInput when it does not
@@ -114,7 +114,7 @@ def push(run: Run, repository: str, private: bool = False) -> str:
     return str(made)
 
 
-def card(run: Run, repository: str) -> str:
+def card(run: RunDirectory, repository: str) -> str:
     """Return the model card. Raises BadInput where no verified proof and no results are known."""
     found = Results(run)
     if not (found.train and found.data and found.verdict):

@@ -16,7 +16,7 @@ from fairway.errors import BadInput
 from fairway.io import foreign
 from fairway.io.atomic import write_atomic
 from fairway.pipeline import verdicts
-from fairway.pipeline.directory import Run
+from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.results import (
     VERBS,
     CompareResult,
@@ -93,7 +93,7 @@ class Results:
     A result that is out of date is None, and `out_of_date` says why, by stage.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: RunDirectory) -> None:
         self.out_of_date = {v: why for v in VERBS if (why := verdicts.out_of_date(run, v))}
 
         def read(kind: type[R]) -> R | None:
@@ -151,7 +151,7 @@ def tables(found: Results) -> list[Table]:
     return made
 
 
-def _parts(run: Run) -> dict[str, int] | None:
+def _parts(run: RunDirectory) -> dict[str, int] | None:
     if not run.artifact.is_file():
         return None
     from fairway.pipeline.pack import inspect
@@ -183,7 +183,7 @@ def verdict_lines(verdict: VerifyResult) -> list[str]:
     return [f"{name:<{width}}  {value}" for name, value in facts.items()]
 
 
-def seeds_table(runs: Sequence[Run]) -> Table:
+def seeds_table(runs: Sequence[RunDirectory]) -> Table:
     """Bits per byte of runs that differ in the seed, their mean and its 95 % interval."""
     from fairway.report import significance
 
@@ -286,7 +286,7 @@ def _bpb(value: float) -> str:
     return f"{value:.4f}"
 
 
-def write(run: Run) -> Path:
+def write(run: RunDirectory) -> Path:
     """Write the run's report.html and return its path. Raises BadInput for an empty run."""
     found = Results(run)
     if found.train is None:
@@ -314,10 +314,10 @@ def _page(
     )
 
 
-def write_many(runs: Sequence[Run], file: Path) -> None:
+def write_many(runs: Sequence[RunDirectory], file: Path) -> None:
     """One self-contained page about several runs. Raises BadInput where one is not trained."""
     for run in runs:
-        run.need("train")
+        run.require("train")
     found = {run.path.name: Results(run) for run in runs}
     points = {f"{name} ({r.evidence})": [r.proved_bpb] for name, r in found.items() if r.proved_bpb}
     figures = [("Bits per byte of the proofs", pictures.spread(points, "bits per byte"))]

@@ -28,7 +28,7 @@ from fairway.config.schema import Recipe, Section
 from fairway.errors import BadInput, Interrupted
 from fairway.io import atomic, foreign
 from fairway.io.atomic import write_atomic
-from fairway.pipeline.directory import Run
+from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.prepare import hold_out
 from fairway.pipeline.results import DataResult, PackResult, SweepResult, SweepRow, TrainResult
 from fairway.report import pictures
@@ -77,7 +77,7 @@ class Job:
     row: Row
     seed: int
     recipe: Recipe
-    run: Run
+    run: RunDirectory
 
 
 def load(path: Path, seeds: str = "", sets: Sequence[str] = ()) -> Table:
@@ -160,7 +160,7 @@ def _job(table: Table, row: Row, seed: int, out: Path) -> Job:
         loaded = schema.load(table.recipe, sets)
     except BadInput as error:
         raise BadInput(f"row {row.name}: {error}") from None
-    run = Run(out / f"{atomic.short_hash(row.name)}-{seed}")
+    run = RunDirectory(out / f"{atomic.short_hash(row.name)}-{seed}")
     run.create(loaded)
     return Job(row, seed, loaded, run)
 
@@ -279,7 +279,7 @@ def _bpb(job: Job, packs: bool) -> float:
 
 
 def _trained(job: Job) -> TrainResult:
-    result = job.run.need("train")
+    result = job.run.require("train")
     assert isinstance(result, TrainResult)
     return result
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairway.distributed import World
+from fairway.distributed import Process
 from fairway.io import checkpoint
 from fairway.model.gpt import GPT
 from fairway.model.linear import watching
@@ -107,15 +107,15 @@ class Collector:
         seen.inputs += inputs
         seen.outputs += outputs
 
-    def curvatures(self, place: World) -> dict[str, Curvature]:
+    def curvatures(self, place: Process) -> dict[str, Curvature]:
         """Of every matrix, by name, over all ranks.
 
         Uses are added such that the trace of every row's form stays exact.
         """
-        tokens = float(place.sum_(torch.tensor(float(self.tokens), device=place.device)))
+        tokens = float(place.all_reduce_(torch.tensor(float(self.tokens), device=place.device)))
         for seen in self._uses.values():
-            place.sum_(seen.inputs)
-            place.sum_(seen.outputs)
+            place.all_reduce_(seen.inputs)
+            place.all_reduce_(seen.outputs)
         found: dict[str, Curvature] = {}
         for name in dict.fromkeys(name for name, _ in self._uses):
             uses = []

@@ -17,7 +17,7 @@ from torch import Tensor
 from fairway import console, distributed
 from fairway.config.schema import Recipe
 from fairway.data.batches import Batches
-from fairway.distributed import World
+from fairway.distributed import Process
 from fairway.errors import BadInput, Interrupted
 from fairway.io import atomic, checkpoint, foreign
 from fairway.model.gpt import build
@@ -37,7 +37,7 @@ _STARVED = 0.8  # warn when the process got less CPU than this share of wall tim
 
 
 def train(
-    recipe: Recipe, run: directory.Run, *, device: str = "", replay: bool = False
+    recipe: Recipe, run: directory.RunDirectory, *, device: str = "", replay: bool = False
 ) -> TrainResult:
     """Train `recipe` in `run`, or go on where an earlier process stopped.
 
@@ -79,14 +79,14 @@ class Trainer:
     def __init__(
         self,
         recipe: Recipe,
-        run: directory.Run,
+        run: directory.RunDirectory,
         stamp: str,
-        place: World,
+        place: Process,
         replay: bool,
         resume: bool = True,
     ) -> None:
         self.recipe, self.run, self.stamp, self.place = recipe, run, stamp, place
-        folder = run.data_folder(run.need("data"))
+        folder = run.data_folder(run.require("data"))
         self.tokenizer, self.val = load_tokenizer(folder), load_val(folder)
         check_budget(recipe.model, self.tokenizer, recipe.pack)
         rows = recipe.train.batch_tokens // recipe.model.window
@@ -126,7 +126,7 @@ class Trainer:
             done = self.step >= len(self.recorded)
             reading = seconds if done else self.recorded[self.step]
         else:
-            reading = self.place.agree(self.clock.read("train"))[0]
+            reading = self.place.broadcast(self.clock.read("train"))[0]
         self.readings.append(reading)
         return reading / seconds
 
@@ -151,7 +151,7 @@ class Trainer:
                     self._show(shown, task, metrics)
                 shown = taken
                 due = time.monotonic() - saved > self.recipe.train.checkpoint_every_s
-                due, stop = map(bool, self.place.agree(due, stop_asked()))
+                due, stop = map(bool, self.place.broadcast(due, stop_asked()))
                 if due or stop or self._validates():
                     self._show(shown, task, metrics)
                     shown = None
@@ -201,7 +201,7 @@ class Trainer:
             loss = loss_of(xs, ys) * share
             loss.backward()
             total += loss.detach()
-        self.place.sum_(total)
+        self.place.all_reduce_(total)
         multiplier = learning_rate(progress, optim)
         norm = self.optimizer.step(multiplier, momentum(progress, optim))
         self.step, self.tokens = self.step + 1, self.tokens + x.numel() * self.place.size
@@ -252,7 +252,7 @@ class Trainer:
                 lacking = 1.0
             for p in self.parameters:
                 p.grad = None
-            if not self.place.sum_(torch.tensor(lacking)):
+            if not self.place.all_reduce_(torch.tensor(lacking)):
                 break
             if self.micro_rows == 1:
                 raise BadInput(
@@ -382,7 +382,7 @@ class Trainer:
         """Whether less than this is left of a budget in seconds, the same on every rank."""
         seconds = self.recipe.train.seconds
         late = 0 < seconds < self.clock.read("train") + needed_s
-        return bool(self.place.agree(late)[0])
+        return bool(self.place.broadcast(late)[0])
 
     # Saving and resuming --------------------------------------------------------------------
 
@@ -438,7 +438,7 @@ class Trainer:
         return console.Metrics(self.run.metrics, self.run.tensorboard, self.step)
 
 
-def recorded_readings(run: directory.Run) -> list[float]:
+def recorded_readings(run: directory.RunDirectory) -> list[float]:
     """The clock's readings that a run wrote down, in seconds, one per step. Raises BadInput."""
     tree = foreign.read_json(run.clock, "the clock's readings")
     readings = tree.get("readings_s") if isinstance(tree, dict) else None

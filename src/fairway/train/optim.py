@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fairway.config.schema import Optim
-from fairway.distributed import ALONE, Coming, World
+from fairway.distributed import ALONE, AsyncTensor, Process
 
 MATRICES = {"q", "k", "v", "o", "up", "down", "bigram_proj"}
 EMBEDDINGS = {"tokens", "bigram_table"}
@@ -84,7 +84,7 @@ class Muon:
         dtype: torch.dtype,
         polynomials: Triples = ((A, B, C),),
         equal_rows: bool = False,
-        place: World = ALONE,
+        place: Process = ALONE,
     ) -> None:
         self.steps, self.dtype, self.place = steps, dtype, place
         self.polynomials, self.equal_rows = polynomials, equal_rows
@@ -101,14 +101,14 @@ class Muon:
         """Matrices per rank: the last ranks may own zeros that fill the bank up."""
         return -(-len(bank) // self.place.size)
 
-    def gradients(self) -> list[Coming]:
+    def gradients(self) -> list[AsyncTensor]:
         """This rank's share of every bank's gradients [n, rows, cols], summed over ranks."""
         found = []
         for bank in self.banks:
             missing = self._share(bank) * self.place.size - len(bank)
             filling = [torch.zeros_like(bank[0])] * missing
             stacked = torch.stack([p.grad for p in bank if p.grad is not None] + filling)
-            found.append(self.place.scatter_sum(stacked))
+            found.append(self.place.reduce_scatter(stacked))
         return found
 
     def step(self, gradients: list[Tensor], lr: float, momentum: float, decay: float) -> None:
@@ -120,7 +120,7 @@ class Muon:
             if self.equal_rows:
                 u = torch.nn.functional.normalize(u, dim=-1)
             u = orthogonalize(u.to(self.dtype), self.steps, self.polynomials)
-            updates.append(self.place.gather(u))
+            updates.append(self.place.all_gather(u))
         for bank, update in zip(self.banks, updates, strict=True):
             rows, columns = bank[0].shape
             weights = [p.data for p in bank]
@@ -136,7 +136,7 @@ class Optimizer:
     """
 
     def __init__(
-        self, model: nn.Module, recipe: Optim, dtype: torch.dtype, place: World = ALONE
+        self, model: nn.Module, recipe: Optim, dtype: torch.dtype, place: Process = ALONE
     ) -> None:
         self.recipe, self.place = recipe, place
         named = dict(model.named_parameters())
@@ -188,7 +188,7 @@ class Optimizer:
         owned = [p for a in (self.embeddings, self.scalars) for p in a.param_groups[0]["params"]]
         gradients = [p.grad for p in owned]
         if self.place.size > 1:
-            whole = self.place.sum_(torch.cat([g.flatten() for g in gradients]))
+            whole = self.place.all_reduce_(torch.cat([g.flatten() for g in gradients]))
             for g, summed in zip(
                 gradients, whole.split([g.numel() for g in gradients]), strict=True
             ):
@@ -200,7 +200,7 @@ class Optimizer:
         of_matrices, of_small = (
             torch.stack(torch._foreach_norm(part)).square().sum() for part in (matrices, small)
         )
-        norm = (self.place.sum_(of_matrices) + of_small).sqrt()
+        norm = (self.place.all_reduce_(of_matrices) + of_small).sqrt()
         if self.recipe.grad_clip:
             scale = (self.recipe.grad_clip / (norm + 1e-6)).clamp(max=1.0)
             torch._foreach_mul_(matrices + small, scale)
@@ -210,7 +210,7 @@ class Optimizer:
         """Everything that a resumed run needs, by name, whole on every rank."""
         tensors = {}
         for i, (bank, m) in enumerate(zip(self.muon.banks, self.muon.momenta, strict=True)):
-            tensors[f"muon.{i}"] = self.place.gather(m).wait()[: len(bank)]
+            tensors[f"muon.{i}"] = self.place.all_gather(m).wait()[: len(bank)]
         for name, adamw in (("embeddings", self.embeddings), ("scalars", self.scalars)):
             for i, p in enumerate(adamw.param_groups[0]["params"]):
                 for key, value in adamw.state[p].items():

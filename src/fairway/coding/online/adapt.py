@@ -33,7 +33,7 @@ from fairway.coding.online.rules import LoraRule, Tensors, rule_of
 from fairway.coding.online.settings import rounded
 from fairway.coding.predictor import FloatPredictor, Longs, Predictor, States, remembering
 from fairway.config.schema import FORGETS, Adapt, Memory, Score
-from fairway.distributed import ALONE, World
+from fairway.distributed import ALONE, Process
 from fairway.errors import BadInput
 from fairway.model.gpt import GPT
 from fairway.model.kv_cache import Cache
@@ -68,7 +68,7 @@ class Learner:
     all make the same update. Raises BadInput when the settings do not fit the network.
     """
 
-    def __init__(self, model: GPT, how: Adapt, tokens: int, world: World = ALONE) -> None:
+    def __init__(self, model: GPT, how: Adapt, tokens: int, world: Process = ALONE) -> None:
         """tokens: of the whole text, which schedules run along."""
         self.model, self.how = model, rounded(how)
         settings: Any = self.how.settings
@@ -322,7 +322,7 @@ class AdaptivePredictor:
     def states(self) -> States:
         return self._inner.states
 
-    def saw(self, tokens: Longs) -> None:
+    def observe(self, tokens: Longs) -> None:
         column = self._step % self._learner.span
         self._coded[: len(tokens), column] = tokens
         self._step += 1

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fairway.config.schema import Adapt, Dynamic, Lora, Sgd
-from fairway.distributed import World
+from fairway.distributed import Process
 from fairway.model.gpt import GPT
 from fairway.model.linear import adapted
 from fairway.model.loss import softcapped_cross_entropy
@@ -45,7 +45,7 @@ class Rule(Protocol):
         `count` tokens are learned from in all processes together.
         """
 
-    def share(self, world: World) -> None:
+    def share(self, world: Process) -> None:
         """Add up what the processes' lanes ask for."""
 
     def fresh(self, coded: Tensor, within: Tensor) -> Tensor:
@@ -93,8 +93,8 @@ class _WholeNetwork:
         mean = softcapped_cross_entropy(hidden[counted], head, coded[counted], cap)
         return mean * (int(counted.sum()) / count)
 
-    def share(self, world: World) -> None:
-        world.sum_(self._gradients)
+    def share(self, world: Process) -> None:
+        world.all_reduce_(self._gradients)
 
     def fresh(self, coded: Tensor, within: Tensor) -> Tensor:
         return within
@@ -212,7 +212,7 @@ class LoraRule:
         pairs = zip(self._adapted, self._inner, self._outer, strict=True)
         return adapted({id(p): (a, b) for p, a, b in pairs})
 
-    def share(self, world: World) -> None:
+    def share(self, world: Process) -> None:
         return
 
     def loss(self, hidden: Tensor, coded: Tensor, counted: Tensor, count: int) -> Tensor:
