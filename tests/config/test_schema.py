@@ -102,3 +102,28 @@ def test_recipes_from_files(tmp_path):
     path.write_bytes(b"\xff")
     with pytest.raises(BadInput, match="is no text in UTF-8"):
         load(str(path))
+
+
+def test_the_starting_system_in_small_differs_in_size_alone():
+    whole, small = load("pr264").model_dump(), load("pr264-small").model_dump()
+    differing = {
+        f"{section}.{key}"
+        for section in whole
+        if isinstance(whole[section], dict)
+        for key, value in whole[section].items()
+        if small[section][key] != value
+    }
+    sizes = {"num_layers", "dim", "num_heads", "num_kv_heads", "window"}
+    text = {"source", "path", "tokenizer", "vocab_size", "train_bytes", "tokenizer_bytes"}
+    assert differing == {
+        *(f"model.{key}" for key in sizes),
+        *(f"data.{key}" for key in text),
+        "train.batch_tokens",
+        "pack.budget_bytes",
+        "adapt.sgd",  # its span: 32 windows
+    }
+    for recipe in (whole, small):
+        sgd = recipe["adapt"]["sgd"]
+        assert sgd.pop("span") == 32 * recipe["model"]["window"]
+        published = {"rows": 32, "epochs": 2, "lr": 2e-3, "momentum": 0.9, "clip": 1.0}
+        assert sgd == published | {"cosine": False}
