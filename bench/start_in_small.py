@@ -7,10 +7,11 @@
 The starting system is the recipe pr264-small: pull request 264's mathematics at a shape that its
 rule brings to a million bytes. Its quirks are on (documents ignored, shards in order, decay on
 gains); it is compiled and computes in bf16 as `mini` does. Its own rules, none of Fairway's, then
-make its file and its score: every matrix rounded by its row's largest weight (int5 MLP, int6 attention and bigrams, int8 embedding), all else in fp16;
-torch.save and zstd-22, with neither tokenizer nor script counted; the rounded network scored on
-sliding windows, stride 64. (The original leaves tensors of up to 65,536 values in fp16; at this
-size that would be most of them, and the file over its budget.) `mini` is scored by its proof, all
+make its file and its score: every matrix rounded by its row's largest weight (int5 MLP, int6
+attention and bigrams, int8 embedding), all else in fp16; torch.save and zstd-22, with neither
+tokenizer nor script counted; the rounded network scored on sliding windows, stride 64. (The
+original leaves tensors of up to 65,536 values in fp16; at this size that would be most of them,
+and the file over its budget.) `mini` is scored by its proof, all
 bytes of the artifact counted. The texts are the validation text and those of --text.
 
 Runs are kept, so that a second call goes on where the first was stopped.
