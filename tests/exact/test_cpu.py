@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fairway.config.schema import Pack
 from fairway.exact.cpu import Network
-from fairway.exact.cuda import DeviceNetwork, Uploaded
+from fairway.exact.cuda import DeviceNetwork, DeviceOperands
 from fairway.exact.operands import prepare
 from fairway.exact.reference import Reference
 
@@ -19,7 +19,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def by_torch(operands, lanes, block):
-    return DeviceNetwork(Uploaded(operands, torch.device("cpu")), lanes)
+    return DeviceNetwork(DeviceOperands(operands, torch.device("cpu")), lanes)
 
 
 def blocked(operands, tokens, cuts, make=Network, states=None):
@@ -125,7 +125,7 @@ def test_lanes_that_end_leave_the_others_alone(draw, operands):
     for network in (make(operands, 3, 1) for make in (Network, by_torch)):
         for step in range(12):
             left = 3 - step // 5
-            network.keep(left)
+            network.shrink_batch(left)
             table = np.empty((left, operands.vocab_size + 1), np.int64)
             network.forward(tokens[:left, step : step + 1]).cumulative(table)
             assert np.array_equal(table[0], expected[0, step])

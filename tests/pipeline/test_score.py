@@ -13,7 +13,7 @@ from fairway.coding.online import adapt, methods
 from fairway.coding.predictor import FloatPredictor
 from fairway.config.schema import Adapt, Score, load, loads
 from fairway.errors import BadInput
-from fairway.exact.cuda import Uploaded
+from fairway.exact.cuda import DeviceOperands
 from fairway.formats import artifact
 from fairway.io import checkpoint
 from fairway.pipeline.score import charges, exact_charges, score
@@ -197,7 +197,7 @@ def test_exact_lanes_cost_what_one_lane_does(artifact_file, tokens, device):
     one = lengths(1)
     engine.together = 5
     if device:
-        engine._uploaded = Uploaded(engine.operands, device)
+        engine._uploaded = DeviceOperands(engine.operands, device)
     assert lengths(2) == one
 
 

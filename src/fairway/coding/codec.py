@@ -16,12 +16,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fairway import floating_point
 from fairway.coding.lanes import Layout, Starts, documents_of, most_lanes, plan
 from fairway.coding.predictor import Engine, Intervals
 from fairway.coding.session import Progress
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput, Damaged
-from fairway.exact import environment
 from fairway.formats.range_coder import TOTAL, Coder
 from fairway.io import limits
 
@@ -286,7 +286,7 @@ class Codec:
         self._in_lockstep(coder, Layout(chunk.tokens, chunk.starts), tokens, False, progress)
         size = int(self.tokenizer.byte_lengths(tokens).sum())
         if not _ends(coder) or size > most_bytes:
-            environment.check()  # is it this process, and not the file?
+            floating_point.check()  # is it this process, and not the file?
             raise another_text(chunk.name)
         self._decoded[0] += size
         self._decoded[1] += len(chunk.stream)

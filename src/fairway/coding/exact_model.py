@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fairway import floating_point
 from fairway.coding.lanes import Layout
 from fairway.coding.match_model import Recall
 from fairway.coding.predictor import Intervals, Longs, Predictor, States, remembering
-from fairway.exact import environment
-from fairway.exact.cpu import Head, Network, check_products
-from fairway.exact.cuda import DeviceHead, DeviceNetwork, Uploaded
+from fairway.exact.cpu import Head, Network, check_matmuls
+from fairway.exact.cuda import DeviceHead, DeviceNetwork, DeviceOperands
 from fairway.exact.operands import prepare
 from fairway.formats.artifact import Artifact
 from fairway.io import limits
@@ -48,12 +48,12 @@ class ExactEngine:
         self._file_bytes = artifact.size_bytes
         place = torch.device(device)
         self._uploaded = None
-        with environment.ieee(), torch.autocast("cpu", enabled=False):
-            environment.check()
+        with floating_point.ieee(), torch.autocast("cpu", enabled=False):
+            floating_point.check()
             if place.type == "cpu":
-                check_products(self.operands)
+                check_matmuls(self.operands)
             else:
-                self._uploaded = Uploaded(self.operands, place)
+                self._uploaded = DeviceOperands(self.operands, place)
         self.workers = workers if self._uploaded is None else 1
         # How many lanes are worth computing together when many tokens of each are known.
         self.together = 1 if self._uploaded is None else _DEVICE_TOKENS // BLOCK
@@ -100,7 +100,7 @@ class ExactEngine:
             network = self.network(count, min(BLOCK, max(longest, 1)))
             for done in range(0, longest, BLOCK):
                 block = layout.block(tokens, self.operands.bos_id, done, done + BLOCK, lanes)
-                network.keep(len(block.fed))
+                network.shrink_batch(len(block.fed))
                 head = network.forward(block.fed)
                 states = head.states if self.memory.cache else None
                 for lane, within in enumerate(block.within):
@@ -143,7 +143,7 @@ class ExactPredictor:
         def one(first: int, part: Network | DeviceNetwork) -> Head | DeviceHead | None:
             mine = tokens[first : first + part.lanes]
             if len(mine) < part.lanes:
-                part.keep(len(mine))
+                part.shrink_batch(len(mine))
             if not len(mine):
                 return None
             head = part.forward(mine[:, None])
@@ -164,7 +164,7 @@ class ExactPredictor:
 def _begin_thread() -> None:
     """Both settings belong to a thread."""
     torch.set_num_threads(1)
-    environment.settle()
+    floating_point.set_ieee()
 
 
 def _side_by_side(

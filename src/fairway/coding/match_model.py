@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from fairway.coding.lanes import Layout
 from fairway.config.schema import Memory
-from fairway.exact.environment import ieee
+from fairway.floating_point import ieee
 from fairway.formats.range_coder import TOTAL, TOTAL_BITS
 from fairway.kernels import njit
 

@@ -29,7 +29,7 @@ from fairway.coding.online.adapt import AdaptiveEngine, AdaptivePredictor, Learn
 from fairway.coding.predictor import Engine, FloatEngine, FloatPredictor
 from fairway.config.schema import Adapt, Arithmetic
 from fairway.errors import BadInput, Interrupted
-from fairway.exact.environment import ieee, settle
+from fairway.floating_point import ieee, set_ieee
 from fairway.formats.artifact import Artifact
 from fairway.model.gpt import GPT
 
@@ -150,7 +150,7 @@ def side_by_side(
             report(sum(t for t, _ in entries), sum(b for _, b in entries))
 
         torch.set_num_threads(1)  # the settings belong to a thread
-        settle()
+        set_ieee()
         return chunk, work(chunk, progress)
 
     with ThreadPoolExecutor(workers) as pool:

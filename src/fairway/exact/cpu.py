@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from fairway.exact import kernels
-from fairway.exact.environment import inexact
 from fairway.exact.operands import RESIDUAL_BITS, TURN_BITS, Floats, Ints, Operands, Product
+from fairway.floating_point import inexact_matmul
 
 _TRIED_ROWS = 17
 HEAD_ROWS = 32  # whose logits are made at a time: they stay in the cache
@@ -43,7 +43,7 @@ class Network:
         self._token = np.full(lanes, -1, np.int64)  # the last one
         self._embedding = np.zeros((lanes, shape.dim), np.int32)  # its normed embedding
 
-    def keep(self, lanes: int) -> None:
+    def shrink_batch(self, lanes: int) -> None:
         """From now on only the first `lanes` lanes exist."""
         self.lanes = lanes
         self._keys, self._values = self._keys[:, :lanes], self._values[:, :lanes]
@@ -219,7 +219,7 @@ def _multiply(product: Product, codes: Floats) -> Floats:
     return total.astype(np.float32)
 
 
-def check_products(operands: Operands) -> None:
+def check_matmuls(operands: Operands) -> None:
     """Raise BadInput where this process does not multiply an artifact's matrices exactly.
 
     A library may choose other code for other shapes, so each matrix is tried with one row of
@@ -242,7 +242,7 @@ def check_products(operands: Operands) -> None:
         for first in (0, _TRIED_ROWS - 1):
             found = _multiply(product, np.ascontiguousarray(codes[first:]))
             if not np.array_equal(found, exact[first:].astype(np.float32)):
-                raise inexact("this process")
+                raise inexact_matmul("this process")
 
 
 def _matmul(a: Floats, b: Floats) -> Floats:

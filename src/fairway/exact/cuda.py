@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fairway.exact import environment, kernels
+from fairway import floating_point
+from fairway.exact import kernels
 from fairway.exact.cpu import states
 from fairway.exact.operands import (
     CAP_REACH,
@@ -68,10 +69,10 @@ class _Product:
         codes = (steps * 7919 % (2 * largest + 1) - largest).to(torch.float32)
         exact = codes.double() @ torch.cat([p.double() for p in self.pieces], 1).T
         if not torch.equal(self(codes), exact.to(torch.float32)):
-            raise environment.inexact("this device")
+            raise floating_point.inexact_matmul("this device")
 
 
-class Uploaded:
+class DeviceOperands:
     """The operands on a device, once for all networks there. Raises BadInput."""
 
     def __init__(self, operands: Operands, device: torch.device) -> None:
@@ -106,7 +107,7 @@ class Uploaded:
 class DeviceNetwork:
     """As network.Network: `lanes` lanes that advance together."""
 
-    def __init__(self, uploaded: Uploaded, lanes: int) -> None:
+    def __init__(self, uploaded: DeviceOperands, lanes: int) -> None:
         operands, device = uploaded.operands, uploaded.device
         self._operands, self._device, self.lanes = operands, device, lanes
         self._powers, self._layers, self._head = uploaded.powers, uploaded.layers, uploaded.head
@@ -122,7 +123,7 @@ class DeviceNetwork:
         self._token = np.full(lanes, -1, np.int64)
         self._last = torch.zeros(lanes, operands.shape.dim, dtype=torch.int32, device=device)
 
-    def keep(self, lanes: int) -> None:
+    def shrink_batch(self, lanes: int) -> None:
         """From now on only the first `lanes` lanes exist."""
         self.lanes = lanes
         self._memory = [m and (m[0][:lanes], m[1][:lanes], m[2][:lanes]) for m in self._memory]

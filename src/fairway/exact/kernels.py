@@ -15,7 +15,6 @@ import math
 
 import numpy as np
 
-from fairway.exact.environment import ieee
 from fairway.exact.operands import (
     CAP_BITS,
     CAP_REACH,
@@ -27,6 +26,7 @@ from fairway.exact.operands import (
     ROTARY_BITS,
     WEIGHT_BITS,
 )
+from fairway.floating_point import ieee
 from fairway.formats.range_coder import TOTAL
 from fairway.kernels import njit
 

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from fairway.config.schema import Model
 from fairway.errors import BadInput
-from fairway.exact.environment import ieee
+from fairway.floating_point import ieee
 from fairway.formats.artifact import Artifact
+from fairway.integer_math import BITS, ONE, exponential, ln2, logarithm, pi, sigmoid
 from fairway.quantize.grids import Matrix, step_sizes
 
 Floats = NDArray[np.float32]
@@ -318,76 +319,32 @@ def _score_scales(gains: Floats, width: int) -> Floats:
     one IEEE rounding each.
     """
     bits = EXPONENT_BITS - 2 * _normed_bits(width)
-    factor = math.ldexp(_UNIT / _ln2() / math.sqrt(width), bits)
+    factor = math.ldexp(ONE / ln2() / math.sqrt(width), bits)
     scales = (gains.astype(np.float64) * factor).astype(np.float32)
     if np.abs(scales).max() > 32:  # · 2^24 < 2^30
         raise _unsafe("a q_gain is too large")
     return scales
 
 
-# Numbers that other programs take from a library, in integers --------------------------------
-
-_BITS = 120
-_UNIT = 1 << _BITS
-
-
-def exponential(x: Fraction) -> int:
-    """e^x · 2^120 for x ≤ 0, to about 2^-100, by halving and the series."""
-    if x < -100:
-        return 0
-    halvings = max(int(-x).bit_length() + 8, 8)
-    y = (x.numerator << _BITS) // (x.denominator << halvings)
-    term = total = _UNIT
-    for i in range(1, 24):
-        term = (term * y >> _BITS) // i
-        total += term
-    for _ in range(halvings):
-        total = total * total >> _BITS
-    return total
-
-
-def sigmoid(x: float) -> float:
-    """1 / (1 + e^-x), a multiple of 2^-24."""
-    small = exponential(-abs(Fraction(x)))
-    share = (_UNIT << 24) // (_UNIT + small) if x >= 0 else (small << 24) // (_UNIT + small)
-    return share / (1 << 24)
-
-
-@cache
-def _pi() -> int:
-    """π · 2^120 by Machin's formula."""
-
-    def arctan_inverse(n: int) -> int:
-        term = total = (_UNIT << 16) // n
-        k, sign = 3, -1
-        while term:
-            term //= n * n
-            total += sign * (term // k)
-            k, sign = k + 2, -sign
-        return total
-
-    return 4 * (4 * arctan_inverse(5) - arctan_inverse(239)) >> 16
-
-
 @cache
 def _circle() -> tuple[Ints, Ints]:
     """Cosine and sine of all 2^TURN_BITS angles, ROTARY_BITS."""
-    angle = (2 * _pi()) >> TURN_BITS
-    square = angle * angle >> _BITS
-    cos1, sin1, term = _UNIT, 0, _UNIT
+    angle = (2 * pi()) >> TURN_BITS
+    square = angle * angle >> BITS
+    cos1, sin1, term = ONE, 0, ONE
     for i in range(1, 20, 2):
-        term_sin = term * angle // i >> _BITS
+        term_sin = term * angle // i >> BITS
         sin1 += term_sin
-        term = -(term * square // (i * (i + 1)) >> _BITS)
+        term = -(term * square // (i * (i + 1)) >> BITS)
         cos1 += term
-    c, s = _UNIT, 0
+    c, s = ONE, 0
     cosines, sines = [], []
-    shift = _BITS - ROTARY_BITS
+    shift = BITS - ROTARY_BITS
     half = 1 << shift - 1
     for _ in range(1 << TURN_BITS):
         cosines.append((c + half) >> shift)
         sines.append((s + half) >> shift)
-        c, s = (c * cos1 - s * sin1) >> _BITS, (s * cos1 + c * sin1) >> _BITS
+        c, s = (c * cos1 - s * sin1) >> BITS, (s * cos1 + c * sin1) >> BITS
     return np.array(cosines, np.int32), np.array(sines, np.int32)
 
 
@@ -397,44 +354,19 @@ def _turns(shape: Model) -> NDArray[np.uint64]:
     r rotary dimensions; from j = r/2 on nothing.
     """
     width = shape.rotary_dims or shape.head_dim
-    # ln(base) from a float is exact enough only if it is the same everywhere: by integers.
-    log = _logarithm(Fraction(shape.rope_base))
+    log = logarithm(Fraction(shape.rope_base))
     turns = []
     for j in range(width // 2):
-        power = exponential(Fraction(-2 * j * log, width * _UNIT))
-        turns.append((power << 63) // _pi())  # / 2π
+        power = exponential(Fraction(-2 * j * log, width * ONE))
+        turns.append((power << 63) // pi())  # / 2π
     turns += [0] * (shape.head_dim // 2 - len(turns))
     return np.array(turns, np.uint64)
-
-
-def _logarithm(x: Fraction) -> int:
-    """ln(x) · 2^120 for x > 1: octaves and Newton's steps on the exponential."""
-    octaves = (x.numerator // x.denominator).bit_length()
-    y = x / 2**octaves  # in [1/2, 1)
-    target = (y.numerator << _BITS) // y.denominator
-    return octaves * _ln2() + _small_logarithm(target)
-
-
-def _small_logarithm(target: int) -> int:
-    """ln(target / 2^120) · 2^120 for 1/4 < target / 2^120 ≤ 1, by 2·artanh((t-1)/(t+1))."""
-    ratio = ((target - _UNIT) << _BITS) // (target + _UNIT)
-    square = ratio * ratio >> _BITS
-    term, total, k = ratio, 0, 1
-    while term and k < 400:
-        total += term // k
-        term, k = term * square >> _BITS, k + 2
-    return 2 * total
-
-
-@cache
-def _ln2() -> int:
-    return -_small_logarithm(_UNIT >> 1)
 
 
 def softcap_table(softcap: float) -> NDArray[np.int64]:
     """log2(e) · c · tanh with EXPONENT_BITS: see _tanh_table."""
     cap = Fraction(softcap) * (1 << EXPONENT_BITS)
-    return _tanh_table((cap.numerator * _UNIT << 20) // (cap.denominator * _ln2()))
+    return _tanh_table((cap.numerator * ONE << 20) // (cap.denominator * ln2()))
 
 
 @cache
@@ -450,11 +382,11 @@ def _tanh_table(factor: int) -> NDArray[np.int64]:
     """
     per_unit = 1 << CAP_BITS - CAP_STEP_BITS
     ratio = exponential(Fraction(-2, per_unit))
-    power, values = _UNIT, []
+    power, values = ONE, []
     for _ in range(CAP_REACH * per_unit + 1):
-        tanh = ((_UNIT - power) << _BITS) // (_UNIT + power)
-        values.append((factor * tanh + (1 << _BITS + 19)) >> _BITS + 20)
-        power = power * ratio >> _BITS
+        tanh = ((ONE - power) << BITS) // (ONE + power)
+        values.append((factor * tanh + (1 << BITS + 19)) >> BITS + 20)
+        power = power * ratio >> BITS
     table = np.array(values, np.int64)
     steps = np.append(np.diff(table), 0)
     packed: NDArray[np.int64] = table << 32 | steps

@@ -26,7 +26,7 @@ from pydantic import BaseModel, ValidationError
 from fairway.config.schema import FORGETS, Memory, Model, Pack
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput, Damaged
-from fairway.exact.environment import ieee
+from fairway.floating_point import ieee
 from fairway.formats import version1, weight_streams
 from fairway.formats.range_coder import Coder
 from fairway.formats.weight_streams import Shapes, Vector

@@ -16,6 +16,7 @@ is ln(p / (1 - p)) in units of 1/256; magnitudes in estimates have 12 fractional
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from functools import cache
 from itertools import accumulate
 from typing import Any
@@ -24,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairway.formats.range_coder import Coder, code_bit
+from fairway.integer_math import exponential
 from fairway.kernels import njit
 
 KINDS = 16  # of matrices and vectors, each with statistics of its own where that helps
@@ -236,16 +238,8 @@ _ONE = 1 << 60
 
 
 def _exponential(numerator: int, denominator: int) -> int:
-    """exp(-numerator / denominator) · 2^60 by halving and the series, in integers."""
-    halvings = max((numerator // denominator).bit_length() + 4, 4)
-    x = (numerator << 60) // (denominator << halvings)
-    term, total = _ONE, _ONE
-    for i in range(1, 18):
-        term = -(term * x >> 60) // i
-        total += term
-    for _ in range(halvings):
-        total = total * total >> 60
-    return total
+    """Return exp(-numerator / denominator) · 2^60."""
+    return exponential(Fraction(-numerator, denominator)) >> 60
 
 
 def _level(magnitude_16: int) -> int:

@@ -1,10 +1,11 @@
-"""The floating-point environment of exact arithmetic, set and checked wherever it computes.
+"""Set and check the floating-point environment that exact arithmetic needs.
 
-IEEE-754 leaves two things to the program. Whether results round to the nearest number, and whether
-subnormal numbers are flushed to zero, belongs to a thread: any library may have changed it, and a
-new thread inherits it from the one that started it. Whether products of float32 matrices may be
-computed in fewer bits belongs to the process, and to the library. The first two are set here. The
-last is put back where torch lets it be, and tried out: a product of integers shows it.
+IEEE-754 leaves two choices to the program, and both belong to a thread: the direction of rounding,
+and whether subnormal numbers are flushed to zero. Any library may have changed them, and a new
+thread inherits them from the thread that started it. `set_ieee` sets both.
+
+A third choice belongs to the process: a library may multiply float32 matrices in fewer bits (TF32,
+bfloat16). `check` asks torch for all bits, and multiplies integers to see whether it obeys.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ import torch
 
 from fairway.errors import BadInput
 
-_ENV_BYTES = 512  # more than any fenv_t
+_ENV_BYTES = 512  # more than the size of any fenv_t
 _TO_NEAREST = 0  # FE_TONEAREST, on every system
 
 
 @contextmanager
 def ieee() -> Iterator[None]:
-    """Inside, this thread has the environment that exact arithmetic needs. Also a decorator."""
+    """Give this thread the IEEE-754 default inside the block. Can be used as a decorator."""
     library, before = _library(), (ctypes.c_byte * _ENV_BYTES)()
     if library:
         library.fegetenv(before)
-    settle()
+    set_ieee()
     try:
         yield
     finally:
@@ -39,15 +40,15 @@ def ieee() -> Iterator[None]:
             library.fesetenv(before)
 
 
-def settle() -> None:
-    """Give this thread that environment, for good: what every thread of ours begins with."""
+def set_ieee() -> None:
+    """Let this thread round to nearest and keep subnormal numbers, until something changes it."""
     if library := _library():
         library.fesetround(_TO_NEAREST)
     torch.set_flush_denormal(False)
 
 
 def check() -> None:
-    """Raise BadInput that says in what this thread's environment is not as it should be."""
+    """Raise BadInput if this thread or process cannot compute exact arithmetic."""
     one, half, ulp = (np.full(4, x, np.float32) for x in (1, 2.0**-24, 2.0**-23))
     ties = np.rint(np.array([0.5, 1.5, -0.5, -1.5], np.float32))
     rounds = (one + half == 1).all() and (one + 3 * half == 1 + 2 * ulp).all()
@@ -57,28 +58,28 @@ def check() -> None:
     smallest, normal = (np.full(4, x, np.float32) for x in (2.0**-149, 2.0**-126))
     if not ((normal * np.float32(0.5) > 0).all() and (smallest * np.float32(2.0**30) > 0).all()):
         raise _refused("flushes subnormal numbers to zero", "set_flush_denormal, -ffast-math")
-    if not multiplies():
-        with suppress(RuntimeError):  # torch refuses where its old and new settings are mixed
+    if not multiplies_exactly():
+        with suppress(RuntimeError):  # torch refuses to mix its old and its new settings
             torch.set_float32_matmul_precision("highest")
-        if not multiplies():
-            raise inexact("this process")
+        if not multiplies_exactly():
+            raise inexact_matmul("this process")
 
 
-def multiplies() -> bool:
-    """Whether products of float32 matrices are exact where every partial sum is an integer."""
+def multiplies_exactly() -> bool:
+    """Return whether float32 matmuls are exact where every partial sum is an integer < 2^24."""
     rows, weights = _integers(33, 256), _integers(48, 256)
     exact = rows.astype(np.int64) @ weights.T.astype(np.int64)
     for first in (0, 32):  # libraries have other code for a single row
-        found = torch.mm(torch.from_numpy(rows[first:]), torch.from_numpy(weights).t())
-        if found.dtype != torch.float32 or not np.array_equal(found.numpy(), exact[first:]):
+        product = torch.mm(torch.from_numpy(rows[first:]), torch.from_numpy(weights).t())
+        if product.dtype != torch.float32 or not np.array_equal(product.numpy(), exact[first:]):
             return False
     return True
 
 
-def inexact(what: str) -> BadInput:
-    """To be raised where a product of integers was not exact."""
+def inexact_matmul(where: str) -> BadInput:
+    """Return the error to raise where a matmul of integers was not exact."""
     return BadInput(
-        f"{what} multiplies float32 matrices inexactly, so exact arithmetic cannot be computed: "
+        f"{where} multiplies float32 matrices inexactly, so exact arithmetic cannot be computed: "
         "take back what asks for fewer bits (torch.set_float32_matmul_precision, TF32, "
         "ONEDNN_DEFAULT_FPMATH_MODE, autocast)"
     )
@@ -93,14 +94,14 @@ def _refused(problem: str, culprit: str) -> BadInput:
 
 @cache
 def _integers(rows: int, columns: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """float32[rows, columns] of nine bits: a product's sums stay under 2^24."""
+    """Return float32[rows, columns] of nine-bit integers, so that a matmul's sums stay < 2^24."""
     numbers = np.arange(rows * columns).reshape(rows, columns)
     return (numbers * 7919 % 509 - 254).astype(np.float32)
 
 
 @cache
 def _library() -> Any:
-    """C's <fenv.h>; None on a system that has it elsewhere."""
+    """Return the library with C's <fenv.h>, or None on a system that has it elsewhere."""
     for name in (None, ctypes.util.find_library("m")):
         with suppress(OSError, AttributeError, TypeError):
             library = ctypes.CDLL(name)

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
+from fairway import floating_point
 from fairway.coding import exact_model
 from fairway.errors import BadInput
-from fairway.exact import environment
 from fairway.pipeline.prove import decode
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parent / "golden"
 X86 = platform.machine() == "x86_64"
-LIBRARY = environment._library()
+LIBRARY = floating_point._library()
 # FE_DOWNWARD, FE_UPWARD, FE_TOWARDZERO
 MODES = {"down": 0x400, "up": 0x800, "zero": 0xC00} if X86 else {}
 MXCSR = 28  # where glibc's fenv_t has that register
@@ -31,7 +31,7 @@ def round_to(mode):
 
 def flush():
     """What a library compiled with -ffast-math does when it is loaded."""
-    state = (ctypes.c_uint8 * environment._ENV_BYTES)()
+    state = (ctypes.c_uint8 * floating_point._ENV_BYTES)()
     LIBRARY.fegetenv(state)
     register = int.from_bytes(bytes(state[MXCSR : MXCSR + 4]), "little") | 0x8040
     state[MXCSR : MXCSR + 4] = register.to_bytes(4, "little")
@@ -47,41 +47,41 @@ SPOILT["flush by torch"] = lambda: torch.set_flush_denormal(True)
 @pytest.fixture(params=SPOILT)
 def spoilt(request):
     """The main thread in another environment, which is shown to be one."""
-    before = (ctypes.c_byte * environment._ENV_BYTES)()
+    before = (ctypes.c_byte * floating_point._ENV_BYTES)()
     LIBRARY.fegetenv(before)
     SPOILT[request.param]()
     with pytest.raises(BadInput, match=r"rounds numbers|flushes subnormal"):
-        environment.check()
+        floating_point.check()
     yield request.param
     LIBRARY.fesetenv(before)
-    environment.check()
+    floating_point.check()
 
 
 def test_golden_proofs_decode_in_any_environment(spoilt, tmp_path):
     decode(GOLDEN / "memory.fairway", GOLDEN / "memory.fwp", tmp_path / "text")
     with pytest.raises(BadInput):  # it has been given back as it was
-        environment.check()
+        floating_point.check()
 
 
-def test_every_thread_of_ours_is_settled(spoilt):
+def test_every_thread_of_ours_has_the_ieee_default(spoilt):
     """A thread inherits the environment of the one that starts it."""
     found = []
 
     def work(item):
-        environment.check()
+        floating_point.check()
         yield item
 
     found = sorted(exact_model._side_by_side(work, range(4), 2))
     assert found == [0, 1, 2, 3]
     complaints = []
 
-    def unsettled():
+    def inherit():
         try:
-            environment.check()
+            floating_point.check()
         except BadInput as error:
             complaints.append(str(error))
 
-    thread = threading.Thread(target=unsettled)
+    thread = threading.Thread(target=inherit)
     thread.start()
     thread.join()
     assert complaints
@@ -121,8 +121,8 @@ def test_products_in_bfloat16_are_noticed():
     """autocast computes them so on every machine; the engine switches it off."""
     wrong = pytest.raises(BadInput, match="multiplies float32 matrices inexactly")
     with torch.autocast("cpu", dtype=torch.bfloat16), wrong:
-        environment.check()
-    environment.check()
+        floating_point.check()
+    floating_point.check()
 
 
 def test_a_proof_decodes_inside_autocast(tmp_path):
@@ -154,6 +154,7 @@ def test_constants_come_from_integers():
     """Those that floating point once made: the same numbers, by integers alone."""
     from fairway.coding import match_model
     from fairway.exact import operands
+    from fairway.integer_math import ONE, ln2
     from fairway.quantize.grids import step_sizes
 
     powers = 2.0 ** (16 - np.arange(1024) / 64)
@@ -161,7 +162,7 @@ def test_constants_come_from_integers():
     assert step_sizes(np.arange(4)).tolist() == [
         float(np.float32(2.0 ** (i / 4))) for i in range(4)
     ]
-    assert float.hex(operands._UNIT / operands._ln2()) == "0x1.71547652b82fep+0"
+    assert float.hex(ONE / ln2()) == "0x1.71547652b82fep+0"
     gains = np.array([1.5, 0.1, -3], np.float32)
     for width in range(2, 257, 2):
         bits = 12 - 2 * operands._normed_bits(width)
