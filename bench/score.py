@@ -37,7 +37,7 @@ from fairway import console, distributed
 from fairway.coding.bits import bits_per_byte
 from fairway.coding.online import adapt
 from fairway.coding.online.settings import ORDERS
-from fairway.config.schema import FORGETS, Adapt, Memory, Model, Score
+from fairway.config.schema import NO_MEMORY, Adapt, Memory, Model, Score
 from fairway.data.corpus import read_documents
 from fairway.formats import artifact
 from fairway.formats.artifact import Artifact
@@ -182,7 +182,7 @@ def network(opened: Artifact) -> GPT:
 
 
 def adapted(
-    opened: Artifact, tokens: Tokens, how: Adapt, memory: Memory = FORGETS
+    opened: Artifact, tokens: Tokens, how: Adapt, memory: Memory = NO_MEMORY
 ) -> tuple[NDArray[np.float64], float]:
     """Nats of every token, float64[N], 0 for the first; seconds."""
     nats, model = np.zeros(len(tokens)), network(opened)
@@ -198,7 +198,7 @@ def adapted(
 
 
 def memory_of(opened: Artifact, name: str) -> Memory:
-    return opened.memory if name.startswith(MEMORY) else FORGETS
+    return opened.memory if name.startswith(MEMORY) else NO_MEMORY
 
 
 def tune(args: argparse.Namespace) -> Iterator[Row]:

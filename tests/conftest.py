@@ -89,7 +89,7 @@ def artifact_file(lively_model, tokenizer, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def recalling_file(lively_model, tokenizer, tmp_path_factory):
+def memory_file(lively_model, tokenizer, tmp_path_factory):
     """The same with recall and a cache."""
     return packed(lively_model, tokenizer, tmp_path_factory.mktemp("recall"), recall=3, cache=32)
 

@@ -86,9 +86,7 @@ kinds = st.one_of(st.sampled_from([*PIECES, "é😀".encode()]), st.binary(max_s
 
 @pytest.mark.parametrize("arithmetic", ["exact", "float"])
 @pytest.mark.parametrize("size", [150, 300])
-def test_recall_compresses(
-    recalling_file, artifact_file, small_pieces, monkeypatch, size, arithmetic
-):
+def test_recall_compresses(memory_file, artifact_file, small_pieces, monkeypatch, size, arithmetic):
     """Every piece is a lane of its own, and so is what it recalls."""
     monkeypatch.setattr(fwz_chunks, "PIECE_BYTES", size)
 
@@ -101,7 +99,7 @@ def test_recall_compresses(
             assert fwz_chunks.decode(codec, read_chunk(codec, body)) == WORDS
             return len(body)
 
-    assert by_network(recalling_file) < by_network(artifact_file)
+    assert by_network(memory_file) < by_network(artifact_file)
 
 
 @pytest.mark.parametrize("arithmetic", ["exact", "float"])

@@ -2,7 +2,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairway.coding.lanes import LONGEST_DOCUMENT, TOKENS_PER_LANE, Layout, Starts, chunk_ends, plan
+from fairway.coding.lanes import (
+    LONGEST_DOCUMENT,
+    TOKENS_PER_LANE,
+    Layout,
+    Starts,
+    chunk_ends,
+    lane_starts,
+)
 
 
 @st.composite
@@ -22,7 +29,7 @@ def coded(layout):
 @given(document_layouts(), st.integers(1, 200))
 def test_every_token_is_coded_once(documents, lanes):
     tokens, bos = documents
-    starts = plan(tokens, bos, lanes)
+    starts = lane_starts(tokens, bos, lanes)
     paid_by_header = starts.positions[~starts.inside]
     once = np.sort(np.concatenate([coded(Layout(tokens, starts)), paid_by_header]))
     assert np.array_equal(once, np.arange(tokens))
@@ -33,7 +40,7 @@ def test_every_token_is_coded_once(documents, lanes):
 @given(document_layouts(), st.integers(1, 200))
 def test_plans_keep_their_promises(documents, lanes):
     tokens, bos = documents
-    starts = plan(tokens, bos, lanes)
+    starts = lane_starts(tokens, bos, lanes)
     assert 1 <= len(starts) <= min(lanes, max(1, tokens // TOKENS_PER_LANE))
     assert starts.positions[0] == 0
     assert (np.diff(starts.positions) > 0).all()
@@ -47,24 +54,24 @@ def test_lanes_that_save_no_step_are_not_taken(short, lanes):
     """Beside a document of 8,000 tokens short ones stand in runs of as many."""
     sizes = [8000, *[short] * (20_000 // short)]
     bos = np.cumsum([0, *sizes[:-1]])
-    layout = Layout(sum(sizes), plan(sum(sizes), bos, lanes))
+    layout = Layout(sum(sizes), lane_starts(sum(sizes), bos, lanes))
     assert layout.steps == 7999 if lanes > 4 else layout.steps >= 7999
     assert layout.lanes <= 4
 
 
 def test_lanes_cut_a_giant_document_into_equal_parts():
-    starts = plan(4 * LONGEST_DOCUMENT, np.array([0]), 128)
+    starts = lane_starts(4 * LONGEST_DOCUMENT, np.array([0]), 128)
     assert starts.positions.tolist() == [i * LONGEST_DOCUMENT for i in range(4)]
     assert starts.inside.tolist() == [False, True, True, True]
 
 
 def test_a_document_below_the_limit_is_never_cut():
-    assert len(plan(LONGEST_DOCUMENT, np.array([0]), 128)) == 1
+    assert len(lane_starts(LONGEST_DOCUMENT, np.array([0]), 128)) == 1
 
 
 def test_even_documents_fill_all_lanes_evenly():
     bos = np.arange(0, 4096 * 8, 64)
-    layout = Layout(4096 * 8, plan(4096 * 8, bos, 8))
+    layout = Layout(4096 * 8, lane_starts(4096 * 8, bos, 8))
     assert layout.lanes == 8
     assert layout.length.tolist() == [4095] * 8
 
@@ -79,7 +86,7 @@ def test_active_lanes_are_a_prefix_that_shrinks():
 
 
 def test_one_empty_document_needs_no_step():
-    assert Layout(1, plan(1, np.array([0]), 4)).steps == 0
+    assert Layout(1, lane_starts(1, np.array([0]), 4)).steps == 0
 
 
 def test_chunks_end_at_documents_and_are_even():

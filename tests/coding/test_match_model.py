@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from fairway.coding import match_model
 from fairway.coding.codec import Codec, Reader, read_coded
 from fairway.coding.exact_model import ExactEngine
-from fairway.coding.lanes import Division, Layout, Starts, chunk_ends, documents_of, plan
-from fairway.coding.match_model import Recall, Recalling
+from fairway.coding.lanes import Division, Layout, Starts, chunk_ends, documents_of, lane_starts
+from fairway.coding.match_model import MatchModel, MatchStepper
 from fairway.coding.online import adapt
 from fairway.coding.online.adapt import AdaptiveEngine
 from fairway.coding.online.methods import division
@@ -25,7 +25,7 @@ from fairway.pipeline.score import charges, exact_charges
 
 BOS, V = 0, 8
 GOLDEN = "e188831254e1f27051a61c6c038e7fc716dd8126608740d850175a20bac7cf20"
-MEMORY = Memory(3, 32)  # of recalling_artifact
+MEMORY = Memory(3, 32)  # of memory_artifact
 MEMORIES = st.builds(Memory, st.integers(0, 4), st.sampled_from([0, 1, 5, 64]))
 TEXTS = st.lists(st.lists(st.integers(1, V - 1), max_size=40), min_size=1, max_size=6)
 
@@ -60,7 +60,7 @@ def joined(documents):
 
 def tables(tokens, layout, memory):
     """(positions, mixed tables) of every step, lanes in lockstep."""
-    predictor = Recalling(Uniform(layout.lanes), memory, V, BOS, layout)
+    predictor = MatchStepper(Uniform(layout.lanes), memory, V, BOS, layout)
     fed = np.full(layout.lanes, BOS, np.int64)
     for step in range(layout.steps):
         where = layout.positions(step)
@@ -80,7 +80,7 @@ def layout_of(tokens, cuts):
 def test_encoder_and_decoder_mix_alike(documents, cuts, memory):
     tokens = joined(documents)
     layout = layout_of(tokens, cuts)
-    known = Recall(memory, V, BOS, tokens, layout)
+    known = MatchModel(memory, V, BOS, tokens, layout)
     found = {}
     for first, length in zip(layout.first.tolist(), layout.length.tolist(), strict=True):
         at = np.arange(first, first + length)
@@ -184,7 +184,7 @@ def test_the_mixture_is_its_definition(documents, memory):
     tokens = joined(documents)
     layout = Layout(len(tokens), Starts.whole())
     network, definition = Uniform(1), Definition(memory)
-    predictor, fed = Recalling(network, memory, V, BOS, layout), np.zeros(1, np.int64)
+    predictor, fed = MatchStepper(network, memory, V, BOS, layout), np.zeros(1, np.int64)
     for token in tokens[1:].tolist():
         table = predictor.step(fed)[0].tolist()
         assert table == definition.table(network.states[0])
@@ -205,7 +205,7 @@ def test_the_mixture_has_its_golden_bits():
             return table
 
     tokens = np.array([(i * i // 3 + i // 7) % 7 + 1 if i % 90 else BOS for i in range(300)])
-    predictor = Recalling(Counted(1), Memory(4, 64), V, BOS, Layout(300, Starts.whole()))
+    predictor = MatchStepper(Counted(1), Memory(4, 64), V, BOS, Layout(300, Starts.whole()))
     digest = hashlib.sha256()
     for fed, token in pairwise(tokens.tolist()):
         digest.update(predictor.step(np.array([fed])).astype("<i8").tobytes())
@@ -232,7 +232,7 @@ def test_what_repeats_gets_cheap_and_what_does_not_stays_dear(memory, bits):
         tokens = joined([document.tolist()])
         layout = Layout(len(tokens), Starts.whole())
         at = np.arange(1, len(tokens))
-        known = Recall(memory, V, BOS, tokens, layout)
+        known = MatchModel(memory, V, BOS, tokens, layout)
         costs.append(known.intervals(recall_input(tokens, at, 1)).lengths.mean())
     assert costs[0] < bits
     assert costs[1] < 3 * 1.06
@@ -251,8 +251,8 @@ def test_documents_and_lanes_do_not_know_each_other():
 
 
 @pytest.fixture
-def recalling_artifact(recalling_file):
-    return artifact.read(recalling_file)
+def memory_artifact(memory_file):
+    return artifact.read(memory_file)
 
 
 WORDS = [
@@ -264,9 +264,9 @@ WORDS = [
 
 @pytest.mark.parametrize("lanes", [1, 3])
 @pytest.mark.parametrize("arithmetic", ["exact", "float"])
-def test_texts_come_back(recalling_artifact, arithmetic, lanes, monkeypatch):
+def test_texts_come_back(memory_artifact, arithmetic, lanes, monkeypatch):
     monkeypatch.setattr("fairway.coding.lanes.TOKENS_PER_LANE", 16)
-    opened = recalling_artifact
+    opened = memory_artifact
     assert opened.memory == MEMORY
     tokenizer = opened.tokenizer
     tokens = tokenizer.encode_documents(WORDS)
@@ -277,7 +277,7 @@ def test_texts_come_back(recalling_artifact, arithmetic, lanes, monkeypatch):
         return Codec(engine, tokenizer)
 
     quiet = lambda done, bits: None  # noqa: E731
-    starts = plan(len(tokens), documents_of(tokens, tokenizer.bos_id), lanes)
+    starts = lane_starts(len(tokens), documents_of(tokens, tokenizer.bos_id), lanes)
     layout = Layout(len(tokens), starts)
     coder = codec()
     chunk = coder.encode_coded(tokens, starts, coder.intervals(tokens, layout, quiet))
@@ -299,12 +299,12 @@ def test_texts_come_back(recalling_artifact, arithmetic, lanes, monkeypatch):
     ],
     ids=["dynamic", "dynamic in lanes", "lora", "sgd", "sgd in rows"],
 )
-def test_with_adaptation_a_proof_costs_what_the_score_says(recalling_artifact, how, monkeypatch):
+def test_with_adaptation_a_proof_costs_what_the_score_says(memory_artifact, how, monkeypatch):
     monkeypatch.setattr("fairway.coding.lanes.TOKENS_PER_LANE", 16)
-    opened, tokenizer = recalling_artifact, recalling_artifact.tokenizer
+    opened, tokenizer = memory_artifact, memory_artifact.tokenizer
     tokens = tokenizer.encode_documents(WORDS)
     documents = documents_of(tokens, tokenizer.bos_id)
-    starts = plan(len(tokens), documents, division(how, 1).lanes)
+    starts = lane_starts(len(tokens), documents, division(how, 1).lanes)
     assert (len(starts) > 1) == (how.method == "lora" or how.order == "lanes")
     free = [0, *starts.positions[~starts.inside]]  # paid for by the header
 
@@ -328,10 +328,10 @@ def test_with_adaptation_a_proof_costs_what_the_score_says(recalling_artifact, h
 
 
 @pytest.mark.parametrize("floating", [False, True])
-def test_a_score_is_what_the_proof_codes(recalling_artifact, floating, monkeypatch):
+def test_a_score_is_what_the_proof_codes(memory_artifact, floating, monkeypatch):
     """λ belongs to a lane, so a score has a proof's chunks and lanes: the same integers."""
     monkeypatch.setattr("fairway.coding.lanes.TOKENS_PER_LANE", 16)
-    engine, tokenizer = ExactEngine(recalling_artifact, 2), recalling_artifact.tokenizer
+    engine, tokenizer = ExactEngine(memory_artifact, 2), memory_artifact.tokenizer
     tokens = tokenizer.encode_documents(WORDS * 4)
     documents = documents_of(tokens, tokenizer.bos_id)
     division = Division(3, len(tokens) // 3)
@@ -341,13 +341,13 @@ def test_a_score_is_what_the_proof_codes(recalling_artifact, floating, monkeypat
         part = tokens[start:end]
         chunk = codec.encode(part, tokenizer.decode(part), division.lanes, lambda *_: None)
         assert chunk.lanes > 1, "no lanes: the test says nothing"
-        starts = plan(end - start, documents_of(part, tokenizer.bos_id), division.lanes)
+        starts = lane_starts(end - start, documents_of(part, tokenizer.bos_id), division.lanes)
         free += [start, *(start + starts.positions[~starts.inside])]  # paid for by the header
         proved += chunk.ideal_bits
     assert len(ends) > 1, "one chunk: the test says nothing"
 
     if floating:
-        found = charges(recalling_artifact.build_model(), tokens, Score(), MEMORY, division)
+        found = charges(memory_artifact.build_model(), tokens, Score(), MEMORY, division)
     else:
         found = exact_charges(engine, tokens, Score(), division)
     nats = np.zeros(len(tokens))
@@ -358,8 +358,8 @@ def test_a_score_is_what_the_proof_codes(recalling_artifact, floating, monkeypat
     assert nats.sum() / np.log(2) == pytest.approx(proved, rel=1e-3 if floating else 1e-12)
 
 
-def test_floating_point_charges_the_same(recalling_artifact):
-    opened = recalling_artifact
+def test_floating_point_charges_the_same(memory_artifact):
+    opened = memory_artifact
     tokens = opened.tokenizer.encode_documents(WORDS)
     exact = sorted_nats(exact_charges(ExactEngine(opened, 2), tokens, Score()))
     floating = sorted_nats(charges(opened.build_model(), tokens, Score(), MEMORY))

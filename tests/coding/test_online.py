@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fairway.coding.codec import Codec, Reader, join, read_chunks
-from fairway.coding.lanes import Layout, Starts, plan
+from fairway.coding.lanes import Layout, Starts, lane_starts
 from fairway.coding.online import adapt, methods, rules
-from fairway.coding.online.adapt import AdaptiveEngine, AdaptivePredictor, Learner, Span
+from fairway.coding.online.adapt import AdaptiveEngine, AdaptivePredictor, Learner, UpdateBlock
 from fairway.coding.online.settings import ORDERS
 from fairway.config.schema import Adapt, Dynamic, Lora, Score, Sgd
 from fairway.errors import BadInput
@@ -112,7 +112,7 @@ def test_score_charges_what_the_proof_codes(lively_model, how, order, monkeypatc
     assert times[0] == 0
     assert (times[1:] == 1).all()
     documents = np.flatnonzero(tokens == 0)
-    starts = plan(len(tokens), documents, methods.division(how, 1).lanes)
+    starts = lane_starts(len(tokens), documents, methods.division(how, 1).lanes)
     layout = Layout(len(tokens), starts)
     proved = in_lockstep(learner(lively_model, how, len(tokens)), tokens, layout)
     coded = (30 - np.log2(proved[:, 1] - proved[:, 0])) * np.log(2)
@@ -290,4 +290,6 @@ def test_what_cannot_be_done_is_refused(lively_model):
 
 def one_span(random, size):
     tokens = torch.from_numpy(random.integers(1, 300, (1, size + 1)))
-    return Span(tokens[:, :-1].clone(), tokens[:, 1:].clone(), torch.ones(1, size, dtype=bool))
+    return UpdateBlock(
+        tokens[:, :-1].clone(), tokens[:, 1:].clone(), torch.ones(1, size, dtype=bool)
+    )

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fairway.coding.exact_model import ExactEngine
-from fairway.coding.lanes import LONGEST_DOCUMENT, Layout, plan
+from fairway.coding.lanes import LONGEST_DOCUMENT, Layout, lane_starts
 from fairway.coding.online import adapt, methods
 from fairway.coding.predictor import FloatPredictor
 from fairway.config.schema import Adapt, Score, load, loads
@@ -88,7 +88,7 @@ def test_lanes_cut_only_what_is_too_long(lively_model):
     """Of a document of three lanes, the tokens after the two cuts lack context, no others."""
     tokens = np.random.default_rng(7).integers(1, 300, 3 * LONGEST_DOCUMENT).astype(np.uint16)
     tokens[0] = 0
-    layout = Layout(len(tokens), plan(len(tokens), np.array([0]), 32), boundaries=True)
+    layout = Layout(len(tokens), lane_starts(len(tokens), np.array([0]), 32), boundaries=True)
     assert layout.lanes == 3
     found, whole = nats(lively_model, tokens, "rolling"), nats(lively_model, tokens, "sliding", 16)
     assert abs(found.mean() - whole.mean()) < 0.01
@@ -187,7 +187,7 @@ def test_exact_lanes_cost_what_one_lane_does(artifact_file, tokens, device):
     documents = np.flatnonzero(tokens == 0)
 
     def lengths(lanes):
-        layout = Layout(len(tokens), plan(len(tokens), documents, lanes), boundaries=True)
+        layout = Layout(len(tokens), lane_starts(len(tokens), documents, lanes), boundaries=True)
         return {
             int(position): length
             for part in engine.intervals(tokens, layout)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairway import floating_point
-from fairway.coding.lanes import Layout, Starts, documents_of, most_lanes, plan
+from fairway.coding.lanes import Layout, Starts, documents_of, lane_starts, most_lanes
 from fairway.coding.predictor import Engine, Intervals
 from fairway.coding.session import Progress
 from fairway.data.tokenizer import Tokenizer
@@ -221,7 +221,7 @@ class Codec:
             return stored
         if len(tokens) > MAX_CHUNK_TOKENS:
             raise BadInput(f"a document of {len(text):,} bytes is too long: cut it into parts")
-        starts = plan(len(tokens), documents_of(tokens, self.tokenizer.bos_id), lanes)
+        starts = lane_starts(len(tokens), documents_of(tokens, self.tokenizer.bos_id), lanes)
         intervals = self.intervals(tokens, Layout(len(tokens), starts), progress)
         coded = self.encode_coded(tokens, starts, intervals, progress)
         coded = replace(coded, body=bytes([_CODED]) + coded.body)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from fairway import floating_point
 from fairway.coding.lanes import Layout
-from fairway.coding.match_model import Recall
+from fairway.coding.match_model import MatchModel
 from fairway.coding.predictor import Intervals, Longs, Predictor, States, remembering
 from fairway.exact.cpu import Head, Network, check_matmuls
 from fairway.exact.cuda import DeviceHead, DeviceNetwork, DeviceOperands
@@ -90,7 +90,7 @@ class ExactEngine:
         p, found = self.operands, self._of_network(tokens, layout)
         if not any(self.memory):
             return found
-        return map(Recall(self.memory, p.vocab_size, p.bos_id, tokens, layout).intervals, found)
+        return map(MatchModel(self.memory, p.vocab_size, p.bos_id, tokens, layout).intervals, found)
 
     def _of_network(self, tokens: NDArray[np.uint16], layout: Layout) -> Iterator[Intervals]:
         def group(start: int) -> Iterator[Intervals]:

@@ -125,7 +125,7 @@ def parts(tokens: NDArray[np.uint16], bos_id: int, division: Division) -> Iterat
     for start, end in pairwise([0, *chunk_ends(documents, len(tokens), division.tokens)]):
         inside = documents[(documents >= start) & (documents < end)] - start
         part = tokens[start : end + 1]
-        starts = plan(end - start, inside, division.lanes)
+        starts = lane_starts(end - start, inside, division.lanes)
         yield Part(start, part, Layout(len(part), starts, boundaries=True))
 
 
@@ -158,7 +158,7 @@ def most_lanes(tokens: int) -> int:
     return max(1, tokens // TOKENS_PER_LANE)
 
 
-def plan(tokens: int, documents: Longs, lanes: int) -> Starts:
+def lane_starts(tokens: int, documents: Longs, lanes: int) -> Starts:
     """The fewest starts that make the longest run as short as `lanes` of them can.
 
     documents: int64[D], positions of BOS tokens, documents[0] = 0. Runs start at documents; only a

@@ -91,7 +91,7 @@ _START = (
 )  # fmt: skip
 
 
-class Recall:
+class MatchModel:
     """The mixture for tokens that are all known, lane by lane, each lane from its start on."""
 
     def __init__(
@@ -159,7 +159,7 @@ class Recall:
         return rest, below, own
 
 
-class Recalling:
+class MatchStepper:
     """A Predictor that mixes another's tables; one token of every lane at a time."""
 
     def __init__(

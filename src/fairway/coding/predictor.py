@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fairway.coding.lanes import Layout
-from fairway.coding.match_model import Recalling
-from fairway.config.schema import FORGETS, Memory
+from fairway.coding.match_model import MatchStepper
+from fairway.config.schema import NO_MEMORY, Memory
 from fairway.errors import BadInput
 from fairway.formats.range_coder import TOTAL, TOTAL_BITS
 from fairway.io import limits
@@ -94,7 +94,7 @@ def remembering(
     inner: Stateful, memory: Memory, vocab_size: int, bos_id: int, layout: Layout
 ) -> Predictor:
     """`inner`, mixed with what its documents said before if there is any `memory`."""
-    return Recalling(inner, memory, vocab_size, bos_id, layout) if any(memory) else inner
+    return MatchStepper(inner, memory, vocab_size, bos_id, layout) if any(memory) else inner
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class FloatEngine:
 
     learns: ClassVar[bool] = False
     model: GPT
-    memory: Memory = FORGETS
+    memory: Memory = NO_MEMORY
 
     def predictor(self, layout: Layout) -> Predictor:
         inner, model = FloatPredictor(self.model, layout.lanes), self.model

@@ -212,7 +212,7 @@ class Memory(NamedTuple):
     cache: int = 0
 
 
-FORGETS = Memory()
+NO_MEMORY = Memory()
 
 
 class Pack(Section):

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ValidationError
 
-from fairway.config.schema import FORGETS, Memory, Model, Pack
+from fairway.config.schema import NO_MEMORY, Memory, Model, Pack
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput, Damaged
 from fairway.floating_point import ieee
@@ -98,7 +98,7 @@ class Artifact:
     parts: dict[str, int]  # bytes; they sum to the file's size
     tensors: list[TensorRow]
     sha256: str
-    memory: Memory = FORGETS
+    memory: Memory = NO_MEMORY
 
     @property
     def size_bytes(self) -> int:
@@ -118,7 +118,7 @@ class Artifact:
 
 
 def write(
-    model: Model, tokenizer: Tokenizer, quantized: Quantized, memory: Memory = FORGETS
+    model: Model, tokenizer: Tokenizer, quantized: Quantized, memory: Memory = NO_MEMORY
 ) -> bytes:
     """The artifact's bytes; the same for the same arguments, on every machine.
 
@@ -140,7 +140,7 @@ def write(
     return header + _CRC.pack(zlib.crc32(header)) + b"".join(bodies)
 
 
-def smallest(model: Model, tokenizer: Tokenizer, memory: Memory = FORGETS) -> dict[str, int]:
+def smallest(model: Model, tokenizer: Tokenizer, memory: Memory = NO_MEMORY) -> dict[str, int]:
     """Bytes of each part, header included, of an artifact whose weights are all 0."""
     shapes = skeleton(model, tokenizer.vocab_size, tokenizer.bos_id)
     matrices: dict[str, Matrix] = {}

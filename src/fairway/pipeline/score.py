@@ -23,10 +23,10 @@ from fairway.coding import protocols
 from fairway.coding.bits import bits_per_byte
 from fairway.coding.exact_model import ExactEngine
 from fairway.coding.lanes import Division, Part, ids_at, parts
-from fairway.coding.match_model import Recall
+from fairway.coding.match_model import MatchModel
 from fairway.coding.online import adapt, methods
 from fairway.coding.protocols import Window
-from fairway.config.schema import FORGETS, Memory, Recipe, Score
+from fairway.config.schema import NO_MEMORY, Memory, Recipe, Score
 from fairway.errors import BadInput, Interrupted
 from fairway.formats import artifact
 from fairway.io import checkpoint
@@ -222,7 +222,7 @@ def charges(
     model: GPT,
     tokens: NDArray[np.uint16],
     how: Score,
-    memory: Memory = FORGETS,
+    memory: Memory = NO_MEMORY,
     division: Division = methods.USUAL,
 ) -> Charges:
     """What each of tokens uint16[N] costs in floating point, in batches and in any order.
@@ -269,7 +269,9 @@ def _rolling(model: GPT, tokens: NDArray[np.uint16], memory: Memory, division: D
     lanes, size = _ROLLING_TOKENS[model.embed.tokens.device.type] // _BLOCK, model.vocab_size
     for part in parts(tokens, model.bos_id, division):
         mixture = (
-            Recall(memory, size, model.bos_id, part.tokens, part.layout) if any(memory) else None
+            MatchModel(memory, size, model.bos_id, part.tokens, part.layout)
+            if any(memory)
+            else None
         )
         for first in range(0, part.layout.lanes, lanes):
             for where, nats, states in _roll(model, part, slice(first, first + lanes)):

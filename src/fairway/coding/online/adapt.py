@@ -27,12 +27,12 @@ from torch.nn.functional import cross_entropy, pad
 
 from fairway.coding import protocols
 from fairway.coding.lanes import Layout, ids_at, parts
-from fairway.coding.match_model import Recall
+from fairway.coding.match_model import MatchModel
 from fairway.coding.online import methods
 from fairway.coding.online.rules import LoraRule, Tensors, rule_of
 from fairway.coding.online.settings import rounded
 from fairway.coding.predictor import FloatPredictor, Longs, Predictor, States, remembering
-from fairway.config.schema import FORGETS, Adapt, Memory, Score
+from fairway.config.schema import NO_MEMORY, Adapt, Memory, Score
 from fairway.distributed import ALONE, Process
 from fairway.errors import BadInput
 from fairway.model.gpt import GPT
@@ -43,7 +43,7 @@ Floats = NDArray[np.float64]
 _BLOCK = 128  # tokens per pass where nothing is learned from the pass itself
 
 
-class Span(NamedTuple):
+class UpdateBlock(NamedTuple):
     """What lanes code between two updates: tokens fed and tokens coded, int64[L, S].
 
     `within` bool[L, S] is False where a lane has ended: nothing is learned from what stands there.
@@ -108,7 +108,7 @@ class Learner:
             self.cache.keep(lanes)
             self.rule.keep(lanes)
 
-    def learn(self, span: Span, count: int, charge: bool = False) -> Charge | None:
+    def learn(self, span: UpdateBlock, count: int, charge: bool = False) -> Charge | None:
         """Learn from a span that has been coded; what its tokens cost before that.
 
         `span` has this process's lanes, all processes together have `count` tokens. The cost is
@@ -120,7 +120,7 @@ class Learner:
         self._learn_in_rows(span)
         return found
 
-    def _learn_in_context(self, span: Span, count: int, charge: bool) -> Charge | None:
+    def _learn_in_context(self, span: UpdateBlock, count: int, charge: bool) -> Charge | None:
         """The pass that charges a span learns from it; the last epoch's keys and values stay."""
         self._done += count
         empty = torch.empty(*span.fed.shape, self.model.shape.dim)
@@ -144,15 +144,15 @@ class Learner:
             self.rule.step(self._progress)
         return found
 
-    def _learn_in_rows(self, span: Span) -> None:
+    def _learn_in_rows(self, span: UpdateBlock) -> None:
         """Rows of a window, each without what was before it."""
         window = self.model.shape.window
         missing = -span.fed.shape[1] % window
-        rows = Span(*(pad(t, (0, missing)).view(-1, window) for t in span))
+        rows = UpdateBlock(*(pad(t, (0, missing)).view(-1, window) for t in span))
         filled = rows.within.any(1)
-        self.learn_rows(Span(*(t[filled] for t in rows)))
+        self.learn_rows(UpdateBlock(*(t[filled] for t in rows)))
 
-    def learn_rows(self, rows: Span) -> None:
+    def learn_rows(self, rows: UpdateBlock) -> None:
         """Learn from the tokens `within` rows of up to a window; the rest of a row is context."""
         self._done += int(rows.within.sum())
         settings = self.how.settings
@@ -164,7 +164,7 @@ class Learner:
                 self.rule.step(self._progress)
 
     @torch.no_grad()
-    def _charge(self, span: Span) -> Charge:
+    def _charge(self, span: UpdateBlock) -> Charge:
         size = min(_BLOCK, self.model.shape.window)
         states = [self.model.hidden(fed, self.cache) for fed in span.fed.split(size, 1)]
         nats = [self.nats(h, c) for h, c in zip(states, span.coded.split(size, 1), strict=True)]
@@ -203,7 +203,7 @@ def charges(
     tokens: NDArray[np.uint16],
     how: Score,
     done: int = 0,
-    memory: Memory = FORGETS,
+    memory: Memory = NO_MEMORY,
 ) -> Iterator[Charged]:
     """Charge tokens uint16[N], all known, and learn from them; token 0 is free.
 
@@ -228,14 +228,16 @@ def _rolling_charges(
             continue
         learner.start(layout.lanes)
         mixture = (
-            Recall(memory, model.vocab_size, model.bos_id, part, layout) if any(memory) else None
+            MatchModel(memory, model.vocab_size, model.bos_id, part, layout)
+            if any(memory)
+            else None
         )
         for first in range(0, layout.steps, learner.span):
             last = first + learner.span
             block = layout.block(part, model.bos_id, first, last, learner.share)
             learner.keep(len(block.where))
             fed, within = (torch.from_numpy(a).to(device) for a in (block.fed, block.within))
-            span = Span(fed, ids_at(part, block.where, device), within)
+            span = UpdateBlock(fed, ids_at(part, block.where, device), within)
             charge = learner.learn(span, layout.coded(first, last), charge=True)
             assert charge is not None
             nats = charge.nats.double().cpu().numpy()[block.within]
@@ -268,14 +270,14 @@ def _windowed_charges(
 
 def _rows(
     tokens: NDArray[np.uint16], first: int, last: int, window: int, device: torch.device
-) -> Span:
+) -> UpdateBlock:
     """Rows of a window that end with position `last`; tokens up to `first` are context alone."""
     ends = np.arange(last, first, -window)[::-1]
     where = ends[:, None] + np.arange(-min(window, last), 0)
     within = where >= first
     where = where.clip(0)
     counted = torch.from_numpy(within).to(device)
-    return Span(ids_at(tokens, where, device), ids_at(tokens, where + 1, device), counted)
+    return UpdateBlock(ids_at(tokens, where, device), ids_at(tokens, where + 1, device), counted)
 
 
 # Learning in lockstep ----------------------------------------------------------------------------
@@ -286,7 +288,7 @@ class AdaptiveEngine:
 
     learns = True
 
-    def __init__(self, learner: Learner, memory: Memory = FORGETS) -> None:
+    def __init__(self, learner: Learner, memory: Memory = NO_MEMORY) -> None:
         self.learner, self.memory = learner, memory
 
     def predictor(self, layout: Layout) -> Predictor:
@@ -340,5 +342,5 @@ class AdaptivePredictor:
         within = offset < self._layout.length[: self._lanes, None]
         arrays = (self._fed[: self._lanes, :columns], self._coded[: self._lanes, :columns], within)
         device = self._learner.device
-        span = Span(*(torch.from_numpy(a.copy()).to(device) for a in arrays))
+        span = UpdateBlock(*(torch.from_numpy(a.copy()).to(device) for a in arrays))
         self._learner.learn(span, int(within.sum()))
