@@ -57,7 +57,7 @@ def audit_scorer(name: str, wanted: Wanted) -> AuditResult:
 
 
 def subject_of(wanted: Wanted) -> Subject:
-    """The text to audit with. Raises BadInput."""
+    """Return the text to audit with. Raises BadInput."""
     if (wanted.text is None) == (wanted.tokens is None):
         raise BadInput("give one text: --text FILE with --tokenizer MODEL, or --tokens SHARD")
     tokenizer = open_tokenizer(wanted.tokenizer) if wanted.tokenizer else None
@@ -78,7 +78,7 @@ def audit(
     isolation: str = "",
     began: float | None = None,
 ) -> AuditResult:
-    """All experiments on the tokens of `subject`, at least 2, until `minutes` after `began`.
+    """Run all experiments on the tokens of `subject`, at least 2, until `minutes` after `began`.
 
     `began` is a reading of time.monotonic(), now if None. Raises BadInput.
     """
@@ -117,7 +117,7 @@ def audit(
 
 
 def _fitting(job: Audit, minutes: float) -> int:
-    """Shorten the text to what one call of a fourteenth of the time can score; its whole length."""
+    """Shorten the text to what one call of _WHOLE of the time can score; return its full length."""
     whole = len(job.subject.tokens)
     if whole <= _PROBES[-1]:
         return whole
@@ -135,7 +135,10 @@ def _fitting(job: Audit, minutes: float) -> int:
 
 
 def _fitting_tokens(job: Audit) -> Callable[[float], int]:
-    """How many tokens a call of so many seconds scores: a call costs something, and each token."""
+    """Measure how fast the scorer is; return the number of tokens that it scores in given seconds.
+
+    A call has a fixed cost and a cost per token.
+    """
     seconds = []
     for count in _PROBES:
         job.charges(job.subject.tokens[:count])  # compiles and fills caches
@@ -148,7 +151,7 @@ def _fitting_tokens(job: Audit) -> Callable[[float], int]:
 
 
 def _run(job: Audit) -> None:
-    """From what one call shows to what takes many; a fault ends neither the others nor the time."""
+    """Run the experiments, cheap ones first. A broken condition does not end the others."""
     base = job.charges(job.subject.tokens)
     if job.whole is None:
         job.found(experiments.coverage(job, base), experiments.byte_count(job, base))
@@ -185,7 +188,7 @@ def _run(job: Audit) -> None:
 
 
 def _cuts(job: Audit, base: Charges) -> dict[str, experiments.Cuts]:
-    """Cuts of the whole text, of pieces where that is many times cheaper, and in first calls."""
+    """Cut the whole text, pieces of it where that is much cheaper, and texts of first calls."""
     first = experiments.first_cuts(job, base, job.share_of_time(0.15), _FIRST)
     whole = experiments.same_text(job.subject.tokens, base)
     short = len(job.subject.tokens) <= 2 * job.piece
@@ -199,5 +202,5 @@ def _cuts(job: Audit, base: Charges) -> dict[str, experiments.Cuts]:
 
 
 def _noted(job: Audit, base: Charges) -> list[AuditFinding]:
-    """What is allowed and worth knowing."""
+    """Return findings about what a decoder may do and a reader should know."""
     return [f for f in (experiments.documents(job), experiments.prefix(job, base)) if f]

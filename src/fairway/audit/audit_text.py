@@ -28,7 +28,7 @@ _DOCUMENTS_AT_ONCE = 64  # a decoded text takes far more memory than its tokens
 
 @dataclass(frozen=True)
 class Subject:
-    """tokens int64[N]. lengths int64[N]: bytes that each writes, or None without a tokenizer."""
+    """The text of an audit: tokens int64[N], and with a tokenizer their lengths, int64[N] bytes."""
 
     tokens: Tokens
     vocab_size: int
@@ -52,7 +52,7 @@ def open_tokenizer(path: Path) -> Tokenizer:
 
 
 def of_text(text: Path, tokenizer: Tokenizer) -> Subject:
-    """The documents of a file as `tokenizer` writes them. Raises BadInput."""
+    """Encode the documents of a file with `tokenizer`. Raises BadInput."""
     documents = read_documents(text)
     tokens = tokenizer.encode_documents(documents)
     loss = lost(documents, tokenizer.decode(tokens), tokenizer.rule)
@@ -60,7 +60,7 @@ def of_text(text: Path, tokenizer: Tokenizer) -> Subject:
 
 
 def of_shard(shard: Path, tokenizer: Tokenizer | None) -> Subject:
-    """The tokens of a shard; without a tokenizer the first is taken for BOS. Raises BadInput."""
+    """Read the tokens of a shard. Without a tokenizer the first counts as BOS. Raises BadInput."""
     tokens = np.array(read_shard(shard), np.int64)
     if not tokens.size:
         raise BadInput(f"the shard {shard} holds no tokens")
@@ -78,7 +78,7 @@ def _of(tokens: Tokens, tokenizer: Tokenizer, loss: str) -> Subject:
 
 
 def _check_rule(shard: Path, tokens: Tokens, tokenizer: Tokenizer) -> None:
-    """Refuse a shard whose tokens write what no document's counted bytes are. Raises BadInput.
+    """Refuse a shard whose tokens decode to bytes that no document can have. Raises BadInput.
 
     A shard may begin and end inside of a document: the first part is not looked at.
     """
@@ -111,7 +111,7 @@ def lost(documents: Sequence[bytes], decoded: Sequence[bytes], rule: rules.Rule)
 
 
 def shortened(subject: Subject, count: int) -> Subject:
-    """Its first `count` tokens."""
+    """Return the text's first `count` tokens."""
     lengths = None if subject.lengths is None else subject.lengths[:count]
     return Subject(
         subject.tokens[:count], subject.vocab_size, subject.bos_id, lengths, subject.loss,
@@ -120,7 +120,7 @@ def shortened(subject: Subject, count: int) -> Subject:
 
 
 def slices(subject: Subject, length: int, count: int, random: np.random.Generator) -> list[Tokens]:
-    """`count` pieces of `length` tokens that begin as texts do, with a document boundary."""
+    """Draw `count` pieces of `length` tokens that begin with a document boundary, as texts do."""
     tokens, bos = subject.tokens, subject.bos_id
     if len(tokens) <= length:
         return [tokens] * count
@@ -137,6 +137,6 @@ def slices(subject: Subject, length: int, count: int, random: np.random.Generato
 
 
 def blocks(count: int, parts: int) -> list[tuple[int, int]]:
-    """0 .. count cut into `parts` about equal runs."""
+    """Cut the range 0 .. count into `parts` runs of about equal length: (first, end) of each."""
     edges = [count * i // parts for i in range(parts + 1)]
     return list(pairwise(edges))

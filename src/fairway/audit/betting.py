@@ -38,7 +38,7 @@ class Proposal:
     def __init__(
         self, known: Tokens, vocab: int, bos: int | None, random: np.random.Generator
     ) -> None:
-        """known int64[M]: a text in which every token occurs that texts to draw in are made of."""
+        """Learn pairs and counts from `known` int64[M], which has every token of later texts."""
         self._vocab, self._random = vocab, random
         self._bos = -1 if bos is None else bos
         self._any = np.delete(np.arange(vocab), [] if bos is None else [bos])
@@ -50,7 +50,7 @@ class Proposal:
         self._mass = np.full(3, 100.0)  # that each part of q would have explained
 
     def scattered(self, tokens: Tokens, gap: int) -> Tokens:
-        """Random places 2 to `gap` apart, so that what stands before each is not drawn."""
+        """Choose random places, 2 to `gap` apart, so that the token before each is not drawn."""
         steps = self._random.integers(2, gap + 1, len(tokens) // 2 + 1)
         steps[0] = self._random.integers(1, gap + 1)
         places = np.cumsum(steps)
@@ -59,9 +59,9 @@ class Proposal:
         return inner
 
     def draw(self, tokens: Tokens, places: Tokens, expected: Floats) -> tuple[Tokens, Floats]:
-        """(int64[n]: tokens to put in places[n] of tokens[N], float64[n]: by which probabilities).
+        """Draw tokens int64[n] for places[n] of tokens[N]; return them and their q, float64[n].
 
-        expected float64[n]: the probability of what stands there now, about.
+        expected float64[n]: about the probability of the token that stands there now.
         """
         n, kept, row = len(places), np.clip(expected, *_KEPT), tokens[places - 1] * self._vocab
         first, last = np.searchsorted(self._pairs, [row, row + self._vocab])
@@ -97,7 +97,7 @@ class Bets:
         self._ratios: list[list[Floats]] = [[], [], [], []]
 
     def bet(self, kind: int, ratios: Floats) -> None:
-        """ratios float64[n]: X at places of one text."""
+        """Bet on ratios float64[n], the X of places of one text."""
         self._ratios[kind].append(ratios)
         gains = [np.log1p(stake * (ratios / (1 + TOLERANCE) - 1)).sum() for stake in _STAKES]
         self._wealth[kind] += gains
@@ -115,14 +115,14 @@ class Bets:
         return sum(map(len, self._ratios[kind]))
 
     def mean(self, kind: int) -> tuple[float, float]:
-        """(mean sum of probabilities, its standard error)."""
+        """Return the mean sum of probabilities and its standard error."""
         x = np.concatenate(self._ratios[kind])
         return float(x.mean()), float(x.std()) / sqrt(len(x))
 
     def excess(self, kind: int) -> float:
-        """The mean excess over one that would have been found with probability about 0.99.
+        """Return the excess over one that would have been found with probability about 0.99.
 
-        That is if ratios were spread as they were, times one plus the excess. inf: none.
+        The ratios are assumed to spread as they did, times one plus the excess. inf: none is found.
         """
         x = np.concatenate([*self._ratios[kind], np.empty(0)])
         draws, x = len(x), x[:: len(x) // _ENOUGH + 1]
@@ -139,7 +139,7 @@ class Bets:
 
 
 def _found(x: Floats, draws: int, excess: float) -> bool:
-    """Whether so many ratios like x, of mean 1, and larger by an excess, win almost surely."""
+    """Say whether `draws` ratios like x (mean 1), raised by `excess`, almost surely win."""
     for stake in _STAKES:
         gains = np.log1p(stake * (x * (1 + excess) / (1 + TOLERANCE) - 1))
         least = draws * gains.mean() - _Z * sqrt(draws) * gains.std()

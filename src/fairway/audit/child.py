@@ -60,7 +60,7 @@ def _answer(function: Any, kind: int, tokens: scorer.Tokens) -> wire.Reply:
 
 
 def _told(error: BaseException) -> str:
-    """The error and the line of the foreign file that it came from."""
+    """Return an error as text, with the line of the foreign file that it came from."""
     if isinstance(error, BadInput):
         return str(error)
     if isinstance(error, MemoryError):

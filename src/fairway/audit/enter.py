@@ -40,7 +40,7 @@ def _prctl(option: int, value: int) -> int:
 
 
 def read_order(descriptor: int) -> Order:
-    """The inverse of `packed`. Raises EOFError."""
+    """Read what `packed` wrote. Raises EOFError."""
     order: Order = json.loads(_read(descriptor, struct.unpack("<I", _read(descriptor, 4))[0]))
     return order
 
@@ -150,7 +150,7 @@ def _descendants() -> list[int]:
 
 
 def _end_all() -> None:
-    """Kill all that came from this process, also what is in sessions of its own; wait for it."""
+    """Kill all processes that came from this one, in other sessions too, and wait for them."""
     until = time.monotonic() + 10
     while time.monotonic() < until:
         for pid in _descendants():
@@ -165,7 +165,7 @@ def _end_all() -> None:
 
 
 def _taken(limit_bytes: int) -> tuple[int, int]:
-    """(bytes of memory, threads) of all processes; pages that they share count once above it."""
+    """Return the memory in bytes and the threads of all processes below this one."""
     total = threads = 0
     pids = _descendants()
     for pid in pids:
@@ -190,7 +190,7 @@ def _fields(path: str, names: tuple[str, ...]) -> dict[str, int]:
 
 
 def _threads_of(user: int) -> int:
-    """How many threads a user has on this machine: the kernel's limit counts them all."""
+    """Count a user's threads on this machine, because the kernel's limit counts them all."""
     total = 0
     with suppress(OSError):
         for name in os.listdir("/proc"):
@@ -216,7 +216,7 @@ def _folder_bytes(folder: str) -> int:
 
 
 def _init(order: Order) -> NoReturn:
-    """Process 1 of a PID namespace: when it ends, the kernel ends all others."""
+    """Be process 1 of a PID namespace: when it ends, the kernel ends all others."""
     _prctl(_DEATH_SIGNAL, signal.SIGKILL)
     namespaces.show_only(namespaces.View(**order["view"]))
     worker = os.fork()
@@ -279,7 +279,7 @@ def _bubblewrap(order: Order) -> NoReturn:
 
 
 def _above(paths: list[str]) -> list[str]:
-    """The folders above `paths`, the outermost first, without those that stand already."""
+    """Return the folders above `paths`, the outermost first, without those that exist already."""
     found = {parent for path in paths for parent in _parents(path)}
     return sorted(found - {"/", "/tmp", "/dev/shm"}, key=lambda path: path.count("/"))
 
@@ -348,7 +348,7 @@ def _drop_user(order: Order) -> bool:
 
 
 def _can_work_as(user: int, order: Order) -> bool:
-    """Whether that user may read Python and the scorer's files, found out by becoming it."""
+    """Say whether that user may read Python and the scorer's files: become it and try."""
     if order["backend"] == NONE:
         os.chown(order["folder"], user, user)
     pid = os.fork()
@@ -371,7 +371,7 @@ def _readable(path: str) -> bool:
 
 
 def _some_files(order: Order) -> list[str]:
-    """Python, and what lies in the scorer's own folders, some thousand files at most."""
+    """Yield Python and the files of the scorer's folders, some thousand at most."""
     found: list[str] = []
     todo = [*order["own"], order["command"][0]]
     while todo and len(found) < 4096:
@@ -391,7 +391,7 @@ def _drop_bound() -> None:
 
 
 def _drop_capabilities() -> None:
-    """No capability is left, and none comes back by running a program."""
+    """Drop every capability, so that running a program brings none back."""
     if sys.platform != "linux":
         return
     _drop_bound()

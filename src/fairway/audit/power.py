@@ -11,12 +11,12 @@ MISS = 0.01
 
 
 def share(draws: int) -> float:
-    """The smallest share of places that so many draws miss with probability 0.01 at most."""
+    """Return the smallest share of places that `draws` draws miss with probability at most 0.01."""
     return 1.0 if draws == 0 else float(1 - MISS ** (1 / draws))
 
 
 def reach(draws: int, ahead: int) -> float:
-    """Share of positions that look `ahead` tokens too far, scattered over the text.
+    """Return the smallest share of positions, looking `ahead` tokens too far, that cuts find.
 
     A cut is crossed by such a look from any of the `ahead` positions before it, so it misses all
     of them with probability (1 - s)^ahead.
@@ -29,7 +29,7 @@ def percent(value: float) -> str:
 
 
 def cuts(draws: int, length: int) -> str:
-    """For cuts at random places of texts of `length` tokens."""
+    """Describe the power of cuts at random places of texts of `length` tokens."""
     if not draws:
         return "none"
     steps = [r for r in (1, 16, 256, 4096, 65536) if r < length]

@@ -85,14 +85,14 @@ def _of_run(run: RunDirectory, steps: int, twin: Path | None) -> list[AuditFindi
 def _compared(
     condition: str, pairs: Mapping[str, tuple[object, object]], what: str
 ) -> AuditFinding:
-    """Holds where both of each pair are the same."""
+    """Return a finding that holds where the two of each pair are equal."""
     wrong = [f"{k}: {a} is written, {b} is there" for k, (a, b) in pairs.items() if a != b]
     summary = "; ".join(wrong) if wrong else what
     return finding(condition, bool(wrong), summary, [], _SAME)
 
 
 def _data(run: RunDirectory, data: DataResult) -> AuditFinding:
-    """The shards are those that were written down."""
+    """Check that the shards are those that the result names."""
     digest = hashlib.sha256()
     for shard in load_train(run.data_folder(data)):
         digest.update(shard.data)
@@ -101,7 +101,7 @@ def _data(run: RunDirectory, data: DataResult) -> AuditFinding:
 
 
 def _recipe(recipe: Recipe, run: RunDirectory, trained: TrainResult) -> AuditFinding:
-    """Each result was made with the recipe that lies beside it, and this program's code."""
+    """Check that each result was made with the recipe beside it, and by this code."""
     wrong = [
         f"{verb}.json was made with other {', '.join(parts)}"
         for verb in ("train", "pack", "score", "prove")
@@ -120,7 +120,7 @@ def _recipe(recipe: Recipe, run: RunDirectory, trained: TrainResult) -> AuditFin
 
 
 def _files(run: RunDirectory, trained: TrainResult, packed: PackResult) -> AuditFinding:
-    """Weights, artifact and proof are the files that the results are about."""
+    """Check that weights, artifact and proof are the files that the results name."""
     pairs: dict[str, tuple[object, object]] = {
         "weights": (trained.weights_sha256, atomic.sha256_file(run.weights)),
         "artifact": (packed.artifact_sha256, atomic.sha256_file(run.artifact)),
@@ -130,7 +130,7 @@ def _files(run: RunDirectory, trained: TrainResult, packed: PackResult) -> Audit
 
 
 def _training(recipe: Recipe, run: RunDirectory, trained: TrainResult, steps: int) -> AuditFinding:
-    """The first steps, done again, give the losses that were written down."""
+    """Repeat the first steps and compare their losses with those of metrics.jsonl."""
     lines = console.read_metrics(run.metrics)
     written = {line["step"]: line["loss"] for line in lines if "loss" in line}
     count = min(steps or trained.steps, trained.steps)
@@ -166,7 +166,7 @@ def _training(recipe: Recipe, run: RunDirectory, trained: TrainResult, steps: in
 
 
 def _read_table(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where there is none."""
+    """Read the object of a JSON file; return an empty one where there is none."""
     try:
         tree = foreign.read_json(path, "the file")
     except foreign.Missing:
@@ -175,7 +175,7 @@ def _read_table(path: Path) -> dict[str, Any]:
 
 
 def _other_loss(again: list[float], written: list[float]) -> bool:
-    """Whether the last step's loss is not that of the step that was written down.
+    """Say whether the loss of the last step differs from the one that was written down.
 
     Rounding is another where the machine is, or compiled code, and what begins at the last bit
     grows from step to step. So after _STRICT steps the last _RECENT losses together are judged, by
@@ -197,14 +197,14 @@ def _weights_sha256(trainer: Trainer) -> str:
 
 
 def _trainer(recipe: Recipe, run: RunDirectory) -> Trainer:
-    """One that starts from nothing and writes nothing into the run."""
+    """Return a trainer that starts at step 0 and writes nothing into the run."""
     return Trainer(
         recipe, run, "", distributed.start(), replay=bool(recipe.train.seconds), resume=False
     )
 
 
 def _calibration(recipe: Recipe, run: RunDirectory, trained: TrainResult) -> AuditFinding:
-    """What packing knows of the text comes from training text: computed anew from the weights."""
+    """Compute the calibration again: what packing knows of text must come from training text."""
     trainer = _trainer(recipe, run)
     tensors, _ = checkpoint.load(run.weights)
     trainer.model.dtype = trainer.place.dtype  # as at the end of training
@@ -223,13 +223,13 @@ def _calibration(recipe: Recipe, run: RunDirectory, trained: TrainResult) -> Aud
 
 
 def _apart(one: calibrate.Curvature, two: calibrate.Curvature) -> float:
-    """Largest relative distance of their two parts."""
+    """Return the largest relative distance of a pair."""
     pairs = ((one.inputs, two.inputs), (one.outputs, two.outputs))
     return max(float(torch.dist(a, b) / b.norm().clamp(min=1e-30)) for a, b in pairs)
 
 
 def _packing(recipe: Recipe, run: RunDirectory, packed: PackResult) -> AuditFinding:
-    """The artifact is what packing makes of the weights."""
+    """Pack the weights again and compare the artifact."""
     tensors, _ = checkpoint.load(run.weights)
     weights = {name: t.float().numpy() for name, t in tensors.items()}
     curved = recipe.pack.quantizer == "gptq"
@@ -244,7 +244,7 @@ def _packing(recipe: Recipe, run: RunDirectory, packed: PackResult) -> AuditFind
 
 
 def _budgets(recipe: Recipe, run: RunDirectory, trained: TrainResult) -> AuditFinding:
-    """Time and size, by the files themselves where they can say so."""
+    """Check size and training time against their budgets, by the files where they can tell."""
     wrong = []
     if trained.train_s > recipe.train.limit_s:
         wrong.append(f"training took {trained.train_s:.0f} s of {recipe.train.limit_s:.0f}")
@@ -263,7 +263,7 @@ def _budgets(recipe: Recipe, run: RunDirectory, trained: TrainResult) -> AuditFi
 
 
 def _seeds(runs: Sequence[RunDirectory]) -> AuditFinding:
-    """Seeds of one recipe differ in the seed alone."""
+    """Check that runs of one recipe differ in the seed alone."""
     first, *others = recipes = [run.load() for run in runs]
     wrong = []
     for recipe, run in zip(others, runs[1:], strict=True):

@@ -103,7 +103,7 @@ class Isolation:
         return self.backend != NONE
 
     def rows(self) -> list[tuple[str, bool, str]]:
-        """(name, enforced?, what) of each promise; docs/audit.md has the same table."""
+        """Return (name, enforced?, what) of each promise; docs/audit.md has the same table."""
         watched = sys.platform == "linux"
         files = self.inside or self.landlock > 0
         limits = self.limits
@@ -150,7 +150,7 @@ class Isolation:
         ]
 
     def lines(self) -> list[str]:
-        """One line for each promise, the broken ones last, with what nothing here prevents."""
+        """Return a line for each promise, broken ones last, and what nothing here prevents."""
         rows = self.rows()
         lines = [f"enforced: the scorer {what}" for _, kept, what in rows if kept]
         lines += [f"NOT enforced: that the scorer {what}" for _, kept, what in rows if not kept]
@@ -450,7 +450,7 @@ def _signal_name(number: int) -> str:
 
 
 def _printable(text: str) -> str:
-    """On one line, without what a terminal would obey."""
+    """Return the text on one line, without anything that a terminal would obey."""
     return "".join(c if c.isprintable() else " " for c in text)
 
 
@@ -472,13 +472,13 @@ def _homes() -> list[Path]:
 
 
 def _is_shared(folder: Path) -> bool:
-    """Whether a folder holds more than one project: a home or above, or the system's own."""
+    """Say whether a folder holds more than one project: a home or above, or the system's own."""
     temporary = Path(tempfile.gettempdir()).resolve()
     return folder in [*_SHARED, temporary] or any(h.is_relative_to(folder) for h in _homes())
 
 
 def _own(file: Path, readable: Iterable[Path]) -> list[Path]:
-    """The scorer's folder, or the file alone where that folder is shared; and `readable`."""
+    """Return the scorer's folder, or the file alone where that folder is shared; and `readable`."""
     found = [file if _is_shared(file.parent) else file.parent]
     for path in readable:
         resolved = Path(path).resolve()
@@ -491,7 +491,7 @@ def _own(file: Path, readable: Iterable[Path]) -> list[Path]:
 
 
 def _python_paths() -> list[Path]:
-    """What any Python program here reads: the interpreter, its libraries, installed packages."""
+    """Return what every Python program reads: interpreter, libraries, installed packages."""
     base = Path(__file__).resolve().parents[2]
     paths = [sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values()]
     searched = sys.path if sys.flags.safe_path else sys.path[1:]  # the first: a script's, or here
@@ -510,7 +510,7 @@ def _below(path: Path | str, tree: Path) -> bool:
 
 
 def _outermost(paths: Iterable[Path]) -> list[Path]:
-    """`paths` without those that lie below another."""
+    """Return `paths` without those that lie below another."""
     kept: list[Path] = []
     for path in sorted(paths, key=lambda p: len(p.parts)):
         if not any(_below(path, other) for other in kept):
@@ -519,7 +519,7 @@ def _outermost(paths: Iterable[Path]) -> list[Path]:
 
 
 def _links(path: Path) -> list[tuple[str, str]]:
-    """(link, target) of every symbolic link on the way to `path`."""
+    """Return (link, target) of every symbolic link on the way to `path`."""
     found: list[tuple[str, str]] = []
     todo, at = list(path.parts[1:]), "/"
     while todo and len(found) < 40:
@@ -536,7 +536,7 @@ def _links(path: Path) -> list[tuple[str, str]]:
 
 
 def _without(root: Path, hidden: list[Path]) -> Iterator[tuple[Path, int]]:
-    """`root`, or what is in it where one of `hidden` is below it, with rights by Landlock."""
+    """Yield `root`, or what it holds if one of `hidden` lies below it, with Landlock's rights."""
     if root in hidden:
         return
     if any(path.is_relative_to(root) for path in hidden):
@@ -560,7 +560,7 @@ def _environment(home: str) -> dict[str, str]:
 
 
 def _kernels() -> Path | None:
-    """A copy of what Fairway compiled for itself, so that no process has to compile it again."""
+    """Copy Fairway's compiled kernels, so that no scorer's process compiles them again."""
     source = startup.kernel_cache()
     if not _copies and source and os.path.isdir(source):
         _copies.append(tempfile.mkdtemp(prefix="fairway-kernels-"))
@@ -574,7 +574,7 @@ _copies: list[str] = []  # made in this process: one at most
 
 
 def _free_user() -> int:
-    """A number that no user of this machine has."""
+    """Return a user number that nobody on this machine has."""
     while True:
         user = _FREE_USERS[secrets.randbelow(len(_FREE_USERS))]
         try:

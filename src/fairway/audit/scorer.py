@@ -57,7 +57,7 @@ class Caller(Protocol):
     def charges(self, tokens: Tokens) -> Charges: ...
     def distributions(self, tokens: Tokens) -> Floats: ...
     def fresh(self) -> Caller:
-        """The scorer as a process has it that never saw a text."""
+        """Return the scorer of a new process, which never saw a text."""
 
     def close(self) -> None: ...
 
@@ -91,7 +91,7 @@ class Local:
 
 
 def load(name: str) -> Callable[[Tokens], Any]:
-    """The scorer `FILE.py:NAME`. Runs the file. Raises BadInput."""
+    """Run a file and return its scorer, `FILE.py:NAME`. Raises BadInput."""
     file, function = split(name)
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None
@@ -107,7 +107,7 @@ def load(name: str) -> Callable[[Tokens], Any]:
 
 
 def split(name: str) -> tuple[Path, str]:
-    """`FILE.py:NAME` in two. Raises BadInput."""
+    """Split `FILE.py:NAME` into file and name. Raises BadInput."""
     file, colon, function = name.rpartition(":")
     if not colon or not file.endswith(".py") or not function.isidentifier():
         raise BadInput(f"{name} names no scorer: write FILE.py:FUNCTION")
@@ -117,7 +117,7 @@ def split(name: str) -> tuple[Path, str]:
 
 
 def plain(returned: Any) -> Charges:
-    """What a scorer returned, as numpy arrays and numbers; an array alone is its nats."""
+    """Convert what a scorer returned to numpy arrays and numbers; an array alone is its nats."""
     if isinstance(returned, Charges) or hasattr(returned, "nats"):
         given: dict[str, Any] = {f.name: getattr(returned, f.name, None) for f in fields(Charges)}
     elif isinstance(returned, Mapping):
@@ -134,7 +134,7 @@ def plain(returned: Any) -> Charges:
 
 
 def array_of(values: Any) -> NDArray[Any]:
-    """Numpy's view of a list, an array, or a tensor of torch, which this file does not import."""
+    """Convert a list, an array or a torch tensor to numpy, without importing torch."""
     if hasattr(values, "detach"):
         values = values.detach().cpu().numpy()
     try:
@@ -144,7 +144,7 @@ def array_of(values: Any) -> NDArray[Any]:
 
 
 def _number(name: str, value: Any) -> int | float:
-    """`value` as a Python number: an int, but for total_nats. Raises BadInput."""
+    """Convert `value` to a Python number: an int, but for total_nats. Raises BadInput."""
     if hasattr(value, "item") and np.ndim(value) == 0:  # of numpy or torch
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -192,14 +192,14 @@ def checked(found: Charges, count: int) -> Charges:
 
 
 def _most(name: str, count: int) -> int:
-    """The largest value of a number of Charges, for `count` tokens."""
+    """Return the largest value that a number of Charges may have for `count` tokens."""
     if name == "side_bytes":
         return _SIDE_BYTES + _SIDE_BYTES_EACH * count
     return (count + 1) * _TIMES
 
 
 def _in_range(name: str, values: NDArray[Any], count: int) -> NDArray[Any]:
-    """values [N] as float64 (nats) or int64. Raises BadInput for one out of its range."""
+    """Convert values [N] to float64 (nats) or int64. Raises BadInput for one out of its range."""
     low, high = {
         "nats": _NATS, "times_charged": (0, _TIMES), "bytes": (0, _BYTES), "order": (0, count - 1),
     }[name]  # fmt: skip
@@ -221,7 +221,7 @@ def _in_range(name: str, values: NDArray[Any], count: int) -> NDArray[Any]:
 
 
 def checked_rows(rows: NDArray[Any], count: int) -> Floats:
-    """Raises BadInput unless there is a row of probabilities for each token."""
+    """Check that there is a row of probabilities for each token. Raises BadInput."""
     if rows.ndim != 2 or len(rows) != count or not rows.size or rows.dtype.kind not in "iuf":
         raise BadInput(
             f"scorer.distributions was given {count} tokens and returned an array of shape "

@@ -75,20 +75,20 @@ class Pipe:
         return b"".join(parts)
 
     def is_silent(self) -> bool:
-        """Whether nothing came that was not asked for. The end of the process is silence."""
+        """Say whether nothing came unasked. The end of the process counts as silence."""
         if not select.select([self._in], [], [], 0)[0]:
             return True
         return not os.read(self._in, 1)
 
 
 def question(number: int, kind: int, tokens: Tokens) -> bytes:
-    """A question about tokens int64[N], as bytes."""
+    """Write a question about tokens int64[N] as bytes."""
     head = _QUESTION.pack(_MAGIC_QUESTION, number, kind, len(tokens))
     return head + tokens.astype("<i8").tobytes()
 
 
 def read_question(file: Any) -> tuple[int, int, Tokens]:
-    """(number, kind, tokens int64[N]); the audit wrote it. Raises EOFError at the end."""
+    """Read a question: number, kind, tokens int64[N]. Raises EOFError at the end."""
     head = file.read(_QUESTION.size)
     if len(head) < _QUESTION.size:
         raise EOFError
@@ -97,7 +97,7 @@ def read_question(file: Any) -> tuple[int, int, Tokens]:
 
 
 def reply(number: int, answer: Reply) -> bytes:
-    """A reply to the question of that number, as bytes."""
+    """Write a reply to the question of that number as bytes."""
     arrays = numbers = size = 0
     values: list[float] = [0.0, 0, 0, 0]
     body = b""
@@ -124,7 +124,7 @@ def reply(number: int, answer: Reply) -> bytes:
 
 
 def read_reply(pipe: Pipe, number: int, kind: int, count: int, limit_s: float) -> Reply:
-    """The reply to question `number` of that kind on `count` tokens, as far as its form goes.
+    """Read the reply to question `number` of that kind on `count` tokens, and check its form.
 
     Raises Nonsense, TimeoutError, EOFError. Ranges of values are the scorer's matter (scorer.py).
     """
