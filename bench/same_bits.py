@@ -23,8 +23,10 @@ import torch
 from fairway import console
 from fairway.exact.cpu import Network
 from fairway.exact.operands import Operands, prepare
-from fairway.exact.reference import Reference
 from fairway.formats import artifact
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from oracles.exact_network import ExactNetwork
 
 LANES = 3
 LEVELS = {  # of the libraries that compute products, and of the compiler
@@ -55,9 +57,9 @@ def tables(operands: Operands, tokens: np.ndarray, edges: list[int]) -> np.ndarr
 def compute(way: str, operands: Operands, tokens: np.ndarray) -> str:
     """SHA-256 of the tables."""
     S = tokens.shape[1]
-    if way == "reference":
-        reference = Reference(operands, len(tokens))
-        found = np.stack([reference.step(column).copy() for column in tokens.T], 1)
+    if way == "oracle":
+        oracle = ExactNetwork(operands, len(tokens))
+        found = np.stack([oracle.step(column).copy() for column in tokens.T], 1)
     elif way == "steps":
         found = tables(operands, tokens, list(range(S + 1)))
     elif way == "one lane at a time":
@@ -80,8 +82,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("artifact", type=Path)
     parser.add_argument("--tokens", type=int, default=512, help="per lane")
-    parser.add_argument("--reference", action="store_true", help="the numpy reference, too (slow)")
-    parser.add_argument("--one", help="|".join([*WAYS, "reference"]))
+    parser.add_argument("--oracle", action="store_true", help="also the numpy oracle (slow)")
+    parser.add_argument("--one", help="|".join([*WAYS, "oracle"]))
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     if args.one:
@@ -89,7 +91,7 @@ def main() -> int:
         print(compute(args.one, operands, draw(operands, args.tokens)))
         return 0
     cases = [(level, way) for level in LEVELS for way in WAYS]
-    cases += [("as it is", "reference")] * args.reference
+    cases += [("as it is", "oracle")] * args.oracle
     rows = []
     for level, way in cases:
         command = [sys.executable, __file__, str(args.artifact), "--tokens", str(args.tokens)]

@@ -1,4 +1,4 @@
-"""The fast network equals the reference bit for bit, however its work is cut."""
+"""The fast network equals the oracle bit for bit, however its work is cut."""
 
 import dataclasses
 from itertools import pairwise
@@ -13,7 +13,7 @@ from fairway.config.schema import Pack
 from fairway.exact.cpu import Network
 from fairway.exact.cuda import DeviceNetwork, DeviceOperands
 from fairway.exact.operands import prepare
-from fairway.exact.reference import Reference
+from oracles.exact_network import ExactNetwork
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -37,13 +37,13 @@ def blocked(operands, tokens, cuts, make=Network, states=None):
     return np.concatenate(found, 1)
 
 
-def assert_equal_to_the_reference(operands, tokens, cuts):
+def assert_equal_to_the_oracle(operands, tokens, cuts):
     """Both networks, in blocks that end at `cuts` and token by token; returns the tables."""
-    reference, states = Reference(operands, len(tokens)), []
+    oracle, states = ExactNetwork(operands, len(tokens)), []
     expected = []
     for column in tokens.T:
-        expected.append(reference.step(column).copy())
-        states.append(reference.states)
+        expected.append(oracle.step(column).copy())
+        states.append(oracle.states)
     expected, states = np.stack(expected, 1), np.stack(states, 1)
     assert np.abs(states).max() > 0
     for make in (Network, by_torch):
@@ -56,9 +56,9 @@ def assert_equal_to_the_reference(operands, tokens, cuts):
 
 @given(seeds, st.integers(1, 3), st.lists(st.integers(0, 99), max_size=5))
 @settings(max_examples=6, deadline=None)
-def test_blocks_of_any_size_equal_the_reference(draw, operands, seed, lanes, cuts):
+def test_blocks_of_any_size_equal_the_oracle(draw, operands, seed, lanes, cuts):
     tokens = draw(np.random.default_rng(seed), lanes, 30, operands.vocab_size)
-    assert_equal_to_the_reference(operands, tokens, cuts)
+    assert_equal_to_the_oracle(operands, tokens, cuts)
 
 
 @given(seeds)
@@ -111,7 +111,7 @@ def test_a_residual_stream_may_grow(draw, make_artifact, factor):
     operands = prepare(grown)
     tokens = draw(np.random.default_rng(9), 2, 16, operands.vocab_size)
     tokens[:, 0] = 0
-    expected = assert_equal_to_the_reference(operands, tokens, [5])
+    expected = assert_equal_to_the_oracle(operands, tokens, [5])
     exact = np.log2(np.diff(expected, axis=-1) / 2**30)
     with torch.inference_mode():
         logits = grown.build_model().logits(torch.from_numpy(tokens)).double()
@@ -160,11 +160,11 @@ def test_threads_change_nothing(draw, operands, threads):
 def test_coarse_fine_and_wide_codes(draw, make_artifact, pack):
     operands = prepare(make_artifact(pack=pack))
     tokens = draw(np.random.default_rng(6), 2, 20, operands.vocab_size)
-    assert_equal_to_the_reference(operands, tokens, [7])
+    assert_equal_to_the_oracle(operands, tokens, [7])
 
 
 @pytest.mark.parametrize("factor", [1e-3, 10.0, 100.0])
 def test_tiny_and_huge_weights_saturate_alike(draw, make_artifact, factor):
     operands = prepare(make_artifact(factor=factor))
     tokens = draw(np.random.default_rng(7), 2, 20, operands.vocab_size)
-    assert_equal_to_the_reference(operands, tokens, [3])
+    assert_equal_to_the_oracle(operands, tokens, [3])

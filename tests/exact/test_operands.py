@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from fairway.errors import BadInput
-from fairway.exact.operands import SUM_LIMIT, prepare, softcap_table
-from fairway.exact.reference import power
+from fairway.exact.fixed_point import SUM_LIMIT
+from fairway.exact.operands import prepare
+from fairway.exact.tables import softcap_table
 from fairway.quantize.grids import Matrix
+from oracles.exact_network import power
 
 
 @pytest.mark.parametrize("softcap", [1.5, 15.0, 30.0])
@@ -39,14 +41,14 @@ def test_angles_are_those_of_the_floating_point_network(operands):
     assert np.abs(t.sines - np.sin(circle) * 2**14).max() < 0.51
 
 
-def test_no_sum_of_a_product_can_leave_the_exact_integers(operands):
-    products = [operands.head, *(p for layer in operands.layers for p in vars(layer).values())]
-    for product in filter(lambda p: hasattr(p, "pieces"), products):
-        for piece in product.pieces:
-            sums = np.abs(piece.astype(np.int64)).sum(1)
-            assert sums.max() * product.largest_input <= SUM_LIMIT
-        assert product.largest_input >= 1023
-        assert product.columns.max() == 1
+def test_no_sum_of_a_linear_can_leave_the_exact_integers(operands):
+    linears = [operands.head, *(p for layer in operands.layers for p in vars(layer).values())]
+    for linear in filter(lambda p: hasattr(p, "slices"), linears):
+        for weights in linear.slices:
+            sums = np.abs(weights.astype(np.int64)).sum(1)
+            assert sums.max() * linear.largest_input <= SUM_LIMIT
+        assert linear.largest_input >= 1023
+        assert linear.columns.max() == 1
 
 
 def changed(artifact, **changes):
@@ -91,6 +93,6 @@ def test_the_widest_codes_still_have_inputs(make_artifact):
     up = good.matrices["blocks.0.mlp.up"]
     wide = Matrix(np.full_like(up.codes, 32767), up.rows, up.columns)
     operands = prepare(with_matrix(good, "blocks.0.mlp.up", codes=wide.codes))
-    product = operands.layers[0].up
-    assert len(product.pieces) == up.codes.shape[1]
-    assert product.largest_input == SUM_LIMIT // 32767
+    linear = operands.layers[0].up
+    assert len(linear.slices) == up.codes.shape[1]
+    assert linear.largest_input == SUM_LIMIT // 32767

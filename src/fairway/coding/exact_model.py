@@ -22,8 +22,9 @@ from fairway import floating_point
 from fairway.coding.lanes import Layout
 from fairway.coding.match_model import MatchModel
 from fairway.coding.predictor import Intervals, Longs, Predictor, States, remembering
-from fairway.exact.cpu import Head, Network, check_matmuls
-from fairway.exact.cuda import DeviceHead, DeviceNetwork, DeviceOperands
+from fairway.exact.bookkeeping import Head
+from fairway.exact.cpu import Network, check_matmuls
+from fairway.exact.cuda import DeviceNetwork, DeviceOperands
 from fairway.exact.operands import prepare
 from fairway.formats.artifact import Artifact
 from fairway.io import limits
@@ -137,10 +138,10 @@ class ExactPredictor:
         self._parts = [engine.network(last - first, 1) for first, last in pairwise(edges)]
         self._pool = ThreadPoolExecutor(count, initializer=_begin_thread)
         self._table = np.empty((lanes, engine.operands.vocab_size + 1), np.int64)
-        self._heads: list[Head | DeviceHead] = []
+        self._heads: list[Head] = []
 
     def step(self, tokens: Longs) -> Longs:
-        def one(first: int, part: Network | DeviceNetwork) -> Head | DeviceHead | None:
+        def one(first: int, part: Network | DeviceNetwork) -> Head | None:
             mine = tokens[first : first + part.lanes]
             if len(mine) < part.lanes:
                 part.shrink_batch(len(mine))

@@ -1,8 +1,8 @@
-"""The network in exact arithmetic by torch operations, for a GPU: the bits of network.py.
+"""Run a network in exact arithmetic by torch operations, for a GPU: the bits of cpu.py.
 
-Every operation is one of docs/exact.md's, on tensors: integers, or single products of float32
-numbers, each a kernel of its own, so that nothing can be fused. Products of matrices are float32
-with TF32 switched off; each is compared with integers once, as the library may choose otherwise.
+Each operation of docs/exact.md becomes a torch operation on integers, or a single product of
+float32 numbers in a kernel of its own, so that nothing can be fused. Matrices are multiplied in
+float32 without TF32. Every matrix is tried out once, as the library may choose to disobey.
 
 Legend: L lanes, S tokens per lane and block, N = L·S rows, V vocabulary, d width, H heads, G
 key/value heads, h head width, n keys.
@@ -10,339 +10,323 @@ key/value heads, h head width, n keys.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from fairway import floating_point
-from fairway.exact import kernels
-from fairway.exact.cpu import states
-from fairway.exact.operands import (
+from fairway.exact.bookkeeping import Block, Bookkeeping, Head, Longs
+from fairway.exact.fixed_point import (
+    CAP_BITS,
     CAP_REACH,
     CAP_STEP_BITS,
     EXPONENT_BITS,
     GATE_BITS,
+    HEAD_SCALES,
+    HUGE,
+    HUGE_ROOT,
+    LARGEST,
+    LARGEST_BITS,
+    MASS_BITS,
     NORMED_BITS,
+    POWER_BITS,
+    POWER_POLYNOMIAL,
+    POWERS,
+    RECIPROCAL_BITS,
     RESIDUAL_BITS,
     ROTARY_BITS,
-    TURN_BITS,
+    SHARE_BITS,
+    SMALLEST,
     WEIGHT_BITS,
-    Layer,
-    Operands,
-    Product,
+    ZERO_EXPONENT,
 )
+from fairway.exact.operands import Floats, Layer, Linear, Operands
+from fairway.floating_point import inexact_matmul
 from fairway.formats.range_coder import TOTAL
 
-Longs = NDArray[np.int64]
-_HEAD_ROWS = 2048  # whose logits are on the device at a time
-_NO_KEY = -(1 << 30)  # a score under all others
+_HEAD_ROWS = 2048  # rows whose logits are on the device at a time
+_TEST_ROWS = 64
+_NO_KEY = -(1 << 30)  # a score below all others
+_NO_EXPONENT = -128  # an exponent below all others
 
 
-class _Product:
-    """A Product on the device."""
+class _DeviceLinear:
+    """A Linear on the device."""
 
-    def __init__(self, product: Product, device: torch.device) -> None:
-        self.pieces = [torch.from_numpy(p).to(device) for p in product.pieces]
-        self.rows = torch.from_numpy(product.rows).to(device)
-        self.columns = torch.from_numpy(product.columns).to(device)
-        self.scales = torch.from_numpy(product.scales).to(device)
-        self.inverses = torch.from_numpy(product.inverses).to(device)
-        self._check(product.largest_input)
+    def __init__(self, linear: Linear, device: torch.device) -> None:
+        self._slices = [torch.from_numpy(weights).to(device) for weights in linear.slices]
+        self.rows, self.columns, self.scales, self.inverses = (
+            torch.from_numpy(values).to(device)
+            for values in (linear.rows, linear.columns, linear.scales, linear.inverses)
+        )
+        codes, exact = (torch.from_numpy(x).to(device) for x in linear.test_case(_TEST_ROWS))
+        if not torch.equal(self.matmul(codes), exact):
+            raise inexact_matmul("this device")
 
-    def __call__(self, codes: Tensor) -> Tensor:
-        """Σ weight · code, float32[N, m]."""
-        if len(self.pieces) == 1:
-            return codes @ self.pieces[0].T
+    def matmul(self, codes: Tensor) -> Tensor:
+        """Return Σ_j codes · weights for integers [N, n]: float32[N, m]."""
+        if len(self._slices) == 1:
+            return codes @ self._slices[0].T
         total = torch.zeros(len(codes), len(self.rows), dtype=torch.int32, device=codes.device)
         first = 0
-        for piece in self.pieces:
-            last = first + piece.shape[1]
-            total += (codes[:, first:last] @ piece.T).to(torch.int32)
+        for weights in self._slices:
+            last = first + weights.shape[1]
+            total += (codes[:, first:last] @ weights.T).to(torch.int32)
             first = last
         return total.to(torch.float32)
 
-    def _check(self, largest: int) -> None:
-        """Raise BadInput where a float32 product of integers is not what integers give."""
-        n = len(self.columns)
-        steps = torch.arange(64 * n, device=self.rows.device).view(64, n)
-        codes = (steps * 7919 % (2 * largest + 1) - largest).to(torch.float32)
-        exact = codes.double() @ torch.cat([p.double() for p in self.pieces], 1).T
-        if not torch.equal(self(codes), exact.to(torch.float32)):
-            raise floating_point.inexact_matmul("this device")
+    def output(self, codes: Tensor, unit: Tensor) -> Tensor:
+        """Return what the map of the input codes · unit is worth: float32[N, m]."""
+        return self.matmul(codes) * self.rows * unit[:, None]
 
 
 class DeviceOperands:
-    """The operands on a device, once for all networks there. Raises BadInput."""
+    """Operands on a device, shared by all networks there. Raises BadInput."""
 
     def __init__(self, operands: Operands, device: torch.device) -> None:
         self.operands, self.device = operands, device
         torch.backends.cuda.matmul.allow_tf32 = False
-        self.powers = torch.from_numpy(kernels.POWERS).to(device)
-        made: dict[int, _Product] = {}  # a layer's are shared by its passes
+        self.powers, self.head_scales = self.tensor(POWERS), self.tensor(HEAD_SCALES)
+        tables = operands.tables
+        self.cosines, self.sines = self.tensor(tables.cosines), self.tensor(tables.sines)
+        self.softcap_table, self.gate_table = self.tensor(tables.softcap), self.tensor(tables.gate)
+        self.embedding = self.tensor(operands.embedding)
+        self._linears: dict[int, _DeviceLinear] = {}
+        self.head = self.linear(operands.head)
+        self.bigram = self.optional(operands.bigram)
+        self.smear = self.optional(operands.smear)
+        self.smear_gate = None if operands.smear_gate is None else self.tensor(operands.smear_gate)
+        self.layers = [_DeviceLayer(self, layer) for layer in operands.layers]
 
-        def upload(product: Product) -> _Product:
-            if id(product) not in made:
-                made[id(product)] = _Product(product, device)
-            return made[id(product)]
+    def tensor(self, values: np.ndarray[Any, Any]) -> Tensor:
+        """Copy an array to the device."""
+        return torch.from_numpy(values).to(self.device)
 
-        self.layers = [
-            tuple(upload(p) for p in (layer.qkv, layer.o, layer.up, layer.down))
-            for layer in operands.layers
-        ]
-        self.gates, self.smear = (
-            [None if layer.gate is None else upload(layer.gate) for layer in operands.layers],
-            None if operands.smear is None else upload(operands.smear),
-        )
-        self.head = _Product(operands.head, device)
-        self.bigram = None if operands.bigram is None else _Product(operands.bigram, device)
-        self.embedding = torch.from_numpy(operands.embedding).to(device)
-        t = operands.tables
-        self.cosines, self.sines, self.softcap, self.gate = (
-            torch.from_numpy(table).to(device) for table in (t.cosines, t.sines, t.softcap, t.gate)
-        )
-        self.head_scales = torch.from_numpy(kernels.HEAD_SCALES).to(device)
+    def linear(self, linear: Linear) -> _DeviceLinear:
+        """Copy a linear map to the device, once if several passes share it."""
+        if id(linear) not in self._linears:
+            self._linears[id(linear)] = _DeviceLinear(linear, self.device)
+        return self._linears[id(linear)]
+
+    def optional(self, linear: Linear | None) -> _DeviceLinear | None:
+        """Copy a linear map to the device where the network has it."""
+        return None if linear is None else self.linear(linear)
+
+
+class _DeviceLayer:
+    """A Layer on the device."""
+
+    def __init__(self, on: DeviceOperands, layer: Layer) -> None:
+        self.qkv, self.o = on.linear(layer.qkv), on.linear(layer.o)
+        self.up, self.down = on.linear(layer.up), on.linear(layer.down)
+        self.gate = on.optional(layer.gate)
+        self.exclusive, self.parallel = layer.exclusive, layer.parallel
+        self.score_scales, self.mix = on.tensor(layer.score_scales), on.tensor(layer.mix)
+        self.skip = None if layer.skip is None else on.tensor(layer.skip)
 
 
 class DeviceNetwork:
-    """As network.Network: `lanes` lanes that advance together."""
+    """As cpu.Network, on a device: `lanes` lanes that advance together, in blocks of any size."""
 
-    def __init__(self, uploaded: DeviceOperands, lanes: int) -> None:
-        operands, device = uploaded.operands, uploaded.device
-        self._operands, self._device, self.lanes = operands, device, lanes
-        self._powers, self._layers, self._head = uploaded.powers, uploaded.layers, uploaded.head
-        self._bigram, self._embedding = uploaded.bigram, uploaded.embedding
-        self._gates, self._smear = uploaded.gates, uploaded.smear
-        self._gate_table = uploaded.gate
-        self._cosines, self._sines = uploaded.cosines, uploaded.sines
-        self._softcap, self._head_scales = uploaded.softcap, uploaded.head_scales
-        # Of the last window - 1 positions, per layer: keys, values, exponents of values.
+    def __init__(self, on_device: DeviceOperands, lanes: int) -> None:
+        self._on, self._operands = on_device, on_device.operands
+        self._powers, self._layers = on_device.powers, on_device.layers
+        self._bookkeeping = Bookkeeping(self._operands, lanes)
+        # Of the last window - 1 positions, per pass: keys, values, exponents of values.
         self._memory: list[tuple[Tensor, Tensor, Tensor] | None] = [None] * len(self._layers)
-        self._position = 0
-        self._document = np.zeros(lanes, np.int64)
-        self._token = np.full(lanes, -1, np.int64)
-        self._last = torch.zeros(lanes, operands.shape.dim, dtype=torch.int32, device=device)
+        self._embedding = torch.zeros_like(on_device.embedding[:1]).repeat(lanes, 1)  # the last's
+
+    @property
+    def lanes(self) -> int:
+        """The number of lanes that are left."""
+        return self._bookkeeping.lanes
 
     def shrink_batch(self, lanes: int) -> None:
-        """From now on only the first `lanes` lanes exist."""
-        self.lanes = lanes
+        """Keep the first `lanes` lanes only."""
+        self._bookkeeping.shrink_batch(lanes)
         self._memory = [m and (m[0][:lanes], m[1][:lanes], m[2][:lanes]) for m in self._memory]
-        self._document, self._token = self._document[:lanes], self._token[:lanes]
-        self._last = self._last[:lanes]
+        self._embedding = self._embedding[:lanes]
 
-    def forward(self, tokens: Longs) -> DeviceHead:
-        """Take int64[L, S] as the next tokens; the last layer's output."""
-        p, shape = self._operands, self._operands.shape
-        lanes, S = tokens.shape
-        positions = np.arange(self._position, self._position + S)
-        starts = np.zeros(tokens.shape, np.int64)
-        before = np.concatenate([self._token[:, None], tokens[:, :-1]], 1)
-        alone = before < 0
-        if shape.document_aware:
-            starts = np.where(tokens == p.bos_id, positions, -1)
-            starts[:, 0] = np.maximum(starts[:, 0], self._document)
-            starts = np.maximum.accumulate(starts, 1)
-            alone |= tokens == p.bos_id
-        x = x0 = self._smeared(self._embedded(tokens, before, alone), alone)
-        e = none = torch.zeros(len(x), dtype=torch.int64, device=self._device)
-        cos, sin = self._rotary(positions - starts)
-        oldest = max(0, self._position - (shape.window - 1))
-        keys = np.arange(oldest, self._position + S)
-        low = np.maximum(starts, positions - shape.window + 1)
-        mask = (keys >= low[..., None]) & (keys <= positions[:, None])
-        reach = torch.from_numpy(mask).to(self._device)  # [L, S, n]
+    def forward(self, tokens: Longs) -> Head:
+        """Take int64[L, S] as the next tokens; return the last layer's output."""
+        block = self._bookkeeping.advance(tokens)
+        x = x0 = self._smeared(self._embedded(block), block)
+        e = zeros = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        angles = self._on.tensor(block.angles(self._operands.tables.turns))[:, None]
+        rotation = self._on.cosines[angles], self._on.sines[angles]  # [N, 1, h/2]
+        reach = self._reach(block)
         stack: list[tuple[Tensor, Tensor]] = []
-        for i, layer in enumerate(p.layers):
-            qkv, o, up, down = self._layers[i]
+        for i, layer in enumerate(self._layers):
             if layer.skip is not None:
                 skipped, scale = stack.pop()
-                t = skipped.float() * self._vector(layer.skip) * self._powers[127 + scale, None]
-                x, e = self._sum(x, e, t)
-            m = self._vector(layer.mix)
-            kept = x.float() * m[0] * self._powers[127 + e, None]
-            x, e = self._sum(torch.zeros_like(x), none, kept)
-            x, e = self._sum(x, e, x0.float() * m[1])
-            y = self._attention(i, layer, qkv, x, lanes, cos, sin, reach)
-            mlp_input = self._normed(x, up) if layer.parallel else None
-            x, e = self._add(x, e, o, *self._input(y, o))
-            codes, unit = mlp_input or self._normed(x, up)
-            hidden = self._activated(up(codes) * up.rows * unit[:, None])
-            x, e = self._add(x, e, down, *self._input(hidden * hidden, down))
-            if i < len(p.layers) // 2:
+                x, e = self._sum(x, e, skipped.float() * layer.skip * self._power(scale)[:, None])
+            kept = x.float() * layer.mix[0] * self._power(e)[:, None]
+            x, e = self._sum(torch.zeros_like(x), zeros, kept)
+            x, e = self._sum(x, e, x0.float() * layer.mix[1])
+            y = self._attention(i, x, rotation, reach)
+            mlp_input = self._normed_input(x, layer.up) if layer.parallel else None
+            x, e = self._sum(x, e, layer.o.output(*self._input(y, layer.o)))
+            mlp_input = mlp_input or self._normed_input(x, layer.up)
+            hidden = self._activated(layer.up.output(*mlp_input))
+            x, e = self._sum(x, e, layer.down.output(*self._input(hidden * hidden, layer.down)))
+            if i < len(self._layers) // 2:
                 stack.append((x, e))
-        self._position += S
-        self._document, self._token = starts[:, -1].copy(), tokens[:, -1].astype(np.int64)
-        return DeviceHead(self, x)
+        return _DeviceHead(self, x)
+
+    def _power(self, exponents: Tensor | int) -> Tensor:
+        """Return 2^e in float32 for |e| ≤ 127."""
+        return self._powers[127 + exponents]
+
+    def _reach(self, block: Block) -> Tensor:
+        """Return which keys each token attends to: bool[L, S, n]."""
+        window, positions = self._operands.shape.window, block.positions
+        keys = np.arange(max(0, positions[0] - (window - 1)), positions[-1] + 1)
+        low = np.maximum(block.starts, positions - window + 1)
+        return self._on.tensor((keys >= low[..., None]) & (keys <= positions[:, None]))
 
     def _activated(self, z: Tensor) -> Tensor:
-        """What is squared: relu(z), or max(z, z/2)."""
-        limit = float(kernels.HUGE_ROOT)
+        """Return what the MLP squares: relu(z), or max(z, z/2)."""
+        limit = float(HUGE_ROOT)
         if self._operands.shape.activation == "relu2":
             return z.clamp(0, limit)
         z = z.clamp(-limit, limit)
         return torch.maximum(z, z * 0.5)
 
-    def _gate(self, product: _Product, codes: Tensor, unit: Tensor) -> Tensor:
-        """σ with GATE_BITS, float32[N, m]."""
-        t = product(codes) * product.rows * unit[:, None]
-        return (_looked_up(t, self._gate_table) + (1 << GATE_BITS - 1)).float()
+    def _gate(self, linear: _DeviceLinear, codes: Tensor, unit: Tensor) -> Tensor:
+        """Return σ with GATE_BITS, float32[N, m]."""
+        t = linear.output(codes, unit)
+        return (_interpolated(t, self._on.gate_table) + (1 << GATE_BITS - 1)).float()
 
-    def _vector(self, values: NDArray[np.float32]) -> Tensor:
-        return torch.from_numpy(values).to(self._device)
-
-    def _embedded(self, tokens: Longs, before: Longs, alone: NDArray[np.bool_]) -> Tensor:
+    def _embedded(self, block: Block) -> Tensor:
+        """Return the normalised embeddings, int32[N, d], RESIDUAL_BITS."""
         p = self._operands
-        x = self._embedding[torch.from_numpy(tokens.reshape(-1)).to(self._device)]
-        if self._bigram is not None:
+        x = self._on.embedding[self._on.tensor(block.tokens.reshape(-1))]
+        if self._on.bigram is not None:
             assert p.bigram_codes is not None
             assert p.bigram_scales is not None
-            last = len(p.bigram_codes) - 1
-            rows = np.zeros(tokens.size, np.int64)
-            if last:
-                mixed = np.bitwise_xor(36313 * tokens, 27191 * np.maximum(before, 0)) % last
-                rows = np.where(alone, last, mixed).reshape(-1)
-            codes, unit = self._input(self._vector(p.bigram_codes[rows]), self._bigram)
-            unit = unit * self._vector(p.bigram_scales[rows])
-            none = torch.zeros(len(x), dtype=torch.int64, device=self._device)
-            x, _ = self._add(x, none, self._bigram, codes, unit)
-        n = self._inverse_rms(x) * self._powers[127 + RESIDUAL_BITS]
+            rows = block.bigram_rows.reshape(-1)
+            codes, unit = self._input(self._on.tensor(p.bigram_codes[rows]), self._on.bigram)
+            unit = unit * self._on.tensor(p.bigram_scales[rows])
+            zeros = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+            x, _ = self._sum(x, zeros, self._on.bigram.output(codes, unit))
+        n = self._inverse_rms(x) * self._power(RESIDUAL_BITS)
         return _fixed(x.float() * n[:, None])
 
-    def _smeared(self, x: Tensor, alone: NDArray[np.bool_]) -> Tensor:
-        gate, smear = self._operands.smear_gate, self._smear
+    def _smeared(self, x: Tensor, block: Block) -> Tensor:
+        gate, smear = self._on.smear_gate, self._on.smear
         if gate is None and smear is None:
             return x
-        by_lane = x.view(self.lanes, -1, x.shape[-1])
-        before = torch.cat([self._last[:, None], by_lane[:, :-1]], 1).reshape(x.shape)
-        self._last = by_lane[:, -1]
-        aware = alone.reshape(-1, 1) & self._operands.shape.document_aware
-        still = torch.from_numpy(aware).to(self._device)
+        by_lane = x.view(*block.tokens.shape, -1)
+        previous = torch.cat([self._embedding[:, None], by_lane[:, :-1]], 1).reshape(x.shape)
+        self._embedding = by_lane[:, -1]
+        first = self._on.tensor(block.document_first.reshape(-1, 1))
         if smear is not None:
             strength = self._gate(smear, *self._input(x.float(), smear))
             strength = strength * float(self._operands.smear_strength)
-            return x + _fixed(torch.where(still, 0, before).float() * strength)
+            return x + _fixed(torch.where(first, 0, previous).float() * strength)
         assert gate is not None
-        move = torch.where(still, 0, before - x)
-        return x + _fixed(move.float() * self._vector(gate))
-
-    def _rotary(self, places: Longs) -> tuple[Tensor, Tensor]:
-        """Cosines and sines [N, 1, h/2], int32."""
-        half = np.uint64(1 << 63 - TURN_BITS)
-        turns = places.reshape(-1, 1).astype(np.uint64) * self._operands.tables.turns + half
-        at = torch.from_numpy((turns >> np.uint64(64 - TURN_BITS)).astype(np.int64))
-        at = at.to(self._device)[:, None]
-        return self._cosines[at], self._sines[at]
+        return x + _fixed(torch.where(first, 0, previous - x).float() * gate)
 
     def _attention(
-        self,
-        i: int,
-        layer: Layer,
-        qkv: _Product,
-        x: Tensor,
-        lanes: int,
-        cos: Tensor,
-        sin: Tensor,
-        reach: Tensor,
+        self, i: int, x: Tensor, rotation: tuple[Tensor, Tensor], reach: Tensor
     ) -> Tensor:
-        """float32[N, H·h]."""
-        shape = self._operands.shape
+        """Return the input of the output projection of pass i, float32[N, H·h]."""
+        shape, layer = self._operands.shape, self._layers[i]
         H, G, h = shape.num_heads, shape.num_kv_heads, shape.head_dim
-        codes, unit = self._normed(x, qkv)
-        y = (qkv(codes) * qkv.rows).view(len(x), H + 2 * G, h)
-        rotated = self._rotated(y[:, : H + G], cos, sin)
-        values = y[:, H + G :] * unit[:, None, None]
-        v, e = self._values(values)
-        S = len(x) // lanes
-        q = rotated[:, :H].view(lanes, S, G, H // G, h).permute(0, 2, 3, 1, 4)
-        k = rotated[:, H:].view(lanes, S, G, h).transpose(1, 2)
-        v, e = v.view(lanes, S, G, h).transpose(1, 2), e.view(lanes, S, G).transpose(1, 2)
+        L, S = reach.shape[:2]
+        codes, unit = self._normed_input(x, layer.qkv)
+        y = (layer.qkv.matmul(codes) * layer.qkv.rows).view(len(x), H + 2 * G, h)
+        rotated = self._rotated(y[:, : H + G], *rotation)
+        v, e = self._values(y[:, H + G :] * unit[:, None, None])
+        q = rotated[:, :H].view(L, S, G, H // G, h).permute(0, 2, 3, 1, 4)
+        k = rotated[:, H:].view(L, S, G, h).transpose(1, 2)
+        v, e = v.view(L, S, G, h).transpose(1, 2), e.view(L, S, G).transpose(1, 2)
         own, memory = v, self._memory[i]
         if memory is not None:
             k, v, e = (torch.cat([old, new], 2) for old, new in zip(memory, (k, v, e), strict=True))
         keep = shape.window - 1
         self._memory[i] = k[:, :, -keep:], v[:, :, -keep:], e[:, :, -keep:]
-        dots = q.reshape(lanes, G, -1, h) @ k.mT
-        scores = dots.view(lanes, G, H // G, S, -1)
-        scale = self._vector(layer.score_scales).view(G, H // G, 1, 1)
+        dots = q.reshape(L, G, -1, h) @ k.mT
+        scores = dots.view(L, G, H // G, S, -1)
+        scale = layer.score_scales.view(G, H // G, 1, 1)
         allowed = reach[:, None, None]
         z = torch.where(allowed, torch.round(scores * scale).to(torch.int32), _NO_KEY)
         d = z.amax(-1, keepdim=True) - z
-        mass = torch.where(allowed, _power(d) >> (d >> EXPONENT_BITS).clamp(max=31), 0)
+        mass = torch.where(allowed, _two_to_minus(d), 0)
         total = mass.sum(-1, keepdim=True, dtype=torch.int64)
-        share = torch.div(1 << 46, total, rounding_mode="floor").float() * self._powers[97]
-        exponents = torch.where(allowed, e[:, :, None, None], -128)  # [L, G, 1, S, n]
+        share = torch.div(1 << WEIGHT_BITS + RECIPROCAL_BITS, total, rounding_mode="floor").float()
+        exponents = torch.where(allowed, e[:, :, None, None], _NO_EXPONENT)  # [L, G, 1, S, n]
         top = exponents.amax(-1, keepdim=True)
-        gap = (exponents - top).clamp(min=-100)
-        weight = torch.round(mass.float() * share * self._powers[127 + gap])
-        y = (weight.reshape(lanes, G, -1, weight.shape[-1]) @ v).view(lanes, G, H // G, S, h)
+        gap = (exponents - top).clamp(min=ZERO_EXPONENT)
+        share = share * self._power(-RECIPROCAL_BITS)
+        weight = torch.round(mass.float() * share * self._power(gap))
+        y = (weight.reshape(L, G, -1, weight.shape[-1]) @ v).view(L, G, H // G, S, h)
         if layer.exclusive:
             y = _excluded(y, own[:, :, None])
-        y = y * self._powers[127 + top - WEIGHT_BITS]
+        y = y * self._power(top - WEIGHT_BITS)
         y = y.permute(0, 3, 1, 2, 4).reshape(len(x), H, h)
-        if (gate := self._gates[i]) is not None:
-            share = self._gate(gate, *self._normed(x, gate)) * self._powers[127 - GATE_BITS]
-            y = y * share[..., None]
+        if layer.gate is not None:
+            gate = self._gate(layer.gate, *self._normed_input(x, layer.gate))
+            y = y * (gate * self._power(-GATE_BITS))[..., None]
         return y.reshape(len(x), H * h)
 
     def _rotated(self, y: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Queries and keys [N, ·, h], normalised and rotated."""
+        """Normalise and rotate queries and keys [N, ·, h]; integers in float32."""
         largest = y.abs().amax(-1)
         e, t = _exponent(largest)
-        s = self._head_scales[t] * self._powers[127 - e]
+        s = self._on.head_scales[t] * self._power(-e)
         u = torch.round(y * s[..., None]).to(torch.int64)
-        n = self._inverse_root((u * u).sum(-1), y.shape[-1]) * self._powers[127 + NORMED_BITS]
+        n = self._inverse_root((u * u).sum(-1), y.shape[-1]) * self._power(NORMED_BITS)
         a, b = torch.round(u.float() * n[..., None]).to(torch.int32).chunk(2, -1)
         both = torch.cat([a * cos + b * sin, b * cos - a * sin], -1)
-        found = _half_up(both, NORMED_BITS + ROTARY_BITS - self._operands.normed_bits).float()
-        return torch.where((largest < float(kernels.SINK))[..., None], 0.0, found)
+        rotated = _half_up(both, NORMED_BITS + ROTARY_BITS - self._operands.normed_bits).float()
+        return torch.where(_is_zero(largest)[..., None], 0.0, rotated)
 
     def _values(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes in float32 and exponents."""
+        """Quantize values [N, G, h]: integers in float32, and exponents [N, G]."""
         largest = v.abs().amax(-1)
-        e = torch.frexp(largest)[1].long() - 8
-        e += largest * self._powers[127 - e.clamp(-127, 127)] > self._operands.largest_value
-        none = largest < float(kernels.SINK)
-        e = torch.where(none, -100, e)
-        codes = torch.round(v * self._powers[127 - e][..., None])
-        return torch.where(none[..., None], 0.0, codes), e
+        e = torch.frexp(largest)[1].long() - 8  # codes up to 256
+        e += largest * self._power(-e.clamp(-127, 127)) > self._operands.largest_value
+        zero = _is_zero(largest)
+        e = torch.where(zero, ZERO_EXPONENT, e)
+        codes = torch.round(v * self._power(-e)[..., None])
+        return torch.where(zero[..., None], 0.0, codes), e
 
-    def _input(self, x: Tensor, product: _Product) -> tuple[Tensor, Tensor]:
-        """1.3: codes of x float32[N, n], and what one unit of theirs is worth."""
-        a = x * product.columns
+    def _input(self, x: Tensor, linear: _DeviceLinear) -> tuple[Tensor, Tensor]:
+        """Quantize x float32[N, n]: integers in float32, and the unit of each row."""
+        a = x * linear.columns
         largest = a.abs().amax(-1)
         e, t = _exponent(largest)
-        s = product.scales[t] * self._powers[127 - e]
-        none = largest < float(kernels.SINK)
-        codes = torch.where(none[:, None], 0.0, torch.round(a * s[:, None]))
-        return codes, torch.where(none, 0.0, product.inverses[t] * self._powers[127 + e])
+        s = linear.scales[t] * self._power(-e)
+        zero = _is_zero(largest)
+        codes = torch.where(zero[:, None], 0.0, torch.round(a * s[:, None]))
+        return codes, torch.where(zero, 0.0, linear.inverses[t] * self._power(e))
 
-    def _normed(self, x: Tensor, product: _Product) -> tuple[Tensor, Tensor]:
-        codes, unit = self._input(x.float(), product)
+    def _normed_input(self, x: Tensor, linear: _DeviceLinear) -> tuple[Tensor, Tensor]:
+        """Quantize x / rms(x) of int32[N, d]: integers in float32, and the unit of each row."""
+        codes, unit = self._input(x.float(), linear)
         return codes, unit * self._inverse_rms(x)
 
-    def _add(
-        self, x: Tensor, e: Tensor, product: _Product, codes: Tensor, unit: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        return self._sum(x, e, product(codes) * product.rows * unit[:, None])
-
     def _sum(self, x: Tensor, e: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """1.1: x · 2^e + t, rows of int32 and of float32."""
-        t = t.clamp(-float(kernels.HUGE), float(kernels.HUGE))
+        """Return (x, e) of x · 2^e + t, for rows of int32 x and float32 t."""
+        t = t.clamp(-float(HUGE), float(HUGE))
         above = torch.frexp(t.abs().amax(-1))[1].long()
-        raised = torch.maximum(e, above - kernels.LARGEST_BITS)
+        raised = torch.maximum(e, above - LARGEST_BITS)
         x = _shifted(x, (raised - e).clamp(max=31))
-        x = x + torch.round(t * self._powers[127 - raised, None]).to(torch.int32)
-        over = (x.abs().amax(-1) > kernels.LARGEST).long()
+        x = x + torch.round(t * self._power(-raised)[:, None]).to(torch.int32)
+        over = (x.abs().amax(-1) > LARGEST).long()
         return _shifted(x, over), raised + over
 
     def _inverse_rms(self, x: Tensor) -> Tensor:
-        """1.5: of int32[N, d], float32[N]."""
+        """Return 1 / sqrt(mean(x²)) of int32[N, d]: float32[N]."""
         shift = (_bit_length(x.abs().amax(-1)) - 24).clamp(min=0)
         y = (x >> shift[:, None].int()).long()
         n = self._inverse_root((y * y).sum(-1), x.shape[-1])
-        return n * self._powers[127 - shift]
+        return n * self._power(-shift)
 
     def _inverse_root(self, total: Tensor, count: int) -> Tensor:
+        """Return 1 / sqrt(total / count) of int64 in float32, by an integer square root."""
         mean = torch.div(total, count, rounding_mode="floor").clamp(min=1)
         bits = _bit_length(mean)
         up = torch.where(bits < 51, (52 - bits) >> 1, 0)
@@ -352,64 +336,47 @@ class DeviceNetwork:
         root -= (root * root > v).long()
         root += ((root + 1) * (root + 1) <= v).long()
         n = torch.div(1 << 50, root, rounding_mode="floor").float()
-        return n * self._powers[127 + up - down - 50]
+        return n * self._power(up - down - 50)
 
 
-class DeviceHead:
-    """As network.Head."""
-
+class _DeviceHead(Head):
     def __init__(self, network: DeviceNetwork, x: Tensor) -> None:
-        self._network = network
-        self._codes, self._unit = network._normed(x, network._head)
+        super().__init__(network._operands, len(x), _HEAD_ROWS)
+        self._on_device = network._on
+        self._codes, self._unit = network._normed_input(x, self._on_device.head)
 
-    @property
-    def states(self) -> NDArray[np.float32]:
-        """What is multiplied, at any scale: float32[N, d]."""
-        return states(self._network._operands.head, self._codes.cpu().numpy())
+    def _codes_on_cpu(self) -> Floats:
+        codes: Floats = self._codes.cpu().numpy()
+        return codes
 
     def _sums(self, first: int, last: int) -> tuple[Tensor, Tensor]:
-        """Masses of all symbols, summed up: int64[·, V]; and the factor that makes them tables."""
-        head, V = self._network._head, self._network._operands.vocab_size
-        t = head(self._codes[first:last]) * head.rows * self._unit[first:last, None]
-        z = _looked_up(t, self._network._softcap)
+        """Return the summed masses of all symbols, int64[·, V], and the factor to frequencies."""
+        t = self._on_device.head.output(self._codes[first:last], self._unit[first:last])
+        z = _interpolated(t, self._on_device.softcap_table)
         d = (z.amax(-1, keepdim=True) - z).to(torch.int32)
-        mass = (_power(d) << 14) >> (d >> EXPONENT_BITS).clamp(max=31)
-        sums = mass.cumsum(-1, dtype=torch.int64)
-        factor = torch.div((TOTAL - V) << 32, sums[:, -1:], rounding_mode="floor")
-        return sums, factor
+        sums = _two_to_minus(d, MASS_BITS).cumsum(-1, dtype=torch.int64)
+        total = (TOTAL - self._vocab_size) << 32
+        return sums, torch.div(total, sums[:, -1:], rounding_mode="floor")
 
-    def cumulative(self, out: Longs) -> None:
-        """Fill in the coder's tables, int64[N, V+1]."""
-        V = out.shape[1] - 1
-        counts = torch.arange(1, V + 1, device=self._codes.device)
-        for first in range(0, len(self._codes), _HEAD_ROWS):
-            sums, factor = self._sums(first, first + _HEAD_ROWS)
-            table = ((sums * factor) >> 32) + counts
-            out[first : first + len(table), 1:] = table.cpu().numpy()
-        out[:, 0], out[:, V] = 0, TOTAL
+    def _fill(self, first: int, last: int, out: Longs) -> None:
+        sums, factor = self._sums(first, last)
+        counts = torch.arange(1, self._vocab_size + 1, device=sums.device)
+        out[:, 1:] = (((sums * factor) >> 32) + counts).cpu().numpy()
+        out[:, 0], out[:, -1] = 0, TOTAL
 
-    def intervals(self, symbols: Longs, row: int = 0) -> tuple[Longs, Longs]:
-        """Where the tables from `row` on begin and end the symbols int64[k]: two of int64[k]."""
-        V = self._network._operands.vocab_size
-        if len(symbols) and not 0 <= symbols.min() <= symbols.max() < V:
-            raise IndexError("a symbol is not in the vocabulary")
-        starts, stops = np.empty(len(symbols), np.int64), np.empty(len(symbols), np.int64)
-        for first in range(0, len(symbols), _HEAD_ROWS):
-            last = min(first + _HEAD_ROWS, len(symbols))
-            sums, factor = self._sums(row + first, row + last)
-            symbol = torch.from_numpy(symbols[first:last]).to(sums.device)[:, None]
-            after = sums.gather(1, symbol)
-            before = torch.where(symbol > 0, sums.gather(1, (symbol - 1).clamp(min=0)), 0)
-            start, stop = (((s * factor) >> 32) + symbol for s in (before, after))
-            stop = torch.where(symbol == V - 1, TOTAL, stop + 1)
-            starts[first:last] = start[:, 0].cpu().numpy()
-            stops[first:last] = stop[:, 0].cpu().numpy()
-        return starts, stops
+    def _bounds(self, first: int, last: int, symbols: Longs) -> tuple[Longs, Longs]:
+        sums, factor = self._sums(first, last)
+        symbol = torch.from_numpy(symbols).to(sums.device)[:, None]
+        after = sums.gather(1, symbol)
+        before = torch.where(symbol > 0, sums.gather(1, (symbol - 1).clamp(min=0)), 0)
+        start, stop = (((s * factor) >> 32) + symbol for s in (before, after))
+        stop = torch.where(symbol == self._vocab_size - 1, TOTAL, stop + 1)
+        return start[:, 0].cpu().numpy(), stop[:, 0].cpu().numpy()
 
 
-def _looked_up(t: Tensor, table: Tensor) -> Tensor:
-    """7: t / 2^16 in a table of tanh, between its entries: int64."""
-    end = float((CAP_REACH << 16) - 1)
+def _interpolated(t: Tensor, table: Tensor) -> Tensor:
+    """Interpolate a table of multiples of tanh at t / 2^CAP_BITS: int64."""
+    end = float((CAP_REACH << CAP_BITS) - 1)
     u = torch.round(t.clamp(-end, end)).to(torch.int32)
     entry = table[(u.abs() >> CAP_STEP_BITS).long()]
     fraction = u.abs() & ((1 << CAP_STEP_BITS) - 1)
@@ -418,43 +385,52 @@ def _looked_up(t: Tensor, table: Tensor) -> Tensor:
 
 
 def _excluded(total: Tensor, own: Tensor) -> Tensor:
-    """5.4: integers in float32 [..., h] without their part along `own`."""
+    """Subtract from `total` its part along `own`; both are integers in float32 [..., h]."""
     y, v = total.long(), own.long()
     square = (v * v).sum(-1, keepdim=True)
-    along = (y * v).sum(-1, keepdim=True) << kernels.SHARE_BITS
+    along = (y * v).sum(-1, keepdim=True) << SHARE_BITS
     share = torch.div(along, square.clamp(min=1), rounding_mode="floor")
-    return (y - _half_up(share * v, kernels.SHARE_BITS)).float()
+    return (y - _half_up(share * v, SHARE_BITS)).float()
 
 
 def _fixed(t: Tensor) -> Tensor:
-    limit = float(kernels.LARGEST)
+    """Round float32 to int32; saturate at LARGEST."""
+    limit = float(LARGEST)
     return torch.round(t.clamp(-limit, limit)).to(torch.int32)
 
 
 def _shifted(x: Tensor, shift: Tensor) -> Tensor:
-    """Rows of int32 [N, d], rounded half up to 2^shift [N]."""
+    """Divide rows of int32[N, d] by 2^shift[N], rounded half up."""
     half = torch.where(shift > 0, 1 << (shift - 1).clamp(min=0), 0)
     return (x + half[:, None].to(torch.int32)) >> shift[:, None].to(torch.int32)
 
 
 def _half_up(x: Tensor, bits: int) -> Tensor:
+    """Divide by 2^bits, rounded half up."""
     return (x + (1 << bits - 1)) >> bits
 
 
+def _is_zero(largest: Tensor) -> Tensor:
+    """Return whether a vector of this largest magnitude counts as zero."""
+    return largest < float(SMALLEST)
+
+
 def _exponent(largest: Tensor) -> tuple[Tensor, Tensor]:
-    """(e, t) with 2^e·(8+t)/8 ≤ x < 2^e·(9+t)/8; for 0 anything in range."""
+    """Return (e, t) with 2^e·(8+t)/8 ≤ x < 2^e·(9+t)/8; anything in range for x = 0."""
     mantissa, e = torch.frexp(largest)
     return (e.long() - 1).clamp(-126, 126), ((mantissa * 16).long() - 8).clamp(0, 7)
 
 
 def _bit_length(x: Tensor) -> Tensor:
-    """int64, of integers that are not negative."""
+    """Return the bits of integers that are not negative, int64."""
     powers = 1 << torch.arange(62, device=x.device)
     return (x[..., None] >= powers).sum(-1)
 
 
-def _power(d: Tensor) -> Tensor:
-    """1.6: 2^-x · 2^16 for x the fraction of d ≥ 0: int32."""
-    a, b, c = kernels.LOG2
+def _two_to_minus(d: Tensor, bits: int = POWER_BITS) -> Tensor:
+    """Return 2^(bits - d / 2^EXPONENT_BITS) of d ≥ 0, int32."""
+    a, b, c = POWER_POLYNOMIAL
     f = d & ((1 << EXPONENT_BITS) - 1)
-    return 65536 - (f * (a - (f * (b - (f * c >> 12)) >> 12)) >> 12)
+    inner = b - (f * c >> EXPONENT_BITS)
+    power = (1 << POWER_BITS) - (f * (a - (f * inner >> EXPONENT_BITS)) >> EXPONENT_BITS)
+    return (power << bits - POWER_BITS) >> (d >> EXPONENT_BITS).clamp(max=31)

@@ -1,8 +1,8 @@
-"""What exact arithmetic computes with: an artifact's codes, scales and tables, ready to be used.
+"""Turn an artifact into what exact arithmetic computes with: integer codes, scales and tables.
 
-Nothing here depends on the machine: scales are powers of 2^(1/4) or fp16 numbers, products of two
-of them single IEEE operations, and every transcendental number comes from integers. What could
-overflow is refused (docs/exact.md has every bound).
+The operands are the same on every machine: scales are powers of 2^(1/4) or fp16 numbers, products
+of two scales are single IEEE operations, and transcendental numbers come from integers. Networks
+that could overflow are refused (docs/exact.md has every bound).
 
 Legend: V vocabulary, d width, H heads, G key/value heads, h head width, W window.
 """
@@ -12,8 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -21,75 +19,70 @@ from numpy.typing import NDArray
 
 from fairway.config.schema import Model
 from fairway.errors import BadInput
+from fairway.exact.fixed_point import (
+    CAP_BITS,
+    EMBEDDING_BITS,
+    EXPONENT_BITS,
+    GATE_BITS,
+    LARGEST_INPUT,
+    RESIDUAL_BITS,
+    SUM_LIMIT,
+    WEIGHT_BITS,
+)
+from fairway.exact.tables import Tables, tables_of
 from fairway.floating_point import ieee
 from fairway.formats.artifact import Artifact
-from fairway.integer_math import BITS, ONE, exponential, ln2, logarithm, pi, sigmoid
+from fairway.integer_math import ONE, ln2, sigmoid
 from fairway.quantize.grids import Matrix, step_sizes
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 
-SUM_LIMIT = (1 << 24) - 1  # integers up to here, and their sums, are exact in float32
-LARGEST_INPUT = 32767  # codes of activations fit 16 bits
-RESIDUAL_BITS = 16  # fraction bits of the residual stream
-EMBEDDING_BITS = 22  # of embeddings, which are smaller
-HEAD_INPUT_BITS = 14  # of queries and keys before their normalisation
-NORMED_BITS = 12  # fraction bits of normalised queries and keys
-ROTARY_BITS = 14  # of cosines and sines
-TURN_BITS = 14  # a turn has 2^14 tabled angles
-EXPONENT_BITS = 12  # fraction bits of logarithms to base 2
-WEIGHT_BITS = 16  # attention weights of a query sum to 2^16
-CAP_BITS = 16  # fraction bits of a logit divided by the softcap
-CAP_STEP_BITS = 7  # of those, the bits between two entries of the softcap's table
-CAP_REACH = 8  # the table ends there; tanh(8) = 1 - 2e-7
-GATE_BITS = 16  # fraction bits of gates, sigmoids in integers
-_ENOUGH_INPUT = 1023  # what codes of inputs should reach
-_MOST_PIECES = 64
+_ENOUGH_INPUT = 1023  # the magnitude that codes of inputs should be able to reach
+_MOST_SLICES = 64
 _WIDEST_HEAD = 256
 _LONGEST_WINDOW = 1 << 15
-_SMALLEST_COLUMN = -240  # in quarters of an octave below the largest; under it: zero
+_SMALLEST_COLUMN = -240  # in quarters of an octave below the largest; smaller scales become zero
 _LARGEST_SCALE, _SMALLEST_SCALE = 2.0**20, 2.0**-60
 
 
 @dataclass(frozen=True, repr=False)
-class Product:
-    """A matrix [m, n] as it is multiplied: y_i = (Σ_j codes_ij · a_j) · rows_i · (a's scale).
+class Linear:
+    """A weight matrix [m, n] in integers: y_i = (Σ_j codes_ij · a_j) · rows_i · unit.
 
-    Its inputs x become a_j = rint(x_j · columns_j · s), |a_j| ≤ largest_input, so that no partial
-    sum of a piece leaves float32's exact integers.
+    The inputs x become a_j = rint(x_j · columns_j · s) with |a_j| ≤ largest_input, so that no
+    partial sum over a slice leaves the integers that float32 holds; unit = 1 / s.
     """
 
-    pieces: tuple[Floats, ...]  # codes [m, n_p], n cut where one sum could be too large
+    slices: tuple[Floats, ...]  # codes [m, n_i]; n is cut where one sum could become too large
     rows: Floats  # [m]
     columns: Floats  # [n], at most 1
     largest_input: int
-    scales: Floats  # [8]: s · 2^e for an input whose largest is 2^e·(8+t)/8 up to 2^e·(9+t)/8
+    scales: Floats  # [8]: s · 2^e for inputs whose largest is in 2^e·[8+t, 9+t)/8
     inverses: Floats  # [8]: 2^-e / s
+
+    def test_case(self, count: int) -> tuple[Floats, Floats]:
+        """Return inputs float32[count, n] of all magnitudes, and their exact outputs [count, m]."""
+        steps = np.arange(count * len(self.columns)).reshape(count, -1)
+        codes = steps * 7919 % (2 * self.largest_input + 1) - self.largest_input
+        weights = np.concatenate(self.slices, 1).astype(np.float64)
+        return codes.astype(np.float32), (codes @ weights.T).astype(np.float32)
 
 
 @dataclass(frozen=True, repr=False)
 class Layer:
-    qkv: Product
-    o: Product
-    up: Product
-    down: Product
-    score_scales: Floats  # [H]: of q·k, to base-2 logarithms with EXPONENT_BITS
+    """One pass through a layer."""
+
+    qkv: Linear
+    o: Linear
+    up: Linear
+    down: Linear
+    score_scales: Floats  # [H]: turn q·k into base-2 logarithms with EXPONENT_BITS
     mix: Floats  # [2, d]
-    gate: Product | None  # [H, d], zero beyond its channels; its rows lead to the table of gates
-    exclusive: bool  # a token's own value is taken out of what it attends to
+    gate: Linear | None  # [H, d], zero beyond its channels; its rows lead to the table of gates
+    exclusive: bool  # attention's output loses its part along the token's own value
     parallel: bool  # the MLP reads what attention reads
-    skip: Floats | None = None  # [d]: of the encoder's output that this pass adds
-
-
-@dataclass(frozen=True, repr=False)
-class Tables:
-    """Integer functions, the same for all networks of a head width and a softcap."""
-
-    cosines: Ints  # [2^TURN_BITS]
-    sines: Ints
-    turns: NDArray[np.uint64]  # [h/2]: what a position adds to each angle, in 2^-64 of a turn
-    softcap: NDArray[np.int64]  # log2(e) · softcap · tanh, [CAP_REACH·2^9 + 1]
-    gate: NDArray[np.int64]  # 2^(GATE_BITS - 1) · tanh, the same
+    skip: Floats | None = None  # [d]: the weight of the encoder output that this pass adds
 
 
 @dataclass(frozen=True, repr=False)
@@ -100,18 +93,18 @@ class Operands:
     vocab_size: int
     bos_id: int
     embedding: Ints  # [V, d], EMBEDDING_BITS
-    bigram_codes: Floats | None  # [rows, bigram_dim], as integers
+    bigram_codes: Floats | None  # [rows, bigram_dim], integers
     bigram_scales: Floats | None  # [rows]
-    bigram: Product | None  # its rows carry the bigram's scale and EMBEDDING_BITS
+    bigram: Linear | None  # its rows contain the bigram's scale and EMBEDDING_BITS
     smear_gate: Floats | None  # [d], σ(γ)
-    smear: Product | None  # [1, d], as a layer's gate: what decides instead of σ(γ)
+    smear: Linear | None  # [1, d], as a layer's gate: what decides instead of σ(γ)
     smear_strength: np.float32  # of it, over 2^GATE_BITS
     layers: tuple[Layer, ...]  # one for each pass
-    head: Product  # its rows lead to logits / softcap, CAP_BITS
+    head: Linear  # its rows lead to logits / softcap, CAP_BITS
     tables: Tables
 
-    def products(self) -> Iterator[Product]:
-        """Every matrix that is multiplied; a repeated layer's more than once."""
+    def linears(self) -> Iterator[Linear]:
+        """Yield every matrix that is multiplied; a repeated layer's more than once."""
         yield self.head
         yield from filter(None, (self.bigram, self.smear))
         for layer in self.layers:
@@ -119,17 +112,18 @@ class Operands:
 
     @property
     def normed_bits(self) -> int:
+        """Fraction bits of rotated queries and keys."""
         return _normed_bits(self.shape.head_dim)
 
     @property
     def largest_value(self) -> int:
-        """Codes of values, so that Σ weight · value stays under 2^24."""
+        """The largest code of a value, so that Σ weight · value stays under 2^24."""
         return SUM_LIMIT // ((1 << WEIGHT_BITS) + self.shape.window // 2)
 
 
 @ieee()
 def prepare(artifact: Artifact) -> Operands:
-    """The operands of an artifact's network. Raises BadInput when it is not safe to compute."""
+    """Return the operands of an artifact's network. Raises BadInput if it could overflow."""
     shape, state, matrices = artifact.model, artifact.state, artifact.matrices
     _check_shape(shape, artifact.tokenizer.vocab_size)
     for name, values in state.items():
@@ -165,15 +159,15 @@ def prepare(artifact: Artifact) -> Operands:
         smear=smear,
         smear_strength=strength,
         layers=tuple(_passes(shape, layers, small["skips"])),
-        head=_product(matrices, ["embed.tokens"], cap),
-        tables=Tables(*_circle(), _turns(shape), softcap_table(shape.softcap), gate_table()),
+        head=_linear(matrices, ["embed.tokens"], cap),
+        tables=tables_of(shape),
     )
 
 
 def _layer(
     shape: Model, matrices: Mapping[str, Matrix], small: Mapping[str, Floats], layer: int
 ) -> Layer:
-    """A layer's operands. What the inputs are divided by is in the rows of their products."""
+    """Return a layer's operands. A division of the inputs is folded into the rows of matrices."""
     at, residual = f"blocks.{layer}.", np.float32(1 << RESIDUAL_BITS)
     divided = np.float32(1 / math.sqrt(layer + 1)) if shape.layer_scale else None
     gate = None
@@ -181,10 +175,10 @@ def _layer(
         quarter = 0.25 * 2.0**CAP_BITS * float(1 if divided is None else divided)
         gate = _gate(matrices, at + "attn.gate", shape.dim, quarter)
     return Layer(
-        qkv=_product(matrices, [at + "attn.q", at + "attn.k", at + "attn.v"], divided),
-        o=_product(matrices, [at + "attn.o"], small[at + "attn_scale"] * residual),
-        up=_product(matrices, [at + "mlp.up"], divided),
-        down=_product(matrices, [at + "mlp.down"], small[at + "mlp_scale"] * residual),
+        qkv=_linear(matrices, [at + "attn.q", at + "attn.k", at + "attn.v"], divided),
+        o=_linear(matrices, [at + "attn.o"], small[at + "attn_scale"] * residual),
+        up=_linear(matrices, [at + "mlp.up"], divided),
+        down=_linear(matrices, [at + "mlp.down"], small[at + "mlp_scale"] * residual),
         score_scales=_score_scales(small[at + "attn.q_gain"], shape.head_dim),
         mix=small[at + "mix"],
         gate=gate,
@@ -194,33 +188,33 @@ def _layer(
 
 
 def _passes(shape: Model, layers: list[Layer], skips: Floats) -> list[Layer]:
-    """The layers in the order in which they are passed, with the skips that each pass adds."""
+    """Return the layers in the order of the passes, with the skip that each pass adds."""
     encoders = len(shape.passes) // 2
-    found = []
+    passes = []
     for i, layer in enumerate(shape.passes):
         skip = i - encoders
-        found.append(replace(layers[layer], skip=skips[skip] if 0 <= skip < encoders else None))
-    return found
+        passes.append(replace(layers[layer], skip=skips[skip] if 0 <= skip < encoders else None))
+    return passes
 
 
 def _table(
     matrices: Mapping[str, Matrix], name: str, factor: Floats | None = None
-) -> tuple[Floats, Floats, Product]:
-    """A table's codes [rows, n] as integers, its rows' scales, and the product that they enter."""
+) -> tuple[Floats, Floats, Linear]:
+    """Return a table's codes [rows, n], the scales of its rows, and its projection."""
     table = matrices[name + "_table"]
     scales = _row_scales(table)
     _check_scales(name + "_table", scales)
-    product = _product(matrices, [name + "_proj"], factor, table.columns)
-    return table.codes.astype(np.float32), scales, product
+    linear = _linear(matrices, [name + "_proj"], factor, table.columns)
+    return table.codes.astype(np.float32), scales, linear
 
 
-def _gate(matrices: Mapping[str, Matrix], name: str, width: int, factor: float) -> Product:
-    """A gate's product, of the first channels of an input `width` wide; its rows times `factor`."""
-    product = _product(matrices, [name], np.float32(factor))
-    missing = width - len(product.columns)
-    last = np.pad(product.pieces[-1], ((0, 0), (0, missing)))
+def _gate(matrices: Mapping[str, Matrix], name: str, width: int, factor: float) -> Linear:
+    """Return a gate's matrix, padded from its channels to `width`, with `factor` in its rows."""
+    linear = _linear(matrices, [name], np.float32(factor))
+    missing = width - len(linear.columns)
+    last = np.pad(linear.slices[-1], ((0, 0), (0, missing)))
     return replace(
-        product, pieces=(*product.pieces[:-1], last), columns=np.pad(product.columns, (0, missing))
+        linear, slices=(*linear.slices[:-1], last), columns=np.pad(linear.columns, (0, missing))
     )
 
 
@@ -241,16 +235,15 @@ def _unsafe(problem: str) -> BadInput:
     )
 
 
-def _product(
+def _linear(
     matrices: Mapping[str, Matrix],
     names: list[str],
     factor: Floats | np.float32 | None = None,
     columns_before: NDArray[np.int64] | None = None,
-    enough: int = _ENOUGH_INPUT,
-) -> Product:
-    """Matrices of equal columns, one above the other, `factor` folded into the rows' scales.
+) -> Linear:
+    """Return matrices of equal columns, stacked, with `factor` folded into the scales of rows.
 
-    columns_before: exponents that the inputs still have to be multiplied with.
+    columns_before: int64[n], exponents of scales that the inputs still have to be multiplied with.
     """
     parts = [matrices[name] for name in names]
     columns = parts[0].columns
@@ -266,14 +259,14 @@ def _product(
     _check_scales(names[0], rows)
     if factor is not None:
         rows = rows * factor
-    cuts = _cut(codes, enough)
+    cuts = _cut(codes)
     sums = [np.abs(codes[:, a:b]).sum(1, dtype=np.float64).max(initial=1) for a, b in cuts]
     largest = min(SUM_LIMIT // max(1, int(max(sums))), LARGEST_INPUT)
     if largest < 1:
         raise _unsafe(f"{names[0]} has codes that are too large")
     steps = np.arange(9, 17) / 8
-    return Product(
-        pieces=tuple(np.ascontiguousarray(codes[:, a:b]) for a, b in cuts),
+    return Linear(
+        slices=tuple(np.ascontiguousarray(codes[:, a:b]) for a, b in cuts),
         rows=rows.astype(np.float32),
         columns=factors.astype(np.float32),
         largest_input=largest,
@@ -282,21 +275,21 @@ def _product(
     )
 
 
-def _cut(codes: Floats, enough: int) -> list[tuple[int, int]]:
-    """Into how few ranges of columns codes [m, n] are cut so that inputs reach `enough`."""
+def _cut(codes: Floats) -> list[tuple[int, int]]:
+    """Cut the columns of codes [m, n] into the fewest ranges whose inputs reach _ENOUGH_INPUT."""
     n = codes.shape[1]
-    most = min(n, _MOST_PIECES)
+    most = min(n, _MOST_SLICES)
     for count in range(1, most + 1):
         edges = [n * i // count for i in range(count + 1)]
         ranges = list(pairwise(edges))
         sums = [np.abs(codes[:, a:b]).sum(1, dtype=np.float64).max(initial=1) for a, b in ranges]
-        if max(sums) * enough <= SUM_LIMIT or count == most:
+        if max(sums) * _ENOUGH_INPUT <= SUM_LIMIT or count == most:
             break
     return ranges
 
 
 def _row_scales(matrix: Matrix, columns: int = 0) -> Floats:
-    """float32[m]: fp16 numbers as they are, exponents together with that of the columns."""
+    """Return the scales of rows, float32[m]: fp16 numbers, or steps of exponents plus `columns`."""
     if matrix.grid == "halves":
         return matrix.rows.astype(np.uint16).view(np.float16).astype(np.float32)
     return step_sizes(matrix.rows + columns)
@@ -308,15 +301,15 @@ def _check_scales(name: str, scales: Floats) -> None:
 
 
 def _normed_bits(width: int) -> int:
-    """Fraction bits of queries and keys of a head, so that q·k stays under 2^24."""
+    """Return the fraction bits of queries and keys with which q·k stays under 2^24."""
     return (23 - (width - 1).bit_length()) // 2
 
 
 def _score_scales(gains: Floats, width: int) -> Floats:
-    """gain · log2(e) / √h, from products of normed_bits twice to EXPONENT_BITS.
+    """Return gain · log2(e) / √h, scaled so that q·k gets EXPONENT_BITS: float32[H].
 
-    log2(e) is the float64 nearest to it, from integers; the root, the quotient and the product are
-    one IEEE rounding each.
+    log2(e) is the nearest float64, from integers. The root, the quotient and the product are one
+    IEEE rounding each.
     """
     bits = EXPONENT_BITS - 2 * _normed_bits(width)
     factor = math.ldexp(ONE / ln2() / math.sqrt(width), bits)
@@ -324,70 +317,3 @@ def _score_scales(gains: Floats, width: int) -> Floats:
     if np.abs(scales).max() > 32:  # · 2^24 < 2^30
         raise _unsafe("a q_gain is too large")
     return scales
-
-
-@cache
-def _circle() -> tuple[Ints, Ints]:
-    """Cosine and sine of all 2^TURN_BITS angles, ROTARY_BITS."""
-    angle = (2 * pi()) >> TURN_BITS
-    square = angle * angle >> BITS
-    cos1, sin1, term = ONE, 0, ONE
-    for i in range(1, 20, 2):
-        term_sin = term * angle // i >> BITS
-        sin1 += term_sin
-        term = -(term * square // (i * (i + 1)) >> BITS)
-        cos1 += term
-    c, s = ONE, 0
-    cosines, sines = [], []
-    shift = BITS - ROTARY_BITS
-    half = 1 << shift - 1
-    for _ in range(1 << TURN_BITS):
-        cosines.append((c + half) >> shift)
-        sines.append((s + half) >> shift)
-        c, s = (c * cos1 - s * sin1) >> BITS, (s * cos1 + c * sin1) >> BITS
-    return np.array(cosines, np.int32), np.array(sines, np.int32)
-
-
-def _turns(shape: Model) -> NDArray[np.uint64]:
-    """base^(-2j/r) / 2π in 2^-64 of a turn: what one position adds to the j-th angle.
-
-    r rotary dimensions; from j = r/2 on nothing.
-    """
-    width = shape.rotary_dims or shape.head_dim
-    log = logarithm(Fraction(shape.rope_base))
-    turns = []
-    for j in range(width // 2):
-        power = exponential(Fraction(-2 * j * log, width * ONE))
-        turns.append((power << 63) // pi())  # / 2π
-    turns += [0] * (shape.head_dim // 2 - len(turns))
-    return np.array(turns, np.uint64)
-
-
-def softcap_table(softcap: float) -> NDArray[np.int64]:
-    """log2(e) · c · tanh with EXPONENT_BITS: see _tanh_table."""
-    cap = Fraction(softcap) * (1 << EXPONENT_BITS)
-    return _tanh_table((cap.numerator * ONE << 20) // (cap.denominator * ln2()))
-
-
-@cache
-def gate_table() -> NDArray[np.int64]:
-    """tanh with GATE_BITS - 1: σ(2u) = 1/2 + tanh(u)/2."""
-    return _tanh_table(1 << 20 + GATE_BITS - 1)
-
-
-def _tanh_table(factor: int) -> NDArray[np.int64]:
-    """factor / 2^20 · tanh(u) for u = i / 512, int64[CAP_REACH · 512 + 1].
-
-    Each entry is value << 32 | the step to the next one, so that one look-up finds both.
-    """
-    per_unit = 1 << CAP_BITS - CAP_STEP_BITS
-    ratio = exponential(Fraction(-2, per_unit))
-    power, values = ONE, []
-    for _ in range(CAP_REACH * per_unit + 1):
-        tanh = ((ONE - power) << BITS) // (ONE + power)
-        values.append((factor * tanh + (1 << BITS + 19)) >> BITS + 20)
-        power = power * ratio >> BITS
-    table = np.array(values, np.int64)
-    steps = np.append(np.diff(table), 0)
-    packed: NDArray[np.int64] = table << 32 | steps
-    return packed

@@ -1,7 +1,8 @@
-"""The network in exact arithmetic once more, in numpy: slow, short; what the fast one must equal.
+"""Compute exact arithmetic once more, in numpy: slow and short. The product must equal it.
 
-Written from docs/exact.md, whose section numbers stand beside each function. It shares operands.py
-with network.py and nothing else; products are int64, one token per lane at a time.
+It is written from docs/exact.md, whose section numbers stand beside each function, and repeats the
+constants of that page. It shares only the operands (exact/operands.py) with the code that it
+checks. Sums are int64; it takes one token per lane at a time.
 
 Legend: n lanes, V vocabulary, d width, H heads, G key/value heads, h head width.
 """
@@ -13,21 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fairway.exact.operands import (
-    CAP_REACH,
-    CAP_STEP_BITS,
-    EXPONENT_BITS,
-    GATE_BITS,
-    HEAD_INPUT_BITS,
-    NORMED_BITS,
-    RESIDUAL_BITS,
-    ROTARY_BITS,
-    TURN_BITS,
-    WEIGHT_BITS,
-    Operands,
-    Product,
-)
+from fairway.exact.operands import Linear, Operands
 
+# Fraction bits, as docs/exact.md names them.
+RESIDUAL_BITS, HEAD_INPUT_BITS, NORMED_BITS, ROTARY_BITS = 16, 14, 12, 14
+TURN_BITS, EXPONENT_BITS, WEIGHT_BITS, GATE_BITS = 14, 12, 16, 16
+CAP_STEP_BITS, CAP_REACH = 7, 8  # the table of tanh: bits between two entries, and its end
 Array = NDArray[Any]
 F = np.float32
 TOTAL_BITS = 30
@@ -37,8 +29,8 @@ HUGE_ROOT = F(2.0**50)
 ZERO = F(2.0**-100)
 
 
-class Reference:
-    """A Predictor (predict/predictor.py): tokens in, cumulative frequencies out."""
+class ExactNetwork:
+    """A network that takes a token per lane and returns cumulative frequencies."""
 
     def __init__(self, operands: Operands, lanes: int) -> None:
         self.p = operands
@@ -74,15 +66,15 @@ class Reference:
             x, e = add(x, e, F(x0) * layer.mix[1])
             y = self._attention(i, x, position, starts)
             read = x
-            x, e = add(x, e, scaled_product(layer.o, *product_input(layer.o, y)))
+            x, e = add(x, e, output(layer.o, *quantized(layer.o, y)))
             read = read if layer.parallel else x
-            codes, scale = product_input(layer.up, F(read))
+            codes, scale = quantized(layer.up, F(read))
             unit = (scale * inverse_rms(read))[:, None]
-            hidden = np.clip(product(layer.up, codes) * layer.up.rows * unit, -HUGE_ROOT, HUGE_ROOT)
+            hidden = np.clip(matmul(layer.up, codes) * layer.up.rows * unit, -HUGE_ROOT, HUGE_ROOT)
             leak = F(0.5) if p.shape.activation == "leaky2" else F(0)
             hidden = np.maximum(hidden, hidden * leak)
-            codes, scale = product_input(layer.down, hidden * hidden)
-            x, e = add(x, e, scaled_product(layer.down, codes, scale))
+            codes, scale = quantized(layer.down, hidden * hidden)
+            x, e = add(x, e, output(layer.down, codes, scale))
             if i < encoders:
                 stack.append((x, e))
         return self._frequencies(x)
@@ -96,8 +88,8 @@ class Reference:
             rows = np.zeros_like(tokens)
             if last:
                 rows = np.where(alone, last, ((36313 * tokens) ^ (27191 * before)) % last)
-            codes, scale = product_input(p.bigram, p.bigram_codes[rows])
-            found = scaled_product(p.bigram, codes, scale * p.bigram_scales[rows])
+            codes, scale = quantized(p.bigram, p.bigram_codes[rows])
+            found = output(p.bigram, codes, scale * p.bigram_scales[rows])
             x, _ = add(x, np.zeros(len(x), np.int64), found)
         return fixed(F(x) * (inverse_rms(x) * F(1 << RESIDUAL_BITS))[:, None])
 
@@ -105,7 +97,7 @@ class Reference:
         p, before, self.embedding = self.p, self.embedding, x
         still = (alone & p.shape.document_aware)[:, None]
         if p.smear is not None:
-            t = scaled_product(p.smear, *product_input(p.smear, F(x)))
+            t = output(p.smear, *quantized(p.smear, F(x)))
             strength = gates(t, p.tables.gate) * p.smear_strength
             return x + fixed(F(np.where(still, 0, before)) * strength)
         if p.smear_gate is None:
@@ -116,8 +108,8 @@ class Reference:
         """5: float32[n, H·h]."""
         p, shape = self.p, self.p.shape
         H, G, h = shape.num_heads, shape.num_kv_heads, shape.head_dim
-        codes, scale = product_input(p.layers[i].qkv, F(x))
-        y = product(p.layers[i].qkv, codes) * p.layers[i].qkv.rows
+        codes, scale = quantized(p.layers[i].qkv, F(x))
+        y = matmul(p.layers[i].qkv, codes) * p.layers[i].qkv.rows
         y = y.reshape(len(x), H + 2 * G, h)
         place = position - starts
         q = [[self._head(v, t) for v in row[:H]] for row, t in zip(y, place, strict=True)]
@@ -149,8 +141,8 @@ class Reference:
                 out[lane, head] = F(total) * np.ldexp(F(1), top - WEIGHT_BITS)
         gate = p.layers[i].gate
         if gate is not None:
-            codes, scale = product_input(gate, F(x))
-            t = scaled_product(gate, codes, scale * inverse_rms(x))
+            codes, scale = quantized(gate, F(x))
+            t = output(gate, codes, scale * inverse_rms(x))
             out = out * (gates(t, p.tables.gate) * F(2.0**-GATE_BITS))[..., None]
         return out.reshape(len(x), H * h)
 
@@ -174,10 +166,10 @@ class Reference:
     def _frequencies(self, x: Array) -> Array:
         """7: the head, softcap, masses, cumulative frequencies."""
         p, V = self.p, self.p.vocab_size
-        codes, scale = product_input(p.head, F(x))
+        codes, scale = quantized(p.head, F(x))
         scales = p.head.columns
         self.states = np.where(scales > 0, F(codes) / np.where(scales > 0, scales, F(1)), F(0))
-        t = product(p.head, codes) * p.head.rows * (scale * inverse_rms(x))[:, None]
+        t = matmul(p.head, codes) * p.head.rows * (scale * inverse_rms(x))[:, None]
         z = looked_up(t, p.tables.softcap)
         d = z.max(1, keepdims=True) - z
         mass = (power(d) << 14) >> np.minimum(d >> EXPONENT_BITS, 31)
@@ -224,29 +216,29 @@ def exponent_of(x: np.float32) -> tuple[int, int]:
     return int(e) - 1, int(mantissa * 16) - 8
 
 
-def product_input(by: Product, x: Any) -> tuple[Array, Array]:
+def quantized(linear: Linear, x: Any) -> tuple[Array, Array]:
     """1.3: x [n, m] → codes int64[n, m], and what one unit of theirs is worth, float32[n]."""
-    a = F(x) * by.columns
+    a = F(x) * linear.columns
     codes, unit = np.zeros(a.shape, np.int64), np.zeros(len(a), np.float32)
     for r, row in enumerate(a):
         largest = np.abs(row).max()
         if largest >= ZERO:
             e, t = exponent_of(largest)
-            codes[r] = np.rint(row * (by.scales[t] * np.ldexp(F(1), -e)))
-            unit[r] = by.inverses[t] * np.ldexp(F(1), e)
+            codes[r] = np.rint(row * (linear.scales[t] * np.ldexp(F(1), -e)))
+            unit[r] = linear.inverses[t] * np.ldexp(F(1), e)
     return codes, unit
 
 
-def product(by: Product, codes: Array) -> Array:
+def matmul(linear: Linear, codes: Array) -> Array:
     """1.4: Σ codes · codes in integers, then float32."""
-    weights = np.concatenate(by.pieces, 1).astype(np.int64)
+    weights = np.concatenate(linear.slices, 1).astype(np.int64)
     found: Array = (codes @ weights.T).astype(np.float32)
     return found
 
 
-def scaled_product(by: Product, codes: Array, unit: Array) -> Array:
+def output(linear: Linear, codes: Array, unit: Array) -> Array:
     """1.4: (Σ codes · codes) · rows · unit in float32."""
-    found: Array = product(by, codes) * by.rows * unit[:, None]
+    found: Array = matmul(linear, codes) * linear.rows * unit[:, None]
     return found
 
 
