@@ -68,7 +68,7 @@ _LONGEST = 65536
 
 
 def check(folder: Path) -> CheckResult:
-    """Raises BadInput when there is no such folder."""
+    """Check a submission folder against every rule. Raises BadInput when there is none."""
     if not folder.is_dir():
         raise BadInput(f"there is no folder {folder}: give a submission folder")
     return CheckResult(folder=str(folder), findings=list(_Submission(folder).findings()))
@@ -141,7 +141,7 @@ class _Submission:
         return logs.decode_text(data)
 
     def _logs(self) -> tuple[list[Log], list[Log]]:
-        """The logs of runs, without copies, and further ones in other folders.
+        """Return the logs of runs, without copies, and further ones in other folders.
 
         The logs that count lie in the folder or in logs/; if there are none, in any folder.
         """
@@ -188,7 +188,7 @@ class _Submission:
         return tree, problems + (json_files.check(tree, _FIELDS) if tree or not problems else [])
 
     def _proofs(self) -> Iterator[Proof]:
-        """Of seed*/: decoded here, in the order of the seeds."""
+        """Decode the proofs of seed*/, in the order of the seeds."""
         names = {e.name.rpartition("/")[0] for e in self.contents.of("proof", "model", "results")}
         places = sorted((int(n[4:]), n) for n in names if n.startswith("seed") and n[4:].isdigit())
         for seed, name in places:
@@ -296,7 +296,7 @@ class _Submission:
         return _finding(rule, True, "the parts sum to the total")
 
     def _uncounted(self) -> Iterator[RuleFinding]:
-        """Files that could hold weights or code, and the size with them."""
+        """Report files that could hold weights or code, and the size with them."""
         assert self.script
         models = [log.model.last.value for log in self.logs if log.model.last]
         sizes = list(models)
@@ -376,7 +376,7 @@ class _Submission:
                 yield _finding(rule, True, f"at most {max(times.values()):,.1f} s by the logs")
 
     def _numbers(self) -> Iterator[RuleFinding]:
-        """Values that cannot be, and values whose unit or form leaves open what they are."""
+        """Report impossible values, and values whose unit or form is unclear."""
         impossible: list[str] = []
         unclear: list[str] = []
         for log in self.logs:
@@ -453,7 +453,7 @@ class _Submission:
             yield self._proved_score(claimed)
 
     def _loss(self, label: str) -> Iterator[RuleFinding]:
-        """val_loss against the same lines whose bits per byte are the score."""
+        """Compare val_loss with the lines whose bits per byte are the score."""
         claimed = number(self.claims.get("val_loss"))
         losses = [log.by_label()[label].loss for log in self.logs if label in log.by_label()]
         if claimed is None or not losses or any(loss is None for loss in losses):
@@ -465,7 +465,7 @@ class _Submission:
         yield _finding("loss: val_loss = the logs' mean", good, said)
 
     def _proved_score(self, claimed: float | None) -> RuleFinding:
-        """What is stated as the score must be what the proofs show."""
+        """Compare the stated score with what the proofs show."""
         rule = "score: val_bpb = the decoded proofs' mean"
         bpb = [proof.facts.bpb for proof in self.proofs if proof.facts]
         logged = {log.seed for log in self.logs}
@@ -564,7 +564,7 @@ class _Submission:
             yield _finding("text: tokens in the logs = FineWeb's validation text", good, said)
 
     def _decoded_text(self, facts: list[Decoded]) -> RuleFinding:
-        """With a proof for each log the text is known. Its size tells if it is the challenge's."""
+        """Say whether the text that the proofs hold has the size of the challenge's."""
         size, sha256 = facts[0].text_bytes, facts[0].text_sha256
         if abs(size - TEXT_BYTES) <= TEXT_BYTES // 100:
             return _finding("challenge's text: decoded bytes", True, f"{size:,} bytes were decoded")
@@ -637,7 +637,7 @@ def _expected(facts: Decoded, seed: int) -> dict[str, dict[str, object]]:
 
 
 def _inner(name: str, tree: dict[str, Any], facts: Decoded) -> Iterator[str]:
-    """Values that are compared otherwise than by equality."""
+    """Compare values for which equality is not the rule."""
     if name == "pack" and isinstance(parts := tree.get("parts"), dict):
         sizes = [number(size) for size in parts.values()]
         if None in sizes or sum(size for size in sizes if size) != facts.artifact_bytes:
@@ -659,7 +659,7 @@ def _inner(name: str, tree: dict[str, Any], facts: Decoded) -> Iterator[str]:
 
 
 def _is_better(bpb: float, facts: Decoded) -> bool:
-    """Whether a score is better than its proof by more than a proof's header and coder cost."""
+    """Say whether a score beats its proof by more than a proof's header and coder cost."""
     shorter = facts.proof_bytes - bpb * facts.text_bytes / 8
     size = facts.proof_bytes
     return bool(bpb <= 0 or shorter > min(_SCORE_BYTES, size / 4) + size / 1000)
@@ -675,7 +675,7 @@ def _same(value: object, expected: object) -> bool:
 
 
 def _is_mean(claimed: float, readings: list[Reading]) -> tuple[bool, float]:
-    """Whether a claim is the mean of printed values, and the mean.
+    """Say whether a claim is the mean of printed values; also return the mean.
 
     The tolerance is fixed, and grows by the digits that the logs leave open, never by the claim's.
     """
@@ -685,7 +685,7 @@ def _is_mean(claimed: float, readings: list[Reading]) -> tuple[bool, float]:
 
 
 def _sharpest(labels: list[str], runs: list[Log]) -> list[str]:
-    """Without labels whose score is printed again with more digits: x, where there is x_exact."""
+    """Drop labels whose score is printed again with more digits: x, where there is x_exact."""
     best: dict[str, tuple[float, str]] = {}
     for label in labels:
         slack = max(log.by_label()[label].bpb.slack for log in runs)
@@ -778,14 +778,14 @@ def _unsupported(
 
 
 def _without_remainders(counts: set[float]) -> set[float]:
-    """Counts of tokens of one text: each may leave out the last part of a sequence."""
+    """Merge counts of tokens of one text: each may leave out the last part of a sequence."""
     largest = max(counts, default=0.0)
     same = {c for c in counts if largest - c < min(_LONGEST, largest / 100)}
     return counts - same | ({largest} if same else set())
 
 
 def _published(log: Log) -> tuple[bool | None, str]:
-    """Whether a log's counts of tokens are of the challenge's validation text, and a sentence."""
+    """Say whether a log's counts of tokens fit the challenge's validation text, and why."""
     counts = [reading.value for reading in log.tokens.values]
     if not counts:
         return None, f"{log.name} states no count of validation tokens"
@@ -808,7 +808,7 @@ def _published(log: Log) -> tuple[bool | None, str]:
 
 
 def _is_count(count: float, low: int, log: Log) -> bool:
-    """Whether a count is of the whole text but for the rest of one sequence.
+    """Say whether a count covers the whole text but for the rest of one sequence.
 
     low: the count with sequences of 2,048 tokens, so that the text has up to 2,048 more.
     """

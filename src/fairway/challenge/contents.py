@@ -154,7 +154,7 @@ def _link(found: Contents, path: Path, name: str, root: Path) -> None:
 
 
 def _kind(relative: str) -> Kind:
-    """What a file is, by its path alone: the rules then look at sizes and contents."""
+    """Tell what a file is, by its path alone; the rules then look at sizes and contents."""
     folder, _, name = relative.rpartition("/")
     lower = name.lower()
     stem, dot, ending = lower.rpartition(".")
@@ -186,7 +186,7 @@ def _kind(relative: str) -> Kind:
 
 
 def could_be_model(entry: Entry) -> bool:
-    """Whether a file's ending is one of packed models."""
+    """Say whether a file's ending is one of packed models."""
     return entry.kind == "uncounted" and entry.path.name.lower().endswith(_MODEL_ENDINGS)
 
 

@@ -158,7 +158,7 @@ class Log:
         return bool(self.scores or self.impossible or self.total.values)
 
     def by_label(self) -> dict[str, Score]:
-        """The last score of each label."""
+        """Return the last score of each label."""
         return {score.label: score for score in self.scores}
 
 
@@ -254,7 +254,7 @@ def _dataset(match: re.Match[str]) -> str:
 
 
 def _seeds(said: str, lines: list[str]) -> set[int]:
-    """The seeds that the text names: `seed:1`, or else `seed=1` where no line of code sets it."""
+    """Return the seeds that a text names: `seed:1`, or `seed=1` where no line of code sets it."""
     stated = {match["number"] for match in _alone(_SEED, said)}
     if not stated:
         plain = (line for line in lines if "(" not in line)
@@ -264,7 +264,7 @@ def _seeds(said: str, lines: list[str]) -> set[int]:
 
 
 def _scores(lines: list[str]) -> tuple[list[Score], list[str]]:
-    """The scores after training, and those that are no number above zero."""
+    """Return the scores after training, and those that are no number above zero."""
     scores: list[Score] = []
     impossible: list[str] = []
     for line in lines:
@@ -285,7 +285,7 @@ def _scores(lines: list[str]) -> tuple[list[Score], list[str]]:
 
 
 def _label(start: str) -> str:
-    """The words that name a score, without times and counters: "final_sliding_window stride:64"."""
+    """Return the words that name a score, without times and counters: "final stride:64"."""
     words = start.partition("val_loss")[0].split()
     return " ".join(word for word in words if not _COUNTER.fullmatch(word)).strip(": ")[:100]
 
@@ -360,7 +360,7 @@ def _collect(found: Readings, pattern: re.Pattern[str], text: str, units: dict[s
 
 
 def _compound(text: str, at: int) -> float:
-    """Seconds that follow a first value: the "30min" of "1h 30min"."""
+    """Return the seconds that follow a first value: the "30min" of "1h 30min"."""
     seconds = 0.0
     for _ in range(3):
         match = _MORE_TIME.match(text, at)
@@ -373,7 +373,7 @@ def _compound(text: str, at: int) -> float:
 
 
 def labels_of_all(logs: list[Log]) -> Iterator[str]:
-    """Labels of scores that every log has, the last one of the first log first."""
+    """Return labels of scores that every log has, the last one of the first log first."""
     if logs:
         for label in reversed(logs[0].by_label()):
             if all(label in log.by_label() for log in logs):

@@ -60,7 +60,7 @@ sys.addaudithook(hook)
 
 
 def bundle(recipe: Recipe, file: str = "train_gpt.py") -> bytes:
-    """The script, whose length is what counts as code."""
+    """Return the script of a recipe as bytes; its length counts as code."""
     files = _shaken({path: _minified(source) for path, source in _sources(recipe)})
     files[f"fairway/config/recipes/{recipe.name}.toml"] = dumps(recipe, defaults=False)
     backwards = reversed(files.items())  # a few dozen bytes shorter
@@ -76,7 +76,7 @@ def bundle(recipe: Recipe, file: str = "train_gpt.py") -> bytes:
 
 
 def requirements(recipe: Recipe) -> list[str]:
-    """`name==version` of every distribution that the script imports, as it is installed here."""
+    """Return `name==version` of every distribution that the script imports, as installed here."""
     modules = {
         name.partition(".")[0] for _, source in _sources(recipe) for name in _imports(source)
     }
@@ -87,8 +87,10 @@ def requirements(recipe: Recipe) -> list[str]:
 
 
 def _escaped(data: bytes) -> bytes:
-    """Bytes as the inside of a triple-quoted literal in a latin-1 source: 1 % longer, where base85
-    takes 25 %."""
+    """Write bytes as the inside of a triple-quoted literal in a latin-1 source.
+
+    That makes them 1 % longer, where base85 takes 25 %.
+    """
     data = data.replace(b"\\", b"\\\\").replace(b"\r", b"\\r")
     data = re.sub(rb"\0(?=[0-7])", rb"\\000", data).replace(b"\0", b"\\0")
     data = data.replace(b"'''", b"''\\'")
@@ -96,7 +98,7 @@ def _escaped(data: bytes) -> bytes:
 
 
 def _sources(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """(path, source) of the entry and of all it imports, in the order of their names."""
+    """Return (path, source) of the entry and of all it imports, in the order of their names."""
     instead = dict.fromkeys(_unused(recipe), _LEFT_OUT) | {"fairway.kernels": _KERNELS}
     found: dict[str, tuple[str, str]] = {}
     waiting = [ENTRY]
@@ -112,7 +114,7 @@ def _sources(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 
 def _unused(recipe: Recipe) -> Iterator[str]:
-    """Modules that no run of the recipe, and nobody who opens its artifact, ever calls."""
+    """Return the modules that no run of the recipe and no reader of its artifact calls."""
     yield "fairway.formats.version1"
     if recipe.data.source == "shards":
         yield from ("fairway.data.corpus", "fairway.data.selection")
@@ -146,7 +148,7 @@ class _Runs(ast.NodeTransformer):
 
 
 def _file_of(module: str) -> Path | None:
-    """Its source, if it is a module of this package."""
+    """Return a module's source file, if the module is one of this package."""
     first, *rest = module.split(".")
     if first != "fairway":
         return None
@@ -157,7 +159,7 @@ def _file_of(module: str) -> Path | None:
 
 @cache
 def _minified(source: str) -> str:
-    """Without docstrings, comments and the annotations that nothing reads."""
+    """Remove docstrings, comments and annotations that nothing reads."""
     keep = python_minifier.RemoveAnnotationsOptions(
         remove_variable_annotations=True,
         remove_return_annotations=True,
@@ -173,7 +175,7 @@ def _minified(source: str) -> str:
 
 
 def _shaken(files: dict[str, str]) -> dict[str, str]:
-    """Minified sources without functions, classes, imports and methods that nothing in them names.
+    """Remove from sources the functions, classes, imports and methods that nothing names.
 
     By name alone, so it keeps too much rather than too little; nothing here is found by a string.
     """
@@ -211,7 +213,7 @@ def _drop(path: str, trees: dict[str, ast.Module]) -> bool:
 
 
 def _stays(member: ast.stmt, known: set[str]) -> bool:
-    """Whether a class keeps it: what is no plain method, or is named somewhere."""
+    """Say whether a class keeps a statement: it is no plain method, or is named somewhere."""
     if not isinstance(member, ast.FunctionDef) or member.decorator_list:
         return True
     return member.name.startswith("__") or member.name in known
@@ -219,7 +221,7 @@ def _stays(member: ast.stmt, known: set[str]) -> bool:
 
 @cache
 def _named(statement: ast.stmt) -> frozenset[str]:
-    """Names that a statement reads; an import at the top reads none."""
+    """Return the names that a statement reads; an import at the top reads none."""
     if isinstance(statement, ast.Import | ast.ImportFrom):
         return frozenset()
     names = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
@@ -227,7 +229,7 @@ def _named(statement: ast.stmt) -> frozenset[str]:
 
 
 def _foreign(statement: ast.stmt) -> frozenset[str]:
-    """Names by which it may reach into other modules: attributes and imports."""
+    """Return the names by which a module may reach into others: attributes and imports."""
     if isinstance(statement, ast.ImportFrom):  # may lose names as we go
         return frozenset(alias.name for alias in statement.names)
     return _reaches(statement)

@@ -109,7 +109,7 @@ def _claims(
     github_id: str,
     title: str,
 ) -> dict[str, Any]:
-    """submission.json."""
+    """Return the content of submission.json."""
     per_seed: dict[str, dict[str, float]] = {}
     for _, r in found:
         assert r.train
@@ -170,7 +170,7 @@ def _copy(
 
 
 def _run_once(folder: Path) -> None:
-    """Raises BadInput unless the script decodes every proof where it can see nothing else."""
+    """Let the script decode every proof where it can see nothing else. Raises BadInput."""
     with console.track("the script decodes every proof", 0, "") as _:
         done = script.run_apart(folder / "train_gpt.py", ["--check"], folder)
     if done.returncode:

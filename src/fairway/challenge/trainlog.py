@@ -46,7 +46,7 @@ def text(recipe: Recipe, run: RunDirectory, code_bytes: int, decoded: Decoded) -
 
 
 def _steps(run: RunDirectory, train: TrainResult) -> list[str]:
-    """A line for some of the steps; all have one in the run's metrics.jsonl."""
+    """Return a line for some of the steps; the run's metrics.jsonl has all."""
     losses = [entry for entry in read_metrics(run.metrics) if "loss" in entry]
     every = -(-len(losses) // _LINES) or 1
     return [

@@ -19,7 +19,7 @@ _SIZES = TypeAdapter(dict[str, int])
 
 
 def sizes(text: bytes) -> dict[str, int]:
-    """Compressed bytes of `text` by compressor, each at its strongest setting."""
+    """Return the compressed bytes of `text` by compressor, each at its strongest setting."""
     return {
         "xz -9e": len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)),
         "zstd --ultra -22": len(zstandard.ZstdCompressor(level=22).compress(text)),

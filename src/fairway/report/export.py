@@ -51,7 +51,7 @@ def export(source: Path, folder: Path) -> None:
 
 
 def load(folder: Path) -> tuple[GPT, Tokenizer]:
-    """The network, in float32 on the CPU, and the tokenizer of an exported folder.
+    """Load the network, in float32 on the CPU, and the tokenizer of an exported folder.
 
     Raises BadInput when a file is missing or its tensors are not those of the configuration.
     """

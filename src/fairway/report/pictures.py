@@ -34,7 +34,7 @@ _STYLE = {
 
 
 def training(lines: Sequence[Mapping[str, float]]) -> str:
-    """Loss (nats per token) above the rate (share of its peak), over steps of metrics.jsonl."""
+    """Draw loss (nats per token) and rate (share of its peak) over the steps of metrics.jsonl."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(4.6, 3.4), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
@@ -51,12 +51,12 @@ def _curve(axes: Axes, lines: Sequence[Mapping[str, float]], key: str, label: st
 
 
 def _fits(value: float) -> bool:
-    """Whether an axis has room for it: what foreign files say may be absurd, or no number."""
+    """Say whether an axis has room for a value: what foreign files say may be absurd."""
     return abs(value) < 1e30
 
 
 def bars(values: Mapping[str, float], label: str, form: str) -> str:
-    """Horizontal bars from zero, the first on top, each with its value."""
+    """Draw horizontal bars from zero, the first on top, each with its value."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(4.6, 0.8 + 0.35 * len(values)), layout="constrained")
         axes = figure.subplots()
@@ -76,7 +76,7 @@ def bars(values: Mapping[str, float], label: str, form: str) -> str:
 
 
 def gains(rows: Sequence[tuple[str, float, float]], label: str) -> str:
-    """(name, value, standard error) of each row: points with bars of two standard errors."""
+    """Draw (name, value, standard error) of each row as a point with two standard errors."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(6.2, 0.9 + 0.24 * len(rows)), layout="constrained")
         axes = figure.subplots()
@@ -91,7 +91,7 @@ def gains(rows: Sequence[tuple[str, float, float]], label: str) -> str:
 
 
 def spread(groups: Mapping[str, Sequence[float]], label: str) -> str:
-    """A row of points per group, one per run, and a bar at their mean."""
+    """Draw a row of points per group, one per run, and a bar at their mean."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(4.6, 0.9 + 0.45 * len(groups)), layout="constrained")
         axes = figure.subplots()
@@ -108,7 +108,7 @@ def spread(groups: Mapping[str, Sequence[float]], label: str) -> str:
 
 
 def _svg(figure: Figure) -> str:
-    """The <svg> element: no XML prologue, no ids but those that are referred to, page ink."""
+    """Return the <svg> element without prologue and unused ids, in the page's ink."""
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue()

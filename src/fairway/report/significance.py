@@ -16,7 +16,7 @@ from scipy import stats
 
 from fairway.errors import BadInput
 
-ALPHA = 0.01  # of the challenge's rule: p < 0.01 (REFERENCE D1, R5)
+ALPHA = 0.01  # the challenge's rule for a new record: p < 0.01
 POWER = 0.8
 CONFIDENCE = 0.95
 MOST_SEEDS = 1000  # beyond which nobody would train
@@ -35,7 +35,7 @@ class Estimate(NamedTuple):
 def paired(
     differences: Sequence[float], confidence: float = CONFIDENCE, null: float = 0.0
 ) -> Estimate:
-    """Student's t over the differences of pairs, one pair per seed; also of a single sample.
+    """Test differences of pairs, one pair per seed, or a single sample, by Student's t.
 
     Raises BadInput with fewer than two differences.
     """
@@ -52,7 +52,7 @@ def welch(
     confidence: float = CONFIDENCE,
     null: float = 0.0,
 ) -> Estimate:
-    """Welch's t of mean(against) - mean(runs): two samples whose variances may differ.
+    """Test mean(against) - mean(runs) by Welch's t: the samples' variances may differ.
 
     Degrees of freedom by Welch and Satterthwaite (Welch 1947). Raises BadInput with fewer than two
     values on a side.
@@ -78,7 +78,7 @@ def _t_estimate(
 
 
 def power(gain: float, sd: float, seeds: int, alpha: float = ALPHA, pairs: bool = False) -> float:
-    """Chance that the one-sided test at `alpha` finds a true `gain` with so many seeds a side.
+    """Return the chance that a one-sided test at `alpha` finds a true `gain` with `seeds` a side.
 
     sd: of one run's result; with `pairs`, of the difference within a pair. By the noncentral t
     distribution (Cohen 1988, chapter 2).
@@ -94,13 +94,13 @@ def power(gain: float, sd: float, seeds: int, alpha: float = ALPHA, pairs: bool 
 def seeds_needed(
     gain: float, sd: float, alpha: float = ALPHA, wanted: float = POWER, pairs: bool = False
 ) -> int | None:
-    """Least number of seeds a side whose test has the `wanted` power; None beyond MOST_SEEDS."""
+    """Return the fewest seeds a side that give the `wanted` power; None beyond MOST_SEEDS."""
     found = (n for n in range(2, MOST_SEEDS + 1) if power(gain, sd, n, alpha, pairs) >= wanted)
     return next(found, None) if gain > 0 else None
 
 
 def pooled_sd(*samples: Sequence[float]) -> float:
-    """Standard deviation within samples of one variance. Raises BadInput for single values."""
+    """Return the standard deviation within samples of one variance. Raises BadInput."""
     freedom = sum(len(sample) - 1 for sample in samples)
     if freedom == 0:
         raise BadInput("the spread over seeds is unknown with one run a side: add seeds")
@@ -115,7 +115,7 @@ def over_documents(
     resamples: int = 9999,
     seed: int = 0,
 ) -> Estimate:
-    """Bootstrap of Σ gains / Σ sizes over documents, float64[D] and int64[D] (Efron 1979).
+    """Bootstrap Σ gains / Σ sizes over documents, float64[D] and int64[D] (Efron 1979).
 
     A document is the block that is drawn, because tokens of one document depend on each other. It
     says what another text of the same kind would give with these two models, and nothing about
