@@ -36,12 +36,14 @@ import torch
 
 from fairway import console
 from fairway.coding import compress, exact_model, fwz_chunks, session
-from fairway.coding.codec import Codec, Reader, join, read_chunks, varint
+from fairway.coding.codec import Codec
+from fairway.coding.online import settings
 from fairway.coding.sample import continuation
 from fairway.config.schema import Adapt
 from fairway.errors import BadInput
-from fairway.formats import artifact
-from fairway.formats.proof_header import Header, Machine, text_digest
+from fairway.formats import artifact, fwz
+from fairway.formats.proof import Header, Machine, ProofChunk, read_chunks, text_digest
+from fairway.io.binary import Reader, join, varint
 from fairway.pipeline import prove
 from fairway.pipeline.texts import Digest
 
@@ -185,7 +187,7 @@ def subjects(model: Path) -> dict[str, Subject]:
 
 def compressed(model: Path, codec: Codec, prose: bytes) -> Subject:
     """All network, all brotli, stored, and mixed chunks of five pieces of 60 bytes."""
-    fwz_chunks.PIECE_BYTES = 60
+    fwz.PIECE_BYTES = 60
     noise, runs = np.random.default_rng(1).bytes(300), bytes(range(60)) * 5
     texts = [prose[:300], prose[:120] + runs[:60] + noise[:60] + prose[300:360], runs, noise]
     parts = [compress._header(artifact.read(model).sha256, None)]
@@ -195,12 +197,13 @@ def compressed(model: Path, codec: Codec, prose: bytes) -> Subject:
             parts.append(fwz_chunks.encode(codec, text, lambda done: None))
         else:
             charged = fwz_chunks._ask(codec, cut, [40] * len(cut), lambda done: None)
-            parts.append(fwz_chunks._body(codec, cut, chosen & set(charged.pieces), charged))
+            chunk = fwz_chunks._chunk(codec, cut, chosen & set(charged.pieces), charged)
+            parts.append(chunk.to_bytes())
 
     def read(mutant: bytes, target: io.BytesIO) -> None:
         compress.decompress(model, io.BytesIO(mutant), target, lambda done: None)
 
-    return Subject([*parts, fwz_chunks.end()], b"".join(texts), read)
+    return Subject([*parts, fwz.end()], b"".join(texts), read)
 
 
 def exact_proof(model: Path, codec: Codec, prose: bytes) -> Subject:
@@ -214,7 +217,7 @@ def exact_proof(model: Path, codec: Codec, prose: bytes) -> Subject:
         digest.update(document)
     header = Header(
         machine=None,
-        adapt=Adapt(),
+        learning=b"",
         text=text_digest(digest.text_sha256, digest.lengths_sha256),
         artifact=bytes.fromhex(artifact.read(model).sha256)[:4],
         chunks=len(bodies),
@@ -238,14 +241,15 @@ def exact_proof(model: Path, codec: Codec, prose: bytes) -> Subject:
 def float_header() -> Subject:
     """With an environment and adaptation. The text is what it says, as far as it is printed."""
     machine = Machine(False, b"abcd", "2.13.0+cpu|x86_64|AMD EPYC|AVX512|float32")
-    header = Header(machine, Adapt(method="lora"), b"t" * 8, b"a" * 4, 1)
-    stored = bytes([1, 3]) + b"abc"  # a chunk of one document
+    learning = settings.to_bytes(Adapt(method="lora"))
+    header = Header(machine, learning, b"t" * 8, b"a" * 4, 1)
+    stored = ProofChunk(None, [b"abc"]).to_bytes()
 
     def read(mutant: bytes, target: io.BytesIO) -> None:
         reader = Reader(mutant, "the proof's header")
         found = Header.read(reader)
-        read_chunks(reader, found.chunks, found.version)
-        target.write(repr(found).encode())
+        read_chunks(reader, found.chunks)
+        target.write(repr((found, settings.from_bytes(found.learning))).encode())
 
     good = io.BytesIO()
     read(join([header.to_bytes() + stored]), good)
@@ -280,7 +284,7 @@ def stream_outcome(subject: Subject, mutant: bytes, accident: bool) -> str:
         return "refused" if str(error) else "refused without a sentence"
     except Exception as error:  # whatever it is, it is a finding
         return f"{type(error).__name__}: {error}"
-    if len(target.getvalue()) > (len(subject.parts) + 1) * fwz_chunks.MAX_CHUNK_BYTES:
+    if len(target.getvalue()) > (len(subject.parts) + 1) * fwz.MAX_CHUNK_BYTES:
         return "more bytes than chunks can hold"
     return "an accident was not noticed" if accident else "opened"
 

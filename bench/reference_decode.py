@@ -17,13 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from fairway.coding.codec import Codec, Reader, read_chunks
+from fairway.coding.codec import Codec
 from fairway.coding.lanes import Layout
 from fairway.coding.predictor import Predictor, remembering
 from fairway.config.schema import Memory
 from fairway.exact.operands import Operands, prepare
 from fairway.formats import artifact
-from fairway.formats.proof_header import Header, text_digest
+from fairway.formats.proof import Header, read_chunks, text_digest
+from fairway.io.binary import Reader
 from fairway.pipeline.texts import Digest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -62,7 +63,7 @@ def main() -> int:
     began = time.perf_counter()
     digest = Digest()
     with open(args.out, "wb") as out:
-        for chunk in read_chunks(reader, header.chunks, header.version):
+        for chunk in read_chunks(reader, header.chunks):
             for document in codec.decode(chunk, lambda tokens, bits: None):
                 digest.update(document)
                 out.write(document)

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from fairway.coding.codec import Codec, Reader, join, read_chunks
+from fairway.coding.codec import Codec
 from fairway.coding.exact_model import ExactEngine
 from fairway.config.schema import Recipe, load
 from fairway.errors import BadInput
 from fairway.formats import artifact
+from fairway.formats.proof import read_chunks
 from fairway.io import checkpoint
+from fairway.io.binary import Reader, join
 from fairway.model.gpt import build, skeleton
 from fairway.model.kv_cache import Cache
 from fairway.pipeline import directory

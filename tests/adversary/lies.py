@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from fairway.coding import codec
 from fairway.formats import artifact
-from fairway.formats.proof_header import Header, Machine
+from fairway.formats.proof import Header, Machine, ProofChunk, read_chunks
+from fairway.io.binary import Reader, join, varint
 from fairway.pipeline.results import VERBS
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -271,24 +271,15 @@ def pair_lies(model: bytes, proof: bytes) -> Iterator[tuple[str, str, bytes, byt
         yield "artifact", f"{name}, and the proof names it", changed, _named(proof, changed)
 
 
-def _parse(proof: bytes) -> tuple[Header, list[codec.Written]]:
-    reader = codec.Reader(proof, "header")
+def _parse(proof: bytes) -> tuple[Header, list[ProofChunk]]:
+    reader = Reader(proof, "header")
     header = Header.read(reader)
-    return header, codec.read_chunks(reader, header.chunks, header.version)
+    return header, read_chunks(reader, header.chunks)
 
 
-def _build(header: bytes, chunks: list[codec.Written]) -> bytes:
-    first, *more = (_body(chunk) for chunk in chunks)
-    return codec.join([header + first, *more])
-
-
-def _body(chunk: codec.Written) -> bytes:
-    c = chunk.coded
-    if c is None:
-        sizes = [len(chunk.documents), *map(len, chunk.documents)]
-        return b"".join(map(codec.varint, sizes)) + b"".join(chunk.documents)
-    starts = codec.write_starts(c.starts)
-    return b"\0" + codec.varint(c.tokens) + starts + codec.varint(len(c.stream)) + c.stream
+def _build(header: bytes, chunks: list[ProofChunk]) -> bytes:
+    first, *more = (chunk.to_bytes() for chunk in chunks)
+    return join([header + first, *more])
 
 
 def _named(proof: bytes, model: bytes) -> bytes:
@@ -320,14 +311,14 @@ def _proofs(proof: bytes) -> Iterator[tuple[str, bytes]]:
         "kind: a GPU": _replaced(header, machine=Machine(True, b"abcd", "9.0|H100")).to_bytes(),
     }
     plain = header.to_bytes()
-    for version in (0, 1, 2, 4, 255):
+    for version in (0, 2, 3, 4, 255):
         headers[f"version {version}"] = plain[:4] + bytes([version]) + plain[5:]
     for name, changed in headers.items():
         yield name, _build(changed, chunks)
     for i, chunk in enumerate(chunks):
         for name, body in _chunks(chunk):
-            rest = [body if j == i else _body(c) for j, c in enumerate(chunks)]
-            yield f"chunk {i}: {name}", codec.join([plain + rest[0], *rest[1:]])
+            rest = [body if j == i else c.to_bytes() for j, c in enumerate(chunks)]
+            yield f"chunk {i}: {name}", join([plain + rest[0], *rest[1:]])
     if len(chunks) > 1:
         yield "chunks in another order", _build(plain, chunks[::-1])
     yield (
@@ -336,14 +327,17 @@ def _proofs(proof: bytes) -> Iterator[tuple[str, bytes]]:
     )
 
 
-def _chunks(chunk: codec.Written) -> Iterator[tuple[str, bytes]]:
+def _chunks(chunk: ProofChunk) -> Iterator[tuple[str, bytes]]:
     c = chunk.coded
     if c is None:
-        yield "another byte", _body(_replaced(chunk, documents=[b"x" + d for d in chunk.documents]))
+        yield (
+            "another byte",
+            _replaced(chunk, documents=[b"x" + d for d in chunk.documents]).to_bytes(),
+        )
         return
 
     def coded(**fields: Any) -> bytes:
-        return _body(_replaced(chunk, coded=_replaced(c, **fields)))
+        return _replaced(chunk, coded=_replaced(c, **fields)).to_bytes()
 
     for tokens in (c.tokens - 1, c.tokens + 1, 2 * c.tokens, c.tokens // 2):
         yield f"{tokens} tokens", coded(tokens=tokens)
@@ -366,8 +360,8 @@ def _chunks(chunk: codec.Written) -> Iterator[tuple[str, bytes]]:
     yield "stream cut in half", coded(stream=c.stream[: n // 2])
     yield "a byte after the stream", coded(stream=c.stream + b"\0")
     yield "an empty stream", coded(stream=b"")
-    yield "stored: nothing", codec.varint(1) + codec.varint(0)
-    yield "stored: other bytes", codec.varint(1) + codec.varint(4) + b"zzzz"
+    yield "stored: nothing", varint(1) + varint(0)
+    yield "stored: other bytes", varint(1) + varint(4) + b"zzzz"
 
 
 def _artifacts(model: bytes) -> Iterator[tuple[str, bytes]]:

@@ -9,7 +9,8 @@ from fairway.challenge.checks import check
 from fairway.config.schema import Pack, load
 from fairway.model.gpt import build
 from fairway.pipeline.directory import RunDirectory
-from fairway.pipeline.pack import inspect, pack_weights
+from fairway.pipeline.inspect import inspect
+from fairway.pipeline.pack import pack_weights
 from fairway.pipeline.prove import prove
 from fairway.pipeline.results import PackResult
 

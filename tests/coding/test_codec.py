@@ -4,11 +4,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairway.coding import lanes
-from fairway.coding.codec import Codec, Reader, join, read_chunks, varint
+from fairway.coding.codec import Codec
 from fairway.coding.exact_model import ExactEngine
 from fairway.coding.predictor import FloatEngine
 from fairway.errors import BadInput
-from fairway.formats import artifact
+from fairway.formats import artifact, coded_tokens
+from fairway.formats.proof import read_chunks
+from fairway.io.binary import Reader, join, varint
 
 
 @pytest.fixture(scope="module", params=["exact", "float"])
@@ -54,21 +56,21 @@ def test_varints_come_back(value):
 
 
 def test_claims_of_lanes_and_bytes_are_bounded(codec, monkeypatch):
-    monkeypatch.setattr(lanes, "TOKENS_PER_LANE", 20)
+    monkeypatch.setattr(coded_tokens, "TOKENS_PER_LANE", 20)
     documents = [b"the cat sat on a mat " * 6, b"the dog ran after some bird " * 6]
     chunk = encode(codec, documents)
     assert chunk.lanes == 2
     (read_back,) = read([chunk.body])
     with pytest.raises(BadInput, match="another text"):
-        codec.decode_coded(read_back.coded, nothing, len(b"".join(documents)) - 1)
-    monkeypatch.setattr(lanes, "TOKENS_PER_LANE", 1000)
+        codec.decode_tokens(read_back.coded, nothing, most_bytes=len(b"".join(documents)) - 1)
+    monkeypatch.setattr(coded_tokens, "TOKENS_PER_LANE", 1000)
     with pytest.raises(BadInput, match="claims 2 lanes"):
         read([chunk.body])
 
 
 def test_a_text_of_several_lanes_comes_back(codec, monkeypatch):
     """Lanes that start at documents, one that starts inside a giant one, an empty document."""
-    monkeypatch.setattr(lanes, "TOKENS_PER_LANE", 128)
+    monkeypatch.setattr(coded_tokens, "TOKENS_PER_LANE", 128)
     monkeypatch.setattr(lanes, "LONGEST_DOCUMENT", 512)
     documents = [b"the cat sat on a mat. " * n for n in (15, 0, 1, 30)]
     documents.append(b"\x00" * 600)  # a token per byte
@@ -81,7 +83,10 @@ def test_a_text_of_several_lanes_comes_back(codec, monkeypatch):
 def test_streams_are_as_long_as_the_code_lengths_say(codec):
     documents = [b"the cat sat on a mat and the dog ran. " * 20] * 30
     chunk = encode(codec, documents)
-    assert chunk.lanes == len(codec.tokenizer.encode_documents(documents)) // lanes.TOKENS_PER_LANE
+    assert (
+        chunk.lanes
+        == len(codec.tokenizer.encode_documents(documents)) // coded_tokens.TOKENS_PER_LANE
+    )
     assert abs(8 * chunk.stream_bytes - chunk.ideal_bits) < 0.001 * chunk.ideal_bits
 
 
@@ -117,7 +122,7 @@ def test_lockstep_gives_the_bytes_of_the_parallel_pass(artifact_file):
 def test_a_chunk_from_another_model_is_refused(codec, lively_model):
     other = Codec(FloatEngine(lively_model), codec.tokenizer)  # not quantised: nearly the same
     chunk = encode(codec, [b"the cat sat on a mat. " * 20])
-    with pytest.raises(BadInput, match="chunk 1 of 1 decodes to another text"):
+    with pytest.raises(BadInput, match="the chunk decodes to another text"):
         decode(other, [chunk.body])
 
 

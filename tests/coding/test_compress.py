@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fairway import distributed
 from fairway.coding import compress as module
 from fairway.coding import fwz_chunks
-from fairway.coding.codec import Codec, Reader, join, varint
+from fairway.coding.codec import Codec
 from fairway.coding.compress import compress as write
 from fairway.coding.compress import decompress as read
 from fairway.coding.exact_model import ExactEngine
@@ -20,7 +20,9 @@ from fairway.coding.session import computing
 from fairway.config.schema import Pack
 from fairway.data.tokenizer import train_tokenizer
 from fairway.errors import BadInput
-from fairway.formats import artifact
+from fairway.formats import artifact, fwz
+from fairway.formats.coded_tokens import CodedTokens
+from fairway.io.binary import Reader, join, varint
 from fairway.pipeline.pack import pack_weights
 
 DESCRIBED = ("torch", "machine", "device", "capability", "dtype")
@@ -62,7 +64,7 @@ def test_any_bytes_come_back_and_hardly_grow(artifact_file, data):
 def small_pieces(monkeypatch):
     """Chunks of 700 bytes, pieces of 100; brotli is never too good or too bad to be compared."""
     monkeypatch.setattr(module, "CHUNK_BYTES", 700)
-    monkeypatch.setattr(fwz_chunks, "PIECE_BYTES", 100)
+    monkeypatch.setattr(fwz, "PIECE_BYTES", 100)
     monkeypatch.setattr(fwz_chunks, "_ASK_FROM", 0.0)
     monkeypatch.setattr(fwz_chunks, "_ASK_TO", 100.0)
 
@@ -88,14 +90,14 @@ kinds = st.one_of(st.sampled_from([*PIECES, "é😀".encode()]), st.binary(max_s
 @pytest.mark.parametrize("size", [150, 300])
 def test_recall_compresses(memory_file, artifact_file, small_pieces, monkeypatch, size, arithmetic):
     """Every piece is a lane of its own, and so is what it recalls."""
-    monkeypatch.setattr(fwz_chunks, "PIECE_BYTES", size)
+    monkeypatch.setattr(fwz, "PIECE_BYTES", size)
 
     def by_network(model):
         opened = artifact.read(model)
         with computing(opened, arithmetic) as (engine, _):
             codec, cut = Codec(engine, opened.tokenizer), list(fwz_chunks.cut(WORDS))
             charged = fwz_chunks._ask(codec, cut, [100.0] * len(cut), nothing)
-            body, _, _ = fwz_chunks._body(codec, cut, set(charged.pieces), charged)
+            body = fwz_chunks._chunk(codec, cut, set(charged.pieces), charged).to_bytes()
             assert fwz_chunks.decode(codec, read_chunk(codec, body)) == WORDS
             return len(body)
 
@@ -148,20 +150,16 @@ SAMPLES = samples()
 
 @pytest.mark.parametrize("model", ["untrained", "portable"])
 @pytest.mark.parametrize("kind", SAMPLES)
-@pytest.mark.parametrize(
-    ("chunk", "piece"), [(fwz_chunks.MAX_CHUNK_BYTES, fwz_chunks.PIECE_BYTES), (1000, 500)]
-)
+@pytest.mark.parametrize(("chunk", "piece"), [(fwz.MAX_CHUNK_BYTES, fwz.PIECE_BYTES), (1000, 500)])
 def test_never_larger_than_brotli_or_the_input(
     artifact_file, monkeypatch, model, kind, chunk, piece
 ):
     """By more than 26 bytes and 8 per chunk; and the network works only where it pays."""
     monkeypatch.setattr(module, "CHUNK_BYTES", chunk)
-    monkeypatch.setattr(fwz_chunks, "PIECE_BYTES", piece)
+    monkeypatch.setattr(fwz, "PIECE_BYTES", piece)
     worked = []
-    coded = fwz_chunks.read_coded
-    monkeypatch.setattr(
-        fwz_chunks, "read_coded", lambda *of: worked.append(coded(*of)) or worked[-1]
-    )
+    coded = CodedTokens.read
+    monkeypatch.setattr(CodedTokens, "read", lambda *of: worked.append(coded(*of)) or worked[-1])
     file = artifact_file if model == "untrained" else GOLDEN / "portable.fairway"
     data = SAMPLES[kind]
     packed = compress(file, data)
@@ -187,16 +185,6 @@ def test_what_the_network_saves_too_slowly_is_left_to_brotli(monkeypatch):
     assert decompress(file, strict) == decompress(file, by_rule) == PROSE
 
 
-def test_files_of_version_3_are_read(artifact_file):
-    """They wrote brotli alone as a group."""
-    text = TEXT[:200]
-    packed = brotli.compress(text, quality=11)
-    made_by = bytes.fromhex(artifact.read(artifact_file).sha256)[:4]
-    chunk = group(2, len(text), 0, len(packed)) + packed
-    old = join([b"FWZ\3\2" + made_by, chunk, varint(0)])
-    assert decompress(artifact_file, old) == text
-
-
 @pytest.fixture(scope="module")
 def codec(artifact_file):
     opened = artifact.read(artifact_file)
@@ -204,17 +192,17 @@ def codec(artifact_file):
 
 
 def read_chunk(codec, body):
-    return fwz_chunks.read(Reader(join([body]), "the chunk"), codec.tokenizer)
+    return fwz.read_chunk(Reader(join([body]), "the chunk"), codec.tokenizer.most_tokens)
 
 
 def test_each_piece_goes_where_it_costs_less(monkeypatch):
     """Prose to a network that has read some, noise and runs to brotli."""
-    monkeypatch.setattr(fwz_chunks, "PIECE_BYTES", 200)
+    monkeypatch.setattr(fwz, "PIECE_BYTES", 200)
     opened = artifact.read(GOLDEN / "portable.fairway")
     codec = Codec(ExactEngine(opened), opened.tokenizer)
     data = PROSE[:400] + NOISE * 2 + b"x" * 200 + PROSE[400:600]
     chunk = read_chunk(codec, fwz_chunks.encode(codec, data, nothing))
-    assert chunk.groups == [(0, 2), (400, 1)]
+    assert chunk.groups == ((0, 2), (400, 1))
     assert fwz_chunks.decode(codec, chunk) == data
 
 
@@ -226,13 +214,13 @@ def test_any_choice_decodes(codec, chosen):
     cut = list(fwz_chunks.cut(b"".join(PIECES)))
     charged = fwz_chunks._ask(codec, cut, [50] * 5, nothing)
     chosen &= set(charged.pieces)
-    chunk = read_chunk(codec, fwz_chunks._body(codec, cut, chosen, charged)[0])
+    chunk = read_chunk(codec, fwz_chunks._chunk(codec, cut, chosen, charged).to_bytes())
     assert sum(documents for _, documents in chunk.groups) == len(chosen)
     assert fwz_chunks.decode(codec, chunk) == b"".join(PIECES)
 
 
 def test_pieces_are_cut_between_characters(monkeypatch):
-    monkeypatch.setattr(fwz_chunks, "PIECE_BYTES", 10)
+    monkeypatch.setattr(fwz, "PIECE_BYTES", 10)
     cut = list(fwz_chunks.cut("aé😀".encode() * 9))
     assert b"".join(cut) == "aé😀".encode() * 9
     assert all(piece.decode() for piece in cut)
@@ -249,11 +237,12 @@ def test_many_capitals_are_as_many_tokens_as_are_read_back(lively_model, tmp_pat
     opened = artifact.read(file)
     codec = Codec(ExactEngine(opened), opened.tokenizer)
     monkeypatch.setattr(fwz_chunks, "MAX_CHUNK_BYTES", 300)
+    monkeypatch.setattr(fwz, "MAX_CHUNK_BYTES", 300)
     data = b"".join(bytes([65 + i, 10]) for i in np.random.default_rng(1).integers(26, size=150))
     assert len(opened.tokenizer.encode_documents([data])) > len(data) + 2
     cut = [data]
     charged = fwz_chunks._ask(codec, cut, [1 << 20], nothing)
-    chunk = read_chunk(codec, fwz_chunks._body(codec, cut, {0}, charged)[0])
+    chunk = read_chunk(codec, fwz_chunks._chunk(codec, cut, {0}, charged).to_bytes())
     assert fwz_chunks.decode(codec, chunk) == data
 
 

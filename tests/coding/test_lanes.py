@@ -2,14 +2,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairway.coding.lanes import (
-    LONGEST_DOCUMENT,
-    TOKENS_PER_LANE,
-    Layout,
-    Starts,
-    chunk_ends,
-    lane_starts,
-)
+from fairway.coding.lanes import LONGEST_DOCUMENT, Layout, chunk_ends, lane_starts
+from fairway.formats.coded_tokens import TOKENS_PER_LANE, Starts
 
 
 @st.composite

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairway.coding import match_model
-from fairway.coding.codec import Codec, Reader, read_coded
+from fairway.coding.codec import Codec
 from fairway.coding.exact_model import ExactEngine
 from fairway.coding.lanes import Division, Layout, Starts, chunk_ends, documents_of, lane_starts
 from fairway.coding.match_model import MatchModel, MatchStepper
@@ -265,7 +265,7 @@ WORDS = [
 @pytest.mark.parametrize("lanes", [1, 3])
 @pytest.mark.parametrize("arithmetic", ["exact", "float"])
 def test_texts_come_back(memory_artifact, arithmetic, lanes, monkeypatch):
-    monkeypatch.setattr("fairway.coding.lanes.TOKENS_PER_LANE", 16)
+    monkeypatch.setattr("fairway.formats.coded_tokens.TOKENS_PER_LANE", 16)
     opened = memory_artifact
     assert opened.memory == MEMORY
     tokenizer = opened.tokenizer
@@ -280,12 +280,11 @@ def test_texts_come_back(memory_artifact, arithmetic, lanes, monkeypatch):
     starts = lane_starts(len(tokens), documents_of(tokens, tokenizer.bos_id), lanes)
     layout = Layout(len(tokens), starts)
     coder = codec()
-    chunk = coder.encode_coded(tokens, starts, coder.intervals(tokens, layout, quiet))
-    reader = Reader(chunk.body, "chunk")
-    assert codec().decode_coded(read_coded(reader, 1 << 20), quiet) == WORDS
+    coded, _ = coder.encode_tokens(tokens, starts, coder.intervals(tokens, layout, quiet))
+    assert codec().decode_tokens(coded, quiet) == WORDS
     without = ExactEngine(replace(opened, memory=Memory()), 1)
     bits = sum(float(part.lengths.sum()) for part in without.intervals(tokens, layout))
-    assert 8 * chunk.stream_bytes < 0.8 * bits
+    assert 8 * len(coded.stream) < 0.8 * bits
 
 
 @pytest.mark.parametrize(
@@ -300,7 +299,7 @@ def test_texts_come_back(memory_artifact, arithmetic, lanes, monkeypatch):
     ids=["dynamic", "dynamic in lanes", "lora", "sgd", "sgd in rows"],
 )
 def test_with_adaptation_a_proof_costs_what_the_score_says(memory_artifact, how, monkeypatch):
-    monkeypatch.setattr("fairway.coding.lanes.TOKENS_PER_LANE", 16)
+    monkeypatch.setattr("fairway.formats.coded_tokens.TOKENS_PER_LANE", 16)
     opened, tokenizer = memory_artifact, memory_artifact.tokenizer
     tokens = tokenizer.encode_documents(WORDS)
     documents = documents_of(tokens, tokenizer.bos_id)
@@ -319,18 +318,17 @@ def test_with_adaptation_a_proof_costs_what_the_score_says(memory_artifact, how,
         return nats.sum()
 
     codec = Codec(AdaptiveEngine(learner(), MEMORY), tokenizer)
-    chunk = codec.encode_coded(tokens, starts, None)
-    assert chunk.ideal_bits == pytest.approx(score(MEMORY) / np.log(2), rel=1e-3)
+    coded, ideal_bits = codec.encode_tokens(tokens, starts, None)
+    assert ideal_bits == pytest.approx(score(MEMORY) / np.log(2), rel=1e-3)
     assert score(MEMORY) < 0.9 * score(Memory())
     decoder = Codec(AdaptiveEngine(learner(), MEMORY), tokenizer)
-    coded = read_coded(Reader(chunk.body, "chunk"), 1 << 20)
-    assert decoder.decode_coded(coded, lambda done, bits: None) == WORDS
+    assert decoder.decode_tokens(coded, lambda done, bits: None) == WORDS
 
 
 @pytest.mark.parametrize("floating", [False, True])
 def test_a_score_is_what_the_proof_codes(memory_artifact, floating, monkeypatch):
     """λ belongs to a lane, so a score has a proof's chunks and lanes: the same integers."""
-    monkeypatch.setattr("fairway.coding.lanes.TOKENS_PER_LANE", 16)
+    monkeypatch.setattr("fairway.formats.coded_tokens.TOKENS_PER_LANE", 16)
     engine, tokenizer = ExactEngine(memory_artifact, 2), memory_artifact.tokenizer
     tokens = tokenizer.encode_documents(WORDS * 4)
     documents = documents_of(tokens, tokenizer.bos_id)

@@ -8,13 +8,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fairway.coding.codec import Codec, Reader, join, read_chunks
+from fairway.coding.codec import Codec
 from fairway.coding.lanes import Layout, Starts, lane_starts
 from fairway.coding.online import adapt, methods, rules
 from fairway.coding.online.adapt import AdaptiveEngine, AdaptivePredictor, Learner, UpdateBlock
 from fairway.coding.online.settings import ORDERS
 from fairway.config.schema import Adapt, Dynamic, Lora, Score, Sgd
 from fairway.errors import BadInput
+from fairway.formats.proof import read_chunks
+from fairway.io.binary import Reader, join
 from fairway.pipeline.score import charges
 
 ROLLING = Score(protocol="rolling")
@@ -101,7 +103,7 @@ def test_adapters_of_a_lane_know_nothing_of_other_lanes(lively_model, name):
 @pytest.mark.parametrize("order", ORDERS)
 def test_score_charges_what_the_proof_codes(lively_model, how, order, monkeypatch):
     """But for rounding, and for the documents that lanes start at, which a proof does not code."""
-    monkeypatch.setattr("fairway.coding.lanes.TOKENS_PER_LANE", 200)
+    monkeypatch.setattr("fairway.formats.coded_tokens.TOKENS_PER_LANE", 200)
     how = how.model_copy(update={"order": order, "lanes": 3})
     tokens = draw(np.random.default_rng(4), 700, 0.02)
     nats = np.zeros(len(tokens))

@@ -11,13 +11,13 @@ from pathlib import Path
 import brotli
 import pytest
 
-from fairway.coding.codec import join, varint
 from fairway.config.schema import Model
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
 from fairway.formats import artifact
 from fairway.formats.artifact import HEADER_BYTES, PARTS
 from fairway.io import limits
+from fairway.io.binary import join, varint
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MEBIBYTE = 1 << 20
@@ -152,11 +152,11 @@ def hostile(model, tmp_path):
     pieces, tokens = 40, 40 * 64
     lanes = b"".join(map(varint, [tokens, pieces, *[2 * 64] * (pieces - 1)]))
     coded = lanes + varint(2) + b"ab"
-    head = b"FWPF\3\0" + bytes(8) + made_by + varint(1)
+    head = b"FWPF\1\0" + bytes(8) + made_by + varint(1)
     long, many = 1 << 26, 4096
     spread = [2 * (long // many)] * (many - 1)
     files = {
-        "lanes.fwz": join([b"FWZ\4\2" + made_by, varint(3) + varint(0) + varint(pieces) + coded
+        "lanes.fwz": join([b"FWZ\1\2" + made_by, varint(3) + varint(0) + varint(pieces) + coded
                            + bytes(4), varint(0)]),
         "work.fwp": join([head + varint(0) + b"".join(map(varint, [long, 1, 2])) + b"ab"]),
         "lanes.fwp": join([head + varint(0) + b"".join(map(varint, [long, many, *spread, 2]))

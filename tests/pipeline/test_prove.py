@@ -7,17 +7,15 @@ import subprocess
 import sys
 import threading
 import time
-import zlib
 from pathlib import Path
 
 import pytest
 
-from fairway.coding.codec import Reader, join, varint
-from fairway.coding.online import methods
-from fairway.coding.online.settings import ORDERS
+from fairway.coding.online import methods, settings
 from fairway.config.schema import Adapt, Prove, loads
 from fairway.errors import BadInput, Interrupted
-from fairway.formats.proof_header import Header
+from fairway.formats.proof import Header
+from fairway.io.binary import Reader, join, varint
 from fairway.pipeline import prove as prove_stage
 from fairway.pipeline.prove import decode, prove
 from fairway.pipeline.score import score
@@ -157,7 +155,7 @@ def test_chunks_of_other_settings_are_not_taken_up(
     tiny, recipe, text, small_learned_chunks, monkeypatch
 ):
     """The header does not tell them apart: it has the same chunks."""
-    monkeypatch.setattr("fairway.coding.lanes.TOKENS_PER_LANE", 20)
+    monkeypatch.setattr("fairway.formats.coded_tokens.TOKENS_PER_LANE", 20)
     monkeypatch.setattr(methods, "CHUNK_TOKENS_PER_LANE", 20)
     two, three = (
         recipe.model_copy(update={"adapt": Adapt(method="dynamic", order="lanes", lanes=lanes)})
@@ -188,7 +186,7 @@ def test_a_proof_by_a_network_that_learns(tiny, recipe, text, small_learned_chun
     assert (proved.arithmetic, proved.lanes) == ("float", 1)
     assert (scored.adaptation, scored.arithmetic) == ("dynamic", "float")
     more = scored.bpb * proved.text_bytes - proved.stream_ideal_bits  # where chunks begin
-    assert -1 < more < 30 * prove_stage.Header.read(_reader(tiny.about(text).proof_file)).chunks
+    assert -1 < more < 30 * Header.read(_reader(tiny.about(text).proof_file)).chunks
     none = prove(recipe, tiny, text)
     assert proved.stream_ideal_bits < 0.98 * none.stream_ideal_bits
     prove(learning, tiny, text)
@@ -197,7 +195,7 @@ def test_a_proof_by_a_network_that_learns(tiny, recipe, text, small_learned_chun
 
 
 def test_lanes_that_learn_from_each_other_are_no_left_to_right(tiny, recipe, text, monkeypatch):
-    monkeypatch.setattr("fairway.coding.lanes.TOKENS_PER_LANE", 16)
+    monkeypatch.setattr("fairway.formats.coded_tokens.TOKENS_PER_LANE", 16)
     together = LEARNING["adapt"].model_copy(update={"order": "lanes", "lanes": 3})
     proved = prove(recipe.model_copy(update={"adapt": together}), tiny, text)
     assert (proved.order, proved.lanes) == ("lanes", 3)
@@ -205,8 +203,9 @@ def test_lanes_that_learn_from_each_other_are_no_left_to_right(tiny, recipe, tex
     decode(tiny.artifact, file, file.with_name("text"))
     reader = _reader(file)
     header = Header.read(reader)
-    claim = dataclasses.replace(header, adapt=header.adapt.model_copy(update={"order": ORDERS[0]}))
-    chunk = file.read_bytes()[reader.position : -4]
+    alone = settings.from_bytes(header.learning).model_copy(update={"order": "left-to-right"})
+    claim = dataclasses.replace(header, learning=settings.to_bytes(alone))
+    chunk = file.read_bytes()[len(header.to_bytes()) : -4]
     file.write_bytes(join([claim.to_bytes() + chunk]))
     with pytest.raises(BadInput, match="claims to learn left to right and has 3 lanes"):
         decode(tiny.artifact, file, file.with_name("text"))
@@ -314,32 +313,13 @@ def test_a_proof_in_floating_point_needs_its_machine(tiny, recipe, text, tmp_pat
     file = tiny.about(text).proof_file
     reader = Reader(file.read_bytes(), "the header")
     header = Header.read(reader)
-    chunk = file.read_bytes()[reader.position : -4]  # without the checksum
+    chunk = file.read_bytes()[len(header.to_bytes()) : -4]  # without the checksum
     elsewhere = dataclasses.replace(header.machine, environment="1.0|wood|an abacus|none|int1")
     moved, out = tmp_path / "moved.fwp", tmp_path / "out"
     moved.write_bytes(join([dataclasses.replace(header, machine=elsewhere).to_bytes() + chunk]))
     with pytest.raises(BadInput, match=r"another torch 1\.0 \(here 2.*device an abacus"):
         decode(tiny.artifact, moved, out)
     assert not out.exists()
-
-
-def test_a_proof_of_version_1_decodes(tiny, tmp_path):
-    """Its header had whole hashes and a checksum; its chunk another one, of its text."""
-    reader = Reader(tiny.proof_file.read_bytes(), "the header")
-    header = Header.read(reader)
-    chunks = tiny.proof_file.read_bytes()[reader.position : -4]
-    assert header.chunks == 1
-    proved, old, out = tiny.result("prove"), tmp_path / "old.fwp", tmp_path / "out"
-    hashes = (proved.text_sha256, proved.lengths_sha256, proved.artifact_sha256)
-    documents = decode(tiny.artifact, tiny.proof_file, out).documents
-    checksum = zlib.crc32(out.read_bytes()).to_bytes(4, "little")
-    numbers = (proved.text_bytes, documents, header.chunks)
-    first = b"FWPF\1\1" + b"".join(map(bytes.fromhex, hashes)) + b"".join(map(varint, numbers))
-    old.write_bytes(join([first, chunks + checksum]))
-    assert decode(tiny.artifact, old, out).text_sha256 == proved.text_sha256
-    old.write_bytes(join([first, chunks + b"crc."]))
-    with pytest.raises(BadInput):
-        decode(tiny.artifact, old, out)
 
 
 def test_what_cannot_be_decoded(tiny, tmp_path, recipe):

@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 
 from fairway.audit.scorer import Charges, Tokens
-from fairway.coding.codec import write_starts
 from fairway.coding.exact_model import ExactEngine
 from fairway.coding.lanes import documents_of, parts
 from fairway.coding.online import adapt, methods
@@ -75,7 +74,7 @@ def _order(
     if protocol != "rolling" or not documents.size or documents[0]:
         return None, 0
     found = list(parts(tokens, bos_id, methods.division(how, Prove().lanes)))
-    side = sum(len(write_starts(part.layout.starts)) - 1 for part in found)  # a lane needs no start
+    side = sum(len(part.layout.starts.to_bytes()) - 1 for part in found)  # a lane needs no start
     if methods.order_of(how) == "left-to-right":
         return None, side
     orders = [part.layout.order() + part.start for part in found]

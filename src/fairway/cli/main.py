@@ -614,11 +614,11 @@ def inspect(
     """What is in an artifact, byte by byte; or what the header of a proof says."""
     from fairway import console
     from fairway.config import budget
-    from fairway.formats import proof_header
-    from fairway.pipeline.pack import inspect
+    from fairway.formats import proof
+    from fairway.pipeline.inspect import inspect, inspect_proof
 
-    if proof_header.is_proof(artifact):
-        claims = proof_header.inspect(artifact)
+    if proof.is_proof(artifact):
+        claims = inspect_proof(artifact)
         for name, value in claims.model_dump(exclude={"stamp"}).items():
             console.say(f"{name}: {value}")
         console.say("The header is not decoded text: fairway verify MODEL PROOF decodes it.")

@@ -8,26 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
 from fairway.coding import fwz_chunks
-from fairway.coding.codec import Codec, Reader, Source, framed
+from fairway.coding.codec import Codec
 from fairway.coding.fwz_chunks import Report
 from fairway.coding.session import Guard, computing
 from fairway.config.schema import Arithmetic
 from fairway.errors import BadInput
-from fairway.formats import artifact
-from fairway.formats.proof_header import MAGIC as PROOF_MAGIC
+from fairway.formats import artifact, fwz
+from fairway.formats.fwz import HASH_BYTES, MAGIC, FwzHeader
+from fairway.formats.proof import MAGIC as PROOF_MAGIC
+from fairway.formats.proof import MAX_PROOF_BYTES
+from fairway.io.binary import Reader, Source, Target, with_checksums
 
-MAGIC = b"FWZ"
-_VERSIONS = (3, fwz_chunks.VERSION)  # that are read
-CHUNK_BYTES = fwz_chunks.MAX_CHUNK_BYTES
-_CPU, _CUDA, _EXACT = 0, 1, 2  # how probabilities are computed
-_HASH_BYTES = 4  # of artifact, environment and logits each: enough to refuse with a sentence
-
-
-class Target(Protocol):
-    def write(self, data: bytes, /) -> int: ...
+CHUNK_BYTES = fwz.MAX_CHUNK_BYTES
 
 
 def compress(
@@ -49,9 +43,9 @@ def compress(
                 yield fwz_chunks.encode(codec, text, lambda more: report(before + more))  # noqa: B023
                 done += len(text)
                 report(done)
-            yield fwz_chunks.end()
+            yield fwz.end()
 
-        for part in framed(parts()):
+        for part in with_checksums(parts()):
             target.write(part)
 
 
@@ -68,34 +62,26 @@ def decompress(model: Path, source: Source, target: Target, report: Report) -> N
         return
     if magic != MAGIC:
         raise BadInput("this is no file that fairway compress made (it does not begin with FWZ)")
-    version, kind = reader.take(2)
-    if version not in _VERSIONS or kind > _EXACT:
+    header = FwzHeader.read(reader)
+    if not bytes.fromhex(opened.sha256).startswith(header.artifact):
         raise BadInput(
-            f"the compressed file has format version {version}: this Fairway reads up to "
-            f"{fwz_chunks.VERSION}; it was made by another one, or it is damaged"
-        )
-    made_by = reader.take(_HASH_BYTES)
-    environment, logits = (reader.take(_HASH_BYTES if kind != _EXACT else 0) for _ in range(2))
-    reader.check()
-    if not opened.sha256.startswith(made_by.hex()):
-        raise BadInput(
-            f"the file was compressed with the artifact {made_by.hex()}…, and {model} is "
+            f"the file was compressed with the artifact {header.artifact.hex()}…, and {model} is "
             f"{opened.sha256[:8]}…: give the artifact that made it"
         )
-    arithmetic: Arithmetic = "exact" if kind == _EXACT else "float"
-    with computing(opened, arithmetic, kind == _CUDA) as (engine, guard):
+    arithmetic: Arithmetic = "exact" if header.on_cuda is None else "float"
+    with computing(opened, arithmetic, bool(header.on_cuda)) as (engine, guard):
         if guard:
-            guard.check_environment_hash(environment)
-            guard.check_logits(logits)
+            guard.check_environment_hash(header.environment)
+            guard.check_logits(header.logits)
         codec = Codec(engine, opened.tokenizer)
         done, count = 0, 0
         while True:
             count += 1
-            reader.enter(f"chunk {count} of the compressed file")
-            chunk = fwz_chunks.read(reader, opened.tokenizer, version)
+            reader.what = f"chunk {count} of the compressed file"
+            chunk = fwz.read_chunk(reader, opened.tokenizer.most_tokens)
             if chunk is None:
                 break
-            text = fwz_chunks.decode(codec, chunk)
+            text = fwz_chunks.decode(codec, chunk, reader.what)
             target.write(text)
             done += len(text)
             report(done)
@@ -104,7 +90,7 @@ def decompress(model: Path, source: Source, target: Target, report: Report) -> N
 
 def _decode_proof(opened: artifact.Artifact, begin: bytes, source: Source, target: Target) -> None:
     """Write the text that a proof holds; begin: its bytes that are read already."""
-    from fairway.pipeline.prove import MAX_PROOF_BYTES, decode_to
+    from fairway.pipeline.prove import decode_to
 
     rest = _read_full(source, MAX_PROOF_BYTES)
     if len(rest) == MAX_PROOF_BYTES:
@@ -113,11 +99,11 @@ def _decode_proof(opened: artifact.Artifact, begin: bytes, source: Source, targe
 
 
 def _header(sha256: str, guard: Guard | None) -> bytes:
-    kind = _EXACT if guard is None else _CUDA if guard.on_cuda else _CPU
-    hashes = [bytes.fromhex(sha256)]
-    if guard:
-        hashes += [guard.environment_sha256, guard.logits_sha256]
-    return MAGIC + bytes([fwz_chunks.VERSION, kind]) + b"".join(h[:_HASH_BYTES] for h in hashes)
+    artifact_hash = bytes.fromhex(sha256)[:HASH_BYTES]
+    if guard is None:
+        return FwzHeader(None, artifact_hash).to_bytes()
+    hashes = (h[:HASH_BYTES] for h in (guard.environment_sha256, guard.logits_sha256))
+    return FwzHeader(guard.on_cuda, artifact_hash, *hashes).to_bytes()
 
 
 def _read_full(source: Source, count: int) -> bytes:

@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fairway import console
-from fairway.coding.codec import Source
-from fairway.coding.compress import Target
 from fairway.coding.fwz_chunks import Report
 from fairway.errors import BadInput
 from fairway.formats.artifact import MAGIC
 from fairway.io import foreign
 from fairway.io.atomic import check_writable, replacing
+from fairway.io.binary import Source, Target
 from fairway.pipeline.results import FileResult
 
 SUFFIX = ".fwz"

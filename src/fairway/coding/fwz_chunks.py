@@ -20,31 +20,17 @@ from itertools import groupby, pairwise
 import brotli
 import numpy as np
 
-from fairway.coding.codec import (
-    CRC_BYTES,
-    Codec,
-    Coded,
-    Reader,
-    Tokens,
-    another_text,
-    checksum_bytes,
-    read_coded,
-    varint,
-)
-from fairway.coding.lanes import Layout, Longs, Starts, documents_of
+from fairway.coding.codec import Codec, Tokens, another_text
+from fairway.coding.lanes import Layout, Longs, documents_of
 from fairway.coding.predictor import Intervals
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
+from fairway.formats import fwz
+from fairway.formats.coded_tokens import Starts
+from fairway.formats.fwz import MAX_CHUNK_BYTES, FwzChunk, Group
+from fairway.io.binary import crc_bytes
 
-VERSION = 4  # of the format of compressed files
-MAX_CHUNK_BYTES = 2_000_000  # under 2^21, so that a stored chunk's length takes 3 bytes
-PIECE_BYTES = 1 << 15  # about as many tokens of prose as a lane is long elsewhere
-# What a chunk begins with; k >= _GROUPED: k - _GROUPED + 1 groups.
-_END, _STORED, _GENERAL, _GROUPED = 0, 1, 2, 3
-_MOST_PIECES = MAX_CHUNK_BYTES // PIECE_BYTES + 1
 TOKENS_PER_SAVED_BYTE = 32  # at most; a chunk that saves less is not worth a decoder's time
-TOKENS_PER_STREAM_BYTE = 512  # at most, and some free: a few bytes cannot ask for hours
-_FREE_TOKENS = 4096
 _GENERAL_QUALITY, _PRICING_QUALITY, _WINDOW_BITS = 11, 9, 24
 # Bits per byte by brotli between which the network is asked: below, no small network is better;
 # above, nothing is.
@@ -54,19 +40,6 @@ _SAMPLES, _SAMPLE_TOKENS, _HOPELESS = 8, 128, 2.0
 _PIECE_OVERHEAD_BYTES = 4  # of a piece that the network codes: its lane, and a group at times
 
 Report = Callable[[int], None]  # told how many bytes of the chunk are done
-Group = tuple[int, int]  # bytes by brotli, then documents by the network
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """One chunk as it was read; its checksum is right."""
-
-    name: str
-    groups: list[Group]  # none: nothing of it was cut into pieces
-    general: bytes  # brotli; or the text itself
-    is_stored: bool
-    coded: Coded | None
-    checksum: bytes  # of what the network coded
 
 
 @dataclass(frozen=True)
@@ -80,10 +53,6 @@ class _Charged:
     counts: list[int]  # tokens
 
 
-def end() -> bytes:
-    return varint(_END)
-
-
 def encode(codec: Codec, text: bytes, report: Report) -> bytes:
     """The shortest of the ways to write a text of 1 to MAX_CHUNK_BYTES. Raises BadInput.
 
@@ -91,9 +60,8 @@ def encode(codec: Codec, text: bytes, report: Report) -> bytes:
     """
     pieces = list(cut(text))
     packed = brotli.compress(text, quality=_GENERAL_QUALITY, lgwin=_WINDOW_BITS)
-    bodies: list[bytes] = [varint(_STORED) + varint(len(text)) + text]
-    bodies.append(varint(_GENERAL) + varint(len(packed)) + packed)
-    without = min(bodies, key=len)
+    plain = FwzChunk(text, is_stored=True).to_bytes(), FwzChunk(packed).to_bytes()
+    without = min(plain, key=len)
     general = _general_charges(pieces, len(packed))
     charged = _ask(codec, pieces, general, report)
     chosen = {
@@ -103,107 +71,50 @@ def encode(codec: Codec, text: bytes, report: Report) -> bytes:
     }
     if not chosen:
         return without
-    body, tokens, stream_bytes = _body(codec, pieces, chosen, charged)
-    pays = tokens <= TOKENS_PER_SAVED_BYTE * (len(without) - len(body))
-    return body if pays and tokens <= _most_tokens(stream_bytes) else without
-
-
-def _most_tokens(stream_bytes: int) -> int:
-    """How many tokens a coded part may have, by the length of its stream."""
-    return _FREE_TOKENS + TOKENS_PER_STREAM_BYTE * stream_bytes
+    chunk = _chunk(codec, pieces, chosen, charged)
+    body, coded = chunk.to_bytes(), chunk.coded
+    assert coded
+    pays = coded.tokens <= TOKENS_PER_SAVED_BYTE * (len(without) - len(body))
+    return body if pays and coded.tokens <= fwz.most_coded_tokens(len(coded.stream)) else without
 
 
 def cut(text: bytes) -> Iterator[bytes]:
-    """Pieces of PIECE_BYTES and up to 3 more, as no character of UTF-8 is cut in two."""
+    """Yield pieces of fwz.PIECE_BYTES and up to 3 more, as no character of UTF-8 is cut in two."""
     start = 0
     while start < len(text):
-        stop = last = start + PIECE_BYTES
+        stop = last = start + fwz.PIECE_BYTES
         while stop < min(last + 3, len(text)) and text[stop] & 0xC0 == 0x80:
             stop += 1
         yield text[start:stop]
         start = stop
 
 
-def read(reader: Reader, tokenizer: Tokenizer, version: int = VERSION) -> Chunk | None:
-    """The next chunk; None for the mark of the end. Raises BadInput."""
-    kind = reader.varint()
-    if version == 3 and kind >= _GENERAL:  # which had no chunks by brotli alone
-        kind += 1
-    if kind == _END:
-        reader.check()
-        return None
-    if kind == _STORED:
-        stored = reader.take(_at_most(reader, MAX_CHUNK_BYTES))
-        if not stored:
-            raise reader.bad("holds nothing")
-        reader.check()
-        return Chunk(reader.what, [], stored, True, None, b"")
-    if kind == _GENERAL:
-        general = reader.take(_at_most(reader, 2 * MAX_CHUNK_BYTES))
-        reader.check()
-        return Chunk(reader.what, [], general, False, None, b"")
-    if kind - _GROUPED >= _MOST_PIECES:
-        raise reader.bad(f"claims {kind - _GROUPED + 1} groups of pieces")
-    groups = [
-        (_at_most(reader, MAX_CHUNK_BYTES), _at_most(reader, MAX_CHUNK_BYTES))
-        for _ in range(kind - _GROUPED + 1)
-    ]
-    general_bytes, documents = (sum(column) for column in zip(*groups, strict=True))
-    if general_bytes > MAX_CHUNK_BYTES:
-        raise reader.bad(f"claims {general_bytes} bytes")
-    general = reader.take(_at_most(reader, 2 * MAX_CHUNK_BYTES)) if general_bytes else b""
-    if documents > _MOST_PIECES:
-        raise reader.bad(f"claims {documents} pieces")
-    if not (all(b for b, _ in groups[1:]) and all(d for _, d in groups[:-1]) and any(groups[-1])):
-        raise reader.bad("has a group of pieces that is no group")
-    most = tokenizer.most_tokens(MAX_CHUNK_BYTES, documents)
-    coded = read_coded(reader, most) if documents else None
-    if coded:
-        _check_work(reader, coded, documents, tokenizer)
-    checksum = reader.take(CRC_BYTES) if coded else b""
-    reader.check()
-    return Chunk(reader.what, groups, general, False, coded, checksum)
+def decode(codec: Codec, chunk: FwzChunk, name: str = "the chunk") -> bytes:
+    """Return the text of a chunk, which errors call `name`.
 
-
-def _check_work(reader: Reader, coded: Coded, documents: int, tokenizer: Tokenizer) -> None:
-    """Raise BadInput unless every piece is a lane of its own and no longer than a piece may be."""
-    if len(coded.starts) != documents or coded.starts.inside.any():
-        raise reader.bad(f"claims {len(coded.starts)} lanes for {documents} pieces")
-    longest = int(np.diff(np.append(coded.starts.positions, coded.tokens)).max())
-    if longest > tokenizer.most_tokens(PIECE_BYTES + 3, 1):
-        raise reader.bad(f"claims a piece of {longest} tokens")
-    if coded.tokens > _most_tokens(len(coded.stream)):
-        raise reader.bad(f"claims {coded.tokens} tokens in {len(coded.stream)} bytes")
-
-
-def decode(codec: Codec, chunk: Chunk) -> bytes:
-    """The text of a chunk. Raises BadInput when it is not what was encoded."""
+    Raises BadInput when it is not what was encoded.
+    """
     if chunk.is_stored:
         return chunk.general
     if not chunk.groups:
-        return _unpack(chunk.general, MAX_CHUNK_BYTES, chunk.name)
-    general_bytes, documents = (sum(column) for column in zip(*chunk.groups, strict=True))
-    general = _unpack(chunk.general, general_bytes, chunk.name) if general_bytes else b""
-    if len(general) != general_bytes:
-        raise BadInput(f"{chunk.name} unpacks to less than it claims: it is damaged")
-    found = codec.decode_coded(chunk.coded, lambda *_: None, MAX_CHUNK_BYTES) if chunk.coded else []
-    if len(found) != documents or general_bytes + sum(map(len, found)) > MAX_CHUNK_BYTES:
-        raise BadInput(f"{chunk.name} decodes to more or less than it claims: it is damaged")
-    if chunk.coded and checksum_bytes(zlib.crc32(b"".join(found))) != chunk.checksum:
-        raise another_text(chunk.name)
+        return _unpack(chunk.general, MAX_CHUNK_BYTES, name)
+    size = chunk.general_bytes
+    general = _unpack(chunk.general, size, name) if size else b""
+    if len(general) != size:
+        raise BadInput(f"{name} unpacks to less than it claims: it is damaged")
+    found: list[bytes] = []
+    if chunk.coded:
+        found = codec.decode_tokens(chunk.coded, lambda *_: None, name, MAX_CHUNK_BYTES)
+    if len(found) != chunk.documents or size + sum(map(len, found)) > MAX_CHUNK_BYTES:
+        raise BadInput(f"{name} decodes to more or less than it claims: it is damaged")
+    if chunk.coded and crc_bytes(zlib.crc32(b"".join(found))) != chunk.checksum:
+        raise another_text(name)
     text, place, document = [], 0, 0
     for by_brotli, by_network in chunk.groups:
         text.append(general[place : place + by_brotli])
         text += found[document : document + by_network]
         place, document = place + by_brotli, document + by_network
     return b"".join(text)
-
-
-def _at_most(reader: Reader, limit: int) -> int:
-    value = reader.varint()
-    if value > limit:
-        raise reader.bad(f"claims {value} bytes or pieces")
-    return value
 
 
 def _general_charges(pieces: list[bytes], written_bytes: int) -> list[float]:
@@ -283,40 +194,31 @@ def _starts(codec: Codec, tokens: Tokens) -> Starts:
     return Starts(positions, np.zeros(len(positions), bool))
 
 
-def _body(
-    codec: Codec, pieces: list[bytes], chosen: set[int], charged: _Charged
-) -> tuple[bytes, int, int]:
-    """A chunk whose pieces `chosen` are coded by the network, and the others by brotli.
-
-    With how many tokens the network codes, and the length of their stream.
-    """
+def _chunk(codec: Codec, pieces: list[bytes], chosen: set[int], charged: _Charged) -> FwzChunk:
+    """Return a chunk whose pieces `chosen` are coded by the network, and the others by brotli."""
+    general = b"".join(piece for i, piece in enumerate(pieces) if i not in chosen)
+    if general:
+        general = brotli.compress(general, quality=_GENERAL_QUALITY, lgwin=_WINDOW_BITS)
     groups = _groups(pieces, chosen)
-    count = stream_bytes = 0
-    body = varint(_GROUPED - 1 + len(groups)) + b"".join(varint(n) for g in groups for n in g)
-    if len(chosen) < len(pieces):
-        general = b"".join(piece for i, piece in enumerate(pieces) if i not in chosen)
-        packed = brotli.compress(general, quality=_GENERAL_QUALITY, lgwin=_WINDOW_BITS)
-        body += varint(len(packed)) + packed
-    if chosen:
-        edges = [*_starts(codec, charged.tokens).positions.tolist(), len(charged.tokens)]
-        kept: Longs = np.concatenate(
-            [
-                np.arange(first, last)
-                for i, (first, last) in zip(charged.pieces, pairwise(edges), strict=True)
-                if i in chosen
-            ]
-        )
-        tokens = charged.tokens[kept]
-        intervals = charged.intervals and charged.intervals.at(kept)
-        text = b"".join(pieces[i] for i in sorted(chosen))
-        coded = codec.encode_coded(tokens, _starts(codec, tokens), intervals)
-        count, stream_bytes = len(tokens), coded.stream_bytes
-        body += coded.body + checksum_bytes(zlib.crc32(text))
-    return body, count, stream_bytes
+    if not chosen:
+        return FwzChunk(general, groups=groups)
+    edges = [*_starts(codec, charged.tokens).positions.tolist(), len(charged.tokens)]
+    kept: Longs = np.concatenate(
+        [
+            np.arange(first, last)
+            for i, (first, last) in zip(charged.pieces, pairwise(edges), strict=True)
+            if i in chosen
+        ]
+    )
+    tokens = charged.tokens[kept]
+    intervals = charged.intervals and charged.intervals.at(kept)
+    coded, _ = codec.encode_tokens(tokens, _starts(codec, tokens), intervals)
+    checksum = crc_bytes(zlib.crc32(b"".join(pieces[i] for i in sorted(chosen))))
+    return FwzChunk(general, False, groups, coded, checksum)
 
 
-def _groups(pieces: list[bytes], chosen: set[int]) -> list[Group]:
-    """Runs of pieces by brotli, each with the run by the network that follows it."""
+def _groups(pieces: list[bytes], chosen: set[int]) -> tuple[Group, ...]:
+    """Return runs of pieces by brotli, each with the run by the network that follows it."""
     groups: list[Group] = []
     for by_network, run in groupby(range(len(pieces)), lambda i: i in chosen):
         found = list(run)
@@ -326,7 +228,7 @@ def _groups(pieces: list[bytes], chosen: set[int]) -> list[Group]:
             groups[-1] = (groups[-1][0], len(found))
         else:
             groups.append((0, len(found)))
-    return groups
+    return tuple(groups)
 
 
 def _unpack(packed: bytes, most: int, name: str) -> bytes:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -18,7 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-TOKENS_PER_LANE = 2048  # at least so many on average: a lane costs 2 or 3 bytes
+from fairway.formats.coded_tokens import Starts, most_lanes
+
 _AT_ONCE = 1 << 18  # tokens that are searched for documents
 LONGEST_DOCUMENT = 8192  # tokens; a longer document may be cut, which costs context at the cut
 
@@ -32,22 +32,6 @@ class Block(NamedTuple):
     where: Longs  # which tokens are coded
     fed: Longs  # the tokens before them; a BOS where a lane begins
     within: NDArray[np.bool_]  # False where a lane has ended: anything stands there
-
-
-@dataclass(frozen=True)
-class Starts:
-    """Where lanes start in a text, in its order; the first is 0, the text's own first BOS."""
-
-    positions: Longs  # [L], rising from 0
-    inside: NDArray[np.bool_]  # [L], True where a lane starts inside a document
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    @staticmethod
-    def whole() -> Starts:
-        """One lane."""
-        return Starts(np.zeros(1, np.int64), np.zeros(1, bool))
 
 
 class Layout:
@@ -151,11 +135,6 @@ def chunk_ends(documents: Longs, tokens: int, limit: int) -> list[int]:
     nearest = np.minimum(np.searchsorted(documents, wanted), len(documents) - 1)
     cuts = sorted({int(cut) for cut in documents[nearest]} - {0})
     return [*cuts, tokens]
-
-
-def most_lanes(tokens: int) -> int:
-    """Of a proof's chunk of so many tokens."""
-    return max(1, tokens // TOKENS_PER_LANE)
 
 
 def lane_starts(tokens: int, documents: Longs, lanes: int) -> Starts:

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -16,13 +15,13 @@ from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
 from fairway.exact import operands
 from fairway.formats import artifact
-from fairway.formats.artifact import Artifact, Quantized, TensorRow
+from fairway.formats.artifact import Artifact, Quantized
 from fairway.formats.weight_streams import Shapes
 from fairway.io import atomic, checkpoint
 from fairway.model.gpt import skeleton
 from fairway.pipeline import directory
 from fairway.pipeline.prepare import load_tokenizer, load_val
-from fairway.pipeline.results import PackResult, Result, TrainResult
+from fairway.pipeline.results import PackResult, TrainResult
 from fairway.quantize import allocate, gptq, grids
 from fairway.quantize.grids import Weights
 from fairway.train import calibrate
@@ -30,19 +29,6 @@ from fairway.train.calibrate import Curvature
 from fairway.train.validate import validate
 
 _RECIPE_BYTES = 4096  # at most, of the recipe in an artifact
-
-
-class Inspection(Result):
-    """What is in an artifact, byte by byte."""
-
-    artifact_bytes: int
-    sha256: str
-    weights: int
-    bits_per_weight: float  # of the coded matrices
-    recall: int  # longest n-gram of a document whose sequels predictions mix in; 0: none
-    cache: int  # states of a document that they are compared with; 0: none
-    parts: dict[str, int]  # bytes; they sum to artifact_bytes
-    tensors: list[TensorRow]
 
 
 @dataclass(frozen=True)
@@ -184,20 +170,6 @@ def _check_exactness(packed: Packed, recipe: Recipe) -> None:
             f"pack.budget_bytes {recipe.pack.budget_bytes:,} leaves {bits:.2f} bits per weight, "
             f"which is too little: raise it, or train a smaller network ({error})"
         ) from None
-
-
-def inspect(path: Path | str) -> Inspection:
-    """Sizes of an artifact's parts and tensors. Raises BadInput."""
-    opened = artifact.read(Path(path))
-    return Inspection(
-        artifact_bytes=sum(opened.parts.values()),
-        sha256=opened.sha256,
-        weights=sum(t.numel() for t in opened.state.values()),
-        bits_per_weight=artifact.bits_per_weight(opened),
-        **opened.memory._asdict(),
-        parts=opened.parts,
-        tensors=opened.tensors,
-    )
 
 
 def _check_curvatures(curvatures: Mapping[str, Curvature], shapes: Shapes) -> None:

@@ -16,24 +16,34 @@ import time
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from fairway import console, distributed
-from fairway.coding.codec import Chunk, Codec, Reader, Written, join, read_chunks
+from fairway.coding.codec import Codec, EncodedChunk
 from fairway.coding.lanes import chunk_ends, documents_of
-from fairway.coding.online import methods
+from fairway.coding.online import methods, settings
 from fairway.coding.online.adapt import AdaptiveEngine, Learner
 from fairway.coding.online.rules import Tensors
-from fairway.coding.session import Progress, computing, in_order, side_by_side
-from fairway.config.schema import Recipe
+from fairway.coding.session import Guard, Progress, computing, in_order, side_by_side
+from fairway.config.schema import Adapt, Arithmetic, Recipe
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput, Damaged, Interrupted
 from fairway.formats import artifact
-from fairway.formats.proof_header import ARTIFACT_BYTES, Header, Machine, text_digest
+from fairway.formats.proof import (
+    ARTIFACT_BYTES,
+    LOGITS_BYTES,
+    MAX_PROOF_BYTES,
+    Header,
+    Machine,
+    ProofChunk,
+    chunk_name,
+    read_chunks,
+    text_digest,
+)
 from fairway.io import checkpoint, foreign, limits
 from fairway.io.atomic import replacing, write_atomic
+from fairway.io.binary import Reader, Target, join
 from fairway.pipeline import texts
 from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.results import Decoded, ProveResult
@@ -64,8 +74,8 @@ def prove(recipe: Recipe, run: RunDirectory, text: Path | None = None) -> ProveR
     ends = chunk_ends(bos, len(subject.tokens), division.tokens)
     with computing(opened, arithmetic, how=how, tokens=len(subject.tokens)) as (engine, guard):
         header = Header(
-            machine=Machine.of(guard) if guard else None,
-            adapt=how,
+            machine=_machine(guard) if guard else None,
+            learning=settings.to_bytes(how),
             text=text_digest(subject.text_sha256, subject.lengths_sha256),
             artifact=bytes.fromhex(opened.sha256)[:ARTIFACT_BYTES],
             chunks=len(ends),
@@ -104,6 +114,10 @@ def prove(recipe: Recipe, run: RunDirectory, text: Path | None = None) -> ProveR
     return result
 
 
+def _machine(guard: Guard) -> Machine:
+    return Machine(guard.on_cuda, guard.logits_sha256[:LOGITS_BYTES], guard.environment)
+
+
 def _encode(
     codec: Codec, partial: _Partial, subject: texts.Text, ends: list[int], lanes: int, workers: int
 ) -> None:
@@ -114,7 +128,7 @@ def _encode(
     bits_before = sum(chunk.ideal_bits for chunk in partial.chunks.values())
     bytes_per_token = subject.text_bytes / len(subject.tokens)
 
-    def encode(i: int, progress: Progress) -> tuple[Chunk, Tensors]:
+    def encode(i: int, progress: Progress) -> tuple[EncodedChunk, Tensors]:
         tokens = np.array(subject.tokens[starts[i] : ends[i]])
         chunk = codec.encode(tokens, codec.tokenizer.decode(tokens), lanes, progress)
         return chunk, partial.learned()
@@ -149,7 +163,7 @@ class _Partial:
         self._learner, self._about = learner, about
         self._began = time.perf_counter()
         self._seconds_before = 0.0
-        self.chunks: dict[int, Chunk] = {}
+        self.chunks: dict[int, EncodedChunk] = {}
         lines = self._path.read_text("utf-8").splitlines() if self._path.exists() else []
         entries = []
         for line in lines[1:] if lines[:1] == [json.dumps(about)] else []:
@@ -160,7 +174,9 @@ class _Partial:
         if learner:
             entries = entries[: self._restore(len(entries))]
         for entry in entries:
-            self.chunks[entry["chunk"]] = Chunk(base64.b85decode(entry["body"]), *entry["figures"])
+            self.chunks[entry["chunk"]] = EncodedChunk(
+                base64.b85decode(entry["body"]), *entry["figures"]
+            )
             self._seconds_before = entry["seconds"]
         kept = [json.dumps(line) + "\n" for line in (about, *entries)]
         write_atomic(self._path, "".join(kept).encode())
@@ -185,7 +201,7 @@ class _Partial:
         """A copy of what the learner has become; empty without one."""
         return self._learner.snapshot() if self._learner else {}
 
-    def add(self, i: int, chunk: Chunk, learned: Tensors) -> None:
+    def add(self, i: int, chunk: EncodedChunk, learned: Tensors) -> None:
         self.chunks[i] = chunk
         line = {
             "chunk": i,
@@ -200,13 +216,6 @@ class _Partial:
         if learned:
             note = {"about": self._about, "chunks": i + 1}
             checkpoint.save(self._learned_path, learned, note)
-
-
-MAX_PROOF_BYTES = 1 << 30
-
-
-class Target(Protocol):
-    def write(self, data: bytes, /) -> int: ...
 
 
 # decode ------------------------------------------------------------------------------------------
@@ -232,19 +241,20 @@ def decode_to(opened: artifact.Artifact, data: bytes, target: Target) -> Decoded
     """
     reader = Reader(data, "the proof's header")
     header = Header.read(reader)
-    chunks = read_chunks(reader, header.chunks, header.version)
+    chunks = read_chunks(reader, header.chunks)
+    how = settings.from_bytes(header.learning)
     if not bytes.fromhex(opened.sha256).startswith(header.artifact):
         raise BadInput(
             f"the proof needs the artifact whose SHA-256 begins with {header.artifact.hex()}, and "
             f"this artifact has {opened.sha256}"
         )
     lanes = max((len(chunk.coded.starts) for chunk in chunks if chunk.coded), default=0)
-    if lanes > 1 and methods.alone(header.adapt):
+    if lanes > 1 and methods.alone(how):
         raise Damaged(f"the proof claims to learn left to right and has {lanes} lanes")
     digest = texts.Digest()
     ideal_bits = 0.0
     try:
-        for document, bits in _decode(opened, header, chunks):
+        for document, bits in _decode(opened, header.machine, how, chunks):
             digest.update(document)
             target.write(document)
             ideal_bits = bits
@@ -252,8 +262,6 @@ def decode_to(opened: artifact.Artifact, data: bytes, target: Target) -> Decoded
         raise BadInput(f"the proof's {lanes} lanes need more memory than there is") from None
     if text_digest(digest.text_sha256, digest.lengths_sha256) != header.text:
         raise Damaged("the decoded text is not the one that the proof's header names")
-    if header.claims not in (None, (digest.text_bytes, digest.documents)):
-        raise Damaged("the proof's header claims other bytes or documents than it holds")
     if not digest.text_bytes:
         raise Damaged("the proof holds a text of no bytes, which has no bits per byte")
     return Decoded(
@@ -274,14 +282,14 @@ def decode_to(opened: artifact.Artifact, data: bytes, target: Target) -> Decoded
         lanes=lanes,
         vocab_size=opened.tokenizer.vocab_size,
         text_rule=opened.tokenizer.rule,
-        adaptation=header.adapt.method,
-        arithmetic=header.arithmetic,
-        order=methods.order_of(header.adapt),
+        adaptation=how.method,
+        arithmetic="float" if header.machine else "exact",
+        order=methods.order_of(how),
         grade="device" if header.machine else "portable",
     )
 
 
-def _tokens_of(chunk: Written, tokenizer: Tokenizer) -> int:
+def _tokens_of(chunk: ProofChunk, tokenizer: Tokenizer) -> int:
     """Return how many tokens the documents of a chunk have, boundaries included."""
     if chunk.coded:
         return chunk.coded.tokens
@@ -289,18 +297,19 @@ def _tokens_of(chunk: Written, tokenizer: Tokenizer) -> int:
 
 
 def _decode(
-    opened: artifact.Artifact, header: Header, chunks: list[Written]
+    opened: artifact.Artifact, machine: Machine | None, how: Adapt, chunks: list[ProofChunk]
 ) -> Iterator[tuple[bytes, float]]:
     """Yield (document, bits of everything that a network decoded) of all chunks.
 
     Raises BadInput.
     """
-    tokens, machine = sum(chunk.tokens for chunk in chunks), header.machine
+    tokens = sum(chunk.tokens for chunk in chunks)
     streams = sum(len(chunk.coded.stream) for chunk in chunks if chunk.coded)
     limits.check_work("the proof", tokens, streams)
     on_cuda = bool(machine and machine.on_cuda)
+    arithmetic: Arithmetic = "float" if machine else "exact"
     with (
-        computing(opened, header.arithmetic, on_cuda, header.adapt, tokens) as (engine, guard),
+        computing(opened, arithmetic, on_cuda, how, tokens) as (engine, guard),
         console.track("decode", tokens, "tokens") as task,
     ):
         if machine and guard:
@@ -309,7 +318,7 @@ def _decode(
         codec = Codec(engine, opened.tokenizer)
 
         def decode_one(i: int, progress: Progress) -> list[bytes]:
-            return codec.decode(chunks[i], progress)
+            return codec.decode(chunks[i], progress, chunk_name(i, len(chunks)))
 
         ideal_bits = 0.0
 

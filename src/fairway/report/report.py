@@ -154,7 +154,7 @@ def tables(found: Results) -> list[Table]:
 def _parts(run: RunDirectory) -> dict[str, int] | None:
     if not run.artifact.is_file():
         return None
-    from fairway.pipeline.pack import inspect
+    from fairway.pipeline.inspect import inspect
 
     try:
         return inspect(run.artifact).parts

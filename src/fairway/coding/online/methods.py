@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from fairway.coding.lanes import TOKENS_PER_LANE, Division
+from fairway.coding.lanes import Division
 from fairway.config.schema import Adapt, Arithmetic, Prove
+from fairway.formats.coded_tokens import TOKENS_PER_LANE
 
 CHUNK_TOKENS_PER_LANE = 2 * TOKENS_PER_LANE  # a kill loses one at most; more are slower
 CHUNK_TOKENS = 3 << 16  # at least, of what learns, against 12 bytes for each chunk
