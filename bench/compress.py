@@ -32,7 +32,7 @@ import zstandard
 
 from fairway import console, distributed
 from fairway.coding import compress
-from fairway.data.corpus import read_documents
+from fairway.data.documents import read_documents
 from fairway.train.loop import commit
 
 EXTERNAL = {  # command with {in} and {out}

@@ -38,7 +38,7 @@ from fairway.coding.bits import bits_per_byte
 from fairway.coding.online import adapt
 from fairway.coding.online.settings import ORDERS
 from fairway.config.schema import NO_MEMORY, Adapt, Memory, Model, Score
-from fairway.data.corpus import read_documents
+from fairway.data.documents import read_documents
 from fairway.formats import artifact
 from fairway.formats.artifact import Artifact
 from fairway.io import atomic

@@ -5,10 +5,8 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from fairway.audit.overlap import Sketch, audit_data
+from fairway.audit.overlap import audit_data
 from fairway.data.shards import write_shard
 from fairway.errors import BadInput
 
@@ -69,13 +67,3 @@ def test_shards_are_read_with_their_tokenizer(tmp_path, tokenizer):
     assert [e.position for e in result.findings[0].evidence] == [2]
     with pytest.raises(BadInput, match="give the --tokenizer"):
         audit_data([shard], [val], None, 0.2)
-
-
-@given(st.lists(st.binary(min_size=0, max_size=400), min_size=1, max_size=8), st.data())
-@settings(max_examples=30)
-def test_a_sketch_knows_its_own_documents(documents, data):
-    sketch = Sketch(documents)
-    one = data.draw(st.sampled_from(documents))
-    number, shared, own = sketch.nearest(one)
-    assert documents[number] == one
-    assert shared == own == sketch.counts[number]

@@ -4,14 +4,12 @@ import gzip
 import json
 import random
 
-import numpy as np
 import pytest
 import zstandard
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from fairway.config.schema import Data
-from fairway.data.corpus import Corpus, NearDuplicates, fingerprints, read_documents
+from fairway.data.corpus import Corpus
+from fairway.data.documents import read_documents
 from fairway.errors import BadInput
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgklmnprst" for b in "aeiou" for c in "nrstx"]
@@ -168,45 +166,3 @@ class TestStandardLibrary:
         train = list(corpus.train())
         assert 1_000_000 <= sum(map(len, train)) < 2_000_000
         assert any(b"\ndef " in document for document in train)
-
-
-def reference_fingerprints(document):
-    """The same definition without rolling, in Python's integers."""
-    base, mask = 0x9E3779B97F4A7C15, (1 << 64) - 1
-    letters = [b for b in document.lower() if b >= 128 or chr(b).isalnum()]
-    found = []
-    for end in range(48, len(letters) + 1):
-        value = 0
-        for letter in letters[end - 48 : end]:
-            value = (value * base + letter) & mask
-        value = ((value ^ (value >> 29)) * base) & mask
-        value ^= value >> 32
-        if value % 64 == 0:
-            found.append(value)
-    return found
-
-
-class TestNearDuplicates:
-    @settings(deadline=None, max_examples=30)
-    @given(st.integers(0, 1000), st.binary(max_size=60))
-    def test_fingerprints_follow_their_definition(self, seed, noise):
-        document = prose(seed, 80) + noise + "—Ünï".encode() * 9
-        ours = fingerprints(np.frombuffer(document, np.uint8))
-        assert ours.tolist() == reference_fingerprints(document)
-
-    def test_repetitive_text_is_no_trouble(self):
-        assert fingerprints(np.zeros(9, np.uint8)).size == 0
-        assert fingerprints(np.frombuffer(b"ab" * 100_000, np.uint8)).dtype == np.uint64
-
-    def test_copies_with_changes_are_found(self):
-        known = [prose(i, 1000) for i in range(5)]
-        near = NearDuplicates(known, 0.2)
-        assert near.share(known[3].upper().replace(b" ", b" \n")) == 1.0
-        assert known[0][: len(known[0]) // 2] + prose(9, 500) in near
-        assert prose(9, 1000) not in near
-        assert known[0][:150] + prose(9, 3000) not in near
-
-    def test_short_documents_only_as_exact_copies(self):
-        near = NearDuplicates([b"short"], 0.2)
-        assert b"short" in near
-        assert b"shorter" not in near

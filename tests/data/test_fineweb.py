@@ -19,7 +19,7 @@ import pytest
 from pyarrow import parquet as pq
 
 from fairway.data import fineweb
-from fairway.data.corpus import read_documents
+from fairway.data.documents import read_documents
 from fairway.data.shards import read_shard
 
 PIECE = 50_000  # bytes that the server sends at once

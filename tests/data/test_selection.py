@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairway.config.schema import Data
-from fairway.data.corpus import Corpus, read_documents
+from fairway.data.corpus import Corpus
+from fairway.data.documents import read_documents
 from fairway.data.selection import ending_of, matches, select, what_is
 from fairway.data.shards import select_shards, write_shard
 from fairway.errors import BadInput

@@ -11,7 +11,7 @@ import numpy as np
 
 from fairway.audit.scorer import Tokens
 from fairway.data import rules
-from fairway.data.corpus import read_documents
+from fairway.data.documents import read_documents
 from fairway.data.shards import read_shard
 from fairway.data.tokenizer import Tokenizer, load_challenge
 from fairway.errors import BadInput

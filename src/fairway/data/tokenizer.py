@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fairway.data import case, challenge_tokenizer, rules
+from fairway.data.documents import groups
 from fairway.errors import BadInput
 from fairway.io import foreign
 
@@ -107,7 +108,7 @@ class Tokenizer(ABC):
     def encode_stream(self, documents: Iterable[bytes]) -> Iterator[Tokens]:
         """The same in pieces, so that neither documents nor tokens are in memory all at once."""
         bos = np.array([self.bos_id], np.uint16)
-        for batch in _batches(documents):
+        for batch in groups(documents, _BATCH_BYTES):
             for tokens in self._encode_batch(batch):
                 yield bos
                 yield tokens
@@ -427,19 +428,6 @@ def _cut(text: str, size: int) -> Iterator[str]:
         start = end
     if start < len(text):
         yield text[start:]
-
-
-def _batches(documents: Iterable[bytes]) -> Iterator[list[bytes]]:
-    batch: list[bytes] = []
-    size = 0
-    for document in documents:
-        batch.append(document)
-        size += len(document)
-        if size >= _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 def _byte_ids(data: bytes) -> Tokens:

@@ -24,6 +24,7 @@ from fairway import console
 from fairway.config.schema import Data, Recipe
 from fairway.data import rules
 from fairway.data.corpus import Corpus
+from fairway.data.documents import groups
 from fairway.data.listing import Skipped, listed, show, skip_lines
 from fairway.data.shards import read_shard, select_shards, write_shard
 from fairway.data.tokenizer import Tokenizer, load_challenge, train_tokenizer
@@ -249,7 +250,7 @@ class _FromDocuments:
         shards: list[ShardEntry] = []
         documents = text_bytes = 0
         with console.track("writing tokens", 100, "%") as progress:
-            for group in _groups(self._corpus.train(), _SHARD_BYTES):
+            for group in groups(self._corpus.train(), _SHARD_BYTES):
                 path = folder / f"train_{len(shards):06d}.bin"
                 shards.append(_shard_of(group, path, tokenizer))
                 documents += len(group)
@@ -410,21 +411,7 @@ def _shard_of(documents: Sequence[bytes], path: Path, tokenizer: Tokenizer) -> S
 
 def _first_bytes(documents: Iterable[bytes], limit: int) -> Iterator[bytes]:
     """Documents until they hold `limit` bytes."""
-    return chain.from_iterable(islice(_groups(documents, limit), 1))
-
-
-def _groups(documents: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
-    """Successive documents in groups that end once they hold `size` bytes."""
-    group: list[bytes] = []
-    held = 0
-    for document in documents:
-        group.append(document)
-        held += len(document)
-        if held >= size:
-            yield group
-            group, held = [], 0
-    if group:
-        yield group
+    return chain.from_iterable(islice(groups(documents, limit), 1))
 
 
 def _joined(shards: Sequence[Shard]) -> Shard:

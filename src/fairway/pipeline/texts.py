@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fairway.coding.lanes import documents_of
 from fairway.config.schema import Recipe
 from fairway.data import rules
-from fairway.data.corpus import stream_documents
+from fairway.data.documents import stream_documents
 from fairway.data.rules import Rule, counted_bytes
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
