@@ -30,12 +30,12 @@ import torch
 from numpy.typing import NDArray
 
 from fairway import console, distributed
+from fairway.coding import artifact
 from fairway.coding.exact_model import BLOCK, ExactEngine, ExactPredictor
 from fairway.coding.predictor import FloatPredictor
 from fairway.config.schema import Score, loads
 from fairway.exact.cpu import Network
 from fairway.exact.operands import Operands
-from fairway.formats import artifact
 from fairway.formats.range_coder import TOTAL
 from fairway.model.gpt import GPT
 from fairway.pipeline import texts

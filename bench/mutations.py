@@ -35,20 +35,20 @@ import numpy as np
 import torch
 
 from fairway import console
-from fairway.coding import compress, exact_model, fwz_chunks, session
+from fairway.coding import artifact, compress, exact_model, fwz_chunks, session
 from fairway.coding.codec import Codec
 from fairway.coding.online import settings
 from fairway.coding.sample import continuation
 from fairway.config.schema import Adapt
 from fairway.errors import BadInput
-from fairway.formats import artifact, fwz
+from fairway.formats import fwz
+from fairway.formats.artifact import HEADER_BYTES, MAGIC, PARTS, VERSION
 from fairway.formats.proof import Header, Machine, ProofChunk, read_chunks, text_digest
 from fairway.io.binary import Reader, join, varint
 from fairway.pipeline import prove
 from fairway.pipeline.texts import Digest
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "tiny-v2.fairway"
-PARTS = artifact.PARTS
 FINE = ("refused", "opened", "unchanged")
 HUGE = (0, 1, 2, 255, 4096, 1 << 16, (1 << 24) + 1, (1 << 31) - 1, 1 << 31, (1 << 32) - 1)
 
@@ -56,16 +56,16 @@ HUGE = (0, 1, 2, 255, 4096, 1 << 16, (1 << 24) + 1, (1 << 31) - 1, 1 << 31, (1 <
 def bodies(data: bytes) -> dict[str, bytes]:
     """The parts of a good file."""
     lengths = struct.unpack_from("<" + "II" * len(PARTS), data, 6)[::2]
-    ends = artifact.HEADER_BYTES + np.cumsum(lengths)
+    ends = HEADER_BYTES + np.cumsum(lengths)
     return {
         part: data[end - length : end]
         for part, length, end in zip(PARTS, lengths, ends.tolist(), strict=True)
     }
 
 
-def sealed(parts: dict[str, bytes], version: int = artifact.VERSION) -> bytes:
+def sealed(parts: dict[str, bytes], version: int = VERSION) -> bytes:
     """A file with these bodies and right checksums, as a hostile writer would make it."""
-    header = struct.pack("<4sH", artifact.MAGIC, version)
+    header = struct.pack("<4sH", MAGIC, version)
     for body in parts.values():
         header += struct.pack("<II", len(body), zlib.crc32(body))
     return header + struct.pack("<I", zlib.crc32(header)) + b"".join(parts.values())
@@ -114,10 +114,10 @@ def hostile(data: bytes, random: np.random.Generator) -> bytes:
                 tree[str(key)] = int(tree[str(key)])
         parts["recipe"] = json.dumps(tree).encode()
     elif kind == 4:  # lengths and checksums of the header
-        header = bytearray(data[: artifact.HEADER_BYTES - 4])
+        header = bytearray(data[: HEADER_BYTES - 4])
         at = 6 + 4 * int(random.integers(2 * len(PARTS)))
         header[at : at + 4] = struct.pack("<I", int(random.choice(HUGE)))
-        return bytes(header) + struct.pack("<I", zlib.crc32(header)) + data[artifact.HEADER_BYTES :]
+        return bytes(header) + struct.pack("<I", zlib.crc32(header)) + data[HEADER_BYTES:]
     elif kind == 5:  # contents of another version
         return sealed(parts, int(random.choice([0, 1, 3, 65535])))
     else:

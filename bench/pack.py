@@ -55,23 +55,23 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, SerializeAsAny
 
 from fairway import console, distributed
+from fairway.coding import artifact
 from fairway.config import schema
 from fairway.config.schema import Model, Pack, Score
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
-from fairway.formats import artifact
-from fairway.formats.artifact import Quantized
+from fairway.formats.tensors import Matrix, Quantized, Weights
 from fairway.io import atomic, checkpoint
 from fairway.model.gpt import GPT
+from fairway.model.parameters import is_matrix, kind_of
 from fairway.pipeline import pack
 from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.pack import Packed
 from fairway.pipeline.prepare import load_tokenizer, load_val
 from fairway.pipeline.score import charges
-from fairway.quantize import gptq, grids
+from fairway.quantize import gptq
 from fairway.quantize.allocate import Quantizer
 from fairway.quantize.gptq import Form
-from fairway.quantize.grids import Matrix, Weights
 from fairway.train import calibrate
 from fairway.train.calibrate import Curvature
 from fairway.train.loop import commit
@@ -205,7 +205,7 @@ class Subject:
 
     @cached_property
     def forms(self) -> dict[str, Form]:
-        return {n: Form.of(c, grids.part_of(n)) for n, c in self.curvatures.items()}
+        return {n: Form.of(c, kind_of(n).part) for n, c in self.curvatures.items()}
 
     @cached_property
     def tokenizer_bytes(self) -> int:
@@ -473,7 +473,7 @@ def settings(subject: Subject) -> Iterator[tuple[str, str, float, Callable[[], Q
             chosen = subject.quantizer(ORIGINAL.model_copy(update=bits | {"row_scale": row_scale}))
             names = "int" + "/".join(str(b) for b in bits.values())
             yield f"rtn {row_scale}", names, float(more), lambda q=chosen: q.at(0.0)
-    weights = sum(w.size for n, w in subject.weights.items() if grids.part_of(n) != "small")
+    weights = sum(w.size for n, w in subject.weights.items() if is_matrix(n))
     for name in ("uniform", "gptq"):
         filling = subject.quantizer(Pack.model_validate({"quantizer": name}))
         for bits_per_weight in BITS:
@@ -493,7 +493,7 @@ def curves(subject: Subject, meter: Meter) -> tuple[list[Point], list[tuple[floa
                 quantizer=quantizer,
                 setting=setting,
                 coded_bytes=subject.coded_bytes(packed),
-                bits_per_weight=artifact.bits_per_weight(packed.artifact),
+                bits_per_weight=packed.artifact.bits_per_weight,
                 nats_lost=nats,
                 nats_error=error,
                 bpb_lost=meter.bpb(nats),
@@ -644,7 +644,7 @@ def stopwatch(subject: Subject, budget_bytes: int) -> Iterator[Cost]:
     yield cost("gptq: factoring the curvatures", timed(lambda: subject.forms)[1])
     budget = Pack(quantizer="gptq", budget_bytes=budget_bytes)
     filling = subject.quantizer(budget)
-    weights = sum(w.size for n, w in subject.weights.items() if grids.part_of(n) != "small")
+    weights = sum(w.size for n, w in subject.weights.items() if is_matrix(n))
     level = filling.guess(8 * (budget_bytes - subject.tokenizer_bytes))
     quantized, seconds = timed(lambda: filling.at(level))
     yield cost(f"gptq: rounding {weights:,} weights once", seconds)

@@ -18,13 +18,13 @@ import time
 import numpy as np
 import torch
 
+from fairway.coding import artifact
 from fairway.config import schema
 from fairway.data.tokenizer import Tokenizer, train_tokenizer
-from fairway.formats import artifact
-from fairway.model.gpt import skeleton
+from fairway.formats.tensors import Weights
+from fairway.model.gpt import tensors_of
+from fairway.model.parameters import is_matrix
 from fairway.pipeline import pack
-from fairway.quantize import grids
-from fairway.quantize.grids import Weights
 from fairway.train.calibrate import Curvature
 
 LIMIT_BYTES = 14_700_000
@@ -36,7 +36,7 @@ def gaussian_state(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, W
     state = {}
     for name, shape in shapes.items():
         weights = random.standard_normal(shape, np.float32)
-        if grids.part_of(name) != "small":
+        if is_matrix(name):
             weights *= np.exp(0.1 * random.standard_normal((shape[0], 1), np.float32))
         state[name] = np.asarray(weights)
     return state
@@ -58,7 +58,7 @@ def random_curvatures(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str
     random = torch.Generator().manual_seed(seed)
     found = {}
     for name, shape in shapes.items():
-        if grids.part_of(name) != "small":
+        if is_matrix(name):
             m, n = shape
             x = torch.randn(4 * n, n, generator=random)
             x *= torch.exp(0.5 * torch.randn(n, generator=random))
@@ -72,7 +72,8 @@ def main() -> int:
     args = parser.parse_args()
     shape = schema.load("pr264", ["pack.quantizer=gptq"] if args.gptq else [])
     words = tokenizer(shape.data.vocab_size)
-    shapes = skeleton(shape.model, words.vocab_size, words.bos_id)
+    tensors = tensors_of(shape.model, words.vocab_size, words.bos_id)
+    shapes = {tensor.name: tensor.shape for tensor in tensors}
     state = gaussian_state(shapes, seed=0)
     curvatures = random_curvatures(shapes, seed=0) if args.gptq else {}
     print(f"{sum(w.size for w in state.values()):,} weights, {torch.get_num_threads()} threads")
@@ -83,9 +84,7 @@ def main() -> int:
     print(f"packed in {done - start:.1f} s, opened in {time.perf_counter() - done:.1f} s")
     for part, size in made.parts.items():
         print(f"{part:10} {size:12,}")
-    print(
-        f"{'total':10} {len(packed.data):12,}  {artifact.bits_per_weight(made):.4f} bits per weight"
-    )
+    print(f"{'total':10} {len(packed.data):12,}  {made.bits_per_weight:.4f} bits per weight")
     for name in ("blocks.0.attn.q", "blocks.0.mlp.up", "blocks.0.mlp.down", "embed.tokens"):
         row = next(row for row in made.tensors if row.name == name)
         entropy = entropy_bits(made.matrices[name].codes)

@@ -31,7 +31,7 @@ from pathlib import Path
 from fairway import console
 from fairway.config import schema
 from fairway.config.schema import Model, Recipe
-from fairway.model.gpt import flops_per_token, skeleton
+from fairway.model.gpt import flops_per_token, tensors_of
 
 LIMIT_S = 600.0
 VAL_BYTES, VAL_TOKENS = 151_080_891, 62_021_846  # FineWeb's validation text, sp1024 (REFERENCE A8)
@@ -108,7 +108,9 @@ class Plan:
 
     @property
     def parameters(self) -> int:
-        return sum(math.prod(size) for size in skeleton(self.shape, self.vocab, 0).values())
+        return sum(
+            math.prod(tensor.shape) for tensor in tensors_of(self.shape, self.vocab, bos_id=0)
+        )
 
     def sending(self, gpus: int) -> float:
         """Seconds in which gradients are scattered and updates gathered."""

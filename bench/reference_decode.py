@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
+from fairway.coding import artifact
 from fairway.coding.codec import Codec
 from fairway.coding.lanes import Layout
 from fairway.coding.predictor import Predictor, remembering
 from fairway.config.schema import Memory
 from fairway.exact.operands import Operands, prepare
-from fairway.formats import artifact
 from fairway.formats.proof import Header, read_chunks, text_digest
 from fairway.io.binary import Reader
 from fairway.pipeline.texts import Digest

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 
 from fairway import console
+from fairway.coding import artifact
 from fairway.exact.cpu import Network
 from fairway.exact.operands import Operands, prepare
-from fairway.formats import artifact
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from oracles.exact_network import ExactNetwork

@@ -34,13 +34,13 @@ from numpy.typing import NDArray
 
 import peer as peers
 from fairway import console, distributed
+from fairway.coding import artifact
+from fairway.coding.artifact import Artifact
 from fairway.coding.bits import bits_per_byte
 from fairway.coding.online import adapt
 from fairway.coding.online.settings import ORDERS
 from fairway.config.schema import NO_MEMORY, Adapt, Memory, Model, Score
 from fairway.data.documents import read_documents
-from fairway.formats import artifact
-from fairway.formats.artifact import Artifact
 from fairway.io import atomic
 from fairway.model.gpt import GPT, build
 from fairway.pipeline import texts

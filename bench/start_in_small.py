@@ -39,15 +39,17 @@ from torch import Tensor
 from fairway import console, distributed
 from fairway.coding.bits import bits_per_byte
 from fairway.config import schema
+from fairway.formats.tensors import weights_from_codes
 from fairway.io import checkpoint
 from fairway.io.atomic import sha256_file, write_atomic
 from fairway.model.gpt import GPT
+from fairway.model.parameters import kind_of
 from fairway.pipeline import texts
 from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.prepare import load_tokenizer
 from fairway.pipeline.results import ProveResult, TrainResult
 from fairway.pipeline.score import charges
-from fairway.quantize.grids import bits_of, part_of, rtn, weights_from_codes
+from fairway.quantize.grids import bits_of, rtn
 from fairway.train.loop import commit
 
 ORIGINAL = schema.load("pr264")
@@ -118,7 +120,7 @@ def rounded_by_the_original(
     saved: dict[str, Tensor] = {}
     rounded: dict[str, Tensor] = {}
     for name, weight in weights.items():
-        part = part_of(name)
+        part = kind_of(name).part
         if part == "small":
             saved[name] = weight.half()
             rounded[name] = saved[name].float()

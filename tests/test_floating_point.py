@@ -136,8 +136,8 @@ def test_a_proof_decodes_inside_autocast(tmp_path):
 
 def test_an_inexact_product_of_the_artifact_is_refused(monkeypatch, artifact_file):
     """As a library would compute it that rounds inputs to bfloat16."""
+    from fairway.coding import artifact
     from fairway.exact import cpu
-    from fairway.formats import artifact
 
     def rounded(a, b):
         a, b = (torch.from_numpy(x).bfloat16().float() for x in (a, b))

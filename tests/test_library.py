@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fairway as package
+from fairway.coding import artifact
 from fairway.errors import BadInput
-from fairway.formats import artifact
 from fairway.report import export
 
 

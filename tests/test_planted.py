@@ -255,7 +255,7 @@ def test_the_baits_are_good(stranger, tmp_path):
         import pathlib, sys, types
         import matplotlib, numba
         sys.modules["fairway.kernels"] = types.SimpleNamespace(njit=numba.njit)
-        from fairway.formats import artifact
+        from fairway.coding import artifact
         artifact.read(pathlib.Path("model.fairway"))
     """
     said, names = bitten(folder, mark, *PYTHON, "-c", unprotected)

@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from fairway.coding import artifact
 from fairway.coding.codec import Codec
 from fairway.coding.exact_model import ExactEngine
 from fairway.config.schema import Recipe, load
 from fairway.errors import BadInput
-from fairway.formats import artifact
 from fairway.formats.proof import read_chunks
 from fairway.io import checkpoint
 from fairway.io.binary import Reader, join
-from fairway.model.gpt import build, skeleton
+from fairway.model.gpt import build, tensors_of
 from fairway.model.kv_cache import Cache
 from fairway.pipeline import directory
 from fairway.pipeline.pack import pack
@@ -168,7 +168,8 @@ def test_frontier_fits_its_budget() -> None:
     predicted = fit(frontier)
     assert predicted.artifact_bytes <= 16_000_000
     assert predicted.shapes[0].fits
-    assert 35_900_000 < sum(map(math.prod, skeleton(frontier.model, 8192, 1).values())) < 36_000_000
+    tensors = tensors_of(frontier.model, 8192, bos_id=1)
+    assert 35_900_000 < sum(math.prod(tensor.shape) for tensor in tensors) < 36_000_000
 
 
 SMALLER = [

@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fairway.coding import sample
+from fairway.coding import artifact, sample
 from fairway.coding.compress import compress, decompress
 from fairway.coding.exact_model import ExactEngine
 from fairway.coding.lanes import Division
 from fairway.config.schema import Score
-from fairway.formats import artifact
 from fairway.pipeline.score import exact_charges
 
 

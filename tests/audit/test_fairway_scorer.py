@@ -9,7 +9,7 @@ from fairway.audit.audit import audit
 from fairway.audit.audit_text import Subject, lost
 from fairway.audit.fairway_scorer import fairway_scorer
 from fairway.audit.scorer import Local
-from fairway.formats import artifact
+from fairway.coding import artifact
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairway.coding import lanes
+from fairway.coding import artifact, lanes
 from fairway.coding.codec import Codec
 from fairway.coding.exact_model import ExactEngine
 from fairway.coding.predictor import FloatEngine
 from fairway.errors import BadInput
-from fairway.formats import artifact, coded_tokens
+from fairway.formats import coded_tokens
 from fairway.formats.proof import read_chunks
 from fairway.io.binary import Reader, join, varint
 

@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fairway import distributed
+from fairway.coding import artifact, fwz_chunks
 from fairway.coding import compress as module
-from fairway.coding import fwz_chunks
 from fairway.coding.codec import Codec
 from fairway.coding.compress import compress as write
 from fairway.coding.compress import decompress as read
@@ -20,7 +20,7 @@ from fairway.coding.session import computing
 from fairway.config.schema import Pack
 from fairway.data.tokenizer import train_tokenizer
 from fairway.errors import BadInput
-from fairway.formats import artifact, fwz
+from fairway.formats import fwz
 from fairway.formats.coded_tokens import CodedTokens
 from fairway.io.binary import Reader, join, varint
 from fairway.pipeline.pack import pack_weights

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairway.coding import match_model
+from fairway.coding import artifact, match_model
 from fairway.coding.codec import Codec
 from fairway.coding.exact_model import ExactEngine
 from fairway.coding.lanes import Division, Layout, Starts, chunk_ends, documents_of, lane_starts
@@ -19,7 +19,6 @@ from fairway.coding.online.adapt import AdaptiveEngine
 from fairway.coding.online.methods import division
 from fairway.coding.predictor import FloatEngine, Intervals
 from fairway.config.schema import Adapt, Memory, Score, Sgd
-from fairway.formats import artifact
 from fairway.formats.range_coder import TOTAL
 from fairway.pipeline.score import charges, exact_charges
 

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from fairway.coding.codec import Codec
 from fairway.coding.lanes import Layout, Starts, lane_starts
-from fairway.coding.online import adapt, methods, rules
+from fairway.coding.online import adapt, methods
 from fairway.coding.online.adapt import AdaptiveEngine, AdaptivePredictor, Learner, UpdateBlock
 from fairway.coding.online.settings import ORDERS
 from fairway.config.schema import Adapt, Dynamic, Lora, Score, Sgd
 from fairway.errors import BadInput
 from fairway.formats.proof import read_chunks
 from fairway.io.binary import Reader, join
+from fairway.model.parameters import kind_of
 from fairway.pipeline.score import charges
 
 ROLLING = Score(protocol="rolling")
@@ -220,7 +221,7 @@ def test_adapters_add_their_product(lively_model):
     with rule.applied(), torch.no_grad():
         found = ours.model.logits(span.fed)
     merged = copy.deepcopy(lively_model)
-    places = {n: p for n, p in merged.named_parameters() if n.rsplit(".", 1)[-1] in rules._ADAPTED}
+    places = {n: p for n, p in merged.named_parameters() if kind_of(n).adapters}
     tied = places.pop("embed.tokens")
     inner = dict(zip(["embed.tokens", *places], rule._inner, strict=True))
     outer = dict(zip(["embed.tokens", *places], rule._outer, strict=True))

@@ -3,9 +3,9 @@ import threading
 import pytest
 import torch
 
+from fairway.coding import artifact
 from fairway.coding.session import computing, in_order, side_by_side
 from fairway.errors import BadInput
-from fairway.formats import artifact
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from sentencepiece import sentencepiece_model_pb2
 
+from fairway.coding import artifact
 from fairway.config.schema import Pack
 from fairway.data import rules
 from fairway.data.tokenizer import Tokenizer, load_challenge
 from fairway.errors import BadInput
-from fairway.formats import artifact
 from fairway.pipeline.pack import pack_weights
 
 ODD = st.text("a  \t\n\x00\x01ﬁÅA\u030aé½①\u2581\u00a0\u3000\u200b\u061c\ua7f1\ufffd漢👩\u200d")

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from fairway.coding import artifact
 from fairway.config.schema import Model, Pack
 from fairway.exact.operands import prepare
-from fairway.formats import artifact
 from fairway.model.gpt import build
 from fairway.pipeline.pack import pack_weights
 

@@ -10,7 +10,7 @@ from fairway.errors import BadInput
 from fairway.exact.fixed_point import SUM_LIMIT
 from fairway.exact.operands import prepare
 from fairway.exact.tables import softcap_table
-from fairway.quantize.grids import Matrix
+from fairway.formats.tensors import Matrix
 from oracles.exact_network import power
 
 

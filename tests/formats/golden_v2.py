@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fairway.formats import artifact
-from fairway.formats.artifact import Artifact, Quantized
-from fairway.model.gpt import skeleton
-from fairway.quantize import grids
-from fairway.quantize.grids import Codes, Matrix
+from fairway.coding import artifact
+from fairway.coding.artifact import Artifact
+from fairway.formats import tensors as stored
+from fairway.formats.tensors import Codes, Matrix, Quantized
+from fairway.model.gpt import tensors_of
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "tiny-v2.fairway"
 VERSION_1 = GOLDEN.with_name("tiny-v1.fairway")  # its network and tokenizer are used again
@@ -39,9 +39,9 @@ def matrix(name: str, shape: tuple[int, int]) -> Matrix:
     if leaf == "o":
         codes[1] = 0
     if leaf == "up":
-        codes[0, 0] = grids.NARROW_CODE
+        codes[0, 0] = stored.NARROW_CODE
     if leaf == "down":  # wide
-        codes[2, 1], codes[0, 3] = grids.LARGEST_CODE, -1234
+        codes[2, 1], codes[0, 3] = stored.LARGEST_CODE, -1234
     if leaf.startswith("bigram"):
         scales = (np.abs(bell(f"{name} rows", (m,))) + 9).astype(np.float16) / np.float16(16384)
         return Matrix(
@@ -53,10 +53,10 @@ def matrix(name: str, shape: tuple[int, int]) -> Matrix:
 
 
 def quantized(like: Artifact) -> Quantized:
-    shapes = skeleton(like.model, like.tokenizer.vocab_size, like.tokenizer.bos_id)
+    tensors = tensors_of(like.model, like.vocab_size, like.bos_id)
     matrices, vectors = {}, {}
-    for name, shape in shapes.items():
-        if grids.part_of(name) == "small":
+    for name, shape, part, _ in tensors:
+        if part == "small":
             vectors[name] = 200 + bell(name, shape) // 4, -28 - len(vectors)
         else:
             matrices[name] = matrix(name, shape)

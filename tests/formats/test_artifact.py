@@ -16,17 +16,18 @@ import numpy as np
 import pytest
 import torch
 
+from fairway.coding import artifact
 from fairway.config.schema import Model, Pack
 from fairway.data.tokenizer import Tokenizer, train_tokenizer
 from fairway.errors import BadInput
-from fairway.formats import artifact, weight_streams
-from fairway.formats.artifact import Quantized
+from fairway.formats import weight_streams
+from fairway.formats.artifact import HEADER_BYTES, MATRIX_PARTS, PARTS
 from fairway.formats.range_coder import Coder
-from fairway.model.gpt import build, skeleton
-from fairway.quantize import grids
+from fairway.formats.tensors import LARGEST_EXPONENT, Matrix, Quantized
+from fairway.model.gpt import build, tensors_of
+from fairway.model.parameters import is_matrix, kind_of
 from fairway.quantize.allocate import Quantizer
 from fairway.quantize.gptq import Form
-from fairway.quantize.grids import Matrix
 from fairway.train.calibrate import Curvature
 
 ROOT = Path(__file__).parents[2]
@@ -59,18 +60,18 @@ def words() -> Tokenizer:
 
 def random_weights(shape: Model, words: Tokenizer, seed: int = 0) -> dict[str, np.ndarray]:
     random = np.random.default_rng(seed)
-    shapes = skeleton(shape, words.vocab_size, words.bos_id)
-    return {n: random.standard_normal(s, np.float32) * np.ones(s, "f4") for n, s in shapes.items()}
+    tensors = tensors_of(shape, words.vocab_size, words.bos_id)
+    return {n: random.standard_normal(s, np.float32) * np.ones(s, "f4") for n, s, _, _ in tensors}
 
 
 def quantized(shape: Model, words: Tokenizer, pack: Pack, level: float = -6.0) -> Quantized:
     weights, forms = random_weights(shape, words), {}
     random = torch.Generator().manual_seed(0)
     for name, w in weights.items():
-        if pack.quantizer == "gptq" and grids.part_of(name) != "small":
+        if pack.quantizer == "gptq" and is_matrix(name):
             x = torch.randn(2 * w.shape[1], w.shape[1], generator=random)
             known = Curvature(x.T @ x / len(x), torch.rand(len(w), generator=random) ** 4)
-            forms[name] = Form.of(known, grids.part_of(name))
+            forms[name] = Form.of(known, kind_of(name).part)
     return Quantizer(weights, forms, pack).at(level)
 
 
@@ -111,13 +112,13 @@ def test_round_trip(shape: Model, pack: Pack, words: Tokenizer) -> None:
     made = artifact.read(data)
     assert made.model == shape
     assert made.tokenizer.to_bytes() == words.to_bytes()
-    assert list(made.state) == list(skeleton(shape, words.vocab_size, words.bos_id))
+    assert list(made.state) == [t.name for t in tensors_of(shape, words.vocab_size, words.bos_id)]
     for name, weights in wanted.weights().items():
         assert torch.equal(made.state[name], torch.from_numpy(weights))
     for name, matrix in wanted.matrices.items():
         assert np.array_equal(made.matrices[name].codes, matrix.codes)
         assert made.matrices[name].grid == matrix.grid
-    assert made.parts.keys() == {"header", *artifact.PARTS}
+    assert made.parts.keys() == {"header", *PARTS}
     assert sum(made.parts.values()) == len(data)
     assert made.sha256 == hashlib.sha256(data).hexdigest()
 
@@ -155,7 +156,7 @@ def test_initial_values_of_training_are_no_part_of_it(words: Tokenizer, data: by
 def test_rows_of_tensors_account_for_the_parts(data: bytes) -> None:
     """Up to the first byte, the end of the stream, and ideal bits, which have 12-bit accuracy."""
     made = artifact.read(data)
-    for part in (*artifact.MATRIX_PARTS, "small"):
+    for part in (*MATRIX_PARTS, "small"):
         rows = [row for row in made.tensors if row.part == part]
         bits = sum(row.coded_bits for row in rows)
         assert 0.97 * bits <= 8 * made.parts[part] <= 1.01 * bits + 24
@@ -242,7 +243,7 @@ def test_mutations_are_refused_by_name_or_open_to_valid_weights(data: bytes) -> 
 
 def test_flipped_bits_are_refused_by_the_part_they_hit(data: bytes) -> None:
     random = np.random.default_rng(0)
-    start, where = artifact.HEADER_BYTES, ["the header"] * artifact.HEADER_BYTES
+    start, where = HEADER_BYTES, ["the header"] * HEADER_BYTES
     for part, body in bodies(data).items():
         where += [f"part {part} is damaged"] * len(body)
     assert len(where) == len(data)
@@ -284,7 +285,7 @@ def test_hostile_parts_are_refused_or_read_as_weights(data: bytes) -> None:
     random = np.random.default_rng(1)
     assert sealed(good) == data
     refused = 0
-    for part in ("tokenizer", *artifact.MATRIX_PARTS, "small"):
+    for part in ("tokenizer", *MATRIX_PARTS, "small"):
         swapped = good["attention" if part == "mlp" else "mlp"]
         others = [b"", b"\0", b"\x02abc", b"\x01abc", b"\0" + random.bytes(9000), swapped]
         others += [good[part] + b"\x01", good[part] + b"\0", good[part][:-3]]
@@ -300,13 +301,13 @@ def test_hostile_parts_are_refused_or_read_as_weights(data: bytes) -> None:
 
 
 def test_values_that_are_no_numbers_are_refused(data: bytes, words: Tokenizer) -> None:
-    shapes = skeleton(SHAPE, words.vocab_size, words.bos_id)
-    ups = {name: s for name, s in shapes.items() if grids.part_of(name) == "mlp"}
-    most = grids.LARGEST_EXPONENT
+    tensors = tensors_of(SHAPE, words.vocab_size, words.bos_id)
+    ups = [tensor for tensor in tensors if tensor.part == "mlp"]
+    most = LARGEST_EXPONENT
     for code in (0, 1):  # infinity times 0 is no number, either
         matrices = {
             name: Matrix(np.full(s, code, np.int16), np.full(s[0], most), np.full(s[1], most))
-            for name, s in ups.items()
+            for name, s, *_ in ups
         }
         coder = Coder()
         weight_streams.code_matrices(coder, matrices, ups, "quarters")
@@ -317,7 +318,7 @@ def test_values_that_are_no_numbers_are_refused(data: bytes, words: Tokenizer) -
 def test_a_small_file_cannot_claim_a_large_model(words: Tokenizer) -> None:
     """All zeros cost next to no bits: only the limit keeps such a file from taking memory."""
     shape = Model(num_layers=6, dim=192, num_heads=4, num_kv_heads=4)
-    zeros = {n: np.zeros(s) for n, s in skeleton(shape, words.vocab_size, words.bos_id).items()}
+    zeros = {t.name: np.zeros(t.shape) for t in tensors_of(shape, words.vocab_size, words.bos_id)}
     tiny = artifact.write(shape, words, Quantizer(zeros, {}, UNIFORM).at(0.0))
     assert len(tiny) < 30_000
     with pytest.raises(BadInput, match="weights are too many"):

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fairway.formats import artifact
-from fairway.model.gpt import skeleton
+from fairway.coding import artifact
+from fairway.model.gpt import tensors_of
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "tiny-v2.fairway"
 PARTS = ("recipe", "tokenizer", "embedding", "attention", "mlp", "bigram", "small")
@@ -219,7 +219,8 @@ def decode(data: bytes, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndar
 
 def test_formats_page_suffices_to_decode() -> None:
     made = artifact.read(GOLDEN)
-    shapes = skeleton(made.model, made.tokenizer.vocab_size, made.tokenizer.bos_id)
+    tensors = tensors_of(made.model, made.vocab_size, made.bos_id)
+    shapes = {tensor.name: tensor.shape for tensor in tensors}
     found = decode(GOLDEN.read_bytes(), shapes)
     assert found.keys() == made.state.keys()
     for name, weights in made.state.items():

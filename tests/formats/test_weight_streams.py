@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from itertools import pairwise
@@ -15,8 +16,16 @@ from hypothesis.extra.numpy import arrays
 from fairway.errors import BadInput
 from fairway.formats import weight_streams
 from fairway.formats.range_coder import Coder
-from fairway.formats.weight_streams import Shapes, Vector
-from fairway.quantize.grids import LARGEST_CODE, LARGEST_EXPONENT, NARROW_CODE, Grid, Matrix
+from fairway.formats.tensors import (
+    LARGEST_CODE,
+    LARGEST_EXPONENT,
+    NARROW_CODE,
+    Grid,
+    Matrix,
+    TensorSpec,
+    Vector,
+)
+from fairway.formats.weight_streams import VECTOR_KIND
 
 NAMES = ("q", "k", "v", "o", "up", "down", "tokens", "bigram_table", "bigram_proj")
 exponents = st.integers(-LARGEST_EXPONENT, LARGEST_EXPONENT)
@@ -47,13 +56,21 @@ def matrices(draw: st.DrawFn, grid: Grid) -> dict[str, Matrix]:
     return found
 
 
-def shapes_of(stream: Mapping[str, Matrix]) -> Shapes:
-    return {name: matrix.codes.shape for name, matrix in stream.items()}
+def matrix_spec(name: str, shape: tuple[int, ...]) -> TensorSpec:
+    return TensorSpec(name, shape, "mlp", NAMES.index(name))
+
+
+def vector_spec(name: str, shape: tuple[int, ...]) -> TensorSpec:
+    return TensorSpec(name, shape, "small", VECTOR_KIND)
+
+
+def specs_of(stream: Mapping[str, Matrix]) -> list[TensorSpec]:
+    return [matrix_spec(name, matrix.codes.shape) for name, matrix in stream.items()]
 
 
 def encoded(stream: Mapping[str, Matrix], grid: Grid) -> bytes:
     coder = Coder()
-    weight_streams.code_matrices(coder, stream, shapes_of(stream), grid)
+    weight_streams.code_matrices(coder, stream, specs_of(stream), grid)
     return coder.finish()
 
 
@@ -73,7 +90,7 @@ def test_matrices_round_trip_and_their_bits_sum_to_the_stream(
     stream = data.draw(matrices(grid))
     body = encoded(stream, grid)
     coder = Coder(body)
-    found, spent = weight_streams.code_matrices(coder, None, shapes_of(stream), grid)
+    found, spent = weight_streams.code_matrices(coder, None, specs_of(stream), grid)
     coder.check_end()
     assert list(found) == list(spent) == list(stream)
     for name, matrix in stream.items():
@@ -104,7 +121,9 @@ def test_codes_over_127_need_the_mark_of_a_wide_matrix() -> None:
         if wide:
             flipped = bytes([body[0] ^ 128]) + body[1:]
             with pytest.raises(BadInput, match="up holds a number out of range"):
-                weight_streams.code_matrices(Coder(flipped), None, {"up": (2, 3)}, "quarters")
+                weight_streams.code_matrices(
+                    Coder(flipped), None, [matrix_spec("up", (2, 3))], "quarters"
+                )
 
 
 @settings(deadline=None, max_examples=80)
@@ -120,11 +139,11 @@ def test_codes_over_127_need_the_mark_of_a_wide_matrix() -> None:
     )
 )
 def test_vectors_round_trip(vectors: dict[str, Vector]) -> None:
-    shapes = {name: values.shape for name, (values, _) in vectors.items()}
+    specs = [vector_spec(name, values.shape) for name, (values, _) in vectors.items()]
     encoder = Coder()
-    weight_streams.code_vectors(encoder, vectors, shapes)
+    weight_streams.code_vectors(encoder, vectors, specs)
     decoder = Coder(encoder.finish())
-    found, spent = weight_streams.code_vectors(decoder, None, shapes)
+    found, spent = weight_streams.code_vectors(decoder, None, specs)
     decoder.check_end()
     assert list(found) == list(spent) == list(vectors)
     for name, (values, exponent) in vectors.items():
@@ -142,15 +161,23 @@ def test_slowly_changing_exponents_are_cheap() -> None:
 
 
 @given(
-    st.dictionaries(st.text(min_size=1), st.tuples(st.integers(0, 9), st.integers(0, 9))),
+    st.lists(
+        st.builds(
+            TensorSpec,
+            name=st.text(min_size=1),
+            shape=st.tuples(st.integers(0, 9), st.integers(0, 9)),
+            part=st.just("mlp"),
+            coder_kind=st.just(4),
+        )
+    ),
     st.integers(1, 99),
 )
-def test_streams_partition_the_tensors_in_order(shapes: Shapes, limit: int) -> None:
+def test_streams_partition_the_tensors_in_order(specs: list[TensorSpec], limit: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(weight_streams, "STREAM_WEIGHTS", limit)
-        groups = weight_streams.streams(shapes)
-    assert [item for group in groups for item in group.items()] == list(shapes.items())
-    sizes = [[m * n for m, n in group.values()] for group in groups]
+        groups = weight_streams.streams(specs)
+    assert [spec for group in groups for spec in group] == specs
+    sizes = [[math.prod(spec.shape) for spec in group] for group in groups]
     assert all(sum(s) <= limit or sum(map(bool, s)) == 1 for s in sizes)
     for group, following in pairwise(sizes):  # none ends early
         assert sum(group) + following[0] > limit
@@ -163,13 +190,15 @@ def test_streams_partition_the_tensors_in_order(shapes: Shapes, limit: int) -> N
 @given(st.binary(max_size=80), st.sampled_from(["quarters", "halves"]))
 def test_any_bytes_decode_to_valid_tensors_or_are_refused(data: bytes, grid: Grid) -> None:
     with suppress(BadInput):
-        found, _ = weight_streams.code_matrices(Coder(data), None, {"q": (4, 6), "k": (0, 3)}, grid)
+        specs = [matrix_spec("q", (4, 6)), matrix_spec("k", (0, 3))]
+        found, _ = weight_streams.code_matrices(Coder(data), None, specs, grid)
         low = 1 if grid == "halves" else -LARGEST_EXPONENT
         assert found["q"].rows.min() >= low
         assert np.abs(found["q"].columns).max() <= LARGEST_EXPONENT
         assert np.abs(found["q"].codes.astype(int)).max() <= LARGEST_CODE
     with suppress(BadInput):
-        vectors, _ = weight_streams.code_vectors(Coder(data), None, {"c": (5,), "d": ()})
+        specs = [vector_spec("c", (5,)), vector_spec("d", ())]
+        vectors, _ = weight_streams.code_vectors(Coder(data), None, specs)
         assert vectors["d"][0].shape == ()
         assert abs(vectors["c"][1]) <= LARGEST_EXPONENT
 
@@ -192,7 +221,7 @@ def test_steps_out_of_range_are_refused(grid: Grid, rows: list[int], columns: li
         code = np.ones((2, 2), np.int16)
         body = encoded({"q": Matrix(code, np.array(rows), np.array(columns), grid)}, grid)
     with pytest.raises(BadInput, match="q holds a number out of range"):
-        weight_streams.code_matrices(Coder(body), None, {"q": (2, 2)}, grid)
+        weight_streams.code_matrices(Coder(body), None, [matrix_spec("q", (2, 2))], grid)
 
 
 @pytest.mark.parametrize("exponent", [LARGEST_EXPONENT + 1, -512, 511])
@@ -200,6 +229,7 @@ def test_vectors_of_impossible_steps_are_refused(exponent: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(weight_streams, "_check", lambda *_: None)
         coder = Coder()
-        weight_streams.code_vectors(coder, {"c": (np.ones(2, np.int16), exponent)}, {"c": (2,)})
+        vector = np.ones(2, np.int16), exponent
+        weight_streams.code_vectors(coder, {"c": vector}, [vector_spec("c", (2,))])
     with pytest.raises(BadInput, match="c holds a number out of range"):
-        weight_streams.code_vectors(Coder(coder.finish()), None, {"c": (2,)})
+        weight_streams.code_vectors(Coder(coder.finish()), None, [vector_spec("c", (2,))])

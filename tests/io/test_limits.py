@@ -11,10 +11,10 @@ from pathlib import Path
 import brotli
 import pytest
 
+from fairway.coding import artifact
 from fairway.config.schema import Model
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
-from fairway.formats import artifact
 from fairway.formats.artifact import HEADER_BYTES, PARTS
 from fairway.io import limits
 from fairway.io.binary import join, varint
@@ -28,7 +28,7 @@ OPEN = """
 import json, resource, sys, time
 from pathlib import Path
 from fairway.errors import BadInput
-from fairway.formats import artifact
+from fairway.coding import artifact
 from fairway.coding.compress import decompress
 from fairway.pipeline.prove import decode
 import sentencepiece.sentencepiece_model_pb2, brotli, io

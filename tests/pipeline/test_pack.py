@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from fairway import distributed
+from fairway.coding import artifact
 from fairway.config.schema import Recipe, load
 from fairway.errors import BadInput
 from fairway.exact import operands
-from fairway.formats import artifact
-from fairway.formats.artifact import Quantized
+from fairway.formats.tensors import Quantized
 from fairway.io import checkpoint
 from fairway.io.atomic import sha256_file
 from fairway.model.gpt import build

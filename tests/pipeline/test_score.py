@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from fairway.coding import artifact
 from fairway.coding.exact_model import ExactEngine
 from fairway.coding.lanes import LONGEST_DOCUMENT, Layout, lane_starts
 from fairway.coding.online import adapt, methods
@@ -14,7 +15,6 @@ from fairway.coding.predictor import FloatPredictor
 from fairway.config.schema import Adapt, Score, load, loads
 from fairway.errors import BadInput
 from fairway.exact.cuda import DeviceOperands
-from fairway.formats import artifact
 from fairway.io import checkpoint
 from fairway.pipeline.score import charges, exact_charges, score
 from fairway.pipeline.verdicts import verify

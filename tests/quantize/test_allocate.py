@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from fairway import distributed
+from fairway.coding import artifact
 from fairway.config.schema import Model, Pack
 from fairway.data.tokenizer import Tokenizer, train_tokenizer
 from fairway.errors import BadInput
-from fairway.formats import artifact
-from fairway.formats.artifact import Quantized
+from fairway.formats.tensors import LARGEST_CODE, Quantized
 from fairway.model.gpt import build
-from fairway.quantize import allocate, gptq, grids
+from fairway.model.parameters import kind_of
+from fairway.quantize import allocate, gptq
 from fairway.quantize.allocate import Quantizer
 from fairway.train.calibrate import Collector, Curvature
 
@@ -34,7 +35,7 @@ class Network:
     curvatures: dict[str, Curvature]
 
     def quantizer(self, pack: Pack) -> Quantizer:
-        forms = {n: gptq.Form.of(c, grids.part_of(n)) for n, c in self.curvatures.items()}
+        forms = {n: gptq.Form.of(c, kind_of(n).part) for n, c in self.curvatures.items()}
         return Quantizer(self.weights, forms, pack)
 
     def fill(self, pack: Pack) -> tuple[Quantized, bytes, list[int]]:
@@ -123,7 +124,7 @@ def test_a_huge_budget_ends_at_the_finest_useful_steps(network: Network, quantiz
     assert len(data) < 100_000
     assert len(tries) <= 3
     largest = max(int(np.abs(m.codes).max()) for m in quantized.matrices.values())
-    assert 6000 < largest <= grids.LARGEST_CODE
+    assert 6000 < largest <= LARGEST_CODE
     back = artifact.read(data)
     for name, weights in network.weights.items():
         spread = np.abs(weights).max()

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairway.formats import weight_streams
+from fairway.formats import tensors, weight_streams
 from fairway.formats.range_coder import Coder
+from fairway.formats.tensors import Matrix, TensorSpec
 from fairway.quantize import gptq, grids
 from fairway.quantize.gptq import Form
-from fairway.quantize.grids import Matrix
 from fairway.train.calibrate import Curvature
 
 seeds = st.integers(0, 1 << 30)
@@ -76,7 +76,7 @@ def test_what_is_left_are_the_rounding_errors_alone(seed: int, n: int) -> None:
     """e U = η: the form of the errors is Σ D_k η_k², each η at most half a step."""
     known = curvature(seed, 5, n)
     form, weights = Form.of(known, "attention"), normal(seed, 5, n)
-    steps = grids.step_sizes(np.random.default_rng(seed).integers(-12, 0, (5, n)))
+    steps = tensors.step_sizes(np.random.default_rng(seed).integers(-12, 0, (5, n)))
     error = gptq.feedback(weights, form.unit, steps).astype(np.float64) * steps - weights
     eta = error @ form.unit.double().numpy()
     assert np.all(np.abs(eta) <= 0.5 * steps + 1e-4)
@@ -91,7 +91,7 @@ def test_with_a_diagonal_form_it_is_plain_rounding(seed: int, n: int) -> None:
     known = Curvature(torch.diag(torch.rand(n, generator=random) + 0.01), torch.ones(6))
     form, weights = Form.of(known, "mlp"), normal(seed, 6, n)
     matrix = gptq.gptq(weights, form, -6.0)
-    steps = grids.steps_of(matrix)
+    steps = tensors.steps_of(matrix)
     assert np.array_equal(matrix.codes, np.rint(weights / steps))
 
 
@@ -109,17 +109,17 @@ def test_steps_are_water_filled(seed: int, m: int, n: int, log2_theta: float) ->
 def test_water_filling_costs_less_than_equal_steps_of_as_many_bytes() -> None:
     """The reason for an exponent per row and per column."""
     known, weights = curvature(1, 96, 128), normal(1, 96, 128)
-    form = Form.of(known, "mlp")
+    form, up = Form.of(known, "mlp"), TensorSpec("up", weights.shape, "mlp", 4)
 
     def bytes_and_nats(matrix: Matrix) -> tuple[int, float]:
         coder = Coder()
-        weight_streams.code_matrices(coder, {"up": matrix}, {"up": weights.shape}, "quarters")
-        rounded = grids.weights_from_codes(matrix)
+        weight_streams.code_matrices(coder, {"up": matrix}, [up], "quarters")
+        rounded = tensors.weights_from_codes(matrix)
         return len(coder.finish()), gptq.predicted_nats(weights, rounded, known)
 
     def even(exponent: int) -> Matrix:
         rows, columns = np.full(96, exponent), np.zeros(128, np.int64)
-        steps = grids.step_sizes(rows[:, None] + columns)
+        steps = tensors.step_sizes(rows[:, None] + columns)
         codes = grids.clamped(gptq.feedback(weights, form.unit, steps))
         return Matrix(codes, rows, columns)
 
@@ -145,7 +145,7 @@ def test_weights_that_no_text_reached_cost_nothing_and_break_nothing() -> None:
     dead = Curvature(torch.zeros(8, 8), torch.zeros(4))
     matrix = gptq.gptq(normal(0, 4, 8), Form.of(dead, "bigram"), -10.0)
     assert not matrix.codes.any()
-    assert np.all(np.isfinite(grids.steps_of(matrix)))
+    assert np.all(np.isfinite(tensors.steps_of(matrix)))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -167,6 +167,6 @@ def test_rows_that_matter_beyond_measure_are_rounded_finely_and_no_finer() -> No
     matrix = gptq.gptq(weights, form, -16.0)
     assert np.abs(matrix.codes).max(axis=1).tolist()[5] == 0
     assert 4000 < np.abs(matrix.codes[:2]).max() <= gptq.USEFUL_CODE
-    error = np.abs(grids.weights_from_codes(matrix) - weights)
+    error = np.abs(tensors.weights_from_codes(matrix) - weights)
     assert error[:2].max() < 1e-3
     assert error[2:].max() < 0.02

@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairway.config.schema import Model, Pack
-from fairway.model.gpt import skeleton
+from fairway.formats import tensors
+from fairway.formats.tensors import LARGEST_CODE, LARGEST_EXPONENT, Matrix
+from fairway.model.gpt import tensors_of
 from fairway.quantize import grids
-from fairway.quantize.grids import LARGEST_CODE, LARGEST_EXPONENT, Matrix, RowScale
+from fairway.quantize.grids import RowScale
 
 seeds = st.integers(0, 1 << 30)
 
@@ -28,7 +30,7 @@ def rows(seed: int, shape: tuple[int, int], spread: float = 0.1) -> np.ndarray:
 
 def test_steps_are_quarters_of_an_octave() -> None:
     exponents = np.arange(-480, 481)
-    steps = grids.step_sizes(exponents)
+    steps = tensors.step_sizes(exponents)
     assert steps.dtype == np.float32
     assert np.allclose(steps, np.exp2(exponents / 4), rtol=1e-7, atol=0)
     assert np.array_equal(steps[4:], 2 * steps[:-4])  # exactly: every machine has the same bits
@@ -46,15 +48,15 @@ def test_steps_of_a_matrix_multiply_rows_and_columns(seed: int, m: int, n: int) 
         random.integers(-60, 60, m),
         random.integers(-60, 60, n),
     )
-    steps = grids.steps_of(matrix)
+    steps = tensors.steps_of(matrix)
     assert steps.shape == (m, n)
     exact = np.exp2(matrix.rows / 4)[:, None] * np.exp2(matrix.columns / 4)
     assert np.allclose(steps, exact, rtol=3e-7)
-    weights = grids.weights_from_codes(matrix)
+    weights = tensors.weights_from_codes(matrix)
     assert weights.dtype == np.float32
     assert np.array_equal(weights, matrix.codes * steps)
     if n:
-        assert grids.step_range(matrix) == (steps.min(), steps.max())
+        assert tensors.step_range(matrix) == (steps.min(), steps.max())
 
 
 # uniform -----------------------------------------------------------------------------------------
@@ -69,8 +71,8 @@ def test_uniform_is_off_by_half_a_step(
 ) -> None:
     weights = rows(seed, (m, n), 1.0) * np.float32(10.0**power)
     matrix = grids.uniform(weights, step)
-    steps = grids.steps_of(matrix)
-    assert np.all(np.abs(grids.weights_from_codes(matrix) - weights) <= steps * 0.50001)
+    steps = tensors.steps_of(matrix)
+    assert np.all(np.abs(tensors.weights_from_codes(matrix) - weights) <= steps * 0.50001)
     wanted = step * np.sqrt(np.mean(np.square(weights, dtype=np.float64), axis=1))
     assert np.abs(np.log2(steps[:, 0] / wanted)).max() <= 0.1251  # the nearest quarter-octave
     assert not matrix.columns.any()
@@ -100,22 +102,22 @@ def test_rtn_round_trips(seed: int, bits: int, height: int, width: int, power: f
     weights = rows(seed, (height, width)) * np.float32(10.0**power)
     matrix = grids.rtn(weights, bits, "max")
     assert np.abs(matrix.codes.astype(int)).max(initial=0) <= 2 ** (bits - 1) - 1
-    back = grids.weights_from_codes(matrix)
+    back = tensors.weights_from_codes(matrix)
     # at the row's largest weight the rounding of the scale to fp16 adds to it
-    assert np.all(np.abs(back - weights) <= grids.steps_of(matrix) * (0.5 + 2.0 ** (bits - 12)))
+    assert np.all(np.abs(back - weights) <= tensors.steps_of(matrix) * (0.5 + 2.0 ** (bits - 12)))
     again = grids.rtn(back, bits, "max")
-    assert np.array_equal(grids.weights_from_codes(again), back)
+    assert np.array_equal(tensors.weights_from_codes(again), back)
 
 
 @pytest.mark.parametrize("bits", [5, 6])
 def test_a_row_scale_by_spread_ignores_one_outlier(bits: int) -> None:
     weights = rows(2, (1, 4096))
-    quiet = grids.step_range(grids.rtn(weights, bits, "std"))[0]
+    quiet = tensors.step_range(grids.rtn(weights, bits, "std"))[0]
     weights[0, 7] = 12.0
     matrix = grids.rtn(weights, bits, "std")
     top = 2 ** (bits - 1) - 1
     assert matrix.codes[0, 7] == top  # clipped
-    assert grids.step_range(matrix)[0] == pytest.approx(quiet, rel=0.03)
+    assert tensors.step_range(matrix)[0] == pytest.approx(quiet, rel=0.03)
     assert quiet * top == pytest.approx(4 * weights[0, 8:].std(), rel=0.02)
 
 
@@ -132,8 +134,8 @@ QUANTIZERS: dict[str, Callable[[np.ndarray], Matrix]] = {
 def test_zero_rows_stay_zero(name: str) -> None:
     matrix = QUANTIZERS[name](np.zeros((3, 4), np.float32))
     assert not matrix.codes.any()
-    assert np.all(np.isfinite(grids.steps_of(matrix)))
-    assert np.all(grids.steps_of(matrix) > 0)
+    assert np.all(np.isfinite(tensors.steps_of(matrix)))
+    assert np.all(tensors.steps_of(matrix) > 0)
 
 
 @pytest.mark.parametrize("name", QUANTIZERS)
@@ -157,7 +159,7 @@ def test_vectors_are_off_by_half_a_step(seed: int, n: int, power: float, offset:
     values = rows(seed, (1, n))[0]
     values = ((values + offset) * 10.0**power).astype(np.float32)
     codes, exponent = grids.vector(values)
-    back = grids.values_from_vector(codes, exponent)
+    back = tensors.values_from_vector(codes, exponent)
     assert back.shape == values.shape
     assert back.dtype == np.float32
     rms = float(np.sqrt(np.mean(np.square(values, dtype=np.float64)))) if n else 0.0
@@ -170,7 +172,7 @@ def test_vectors_are_off_by_half_a_step(seed: int, n: int, power: float, offset:
 def test_scalars_zeros_and_ones_are_stored_well() -> None:
     for values in (np.float32(3.7), np.zeros(4, np.float32), np.ones((2, 3), np.float32)):
         codes, exponent = grids.vector(np.asarray(values))
-        back = grids.values_from_vector(codes, exponent)
+        back = tensors.values_from_vector(codes, exponent)
         assert back.shape == np.shape(values)
         assert np.allclose(back, values, rtol=1 / 256)
     with pytest.raises(ValueError, match="not finite"):
@@ -181,8 +183,8 @@ def test_every_matrix_of_the_network_is_quantized() -> None:
     """Small: gains, mixes, skips, gates. In pull request 264's shape 25,689 of them."""
     shape = Model(num_layers=11, dim=512, num_heads=8, num_kv_heads=4, window=2048)
     sizes = dict.fromkeys(("embedding", "attention", "mlp", "bigram", "small"), 0)
-    for name, dims in skeleton(shape, 1024, 0).items():
-        sizes[grids.part_of(name)] += int(np.prod(dims))
+    for tensor in tensors_of(shape, 1024, bos_id=0):
+        sizes[tensor.part] += int(np.prod(tensor.shape))
     assert sizes == {
         "embedding": 1024 * 512,
         "attention": 11 * (2 * 512 + 2 * 256) * 512,

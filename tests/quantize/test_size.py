@@ -2,8 +2,9 @@
 
 import pytest
 
+from fairway.coding import artifact
 from fairway.config.schema import load
-from fairway.formats import artifact
+from fairway.formats.artifact import PARTS
 from fairway.io import checkpoint
 from fairway.pipeline.pack import pack_weights
 from fairway.pipeline.prepare import load_tokenizer
@@ -61,7 +62,7 @@ def test_the_size_of_a_tokenizer(tiny):
 
 def test_parts_are_those_of_an_artifact_and_fill_the_budget():
     found = size.fit(load("demo"))
-    assert list(found.parts) == ["header", *artifact.PARTS]
+    assert list(found.parts) == ["header", *PARTS]
     assert found.artifact_bytes == sum(found.parts.values())
     assert found.budget_bytes - 10 < found.artifact_bytes <= found.budget_bytes
     assert found.failure == ""

@@ -12,8 +12,9 @@ from fairway.config.schema import Model, load
 from fairway.errors import BadInput
 from fairway.io import checkpoint
 from fairway.model.gpt import GPT, build
+from fairway.model.parameters import is_matrix
 from fairway.pipeline import directory
-from fairway.quantize import gptq, grids
+from fairway.quantize import gptq
 from fairway.train import calibrate
 from fairway.train.calibrate import Collector, Curvature
 from fairway.train.loop import train
@@ -51,7 +52,7 @@ def collected(model: GPT, *batches: tuple[torch.Tensor, torch.Tensor]) -> dict[s
 
 def test_every_matrix_has_a_curvature_of_its_shape(model: GPT) -> None:
     found = collected(model, text(2, 16))
-    matrices = {n: p for n, p in model.named_parameters() if grids.part_of(n) != "small"}
+    matrices = {n: p for n, p in model.named_parameters() if is_matrix(n)}
     assert found.keys() == matrices.keys()
     for name, parameter in matrices.items():
         a, g = found[name].inputs, found[name].outputs
@@ -166,7 +167,7 @@ def test_training_calibrates_inside_its_clock(tiny: directory.RunDirectory) -> N
     assert 0 < result.calibration_s < result.train_s
     found, _ = calibrate.load(tiny.calibration)
     weights, _ = checkpoint.load(tiny.weights)
-    assert {n for n in weights if grids.part_of(n) != "small"} == found.keys()
+    assert {n for n in weights if is_matrix(n)} == found.keys()
     result = train(load("tiny", ["train.steps=3", "train.calibration_tokens=0"]), tiny)
     assert result.calibration_s == 0
     assert not tiny.calibration.exists()

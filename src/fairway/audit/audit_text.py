@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from fairway.audit.scorer import Tokens
+from fairway.coding import artifact
 from fairway.data import rules
 from fairway.data.documents import read_documents
 from fairway.data.shards import read_shard
 from fairway.data.tokenizer import Tokenizer, load_challenge
 from fairway.errors import BadInput
-from fairway.formats import artifact
+from fairway.formats.artifact import MAGIC
 from fairway.io import foreign
 
 _FIRST_PIECE_FIELD = b"\x0a"  # every SentencePiece model begins with it (field 1, a message)
@@ -44,7 +45,7 @@ def open_tokenizer(path: Path) -> Tokenizer:
     The content tells which of them it is; the name does so only for a damaged one. BadInput.
     """
     data = foreign.read_bytes(path, "the tokenizer", 1 << 30)
-    if data.startswith(artifact.MAGIC):
+    if data.startswith(MAGIC):
         return artifact.read(path).tokenizer
     if data.startswith(_FIRST_PIECE_FIELD) or path.suffix.lower() == ".model":
         return load_challenge(path)

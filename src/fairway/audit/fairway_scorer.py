@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 
 from fairway.audit.scorer import Charges, Tokens
+from fairway.coding import artifact
 from fairway.coding.exact_model import ExactEngine
 from fairway.coding.lanes import documents_of, parts
 from fairway.coding.online import adapt, methods
 from fairway.config.schema import Adapt, Arithmetic, Prove, Score
-from fairway.formats import artifact
 from fairway.pipeline.score import charges, exact_charges
 
 

@@ -17,12 +17,12 @@ import torch
 from numpy.typing import NDArray
 
 from fairway.audit.experiments import finding
+from fairway.coding import artifact
 from fairway.coding.exact_model import ExactEngine
 from fairway.coding.lanes import documents_of
 from fairway.config.schema import Recipe
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
-from fairway.formats import artifact
 from fairway.pipeline import texts
 from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.results import AuditFinding, Evidence

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from fairway.coding import fwz_chunks
+from fairway.coding import artifact, fwz_chunks
 from fairway.coding.codec import Codec
 from fairway.coding.fwz_chunks import Report
 from fairway.coding.session import Guard, computing
 from fairway.config.schema import Arithmetic
 from fairway.errors import BadInput
-from fairway.formats import artifact, fwz
+from fairway.formats import fwz
 from fairway.formats.fwz import HASH_BYTES, MAGIC, FwzHeader
 from fairway.formats.proof import MAGIC as PROOF_MAGIC
 from fairway.formats.proof import MAX_PROOF_BYTES

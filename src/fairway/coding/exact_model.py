@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from fairway import floating_point
+from fairway.coding.artifact import Artifact
 from fairway.coding.lanes import Layout
 from fairway.coding.match_model import MatchModel
 from fairway.coding.predictor import Intervals, Longs, Predictor, States, remembering
@@ -26,7 +27,6 @@ from fairway.exact.bookkeeping import Head
 from fairway.exact.cpu import Network, check_matmuls
 from fairway.exact.cuda import DeviceNetwork, DeviceOperands
 from fairway.exact.operands import prepare
-from fairway.formats.artifact import Artifact
 from fairway.io import limits
 
 T = TypeVar("T")

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairway import distributed
+from fairway.coding import artifact
 from fairway.coding.exact_model import ExactEngine, ExactPredictor
 from fairway.coding.predictor import FloatPredictor, Predictor
 from fairway.config.schema import Arithmetic
-from fairway.formats import artifact
 
 
 def sample(

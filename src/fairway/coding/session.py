@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from fairway import distributed
+from fairway.coding.artifact import Artifact
 from fairway.coding.exact_model import ExactEngine
 from fairway.coding.lanes import Layout
 from fairway.coding.online.adapt import AdaptiveEngine, AdaptivePredictor, Learner
@@ -30,7 +31,6 @@ from fairway.coding.predictor import Engine, FloatEngine, FloatPredictor
 from fairway.config.schema import Adapt, Arithmetic
 from fairway.errors import BadInput, Interrupted
 from fairway.floating_point import ieee, set_ieee
-from fairway.formats.artifact import Artifact
 from fairway.formats.coded_tokens import Starts
 from fairway.model.gpt import GPT
 

@@ -31,9 +31,9 @@ from fairway.exact.fixed_point import (
 )
 from fairway.exact.tables import Tables, tables_of
 from fairway.floating_point import ieee
-from fairway.formats.artifact import Artifact
+from fairway.formats.artifact import Contents
+from fairway.formats.tensors import Matrix, step_sizes
 from fairway.integer_math import ONE, ln2, sigmoid
-from fairway.quantize.grids import Matrix, step_sizes
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
@@ -122,10 +122,10 @@ class Operands:
 
 
 @ieee()
-def prepare(artifact: Artifact) -> Operands:
+def prepare(artifact: Contents) -> Operands:
     """Return the operands of an artifact's network. Raises BadInput if it could overflow."""
     shape, state, matrices = artifact.model, artifact.state, artifact.matrices
-    _check_shape(shape, artifact.tokenizer.vocab_size)
+    _check_shape(shape, artifact.vocab_size)
     for name, values in state.items():
         if name not in matrices and (values.abs() > _LARGEST_SCALE).any():
             raise _unsafe(f"{name} is too large")
@@ -149,8 +149,8 @@ def prepare(artifact: Artifact) -> Operands:
     cap = np.float32((1 << CAP_BITS) / shape.softcap)
     return Operands(
         shape=shape,
-        vocab_size=artifact.tokenizer.vocab_size,
-        bos_id=artifact.tokenizer.bos_id,
+        vocab_size=artifact.vocab_size,
+        bos_id=artifact.bos_id,
         embedding=np.rint(embedding).astype(np.int32),
         bigram_codes=bigram_codes,
         bigram_scales=bigram_scales,

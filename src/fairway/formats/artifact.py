@@ -12,11 +12,10 @@ import json
 import math
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -24,18 +23,24 @@ import torch
 from pydantic import BaseModel, ValidationError
 
 from fairway.config.schema import NO_MEMORY, Memory, Model, Pack
-from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput, Damaged
-from fairway.floating_point import ieee
 from fairway.formats import version1, weight_streams
 from fairway.formats.range_coder import Coder
-from fairway.formats.weight_streams import Shapes, Vector
-from fairway.io import foreign, limits
-from fairway.model.gpt import GPT, skeleton
-from fairway.quantize import grids
-from fairway.quantize.grids import Grid, Matrix, Part, Weights
+from fairway.formats.tensors import (
+    Grid,
+    Matrix,
+    Part,
+    Quantized,
+    TensorSpec,
+    Vector,
+    Weights,
+    step_range,
+    values_from_vector,
+    weights_from_codes,
+)
+from fairway.io import limits
 
-_MOST_BYTES = 1 << 30
+MOST_BYTES = 1 << 30
 MAGIC = b"FWAY"
 VERSION = 2
 MATRIX_PARTS: tuple[Part, ...] = ("embedding", "attention", "mlp", "bigram")
@@ -75,24 +80,28 @@ class TensorRow(BaseModel):
 
 
 @dataclass(frozen=True)
-class Quantized:
-    """All tensors of a network as integers."""
+class Sections:
+    """An artifact's parts before its weights are decoded."""
 
-    matrices: Mapping[str, Matrix]
-    vectors: Mapping[str, Vector]
+    version: int
+    model: Model
+    memory: Memory
+    bodies: Mapping[str, bytes]  # of PARTS
+    sha256: str
 
-    def weights(self) -> dict[str, Weights]:
-        """float32, as a decoder gets them."""
-        found = {n: grids.weights_from_codes(m) for n, m in self.matrices.items()}
-        return found | {n: grids.values_from_vector(*v) for n, v in self.vectors.items()}
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each part, header included; they sum to the file's size."""
+        return {"header": HEADER_BYTES} | {part: len(self.bodies[part]) for part in PARTS}
 
 
-@dataclass(frozen=True)
-class Artifact:
-    """An artifact in memory."""
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What an artifact says of its network."""
 
     model: Model
-    tokenizer: Tokenizer
+    vocab_size: int
+    bos_id: int
     state: dict[str, torch.Tensor]  # float32, in the order of the network's parameters
     matrices: dict[str, Matrix]  # the same, as integers
     parts: dict[str, int]  # bytes; they sum to the file's size
@@ -102,133 +111,114 @@ class Artifact:
 
     @property
     def size_bytes(self) -> int:
-        """Size of the artifact's file."""
+        """Return the size of the artifact's file."""
         return sum(self.parts.values())
 
-    def build_model(
-        self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-    ) -> GPT:
-        """The network with these weights, with activations in `dtype`."""
-        with torch.device("meta"):
-            model = GPT(self.model, self.tokenizer.vocab_size, self.tokenizer.bos_id)
-        state = {name: t.to(device, copy=True) for name, t in self.state.items()}
-        model.load_state_dict(state, assign=True)
-        model.dtype, model.file_bytes = dtype, self.size_bytes
-        return model
+    @property
+    def bits_per_weight(self) -> float:
+        """Return the coded bits of codes and steps per weight, over the quantized matrices."""
+        weights = sum(m.codes.size for m in self.matrices.values())
+        return 8 * sum(self.parts[part] for part in MATRIX_PARTS) / weights
 
 
 def write(
-    model: Model, tokenizer: Tokenizer, quantized: Quantized, memory: Memory = NO_MEMORY
+    model: Model,
+    tokenizer: bytes,
+    tensors: Sequence[TensorSpec],
+    quantized: Quantized,
+    memory: Memory = NO_MEMORY,
 ) -> bytes:
-    """The artifact's bytes; the same for the same arguments, on every machine.
+    """Return the artifact's bytes; the same for the same arguments, on every machine.
 
-    Raises BadInput when the tensors are not those of this network.
+    tensors: of the network, in order. Raises BadInput when the quantized ones are not these.
     """
-    shapes = skeleton(model, tokenizer.vocab_size, tokenizer.bos_id)
-    found = {name: m.codes.shape for name, m in quantized.matrices.items()}
-    found |= {name: codes.shape for name, (codes, _) in quantized.vectors.items()}
-    check_shapes(found, shapes)
-    bodies = [_write_recipe(model, memory), tokenizer.to_bytes()]
+    shapes = {name: m.codes.shape for name, m in quantized.matrices.items()}
+    shapes |= {name: codes.shape for name, (codes, _) in quantized.vectors.items()}
+    check_shapes(shapes, tensors)
+    bodies = [_write_recipe(model, memory), tokenizer]
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for part in MATRIX_PARTS:
-            bodies.append(_write_matrices(quantized.matrices, _inside(part, shapes), pool))
+            bodies.append(_write_matrices(quantized.matrices, _inside(part, tensors), pool))
     coder = Coder()
-    weight_streams.code_vectors(coder, quantized.vectors, _inside("small", shapes))
+    weight_streams.code_vectors(coder, quantized.vectors, _inside("small", tensors))
     bodies.append(coder.finish())
     header = _PREFIX.pack(MAGIC, VERSION)
     header += b"".join(_ENTRY.pack(len(body), zlib.crc32(body)) for body in bodies)
     return header + _CRC.pack(zlib.crc32(header)) + b"".join(bodies)
 
 
-def smallest(model: Model, tokenizer: Tokenizer, memory: Memory = NO_MEMORY) -> dict[str, int]:
-    """Bytes of each part, header included, of an artifact whose weights are all 0."""
-    shapes = skeleton(model, tokenizer.vocab_size, tokenizer.bos_id)
+def zeros(tensors: Sequence[TensorSpec]) -> Quantized:
+    """Return these tensors with all weights 0: what takes the fewest bytes."""
     matrices: dict[str, Matrix] = {}
     vectors: dict[str, Vector] = {}
-    for name, shape in shapes.items():
+    for name, shape, part, _ in tensors:
         codes = np.zeros(shape, np.int16)
-        if grids.part_of(name) == "small":
+        if part == "small":
             vectors[name] = codes, 0
         else:
             rows, columns = (np.zeros(size, np.int64) for size in shape)
             matrices[name] = Matrix(codes, rows, columns)
-    return sizes(write(model, tokenizer, Quantized(matrices, vectors), memory))
+    return Quantized(matrices, vectors)
 
 
-def sizes(data: bytes) -> dict[str, int]:
-    """Bytes of each part of an artifact, header included; they sum to its length."""
-    bodies = _split(data)[1]
-    return {"header": HEADER_BYTES} | {part: len(bodies[part]) for part in PARTS}
-
-
-def read(source: Path | str | bytes) -> Artifact:
-    """The artifact in a file or in bytes. Raises BadInput that names the part that is wrong."""
-    where = "the artifact" if isinstance(source, bytes) else f"the artifact {source}"
-    if isinstance(source, bytes):
-        data = source
-    else:
-        data = foreign.read_bytes(Path(source), "the artifact", _MOST_BYTES, pipes=True)
-    try:
-        with ieee():
-            return _read(data)
-    except BadInput as error:
-        raise type(error)(f"{where} cannot be opened: {error}") from None
-
-
-def _read(data: bytes) -> Artifact:
+def split(data: bytes) -> Sections:
+    """Check the frame and read the recipe. Raises BadInput that names the part that is wrong."""
     version, bodies = _split(data)
-    with _naming("recipe"):
+    with naming("recipe"):
         model, memory = _read_recipe(bodies["recipe"])
-    with _naming("tokenizer"):
-        tokenizer = Tokenizer.from_bytes(bodies["tokenizer"])
-    shapes = skeleton(model, tokenizer.vocab_size, tokenizer.bos_id)
-    _check_size(shapes, len(data))
+    return Sections(version, model, memory, bodies, hashlib.sha256(data).hexdigest())
+
+
+def read(
+    sections: Sections, tensors: Sequence[TensorSpec], vocab_size: int, bos_id: int
+) -> Contents:
+    """Decode all weights. Raises BadInput that names the part that is wrong.
+
+    tensors: of the network that the sections' recipe and tokenizer describe, in order.
+    """
+    sizes, bodies = sections.sizes, sections.bodies
+    _check_size(tensors, sum(sizes.values()))
     matrices: dict[str, Matrix] = {}
     spent: dict[str, float] = {}
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for part in MATRIX_PARTS:
-            with _naming(part):
-                inside = _inside(part, shapes)
-                if version == 1:
+            with naming(part):
+                inside = _inside(part, tensors)
+                if sections.version == 1:
                     found, bits = version1.read_matrices(bodies[part], inside)
                 else:
                     found, bits = _read_matrices(bodies[part], inside, pool)
                 matrices |= found
                 spent |= bits
-    with _naming("small"):
-        values, bits = _read_small(version, bodies["small"], _inside("small", shapes))
+    with naming("small"):
+        values, bits = _read_small(sections.version, bodies["small"], _inside("small", tensors))
         spent |= bits
     state, rows = {}, []
-    for name in shapes:
-        with _naming(grids.part_of(name)):
-            weights = _finite(name, values, matrices)
-        state[name] = torch.from_numpy(weights)
-        rows.append(_row(name, weights, spent[name], matrices.get(name)))
-    return Artifact(
-        model=model,
-        tokenizer=tokenizer,
+    for tensor in tensors:
+        with naming(tensor.part):
+            weights = _finite(tensor.name, values, matrices)
+        state[tensor.name] = torch.from_numpy(weights)
+        rows.append(_row(tensor, weights, spent[tensor.name], matrices.get(tensor.name)))
+    return Contents(
+        model=sections.model,
+        vocab_size=vocab_size,
+        bos_id=bos_id,
         state=state,
         matrices=matrices,
-        parts={"header": HEADER_BYTES} | {name: len(body) for name, body in bodies.items()},
+        parts=sizes,
         tensors=rows,
-        sha256=hashlib.sha256(data).hexdigest(),
-        memory=memory,
+        sha256=sections.sha256,
+        memory=sections.memory,
     )
 
 
 @contextmanager
-def _naming(part: str) -> Iterator[None]:
+def naming(part: str) -> Iterator[None]:
     """Say in which part something was wrong."""
     try:
         yield
     except BadInput as error:
         raise type(error)(f"part {part}: {error}") from None
-
-
-def bits_per_weight(opened: Artifact) -> float:
-    """Coded bits of codes and steps per weight, over the quantized matrices."""
-    weights = sum(m.codes.size for m in opened.matrices.values())
-    return 8 * sum(opened.parts[part] for part in MATRIX_PARTS) / weights
 
 
 # The frame ------------------------------------------------------------------------------------
@@ -294,8 +284,9 @@ def _read_recipe(body: bytes) -> tuple[Model, Memory]:
 # Tensors --------------------------------------------------------------------------------------
 
 
-def check_shapes(found: Mapping[str, tuple[int, ...]], shapes: Shapes) -> None:
+def check_shapes(found: Mapping[str, tuple[int, ...]], tensors: Sequence[TensorSpec]) -> None:
     """Raise BadInput at the first tensor that does not fit the network."""
+    shapes = {tensor.name: tensor.shape for tensor in tensors}
     for name in [*shapes, *found]:
         if shapes.get(name) != found.get(name):
             raise BadInput(
@@ -304,39 +295,39 @@ def check_shapes(found: Mapping[str, tuple[int, ...]], shapes: Shapes) -> None:
             )
 
 
-def _check_size(shapes: Shapes, file_bytes: int) -> None:
-    weights = sum(math.prod(shape) for shape in shapes.values())
+def _check_size(tensors: Sequence[TensorSpec], file_bytes: int) -> None:
+    weights = sum(math.prod(tensor.shape) for tensor in tensors)
     if weights > min(_MAX_WEIGHTS, _FREE_WEIGHTS + _WEIGHTS_PER_BYTE * file_bytes):
         raise BadInput(f"part recipe: {weights} weights are too many for {file_bytes} bytes")
     limits.check_memory("part recipe", _BYTES_PER_WEIGHT * weights, file_bytes)
 
 
-def _inside(part: Part, shapes: Shapes) -> Shapes:
-    return {name: shape for name, shape in shapes.items() if grids.part_of(name) == part}
+def _inside(part: Part, tensors: Sequence[TensorSpec]) -> list[TensorSpec]:
+    return [tensor for tensor in tensors if tensor.part == part]
 
 
 def _write_matrices(
-    matrices: Mapping[str, Matrix], shapes: Shapes, pool: ThreadPoolExecutor
+    matrices: Mapping[str, Matrix], tensors: Sequence[TensorSpec], pool: ThreadPoolExecutor
 ) -> bytes:
     """One byte, the grid of the steps; then streams, the length before each but the last."""
-    grid = matrices[next(iter(shapes))].grid if shapes else _GRIDS[0]
+    grid = matrices[tensors[0].name].grid if tensors else _GRIDS[0]
 
-    def stream(group: Shapes) -> bytes:
+    def stream(group: Sequence[TensorSpec]) -> bytes:
         coder = Coder()
         weight_streams.code_matrices(coder, matrices, group, grid)
         return coder.finish()
 
-    *others, last = pool.map(stream, weight_streams.streams(shapes))
+    *others, last = pool.map(stream, weight_streams.streams(tensors))
     framed = b"".join(_LENGTH.pack(len(other)) + other for other in others)
     return bytes([_GRIDS.index(grid)]) + framed + last
 
 
 def _read_matrices(
-    body: bytes, shapes: Shapes, pool: ThreadPoolExecutor
+    body: bytes, tensors: Sequence[TensorSpec], pool: ThreadPoolExecutor
 ) -> tuple[dict[str, Matrix], dict[str, float]]:
     if not body or body[0] >= len(_GRIDS):
         raise BadInput("it does not say how its steps are stored")
-    grid, groups, at = _GRIDS[body[0]], weight_streams.streams(shapes), 1
+    grid, groups, at = _GRIDS[body[0]], weight_streams.streams(tensors), 1
     bodies = []
     for i in range(len(groups)):
         end = len(body)
@@ -351,7 +342,9 @@ def _read_matrices(
         bodies.append(body[at:end])
         at = end
 
-    def stream(stream: bytes, group: Shapes) -> tuple[dict[str, Matrix], dict[str, float]]:
+    def stream(
+        stream: bytes, group: Sequence[TensorSpec]
+    ) -> tuple[dict[str, Matrix], dict[str, float]]:
         coder = Coder(stream)
         found = weight_streams.code_matrices(coder, None, group, grid)
         coder.check_end()
@@ -366,31 +359,33 @@ def _read_matrices(
 
 
 def _read_small(
-    version: int, body: bytes, shapes: Shapes
+    version: int, body: bytes, tensors: Sequence[TensorSpec]
 ) -> tuple[dict[str, Weights], dict[str, float]]:
     if version == 1:
-        return version1.read_small(body, shapes)
+        return version1.read_small(body, tensors)
     coder = Coder(body)
-    vectors, spent = weight_streams.code_vectors(coder, None, shapes)
+    vectors, spent = weight_streams.code_vectors(coder, None, tensors)
     coder.check_end()
-    return {name: grids.values_from_vector(*v) for name, v in vectors.items()}, spent
+    return {name: values_from_vector(*v) for name, v in vectors.items()}, spent
 
 
 def _finite(name: str, values: Mapping[str, Weights], matrices: Mapping[str, Matrix]) -> Weights:
     with np.errstate(over="ignore", invalid="ignore"):
         matrix = matrices.get(name)
-        weights = values[name] if matrix is None else grids.weights_from_codes(matrix)
+        weights = values[name] if matrix is None else weights_from_codes(matrix)
     if not np.all(np.isfinite(weights)):
         raise BadInput(f"{name} holds a value that is no finite number")
     return weights
 
 
-def _row(name: str, weights: Weights, coded_bits: float, matrix: Matrix | None) -> TensorRow:
-    smallest, largest = grids.step_range(matrix) if matrix else (0.0, 0.0)
+def _row(
+    tensor: TensorSpec, weights: Weights, coded_bits: float, matrix: Matrix | None
+) -> TensorRow:
+    smallest, largest = step_range(matrix) if matrix else (0.0, 0.0)
     return TensorRow(
-        name=name,
-        shape=weights.shape,
-        part=grids.part_of(name),
+        name=tensor.name,
+        shape=tensor.shape,
+        part=tensor.part,
         coded_bits=coded_bits,
         bits_per_weight=coded_bits / max(weights.size, 1),
         largest_code=int(np.abs(matrix.codes).max(initial=0)) if matrix else 0,

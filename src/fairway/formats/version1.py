@@ -6,7 +6,7 @@ Layout in docs/formats.md, under "Version 1".
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -15,25 +15,25 @@ from numpy.typing import NDArray
 
 from fairway.errors import BadInput
 from fairway.formats.range_coder import Coder, cumulative
-from fairway.quantize.grids import Matrix, Weights
-
-Shapes = Mapping[str, tuple[int, ...]]
+from fairway.formats.tensors import Matrix, TensorSpec, Weights
 
 _UNIFORM = cumulative([1] * 256)
 # Differences of neighbouring levels, modulo 256: small ones are likely.
 _DIFFERENCES = cumulative([1 << max(20 - min(d, 256 - d) // 4, 0) for d in range(256)])
 
 
-def read_matrices(body: bytes, shapes: Shapes) -> tuple[dict[str, Matrix], dict[str, float]]:
+def read_matrices(
+    body: bytes, tensors: Sequence[TensorSpec]
+) -> tuple[dict[str, Matrix], dict[str, float]]:
     """The matrices of a part and the bits that each took. Raises BadInput."""
     bits, coder = body[0] if body else 0, Coder(body[1:])
     if not 2 <= bits <= 8:
         raise BadInput(f"its codes cannot have {bits} bits")
-    rows = [shape[0] for shape in shapes.values()]
+    rows = [tensor.shape[0] for tensor in tensors]
     scales = _read_halves(coder, sum(rows)).view(np.uint16).astype(np.int64)
     bits_per_scale = coder.ideal_bits / max(sum(rows), 1)
     found, spent = {}, {}
-    for (name, shape), own in zip(shapes.items(), _split(scales, rows), strict=True):
+    for (name, shape, *_), own in zip(tensors, _split(scales, rows), strict=True):
         before = coder.ideal_bits
         symbols = _read_symbols(coder, math.prod(shape), 1 << bits).astype(np.int64)
         codes = (symbols - (1 << (bits - 1))).reshape(shape).astype(np.int16)
@@ -43,16 +43,17 @@ def read_matrices(body: bytes, shapes: Shapes) -> tuple[dict[str, Matrix], dict[
     return found, spent
 
 
-def read_small(body: bytes, shapes: Shapes) -> tuple[dict[str, Weights], dict[str, float]]:
+def read_small(
+    body: bytes, tensors: Sequence[TensorSpec]
+) -> tuple[dict[str, Weights], dict[str, float]]:
     """The values of all other tensors and the bits that each took. Raises BadInput."""
     coder = Coder(body)
-    sizes = [math.prod(shape) for shape in shapes.values()]
+    sizes = [math.prod(tensor.shape) for tensor in tensors]
     found = _split(_read_halves(coder, sum(sizes)), sizes)
     coder.check_end()
     bits_each = coder.ideal_bits / max(sum(sizes), 1)
     values = {
-        n: h.reshape(shape).astype(np.float32)
-        for (n, shape), h in zip(shapes.items(), found, strict=True)
+        t.name: h.reshape(t.shape).astype(np.float32) for t, h in zip(tensors, found, strict=True)
     }
     return values, {n: bits_each * v.size for n, v in values.items()}
 

@@ -7,78 +7,60 @@ values, a decoder takes None; both return the values. Byte for byte in docs/form
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from fairway.errors import BadInput
 from fairway.formats.context_mixing import Contexts, code_raw
 from fairway.formats.range_coder import Coder
-from fairway.quantize.grids import (
+from fairway.formats.tensors import (
     LARGEST_CODE,
     LARGEST_EXPONENT,
     NARROW_CODE,
-    Codes,
     Grid,
     Integers,
     Matrix,
+    TensorSpec,
+    Vector,
 )
 
-Shapes = Mapping[str, tuple[int, ...]]
-Vector = tuple[Codes, int]  # codes of any shape, and the exponent of their step
-
 STREAM_WEIGHTS = 1 << 22  # streams of about so many weights can be decoded side by side
-_MATRIX_KINDS = {
-    name: kind
-    for kind, name in enumerate(
-        (
-            "q",
-            "k",
-            "v",
-            "o",
-            "up",
-            "down",
-            "tokens",
-            "bigram_table",
-            "bigram_proj",
-            "gate",
-        )
-    )
-}
-_ROWS, _COLUMNS, _VECTOR = 12, 13, 14  # kinds of vectors
+VECTOR_KIND = 14  # of vectors
+_ROWS, _COLUMNS = 12, 13  # coder kinds of the exponents of matrices
 _LARGEST_HALF = 0x7BFF  # bits of the largest finite fp16
 _START_BITS, _START = 18, 1 << 17  # of the value before a vector's first
 _MEMORY = 3  # the running mean moves by 1/8 of each difference
 
 
-def streams(shapes: Shapes) -> list[Shapes]:
-    """The tensors of a part, in order, cut where a stream would grow over STREAM_WEIGHTS."""
-    groups: list[dict[str, tuple[int, ...]]] = [{}]
+def streams(tensors: Sequence[TensorSpec]) -> list[list[TensorSpec]]:
+    """Cut the tensors of a part, in order, where a stream would grow over STREAM_WEIGHTS."""
+    groups: list[list[TensorSpec]] = [[]]
     weights = 0
-    for name, shape in shapes.items():
-        if weights and weights + math.prod(shape) > STREAM_WEIGHTS:
-            groups.append({})
+    for tensor in tensors:
+        size = math.prod(tensor.shape)
+        if weights and weights + size > STREAM_WEIGHTS:
+            groups.append([])
             weights = 0
-        groups[-1][name] = shape
-        weights += math.prod(shape)
-    return list(groups)
+        groups[-1].append(tensor)
+        weights += size
+    return groups
 
 
 def code_matrices(
-    coder: Coder, matrices: Mapping[str, Matrix] | None, shapes: Shapes, grid: Grid
+    coder: Coder, matrices: Mapping[str, Matrix] | None, tensors: Sequence[TensorSpec], grid: Grid
 ) -> tuple[dict[str, Matrix], dict[str, float]]:
-    """One stream of matrices: they, and the bits that each took. Raises BadInput."""
+    """Code one stream; return its matrices and the bits that each took. Raises BadInput."""
     contexts = Contexts()
     found: dict[str, Matrix] = {}
     spent: dict[str, float] = {}
     columns: Integers | None = None
-    for name, (m, n) in shapes.items():
-        bits, before = (
-            coder.ideal_bits,
-            columns if columns is not None and len(columns) == n else None,
-        )
+    for tensor in tensors:
+        name, bits = tensor.name, coder.ideal_bits
+        if columns is not None and len(columns) != tensor.shape[1]:
+            columns = None
         matrix = None if matrices is None else matrices[name]
-        found[name] = _code_matrix(contexts, coder, matrix, name, (m, n), grid, before)
+        found[name] = _code_matrix(contexts, coder, matrix, tensor, grid, columns)
         columns, spent[name] = found[name].columns, coder.ideal_bits - bits
     return found, spent
 
@@ -87,13 +69,12 @@ def _code_matrix(
     contexts: Contexts,
     coder: Coder,
     matrix: Matrix | None,
-    name: str,
-    shape: tuple[int, int],
+    tensor: TensorSpec,
     grid: Grid,
     columns_before: Integers | None,
 ) -> Matrix:
     """Whether it is wide, its rows, its columns (or that they are those before), its codes."""
-    m, n = shape
+    name, (m, n) = tensor.name, tensor.shape
     codes, rows, columns = (matrix.codes, matrix.rows, matrix.columns) if matrix else (None,) * 3
     wide = None if codes is None else int(np.abs(codes).max(initial=0) > NARROW_CODE)
     wide = code_raw(coder, wide, 1)
@@ -105,8 +86,8 @@ def _code_matrix(
     else:
         columns = _code_columns(contexts, coder, columns, n, columns_before)
         _check(columns, low, high, name)
-    kind = _MATRIX_KINDS[name.rsplit(".", 1)[-1]]
-    wider = contexts.code(coder, None if codes is None else codes.astype(np.int64), shape, kind)
+    wider = None if codes is None else codes.astype(np.int64)
+    wider = contexts.code(coder, wider, (m, n), tensor.coder_kind)
     largest = LARGEST_CODE if wide else NARROW_CODE
     _check(wider, -largest, largest, name)
     return Matrix(wider.astype(np.int16), rows, columns, grid)
@@ -124,18 +105,18 @@ def _code_columns(
 
 
 def code_vectors(
-    coder: Coder, vectors: Mapping[str, Vector] | None, shapes: Shapes
+    coder: Coder, vectors: Mapping[str, Vector] | None, tensors: Sequence[TensorSpec]
 ) -> tuple[dict[str, Vector], dict[str, float]]:
-    """One stream of vectors, each the exponent of its step and its codes. Raises BadInput."""
+    """Code one stream of vectors, each the exponent of its step and its codes. Raises BadInput."""
     contexts = Contexts()
     found: dict[str, Vector] = {}
     spent: dict[str, float] = {}
-    for name, shape in shapes.items():
+    for name, shape, _, kind in tensors:
         bits = coder.ideal_bits
         codes, exponent = (None, None) if vectors is None else vectors[name]
         biased = code_raw(coder, None if exponent is None else exponent + 512, 10)
         flat = None if codes is None else codes.ravel().astype(np.int64)
-        flat = _code_vector(contexts, coder, flat, math.prod(shape), _VECTOR)
+        flat = _code_vector(contexts, coder, flat, math.prod(shape), kind)
         _check(np.array([biased - 512]), -LARGEST_EXPONENT, LARGEST_EXPONENT, name)
         _check(flat, -LARGEST_CODE, LARGEST_CODE, name)
         found[name] = flat.reshape(shape).astype(np.int16), biased - 512

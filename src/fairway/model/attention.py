@@ -92,11 +92,11 @@ class Attention(nn.Module):
         self.k = nn.Parameter(torch.empty(kv, d))
         self.v = nn.Parameter(torch.empty(kv, d))
         self.o = nn.Parameter(torch.empty(d, d))
-        self.q_gain = nn.Parameter(torch.full((shape.num_heads,), shape.qk_gain))
+        self.q_gain = nn.Parameter(torch.empty(shape.num_heads))
         self.exclusive = shape.is_among_last(layer, shape.exclusive_layers)
         self.channels = shape.gate_channels
         if self.channels:
-            self.gate = nn.Parameter(torch.zeros(shape.num_heads, self.channels))
+            self.gate = nn.Parameter(torch.empty(shape.num_heads, self.channels))
 
     def forward(self, x: Tensor, span: Span, index: int, last: int = 0) -> Tensor:
         """[B, S, d] → [B, S, d], as pass `index`; with `last`, of so many last queries alone."""

@@ -21,14 +21,14 @@ class Embedding(nn.Module):
         if shape.bigram_rows:
             self.bigram_table = nn.Parameter(torch.empty(shape.bigram_rows, shape.bigram_dim))
             self.bigram_proj = nn.Parameter(torch.empty(shape.dim, shape.bigram_dim))
-            self.bigram_scale = nn.Parameter(torch.tensor(0.05))
+            self.bigram_scale = nn.Parameter(torch.empty(()))
         self.has_smear = shape.smear
         if shape.smear:
             if shape.smear_channels:
-                self.gate = nn.Parameter(torch.zeros(1, shape.smear_channels))
-                self.smear_strength = nn.Parameter(torch.tensor(0.0))
+                self.gate = nn.Parameter(torch.empty(1, shape.smear_channels))
+                self.smear_strength = nn.Parameter(torch.empty(()))
             else:
-                self.smear_gate = nn.Parameter(torch.zeros(shape.dim))
+                self.smear_gate = nn.Parameter(torch.empty(shape.dim))
         self.smear_channels = shape.smear_channels
 
     def forward(self, tokens: Tensor, dtype: torch.dtype, cache: Cache | None) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fairway.config.schema import Model
+from fairway.formats.tensors import TensorSpec
 from fairway.model.attention import Attention, Span
 from fairway.model.embed import Embedding
 from fairway.model.kv_cache import Cache
@@ -20,6 +21,7 @@ from fairway.model.linear import product
 from fairway.model.loss import softcapped_cross_entropy
 from fairway.model.mlp import MLP
 from fairway.model.norm import rms_norm
+from fairway.model.parameters import initialise, kind_of
 
 
 class Block(nn.Module):
@@ -34,11 +36,9 @@ class Block(nn.Module):
         self.scale = 1 / math.sqrt(layer + 1) if shape.layer_scale else 1.0
         self.parallel = shape.is_among_last(layer, shape.parallel_layers)
         self.mlp = MLP(shape)
-        self.attn_scale = nn.Parameter(torch.ones(shape.dim))
-        self.mlp_scale = nn.Parameter(torch.ones(shape.dim))
-        mix = torch.ones(2, shape.dim)
-        mix[1].zero_()  # torch.stack on the device "meta" would import for a second
-        self.mix = nn.Parameter(mix)
+        self.attn_scale = nn.Parameter(torch.empty(shape.dim))
+        self.mlp_scale = nn.Parameter(torch.empty(shape.dim))
+        self.mix = nn.Parameter(torch.empty(2, shape.dim))
 
     def forward(self, x: Tensor, x0: Tensor, span: Span, index: int, last: int = 0) -> Tensor:
         """[B, S, d] → [B, last, d]; a `last` of 0 stands for all S."""
@@ -65,7 +65,9 @@ class GPT(nn.Module):
         self.repeating = True  # False: every layer is passed once, as early in training
         self.embed = Embedding(shape, vocab_size, bos_id)
         self.blocks = nn.ModuleList(Block(shape, layer) for layer in range(shape.num_layers))
-        self.skips = nn.Parameter(torch.ones(len(shape.passes) // 2, shape.dim))
+        self.skips = nn.Parameter(torch.empty(len(shape.passes) // 2, shape.dim))
+        for name, _ in self.named_parameters():
+            kind_of(name)  # fails for a parameter without a row
 
     def hidden(self, tokens: Tensor, cache: Cache | None = None, last: int = 0) -> Tensor:
         """Final normed activations [B, S, d]. With a cache, `tokens` continue what it has seen.
@@ -104,56 +106,31 @@ class GPT(nn.Module):
 
 
 def build(shape: Model, vocab_size: int, bos_id: int, seed: int) -> GPT:
-    """An initialised model (REFERENCE A3), the same on every machine for a seed.
-
-    Raises RuntimeError when a parameter has no rule: every parameter has exactly one owner.
-    """
+    """Return an initialised model, the same on every machine for a seed."""
     model = GPT(shape, vocab_size, bos_id)
-    random = torch.Generator().manual_seed(seed)
-    output_scale = 1 / math.sqrt(2 * shape.num_layers)
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            leaf = name.rsplit(".", 1)[-1]
-            if leaf == "tokens":
-                p.normal_(0, shape.embed_std, generator=random)
-            elif leaf in ("q", "k", "v", "up"):
-                nn.init.orthogonal_(p, generator=random)
-            elif leaf == "bigram_proj":  # zero here and in the table would never move (A9-5)
-                nn.init.orthogonal_(p, gain=output_scale, generator=random)
-            elif leaf in ("o", "down"):
-                if shape.output_init == "scaled":
-                    nn.init.orthogonal_(p, gain=output_scale, generator=random)
-                else:
-                    p.zero_()
-            elif leaf == "bigram_table":
-                p.zero_()
-            elif leaf not in SET_BY_CONSTRUCTOR:
-                raise RuntimeError(f"no initialisation for {name}")
+    initialise(model, shape, seed)
     return model
 
 
-SET_BY_CONSTRUCTOR = {
-    "bigram_scale", "smear_gate", "smear_strength", "gate",
-    "q_gain", "attn_scale", "mlp_scale", "mix", "skips",
-}  # fmt: skip
-
-
-def skeleton(shape: Model, vocab_size: int, bos_id: int) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every parameter, in order, without taking memory."""
+def tensors_of(shape: Model, vocab_size: int, bos_id: int) -> list[TensorSpec]:
+    """Return name, shape, part and coder kind of every parameter, in order, without memory."""
     with torch.device("meta"):
         model = GPT(shape, vocab_size, bos_id)
-    return {name: tuple(p.shape) for name, p in model.named_parameters()}
+    return [
+        TensorSpec(name, tuple(p.shape), kind_of(name).part, kind_of(name).coder_kind)
+        for name, p in model.named_parameters()
+    ]
 
 
 def flops_per_token(shape: Model, vocab_size: int) -> float:
-    """F = 6·N + 6·L·W·d, forward and backward (REFERENCE C): N parameters in matrix products.
+    """Return F = 6·N + 6·L·W·d, forward and backward: N parameters in matrix products.
 
-    L counts passes, and N the parameters of a layer as often as it is passed.
+    L counts passes, and N the parameters of a layer as often as it is passed (Chowdhery and others
+    2022, appendix B). Products with a few columns only, of gates, are left out.
     """
-    elsewhere = SET_BY_CONSTRUCTOR | {"bigram_table"}
-    products = 0
-    for name, size in skeleton(shape, vocab_size, bos_id=0).items():
-        if name.rsplit(".", 1)[-1] not in elsewhere:
+    weights = 0
+    for name, size, *_ in tensors_of(shape, vocab_size, bos_id=0):
+        if kind_of(name).optimizer == "muon" or name == "embed.tokens":  # these are the logits'
             uses = shape.passes.count(int(name.split(".")[1])) if name.startswith("blocks.") else 1
-            products += math.prod(size) * uses
-    return 6 * products + 6 * len(shape.passes) * shape.window * shape.dim
+            weights += math.prod(size) * uses
+    return 6 * weights + 6 * len(shape.passes) * shape.window * shape.dim

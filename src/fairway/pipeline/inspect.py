@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from fairway.coding import artifact
 from fairway.coding.online import settings
-from fairway.formats import artifact, proof
+from fairway.formats import proof
 from fairway.formats.artifact import TensorRow
 from fairway.io import foreign
 from fairway.io.binary import Reader
@@ -33,7 +34,7 @@ def inspect(path: Path | str) -> Inspection:
         artifact_bytes=sum(opened.parts.values()),
         sha256=opened.sha256,
         weights=sum(t.numel() for t in opened.state.values()),
-        bits_per_weight=artifact.bits_per_weight(opened),
+        bits_per_weight=opened.bits_per_weight,
         **opened.memory._asdict(),
         parts=opened.parts,
         tensors=opened.tensors,

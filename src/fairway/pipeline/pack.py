@@ -10,20 +10,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from fairway import console, distributed
+from fairway.coding import artifact
+from fairway.coding.artifact import Artifact
 from fairway.config.schema import Model, Pack, Recipe
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
 from fairway.exact import operands
-from fairway.formats import artifact
-from fairway.formats.artifact import Artifact, Quantized
-from fairway.formats.weight_streams import Shapes
+from fairway.formats.artifact import HEADER_BYTES, MATRIX_PARTS, check_shapes
+from fairway.formats.tensors import Quantized, TensorSpec, Weights
 from fairway.io import atomic, checkpoint
-from fairway.model.gpt import skeleton
+from fairway.model.gpt import tensors_of
+from fairway.model.parameters import kind_of
 from fairway.pipeline import directory
 from fairway.pipeline.prepare import load_tokenizer, load_val
 from fairway.pipeline.results import PackResult, TrainResult
-from fairway.quantize import allocate, gptq, grids
-from fairway.quantize.grids import Weights
+from fairway.quantize import allocate, gptq
 from fairway.train import calibrate
 from fairway.train.calibrate import Curvature
 from fairway.train.validate import validate
@@ -69,7 +70,7 @@ def pack(recipe: Recipe, run: directory.RunDirectory) -> PackResult:
         quantizer=recipe.pack.quantizer,
         artifact_bytes=size,
         parts=packed.artifact.parts,
-        bits_per_weight=artifact.bits_per_weight(packed.artifact),
+        bits_per_weight=packed.artifact.bits_per_weight,
         val_bpb_before=trained.val_bpb,
         val_bpb_after=after,
         nats_lost=nats - trained.val_nats_per_token,
@@ -96,11 +97,11 @@ def pack_weights(
     weights: float32, by parameter; curvatures: of every matrix, for the quantizer `gptq`.
     """
     check_budget(model, tokenizer, recipe)
-    shapes = skeleton(model, tokenizer.vocab_size, tokenizer.bos_id)
-    artifact.check_shapes({name: w.shape for name, w in weights.items()}, shapes)
+    tensors = tensors_of(model, tokenizer.vocab_size, tokenizer.bos_id)
+    check_shapes({name: w.shape for name, w in weights.items()}, tensors)
     if recipe.quantizer == "gptq":
-        _check_curvatures(curvatures, shapes)
-    forms = {n: gptq.Form.of(c, grids.part_of(n)) for n, c in curvatures.items()}
+        _check_curvatures(curvatures, tensors)
+    forms = {n: gptq.Form.of(c, kind_of(n).part) for n, c in curvatures.items()}
     quantizer = allocate.Quantizer(weights, forms, recipe)
 
     def write(quantized: Quantized) -> bytes:
@@ -140,13 +141,13 @@ def check_budget(model: Model, tokenizer: Tokenizer, recipe: Pack) -> None:
     That depends on the shape and the tokenizer alone, so it is known before training.
     """
     budget = recipe.budget_bytes
-    others = artifact.HEADER_BYTES + len(tokenizer.to_bytes())
-    weights = sum(math.prod(s) for s in skeleton(model, tokenizer.vocab_size, 0).values())
+    others = HEADER_BYTES + len(tokenizer.to_bytes())
+    weights = sum(math.prod(t.shape) for t in tensors_of(model, tokenizer.vocab_size, bos_id=0))
     if budget > others + weights // 16 + _RECIPE_BYTES:  # zeros take far less than half a bit
         return
     parts = artifact.smallest(model, tokenizer, recipe.memory)
     if sum(parts.values()) > budget:
-        fixed = sum(size for part, size in parts.items() if part not in artifact.MATRIX_PARTS)
+        fixed = sum(size for part, size in parts.items() if part not in MATRIX_PARTS)
         raise BadInput(
             f"pack.budget_bytes {budget:,} is less than the smallest artifact of this shape takes, "
             f"{sum(parts.values()):,} bytes: the parts other than weights take {fixed:,}, the "
@@ -160,7 +161,7 @@ def _check_exactness(packed: Packed, recipe: Recipe) -> None:
 
     Steps that are too coarse for exact arithmetic come from a budget that leaves next to nothing.
     """
-    bits = artifact.bits_per_weight(packed.artifact)
+    bits = packed.artifact.bits_per_weight
     if "exact" not in (recipe.score.arithmetic, recipe.prove.arithmetic) or bits >= 1:
         return
     try:
@@ -172,9 +173,9 @@ def _check_exactness(packed: Packed, recipe: Recipe) -> None:
         ) from None
 
 
-def _check_curvatures(curvatures: Mapping[str, Curvature], shapes: Shapes) -> None:
-    for name, shape in shapes.items():
-        if grids.part_of(name) == "small":
+def _check_curvatures(curvatures: Mapping[str, Curvature], tensors: list[TensorSpec]) -> None:
+    for name, shape, part, _ in tensors:
+        if part == "small":
             continue
         known = curvatures.get(name)
         if known is None or (len(known.outputs), len(known.inputs)) != shape:

@@ -15,7 +15,7 @@ import torch
 
 from fairway import distributed
 from fairway.config.schema import Recipe
-from fairway.model.gpt import flops_per_token, skeleton
+from fairway.model.gpt import flops_per_token, tensors_of
 from fairway.pipeline import verdicts
 from fairway.pipeline.directory import STAGES, RunDirectory, downstream, stamp_changes
 from fairway.pipeline.prepare import fingerprint
@@ -99,8 +99,8 @@ def _cell(value: float | None, unit: float, name: str) -> str:
 def predict(recipe: Recipe, run: RunDirectory) -> dict[str, Cost]:
     """Cost of each verb on this machine, the artifact's size included."""
     shape, budget = recipe.model, recipe.train
-    tensors = skeleton(shape, recipe.data.vocab_size, bos_id=0)
-    weights_bytes = 4 * sum(math.prod(size) for size in tensors.values())
+    tensors = tensors_of(shape, recipe.data.vocab_size, bos_id=0)
+    weights_bytes = 4 * sum(math.prod(tensor.shape) for tensor in tensors)
     activations_bytes = 4 * _MICRO_TOKENS * _activations(recipe)
     flops = flops_per_token(shape, recipe.data.vocab_size)
     rate = matmul_rate(shape.dim, shape.mlp_hidden)

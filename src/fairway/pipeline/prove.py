@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from fairway import console, distributed
+from fairway.coding import artifact
 from fairway.coding.codec import Codec, EncodedChunk
 from fairway.coding.lanes import chunk_ends, documents_of
 from fairway.coding.online import methods, settings
@@ -29,7 +30,6 @@ from fairway.coding.session import Guard, Progress, computing, in_order, side_by
 from fairway.config.schema import Adapt, Arithmetic, Recipe
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput, Damaged, Interrupted
-from fairway.formats import artifact
 from fairway.formats.proof import (
     ARTIFACT_BYTES,
     LOGITS_BYTES,
@@ -269,7 +269,7 @@ def decode_to(opened: artifact.Artifact, data: bytes, target: Target) -> Decoded
         artifact_bytes=sum(opened.parts.values()),
         parts=opened.parts,
         parameters=sum(weights.numel() for weights in opened.state.values()),
-        bits_per_weight=artifact.bits_per_weight(opened),
+        bits_per_weight=opened.bits_per_weight,
         proof_sha256=hashlib.sha256(data).hexdigest(),
         proof_bytes=len(data),
         text_sha256=digest.text_sha256,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fairway import console, distributed
-from fairway.coding import protocols
+from fairway.coding import artifact, protocols
 from fairway.coding.bits import bits_per_byte
 from fairway.coding.exact_model import ExactEngine
 from fairway.coding.lanes import Division, Part, ids_at, parts
@@ -28,7 +28,6 @@ from fairway.coding.online import adapt, methods
 from fairway.coding.protocols import Window
 from fairway.config.schema import NO_MEMORY, Memory, Recipe, Score
 from fairway.errors import BadInput, Interrupted
-from fairway.formats import artifact
 from fairway.io import checkpoint
 from fairway.io.atomic import replacing
 from fairway.model import loss

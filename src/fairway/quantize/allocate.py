@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from fairway.config.schema import Pack
 from fairway.errors import BadInput
-from fairway.formats.artifact import Quantized
+from fairway.formats.tensors import Matrix, Quantized, Weights
+from fairway.model.parameters import is_matrix, kind_of
 from fairway.quantize import gptq, grids
 from fairway.quantize.gptq import USEFUL_CODE, Form
-from fairway.quantize.grids import Matrix, Weights
 
 _FILLED = 0.9985  # of the budget is filled well enough
 _TRIES, _MORE_TRIES = 9, 7  # for the level; then for the share of rows
@@ -36,7 +36,7 @@ class Quantizer:
     def __init__(
         self, weights: Mapping[str, Weights], forms: Mapping[str, Form], pack: Pack
     ) -> None:
-        self._matrices = {n: w for n, w in weights.items() if grids.part_of(n) != "small"}
+        self._matrices = {n: w for n, w in weights.items() if is_matrix(n)}
         for name, w in self._matrices.items():
             _fitting(name, grids.check_finite, w)
         self._forms, self._pack = forms, pack
@@ -65,7 +65,7 @@ class Quantizer:
         """level: of each row."""
         weights, pack = self._matrices[name], self._pack
         if pack.quantizer == "rtn":
-            bits = grids.bits_of(grids.part_of(name), pack)
+            bits = grids.bits_of(kind_of(name).part, pack)
             return grids.rtn(weights, bits, pack.row_scale)
         if pack.quantizer == "uniform":
             return grids.uniform(weights, pack.step or np.exp2(level))

@@ -23,16 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fairway.quantize.grids import (
-    Integers,
-    Matrix,
-    Part,
-    Weights,
-    check_finite,
-    clamped,
-    exponents,
-    step_sizes,
-)
+from fairway.formats.tensors import Integers, Matrix, Part, Weights, step_sizes
+from fairway.quantize.grids import check_finite, clamped, exponents
 from fairway.train.calibrate import Curvature
 
 _DAMPING = 0.01  # of the mean diagonal, added to the diagonal

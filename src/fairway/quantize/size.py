@@ -18,9 +18,10 @@ from pydantic import BaseModel
 
 from fairway.config.schema import Data, Pack, Recipe
 from fairway.formats.artifact import HEADER_BYTES, MATRIX_PARTS, PARTS
-from fairway.model.gpt import flops_per_token, skeleton
+from fairway.formats.tensors import Part
+from fairway.model.gpt import flops_per_token, tensors_of
 from fairway.pipeline.results import Result
-from fairway.quantize.grids import SPREADS, Part, bits_of, part_of
+from fairway.quantize.grids import SPREADS, bits_of
 
 GOOD_BITS_PER_WEIGHT = 3.4  # what the challenge's best record spends (REFERENCE B)
 
@@ -170,8 +171,8 @@ def predicted_parts(recipe: Recipe) -> dict[str, float]:
 
 def _besides_matrices(recipe: Recipe) -> dict[str, float]:
     """Bytes of the parts that do not depend on how finely weights are stored."""
-    tensors = skeleton(recipe.model, recipe.data.vocab_size, 0).items()
-    values = sum(math.prod(shape) for name, shape in tensors if part_of(name) == "small")
+    tensors = tensors_of(recipe.model, recipe.data.vocab_size, bos_id=0)
+    values = sum(math.prod(tensor.shape) for tensor in tensors if tensor.part == "small")
     return {
         "header": HEADER_BYTES,
         "recipe": _RECIPE_BYTES,
@@ -193,9 +194,9 @@ def tokenizer_bytes(data: Data) -> float:
 
 
 def _matrices(recipe: Recipe) -> Iterator[tuple[Part, tuple[int, ...]]]:
-    for name, shape in skeleton(recipe.model, recipe.data.vocab_size, 0).items():
-        if (part := part_of(name)) != "small":
-            yield part, shape
+    for tensor in tensors_of(recipe.model, recipe.data.vocab_size, bos_id=0):
+        if tensor.part != "small":
+            yield tensor.part, tensor.shape
 
 
 def _matrix_bits(recipe: Recipe, part: Part, shape: tuple[int, ...]) -> float:

@@ -16,10 +16,10 @@ import safetensors.torch
 import torch
 
 from fairway import console
+from fairway.coding import artifact
 from fairway.config.schema import Model
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
-from fairway.formats import artifact
 from fairway.io import foreign
 from fairway.io.atomic import replacing, write_atomic
 from fairway.model.gpt import GPT

@@ -12,10 +12,8 @@ from torch import Tensor, nn
 
 from fairway.config.schema import Optim
 from fairway.distributed import ALONE, AsyncTensor, Process
+from fairway.model.parameters import kind_of
 
-MATRICES = {"q", "k", "v", "o", "up", "down", "bigram_proj"}
-EMBEDDINGS = {"tokens", "bigram_table"}
-SMALL_MATRICES = {"mix", "skips", "gate"}  # AdamW's, with the vectors and scalars
 Triples = Sequence[tuple[float, float, float]]
 """Coefficients a, b, c of each step's quintic; the last triple serves all steps after it."""
 
@@ -130,7 +128,7 @@ class Muon:
 
 
 class Optimizer:
-    """All parameters of a model, each with exactly one owner. Raises RuntimeError otherwise.
+    """All parameters of a model, each with the owner that model/parameters.py names.
 
     Every rank of `place` calls every method, with gradients of its own part of the batch.
     """
@@ -140,19 +138,17 @@ class Optimizer:
     ) -> None:
         self.recipe, self.place = recipe, place
         named = dict(model.named_parameters())
-        leaf = {name: name.rsplit(".", 1)[-1] for name in named}
-        matrices = {n: p for n, p in named.items() if leaf[n] in MATRICES}
-        embeddings = {n: p for n, p in named.items() if leaf[n] in EMBEDDINGS}
-        rest = {n: p for n, p in named.items() if n not in matrices and n not in embeddings}
-        if wrong := [n for n, p in rest.items() if p.ndim == 2 and leaf[n] not in SMALL_MATRICES]:
-            raise RuntimeError(f"no optimizer owns the matrices {wrong}")
+        matrices, embeddings, scalars = (
+            {name: p for name, p in named.items() if kind_of(name).optimizer == optimizer}
+            for optimizer in ("muon", "embeddings", "scalars")
+        )
         self.parameters = list(named.values())
         polynomials = POLYNOMIALS[recipe.polynomials]
         self.muon = Muon(
             matrices, recipe.newton_schulz_steps, dtype, polynomials, recipe.equal_rows, place
         )
         self.embeddings = self._adamw(embeddings)
-        self.scalars = self._adamw(rest)
+        self.scalars = self._adamw(scalars)
 
     def _adamw(self, named: dict[str, nn.Parameter]) -> torch.optim.AdamW:
         betas = (self.recipe.beta1, self.recipe.beta2)

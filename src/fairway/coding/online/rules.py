@@ -20,11 +20,11 @@ from fairway.distributed import Process
 from fairway.model.gpt import GPT
 from fairway.model.linear import adapted
 from fairway.model.loss import softcapped_cross_entropy
+from fairway.model.parameters import kind_of
 
 Tensors = dict[str, Tensor]
 
 _SLICE = 1 << 16  # weights that are updated at a time: they stay in a CPU's cache
-_ADAPTED = {"q", "k", "v", "o", "up", "down", "tokens"}  # what adapters stand beside
 
 
 class Rule(Protocol):
@@ -182,7 +182,7 @@ class LoraRule:
         for p in model.parameters():
             p.requires_grad_(False)
         named = model.named_parameters()
-        self._adapted = [p for name, p in named if name.rsplit(".", 1)[-1] in _ADAPTED]
+        self._adapted = [p for name, p in named if kind_of(name).adapters]
         self.start(1)
 
     def start(self, lanes: int) -> None:
