@@ -31,12 +31,8 @@ LEAVES = {"audit", "challenge", "report"}
 WRONG = {
     ("challenge", "report"),
     ("coding", "pipeline"),
-    ("exact", "quantize"),
     ("formats", "coding"),
-    ("formats", "data"),
-    ("formats", "model"),
     ("formats", "pipeline"),
-    ("formats", "quantize"),
     ("quantize", "pipeline"),
     ("train", "pipeline"),
 }

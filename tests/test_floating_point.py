@@ -154,8 +154,8 @@ def test_constants_come_from_integers():
     """Those that floating point once made: the same numbers, by integers alone."""
     from fairway.coding import match_model
     from fairway.exact import operands
+    from fairway.formats.tensors import step_sizes
     from fairway.integer_math import ONE, ln2
-    from fairway.quantize.grids import step_sizes
 
     powers = 2.0 ** (16 - np.arange(1024) / 64)
     assert np.array_equal(match_model._WEIGHTS, np.rint(powers))

@@ -20,7 +20,8 @@ from fairway.io import checkpoint
 from fairway.io.atomic import sha256_file
 from fairway.model.gpt import build
 from fairway.pipeline.directory import RunDirectory
-from fairway.pipeline.pack import check_equal, inspect, pack
+from fairway.pipeline.inspect import inspect
+from fairway.pipeline.pack import check_equal, pack
 from fairway.pipeline.prepare import load_tokenizer, load_val, prepare
 from fairway.pipeline.results import PackResult, TrainResult
 from fairway.train import calibrate
