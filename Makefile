@@ -7,7 +7,7 @@ PYTEST := FAIRWAY_DATA=$(dir $(CORPUS)) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 # The pr264 shape at a size that two cores train in about an hour, for benchmarks.
 PR264 := --out runs/pr264-small --set data.source=files --set data.path=$(CORPUS) \
 	--set 'data.tokenizer=""' --set model.window=512 --set train.batch_tokens=4096 \
-	--set train.steps=300 --set train.limit_s=100000 --set train.compile=false
+	--set train.steps=300 --set run.train_limit_s=100000 --set train.compile=false
 
 .PHONY: venv demo test campaign check lint types cover models clean
 

@@ -33,7 +33,8 @@ from fairway import console, distributed
 from fairway.coding import artifact
 from fairway.coding.exact_model import BLOCK, ExactEngine, ExactPredictor
 from fairway.coding.predictor import FloatPredictor
-from fairway.config.schema import Score, loads
+from fairway.config.schema import Score
+from fairway.config.toml import loads
 from fairway.exact.cpu import Network
 from fairway.exact.operands import Operands
 from fairway.formats.range_coder import TOTAL

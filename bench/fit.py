@@ -16,14 +16,15 @@ from pathlib import Path
 import torch
 
 from fairway import console
-from fairway.config import schema
+from fairway.config import toml
 from fairway.config.schema import Recipe
 from fairway.io import checkpoint
 from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.pack import pack_weights
-from fairway.pipeline.prepare import load_tokenizer, prepare
+from fairway.pipeline.prepare import load_tokenizer
+from fairway.pipeline.results import PrepareResult, TrainResult
+from fairway.pipeline.runner import perform
 from fairway.quantize.size import predicted_parts
-from fairway.train.loop import train
 
 SHAPES = [  # layers, width, vocabulary, bigram rows and width
     (2, 48, 512, 512, 16),
@@ -41,7 +42,7 @@ LARGEST_ERROR = 0.01
 
 def trained(shape: tuple[int, ...], root: Path) -> RunDirectory:
     layers, width, vocabulary, bigram_rows, bigram_dim = shape
-    loaded = schema.load(
+    loaded = toml.load(
         "demo",
         [
             f"model.num_layers={layers}",
@@ -57,14 +58,14 @@ def trained(shape: tuple[int, ...], root: Path) -> RunDirectory:
     )
     run = RunDirectory(root / f"{layers}x{width}")
     run.create(loaded)
-    prepare(loaded, run)
-    train(loaded, run)
+    perform(loaded, run, PrepareResult)
+    perform(loaded, run, TrainResult)
     return run
 
 
 def packed_parts(loaded: Recipe, run: RunDirectory) -> dict[str, int]:
     """Real bytes of the parts."""
-    tokenizer = load_tokenizer(run.data_folder(run.require("data")))
+    tokenizer = load_tokenizer(run.data_folder(run.require(PrepareResult)))
     weights = {name: t.numpy() for name, t in checkpoint.load(run.weights)[0].items()}
     return pack_weights(loaded.model, tokenizer, weights, {}, loaded.pack).artifact.parts
 
@@ -79,7 +80,7 @@ def main() -> int:
     for shape in SHAPES:
         run = trained(shape, args.root)
         for name, sets in QUANTIZERS.items():
-            loaded = schema.load(str(run.recipe), sets)
+            loaded = toml.load(str(run.recipe), sets)
             predicted, real = predicted_parts(loaded), packed_parts(loaded, run)
             total, size = sum(predicted.values()), sum(real.values())
             ratios = {part: predicted[part] / real[part] for part in real}

@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-SETS = ["train.steps=150", "train.checkpoint_every_s=0.2"]
+SETS = ["train.steps=150", "run.checkpoint_every_s=0.2"]
 PRODUCTS = {
     "data": lambda run: sorted((run.parent / "data").rglob("*.*")),
     "train": lambda run: [run / "weights.safetensors"],

@@ -56,7 +56,7 @@ from pydantic import BaseModel, ConfigDict, SerializeAsAny
 
 from fairway import console, distributed
 from fairway.coding import artifact
-from fairway.config import schema
+from fairway.config import toml
 from fairway.config.schema import Model, Pack, Score
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
@@ -68,6 +68,7 @@ from fairway.pipeline import pack
 from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.pack import Packed
 from fairway.pipeline.prepare import load_tokenizer, load_val
+from fairway.pipeline.results import PrepareResult
 from fairway.pipeline.score import charges
 from fairway.quantize import gptq
 from fairway.quantize.allocate import Quantizer
@@ -196,8 +197,8 @@ class Subject:
     @staticmethod
     def of(run: RunDirectory, name: str, sets: Sequence[str]) -> Subject:
         """Raises BadInput."""
-        shape = schema.load(name or str(run.recipe), sets).model
-        folder = run.data_folder(run.require("data"))
+        shape = toml.load(name or str(run.recipe), sets).model
+        folder = run.data_folder(run.require(PrepareResult))
         tensors, _ = checkpoint.load(run.weights)
         curvatures, _ = calibrate.load(run.calibration)
         weights = {n: t.float().numpy() for n, t in tensors.items()}

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from fairway.coding import artifact
-from fairway.config import schema
+from fairway.config import toml
 from fairway.data.tokenizer import Tokenizer, train_tokenizer
 from fairway.formats.tensors import Weights
 from fairway.model.gpt import tensors_of
@@ -70,7 +70,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gptq", action="store_true", help="fill 16,000,000 bytes by gptq instead")
     args = parser.parse_args()
-    shape = schema.load("pr264", ["pack.quantizer=gptq"] if args.gptq else [])
+    shape = toml.load("pr264", ["pack.quantizer=gptq"] if args.gptq else [])
     words = tokenizer(shape.data.vocab_size)
     tensors = tensors_of(shape.model, words.vocab_size, words.bos_id)
     shapes = {tensor.name: tensor.shape for tensor in tensors}

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fairway import console
-from fairway.config import schema
+from fairway.config import toml
 from fairway.config.schema import Model, Recipe
 from fairway.model.gpt import flops_per_token, tensors_of
 
@@ -80,7 +80,7 @@ CHECKS = (
 
 
 def shape_of(run: Published) -> Model:
-    return schema.load("pr264").model.model_copy(
+    return toml.load("pr264").model.model_copy(
         update={"num_layers": run.layers, "mlp_mult": run.mlp, "dim": run.dim}
     )
 
@@ -156,7 +156,7 @@ def measured_share(file: Path, machine: Machine) -> float:
     """s, from what bench/gpu/speed.py printed: operations of the micro-batches alone."""
     row = json.loads(file.read_text())[0]
     seconds = (row["ours_step_ms"] - row["ours_update_ms"]) / 1e3
-    shape = schema.load("pr264").model
+    shape = toml.load("pr264").model
     return float(row["tokens"] * flops_per_token(shape, 1024) / seconds / machine.peak)
 
 
@@ -206,7 +206,7 @@ def main() -> None:
     parser.add_argument("--lanes", type=int, default=2048, help="per GPU")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    machine, chosen = Machine(), schema.load(args.recipe)
+    machine, chosen = Machine(), toml.load(args.recipe)
     known = CALIBRATION
     share = share_of(known.step_ms / 1e3, known.tokens, shape_of(known), known.vocab, machine)
     console.say(f"share of the peak in {known.name}: {share:.3f}")

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 import peer as peers
-from fairway.config import schema
+from fairway.config import toml
 from fairway.model.gpt import build
 
 NAMES = {
@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer", type=Path, required=True)
     args = parser.parse_args()
-    loaded = schema.load("pr264", ["model.document_aware=false", "model.window=256"])
+    loaded = toml.load("pr264", ["model.document_aware=false", "model.window=256"])
     ours = build(loaded.model, loaded.data.vocab_size, 1, seed=0)
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():

@@ -46,6 +46,7 @@ from fairway.model.gpt import GPT, build
 from fairway.pipeline import texts
 from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.prepare import load_val
+from fairway.pipeline.results import PrepareResult
 from fairway.pipeline.score import charges
 from fairway.train.loop import commit
 
@@ -287,7 +288,7 @@ def protocols(args: argparse.Namespace) -> Iterator[Row]:
     """The first documents of the run's validation text; every token is charged exactly once."""
     run = RunDirectory(args.model)
     opened = artifact.read(run.artifact)
-    tokens = np.array(load_val(run.data_folder(run.require("data"))))
+    tokens = np.array(load_val(run.data_folder(run.require(PrepareResult))))
     tokens = first_documents(tokens, opened, args.text_bytes)
     size = texts.describe(tokens, opened.tokenizer).text_bytes
     trained = opened.model.window

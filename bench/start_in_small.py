@@ -38,21 +38,21 @@ from torch import Tensor
 
 from fairway import console, distributed
 from fairway.coding.bits import bits_per_byte
-from fairway.config import schema
+from fairway.config import toml
 from fairway.formats.tensors import weights_from_codes
 from fairway.io import checkpoint
 from fairway.io.atomic import sha256_file, write_atomic
 from fairway.model.gpt import GPT
 from fairway.model.parameters import kind_of
 from fairway.pipeline import texts
-from fairway.pipeline.directory import RunDirectory
+from fairway.pipeline.directory import Job, RunDirectory
 from fairway.pipeline.prepare import load_tokenizer
-from fairway.pipeline.results import ProveResult, TrainResult
+from fairway.pipeline.results import PrepareResult, ProveResult, TrainResult
 from fairway.pipeline.score import charges
 from fairway.quantize.grids import bits_of, rtn
 from fairway.train.loop import commit
 
-ORIGINAL = schema.load("pr264")
+ORIGINAL = toml.load("pr264")
 QUIRKS = [
     "model.document_aware=false",
     "train.order=sequential",
@@ -72,11 +72,10 @@ def measure(side: str, seed: int, args: argparse.Namespace) -> Figures:
     if side == "pr264":
         sets += QUIRKS
     recipe = {"mini": "mini", "pr264": "pr264-small"}[side]
-    for verb in ("data", "train"):
+    for verb in ("prepare", "train"):
         options = [word for s in sets for word in ("--set", s)]
         call(args.threads, verb, recipe, "--out", str(run.path), *options)
-    trained = run.require("train")
-    assert isinstance(trained, TrainResult)
+    trained = run.require(TrainResult)
     figures = {"train_s": trained.train_s, "steps": trained.steps}
     texts_of = {**dict(text.split("=", 1) for text in args.text), VAL: ""}
     if side == "pr264":
@@ -84,8 +83,7 @@ def measure(side: str, seed: int, args: argparse.Namespace) -> Figures:
     call(args.threads, "pack", str(run.path))
     for name, path in texts_of.items():
         call(args.threads, "prove", str(run.path), *(["--text", path] if path else []))
-        proved = (run.about(Path(path)) if path else run).require("prove")
-        assert isinstance(proved, ProveResult)
+        proved = run.for_text(Path(path) if path else None).require(ProveResult)
         figures[f"{name}_bpb"] = proved.bpb
     return figures | {"bytes": run.artifact.stat().st_size}
 
@@ -141,9 +139,9 @@ def container_bytes(saved: dict[str, Tensor]) -> int:
 
 def sliding_bpb(run: RunDirectory, weights: Mapping[str, Tensor], path: str) -> float:
     """Bits per byte of a text, "" for the validation text, by the original's protocol."""
-    loaded, here = schema.load(str(run.recipe)), distributed.start()
-    tokenizer = load_tokenizer(run.data_folder(run.require("data")))
-    text = texts.load(loaded, run, tokenizer, Path(path) if path else None)
+    loaded, here = toml.load(str(run.recipe)), distributed.start()
+    tokenizer = load_tokenizer(run.data_folder(run.require(PrepareResult)))
+    text = texts.load(Job(loaded, run, Path(path) if path else None), tokenizer)
     model = GPT(loaded.model, tokenizer.vocab_size, tokenizer.bos_id)
     model.load_state_dict(weights)
     model.to(here.device).dtype = here.dtype

@@ -205,7 +205,7 @@ def objects() -> Iterator[Situation]:
 
 MEMBERS = [
     "recipe.toml",
-    "data.json",
+    "prepare.json",
     "train.json",
     "pack.json",
     "score.json",
@@ -230,7 +230,14 @@ MEMBERS = [
 LOOKS = ["report tiny", "compare tiny --against tiny", "report tiny -o o", "score tiny --json"]
 LONG_LOOKS = {
     "audit run tiny --steps 1": MEMBERS,
-    "verify tiny": ["recipe.toml", "model.fairway", "proof", "proof/val.fwp", ".lock", "data.json"],
+    "verify tiny": [
+        "recipe.toml",
+        "model.fairway",
+        "proof",
+        "proof/val.fwp",
+        ".lock",
+        "prepare.json",
+    ],
     "submit tiny --out o": ["train.json", "proof/val.fwp"],
 }
 

@@ -14,6 +14,7 @@ import pytest
 from fairway import console
 from fairway.cli import ending, main
 from fairway.errors import Interrupted
+from fairway.pipeline.results import PrepareResult, ScoreResult, TrainResult, VerifyResult
 
 HEAVY = ("torch", "numpy", "pydantic", "rich", "matplotlib")
 
@@ -117,9 +118,9 @@ def test_a_vocabulary_larger_than_the_corpus_allows(fairway, tmp_path):
 
 
 def test_a_damaged_shard(fairway, tiny):
-    for shard in tiny.data_folder(tiny.require("data")).glob("*.bin"):
+    for shard in tiny.data_folder(tiny.require(PrepareResult)).glob("*.bin"):
         shard.write_bytes(shard.read_bytes()[:1100])
-    tiny.invalidate("train")
+    tiny.forget(TrainResult)
     sentence = refused(fairway, "train", "tiny", "--out", tiny.path)
     assert ".bin" in sentence
 
@@ -344,7 +345,7 @@ def test_fit_says_which_shapes_fit(fairway, tmp_path, monkeypatch):
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(tiny):
-    tiny.invalidate("train")
+    tiny.forget(TrainResult)
     tiny.metrics.unlink()
     command = [sys.executable, "-m", "fairway", "train", "tiny", "--out", str(tiny.path)]
     command += ["--set", "train.steps=100000"]
@@ -374,5 +375,5 @@ def test_ranks_of_torchrun_go_through_several_verbs_together(tiny):
     command = [*launcher, "-m", "fairway", "play", "tiny", "--out", str(tiny.path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
-    assert tiny.require("verify").verified
-    assert tiny.require("score").bpb > 0
+    assert tiny.require(VerifyResult).verified
+    assert tiny.require(ScoreResult).bpb > 0

@@ -27,7 +27,7 @@ import fairway.data.corpus
 import fairway.exact.kernels
 import fairway.formats.context_mixing
 from fairway import startup
-from fairway.config.schema import load
+from fairway.config.toml import load
 
 SOURCES = Path(fairway.__file__).parents[1]
 PYTHON = [sys.executable, "-P"]
@@ -139,7 +139,7 @@ def stranger(finished_tiny, tmp_path):
     folder.mkdir()
     plant(folder, mark)
     for name in ("model.fairway", "prove.json", "score.json", "pack.json", "train.json",
-                 "env.json", "recipe.toml", "metrics.jsonl", "data.json"):  # fmt: skip
+                 "env.json", "recipe.toml", "metrics.jsonl", "prepare.json"):  # fmt: skip
         (folder / name).write_bytes((finished_tiny / name).read_bytes())
     (folder / "proof").mkdir()
     (folder / "proof/val.fwp").write_bytes((finished_tiny / "proof/val.fwp").read_bytes())

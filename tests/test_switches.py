@@ -15,7 +15,8 @@ import torch
 from fairway.coding import artifact
 from fairway.coding.codec import Codec
 from fairway.coding.exact_model import ExactEngine
-from fairway.config.schema import Recipe, load
+from fairway.config.schema import Recipe
+from fairway.config.toml import load
 from fairway.errors import BadInput
 from fairway.formats.proof import read_chunks
 from fairway.io import checkpoint
@@ -23,14 +24,14 @@ from fairway.io.binary import Reader, join
 from fairway.model.gpt import build, tensors_of
 from fairway.model.kv_cache import Cache
 from fairway.pipeline import directory
-from fairway.pipeline.pack import pack
-from fairway.pipeline.score import score
+from fairway.pipeline.results import PackResult, ScoreResult, TrainResult
+from fairway.pipeline.runner import perform
 from fairway.quantize.size import fit
-from fairway.train.loop import Trainer, train
+from fairway.train.loop import Trainer
 
 BASE = [
     "train.steps=6", "train.batch_tokens=256", "train.calibration_tokens=512",
-    "train.validate_tokens=256", "train.checkpoint_every_s=1e-9", "model.embed_std=0.05",
+    "run.validate_tokens=256", "run.checkpoint_every_s=1e-9", "model.embed_std=0.05",
     "model.num_layers=3", "pack.budget_bytes=40000", "train.average=none",
 ]  # fmt: skip
 MODEL = {
@@ -77,7 +78,7 @@ def started(
 ) -> tuple[Recipe, directory.RunDirectory]:
     run = directory.RunDirectory(data / name)
     run.create(recipe)
-    shutil.copy(finished / "data.json", run.path)
+    shutil.copy(finished / "prepare.json", run.path)
     return recipe, run
 
 
@@ -92,7 +93,7 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 @pytest.fixture(scope="module")
 def plain(data: Path, finished_tiny: Path) -> dict[str, torch.Tensor]:
     recipe, run = start(data, finished_tiny, "plain", [])
-    train(recipe, run)
+    perform(recipe, run, TrainResult)
     return weights(run)
 
 
@@ -105,7 +106,7 @@ def test_on_it_trains_resumes_packs_and_decodes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recipe, run = start(data, finished_tiny, name, (MODEL | TRAINING)[name])
-    train(recipe, run)
+    perform(recipe, run, TrainResult)
     through = weights(run)
     assert equal(through, plain) == (name == "none")
 
@@ -120,15 +121,15 @@ def test_on_it_trains_resumes_packs_and_decodes(
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_step", killed)
         with pytest.raises(Stopped):
-            train(recipe, run)
+            perform(recipe, run, TrainResult)
     assert run.checkpoint.exists()
-    resumed = train(recipe, run)
+    resumed = perform(recipe, run, TrainResult)
     assert equal(weights(run), through)
     assert resumed.steps == 6
     assert resumed.tokens == 256 * 6
 
     if name in MODEL:
-        packed = pack(recipe, run)
+        packed = perform(recipe, run, PackResult)
         assert packed.within_budget
         assert packed.val_bpb_after < packed.val_bpb_before * 1.02
         decodes(artifact.read(run.artifact))
@@ -176,7 +177,7 @@ SMALLER = [
     "model.dim=32", "model.num_heads=4", "model.num_kv_heads=2", "model.window=32",
     "model.rotary_dims=4", "train.steps=4", "train.batch_tokens=256", "train.windows=[[0.1, 16]]",
     "train.compile=false", "train.calibration_tokens=512", "pack.budget_bytes=90000",
-    "train.checkpoint_every_s=1e-9", "data.vocab_size=512", "score.stride=32",
+    "run.checkpoint_every_s=1e-9", "data.vocab_size=512", "score.stride=32",
 ]  # fmt: skip
 
 
@@ -184,13 +185,13 @@ def test_frontier_in_small_takes_the_whole_course(data: Path, finished_tiny: Pat
     """All its switches together: all layers, all passes."""
     recipe, run = started(data, finished_tiny, "frontier", load("frontier", SMALLER))
     assert len(recipe.model.passes) == 17
-    assert train(recipe, run).steps == 4
-    packed = pack(recipe, run)
+    assert perform(recipe, run, TrainResult).steps == 4
+    packed = perform(recipe, run, PackResult)
     assert packed.within_budget
     decodes(artifact.read(run.artifact))
     text = run.path / "text.txt"
     text.write_bytes(b"The whole network on one screen. " * 20)
-    exact = score(recipe, run, text=text)
+    exact = perform(recipe, run, ScoreResult, text=text)
     assert exact.arithmetic == "exact"
     assert exact.text_bytes == text.stat().st_size
     assert 0 < exact.bpb < 12

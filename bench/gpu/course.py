@@ -21,15 +21,18 @@ from typing import TypeVar
 import torch
 
 from fairway import console, distributed
-from fairway.config import schema
-from fairway.pipeline.directory import RunDirectory
-from fairway.pipeline.pack import pack
-from fairway.pipeline.prepare import prepare
-from fairway.pipeline.prove import prove
-from fairway.pipeline.results import Result
-from fairway.pipeline.score import score
+from fairway.config import toml
+from fairway.pipeline.directory import Job, RunDirectory
+from fairway.pipeline.results import (
+    PackResult,
+    PrepareResult,
+    ProveResult,
+    Result,
+    ScoreResult,
+    TrainResult,
+)
+from fairway.pipeline.runner import perform
 from fairway.pipeline.verdicts import verify
-from fairway.train.loop import train
 
 T = TypeVar("T", bound=Result)
 
@@ -62,7 +65,7 @@ def main() -> None:
     if not args.dry_run and not torch.cuda.is_available():
         raise SystemExit("no CUDA device: give --dry-run to try the code on a CPU")
     name, sets = settings(args)
-    loaded, run = schema.load(name, sets), RunDirectory(args.out)
+    loaded, run = toml.load(name, sets), RunDirectory(args.out)
     run.create(loaded)
     rows: dict[str, dict[str, float]] = {}
 
@@ -73,10 +76,12 @@ def main() -> None:
         rows[what] |= {label: float(figure(result)) for label, figure in figures.items()}
         console.say(f"{what}: {rows[what]}")
 
-    timed("data", lambda: prepare(loaded, run), train_tokens=lambda r: r.train_tokens)
+    timed(
+        "data", lambda: perform(loaded, run, PrepareResult), train_tokens=lambda r: r.train_tokens
+    )
     timed(
         "train",
-        lambda: train(loaded, run),
+        lambda: perform(loaded, run, TrainResult),
         tokens_per_s=lambda r: r.tokens_per_s,
         compile_s=lambda r: r.compile_s,
         steps=lambda r: r.steps,
@@ -85,25 +90,25 @@ def main() -> None:
     )
     timed(
         "pack",
-        lambda: pack(loaded, run),
+        lambda: perform(loaded, run, PackResult),
         bytes=lambda r: r.artifact_bytes,
         bpb=lambda r: r.val_bpb_after,
     )
     for protocol in ("rolling", "sliding"):
-        chosen = schema.load(name, [*sets, f"score.protocol={protocol}"])
+        chosen = toml.load(name, [*sets, f"score.protocol={protocol}"])
         timed(
             f"score {protocol}",
-            lambda chosen=chosen: score(chosen, run),
+            lambda chosen=chosen: perform(chosen, run, ScoreResult),
             bpb=lambda r: r.bpb,
             tokens_per_s=lambda r: r.tokens / r.seconds,
         )
     timed(
         "prove",
-        lambda: prove(loaded, run),
+        lambda: perform(loaded, run, ProveResult),
         bpb=lambda r: r.bpb,
         tokens_per_s=lambda r: r.tokens / r.encode_s,
     )
-    timed("verify", lambda: verify(loaded, run), verified=lambda r: r.verified)
+    timed("verify", lambda: verify(Job(loaded, run)), verified=lambda r: r.verified)
     columns = sorted({k for row in rows.values() for k in row}, key=lambda k: (k != "seconds", k))
     console.table(
         f"{name} on {distributed.describe(distributed.start())['device']}",

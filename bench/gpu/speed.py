@@ -26,7 +26,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fairway import console, distributed
-from fairway.config import schema
+from fairway.config import toml
 from fairway.model import attention_backends
 from fairway.model.gpt import flops_per_token
 from steps import VOCAB, Shape, Step, batch, ours, theirs
@@ -41,9 +41,9 @@ _KINDS = {  # of kernels, by what their names contain
 
 def shape_of(dry: bool) -> Shape:
     if dry:
-        tiny = schema.load("tiny").model
+        tiny = toml.load("tiny").model
         return Shape("tiny", tiny, rows=4, steps=2, pieces=2, dtype=torch.bfloat16)
-    model = schema.load("pr264").model
+    model = toml.load("pr264").model
     return Shape("pr264", model, 48, 5, 8, torch.bfloat16, "cuda")
 
 

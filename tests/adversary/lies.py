@@ -24,16 +24,16 @@ import numpy as np
 from fairway.formats import artifact
 from fairway.formats.proof import Header, Machine, ProofChunk, read_chunks
 from fairway.io.binary import Reader, join, varint
-from fairway.pipeline.results import VERBS
+from fairway.pipeline.stage import STAGES
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 BPB, LARGE, SMALL, HASH, WORD = 0.4321, 7_777_777, 4_321, "ab" * 32, "a lie"
 
 # Fields that follow from the artifact and the proof. A result file that contradicts the two files
 # in one of them must make the verdict "no". Hashes of the artifact in pack.json and score.json
-# make the result one about another artifact, which is out of date and shown as that.
+# make the result one about another artifact, which is stale and shown as that.
 FOLLOWS = {
-    "data": {
+    "prepare": {
         "val_documents", "val_tokens", "val_bytes", "text_sha256", "lengths_sha256", "vocab_size",
         "text_rule",
     },
@@ -69,11 +69,11 @@ class Lie:
 
 def lies(run: Path) -> Iterator[Lie]:
     """Yield lies about every leaf of every file of a run directory, the two files aside."""
-    for verb in VERBS:
-        yield from _lies_of_json(run, f"{verb}.json", FOLLOWS.get(verb, set()))
-        yield Lie(f"{verb}.json", "missing", lambda at, v=verb: (at / f"{v}.json").unlink())
-        yield Lie(f"{verb}.json", "empty object", _writes(f"{verb}.json", b"{}"))
-        yield Lie(f"{verb}.json", "of two lives", _of_another(verb))
+    for name in (stage.name for stage in STAGES):
+        yield from _lies_of_json(run, f"{name}.json", FOLLOWS.get(name, set()))
+        yield Lie(f"{name}.json", "missing", lambda at, n=name: (at / f"{n}.json").unlink())
+        yield Lie(f"{name}.json", "empty object", _writes(f"{name}.json", b"{}"))
+        yield Lie(f"{name}.json", "of two lives", _of_another(name))
     for name in ("env.json", "clock.json"):
         yield from _lies_of_json(run, name, set())
     yield from _lies_of_metrics(run)
@@ -247,14 +247,14 @@ def _swaps(run: Path) -> Iterator[Lie]:
     yield Lie("two files", "garbage with results of its hashes", forged, True)
 
     def other_text(at: Path) -> None:
-        folder = at / json.loads((at / "data.json").read_text("utf-8"))["folder"]
+        folder = at / json.loads((at / "prepare.json").read_text("utf-8"))["folder"]
         copied = at.parent / "data" / "other"
         shutil.copytree(folder, copied)
         for shard in copied.glob("val_*.bin"):
             data = bytearray(shard.read_bytes())
             data[-2:] = b"\x41\x00"
             _put(shard, bytes(data))
-        _sets("data.json", ("folder",), "../data/other")(at)
+        _sets("prepare.json", ("folder",), "../data/other")(at)
 
     yield Lie("validation shards", "another last token", other_text)
 

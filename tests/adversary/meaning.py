@@ -4,10 +4,9 @@
 
 A statement is a cell of a table with its headings, a sentence, a label of a picture with its value,
 or a line of JSON. A lie is accepted when a command that succeeds states something that it does not
-state about the honest run, without a word that says where it comes from ("claimed", "out of date",
+state about the honest run, without a word that says where it comes from ("claimed", "stale",
 "NOT VERIFIED"); or when the verdict is "verified" although a file contradicts the artifact and the
-proof. Each accepted lie is printed. Needs RUN_DIR/../data. Also runs with older versions of the
-package, to show what they accepted.
+proof. Each accepted lie is printed. Needs RUN_DIR/../data.
 """
 
 from __future__ import annotations
@@ -37,18 +36,14 @@ from lies import Lie, folder_lies, lies, pair_lies
 from fairway import console
 from fairway.challenge import checks, submission, trainlog
 from fairway.errors import BadInput
+from fairway.pipeline import plan, runner, verdicts
 from fairway.pipeline import prove as proving
-from fairway.pipeline.directory import RunDirectory
-from fairway.pipeline.plan import _stale
-from fairway.pipeline.results import VERBS
+from fairway.pipeline.directory import Job, RunDirectory
+from fairway.pipeline.results import TrainResult
+from fairway.pipeline.stage import STAGES
 from fairway.report import compare, export, report
 
-try:
-    from fairway.pipeline import verdicts
-except ImportError:  # before there was a verdict that rests on decoding alone
-    verdicts = None
-
-MARKS = ("claimed", "out of date", "Out of date", "NOT VERIFIED", "NOT verified", "does not hold")
+MARKS = ("claimed", "stale", "Stale", "NOT VERIFIED", "NOT verified", "does not hold")
 Statements = dict[str, bool]  # what is said: whether a word beside it says where it comes from
 
 
@@ -156,27 +151,19 @@ def comparison(run: RunDirectory, other: RunDirectory) -> Statements:
 
 def card(run: RunDirectory, other: RunDirectory) -> Statements:
     """What `push` checks and writes, without the Hub."""
-    if verdicts:
-        verdicts.require_current(run, [verb for verb in VERBS if verb != "verify"])
-        if not (known := verdicts.known(run)) or not known.verified:
-            raise BadInput("push would decode first, or refuse")
-    else:
-        report.require_current(run, (v for v in VERBS if v != "verify" or run.result(v)))
+    runner.require_current(Job(run.load(), run), [s.result for s in STAGES if s.cached])
+    if not (known := verdicts.known(run)) or not known.verified:
+        raise BadInput("push would decode first, or refuse")
     return of_lines(export.card(run, "user/name"))
 
 
 def submitted(run: RunDirectory, other: RunDirectory) -> Statements:
     """What `submit` checks and writes, without the script: its README, figures and log."""
-    if verdicts:
-        if not verdicts.known(run):
-            raise BadInput("submit would decode first")
-        found = [(run, submission._ready(run))]
-        more = [submission._decoded(found[0][1])]
-    else:
-        found, more = [(run, report.Results(run))], []
-        submission._ready(found)
+    if not verdicts.known(run):
+        raise BadInput("submit would decode first")
+    found = [(run, submission._ready(run))]
     claims = submission._claims(run.load(), found, 1000, "A", "a", "T")
-    log = trainlog.text(run.load(), run, 1000, *more)
+    log = trainlog.text(run.load(), run, 1000, submission._decoded(found[0][1]))
     readme = submission._readme(found, claims).partition("## Recipe")[0]
     keys = ("val_bpb", "val_loss", "bytes_total", "text_sha256")
     scores = {key: claims.get(key) for key in keys}
@@ -187,32 +174,31 @@ def submitted(run: RunDirectory, other: RunDirectory) -> Statements:
 
 
 def known_verdict(run: RunDirectory, other: RunDirectory) -> Statements:
-    """What the end of `play`, and `submit` and `push`, say when the proof was decoded before."""
-    return _of_verdict(verdicts.known(run) if verdicts else proving.verify(run.load(), run))
+    """What the end of `run`, and `submit` and `push`, say when the proof was decoded before."""
+    return _of_verdict(verdicts.known(run))
 
 
 def decoded_verdict(run: RunDirectory, other: RunDirectory) -> Statements:
     """`verify RUN`."""
-    verify = verdicts.verify if verdicts else proving.verify
-    return _of_verdict(verify(run.load(), run))
+    return _of_verdict(verdicts.verify(Job(run.load(), run)))
 
 
 def _of_verdict(verdict: Any) -> Statements:
     if verdict is None:
         raise BadInput("nobody here has decoded this proof")
-    lines = [re.sub(r" decoded in .*", "", report.sentence(verdict))]
-    lines += report.verdict_lines(verdict) if verdicts else []
+    lines = [re.sub(r" decoded in .*", "", verdict.sentence)]
+    lines += report.verdict_lines(verdict)
     return {line: not verdict.verified or marked(line) for line in lines}
 
 
 def dry_run(run: RunDirectory, other: RunDirectory) -> Statements:
-    """What `play --dry-run` says of `verify`: is there anything left to do?"""
-    if _stale("verify", run.load(), run):
+    """What `run --dry-run` says of `verify`: is there anything left to do?"""
+    if plan.plan(run.load(), run)[-1].reason:
         raise BadInput("verify would run")
     return {"verify: finished": False}
 
 
-VERDICTS = ("verdict", "verify RUN", "play --dry-run")
+VERDICTS = ("verdict", "verify RUN", "run --dry-run")
 COMMANDS: dict[str, Callable[[RunDirectory, RunDirectory], Statements]] = {
     "report RUN": page_of_run,
     "report RUN RUN -o": page_of_runs,
@@ -220,7 +206,7 @@ COMMANDS: dict[str, Callable[[RunDirectory, RunDirectory], Statements]] = {
     "push": card,
     "submit": submitted,
     "verdict": known_verdict,
-    "play --dry-run": dry_run,
+    "run --dry-run": dry_run,
 }
 
 
@@ -235,15 +221,13 @@ class Place:
     scratch: Path
 
     def __post_init__(self) -> None:
-        self.states = ["known", "unknown"] if verdicts else ["known"]
+        self.states = ["known", "unknown"]
         for state in ("known", "unknown"):
             (self.scratch / state).mkdir(exist_ok=True)
         self.use("known")
-        if verdicts:
-            verdict = verdicts.verify(
-                RunDirectory(self.honest).load(), RunDirectory(self.copy("first"))
-            )
-            assert verdict.verified, verdict.reason
+        recipe, first = RunDirectory(self.honest).load(), RunDirectory(self.copy("first"))
+        verdict = verdicts.verify(Job(recipe, first))
+        assert verdict.verified, verdict.reason
         self.truth: dict[tuple[str, str], Statements] = {}
         for state in self.states:
             self.use(state)
@@ -257,8 +241,7 @@ class Place:
     def use(self, state: str) -> None:
         """Be a user who has decoded the honest proof, or one who has decoded nothing."""
         os.environ["XDG_STATE_HOME"] = str(self.scratch / state)
-        if verdicts:
-            verdicts._decoded_here.clear()
+        verdicts._decoded_here.clear()
 
     def copy(self, name: str, to: str = "tiny") -> Path:
         place = self.scratch / name
@@ -331,7 +314,7 @@ def submission_folder(honest: Path, scratch: Path) -> Path:
     found = []
     for seed in (1, 2, 3):
         run = RunDirectory(shutil.copytree(honest, root / str(seed)))
-        run.finish("train", run.require("train").model_copy(update={"seed": seed}))
+        run.record(run.require(TrainResult).model_copy(update={"seed": seed}))
         lines = [json.loads(line) for line in run.metrics.read_text("utf-8").splitlines()]
         moved = [json.dumps(x | {"loss": x["loss"] + seed / 1000}) for x in lines]
         run.metrics.write_text("\n".join(moved) + "\n", "utf-8")

@@ -15,7 +15,7 @@ import lies
 import meaning
 
 from fairway.pipeline import prove as proving
-from fairway.pipeline.results import VERBS
+from fairway.pipeline.stage import STAGES
 
 EVERY = 97  # of all trials; no divisor of how many commands there are
 
@@ -33,10 +33,11 @@ def place(finished_tiny, tmp_path_factory):
 def test_lies_are_told_about_every_field(finished_tiny):
     told = list(lies.lies(finished_tiny))
     assert len({(lie.file, lie.name) for lie in told}) >= 400
-    for verb, kind in VERBS.items():
-        about = {x.name.split(" ")[0].split(".")[0] for x in told if x.file == f"{verb}.json"}
-        assert set(kind.model_fields) <= about
-        assert lies.FOLLOWS.get(verb, set()) <= set(kind.model_fields)
+    for stage in STAGES:
+        fields = set(stage.result.model_fields)
+        about = {x.name.split(" ")[0].split(".")[0] for x in told if x.file == f"{stage.name}.json"}
+        assert fields <= about
+        assert lies.FOLLOWS.get(stage.name, set()) <= fields
     recipe = finished_tiny / "recipe.toml"
     fields = [line for line in recipe.read_text("utf-8").splitlines() if " = " in line]
     assert len([lie for lie in told if lie.file == "recipe.toml"]) == len(fields)

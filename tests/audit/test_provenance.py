@@ -8,13 +8,13 @@ import torch
 
 from fairway.audit.provenance import audit_run
 from fairway.audit.twin_test import difference_of
-from fairway.config.schema import load
+from fairway.config.toml import load
 from fairway.data.shards import write_shard
 from fairway.io import checkpoint
-from fairway.pipeline.pack import pack
 from fairway.pipeline.prepare import load_val
+from fairway.pipeline.results import PackResult, PrepareResult, TrainResult
+from fairway.pipeline.runner import perform
 from fairway.train import calibrate
-from fairway.train.loop import train
 
 
 def broken(run, steps=2):
@@ -35,14 +35,14 @@ def test_an_honest_run_holds_to_the_bit(tiny):
 
 def test_a_run_in_seconds_holds_to_the_bit(tiny):
     """By its clock's readings; what calibration had no time for is left out again."""
-    asked = ["train.seconds=2", "train.limit_s=10", "train.calibration_tokens=1000000"]
+    asked = ["train.seconds=2", "run.train_limit_s=10", "train.calibration_tokens=1000000"]
     recipe = load(str(tiny.recipe), ["train.steps=0", *asked])
     for verb in ("score", "prove", "verify"):  # of other weights
         tiny.invalidate(verb)
     tiny.create(recipe)
-    train(recipe, tiny)
+    perform(recipe, tiny, TrainResult)
     assert calibrate.load(tiny.calibration)[1]["tokens"] < 1_000_000
-    pack(recipe, tiny)
+    perform(recipe, tiny, PackResult)
     result = audit_run([tiny.path], 0, None)
     assert result.valid, result.failure
     training = next(f for f in result.findings if f.condition == "training")
@@ -51,15 +51,15 @@ def test_a_run_in_seconds_holds_to_the_bit(tiny):
 
 def test_training_on_other_text_is_seen_in_the_first_steps(tiny):
     """V7 and V10: the text that is scored is in the training text, and the hash is of that."""
-    folder = tiny.data_folder(tiny.require("data"))
+    folder = tiny.data_folder(tiny.require(PrepareResult))
     shard = folder / "train_000000.bin"
     before = shard.read_bytes()
     val = np.array(load_val(folder))
     write_shard(shard, np.resize(val, (len(before) - 1024) // 2))
     recipe = load(str(tiny.recipe), [])
-    tiny.invalidate("train")
-    train(recipe, tiny)
-    pack(recipe, tiny)
+    tiny.forget(TrainResult)
+    perform(recipe, tiny, TrainResult)
+    perform(recipe, tiny, PackResult)
     shard.write_bytes(before)
     assert "training" in broken(tiny)
 

@@ -6,21 +6,16 @@ import shutil
 import pytest
 
 from fairway.challenge.checks import check
-from fairway.config.schema import Pack, load
+from fairway.config.schema import Pack
+from fairway.config.toml import load
 from fairway.model.gpt import build
-from fairway.pipeline.directory import RunDirectory
+from fairway.pipeline.directory import Job, RunDirectory
 from fairway.pipeline.inspect import inspect
 from fairway.pipeline.pack import pack_weights
 from fairway.pipeline.prove import prove
-from fairway.pipeline.results import PackResult
 
 SEEDS = (1, 2, 3)
 SCRIPT = "print('a script')\n"
-PACKED = PackResult(  # proving needs the stamp of a finished packing, and nothing else of it
-    quantizer="uniform", artifact_bytes=0, parts={}, bits_per_weight=0, val_bpb_before=0,
-    val_bpb_after=0, nats_lost=0, predicted_nats_lost=0, calibration_s=0, budget_bytes=0,
-    within_budget=True, artifact_sha256="", pack_s=0,
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +50,11 @@ def one_seed(root, folder, text, seed, model, tokenizer):
     run.path.mkdir()
     packed = pack_weights(model.shape, tokenizer, weights, {}, Pack(quantizer="uniform", step=0.1))
     run.artifact.write_bytes(packed.data)
-    run.finish("pack", PACKED)
-    result = prove(load("tiny"), run, text)
+    result = prove(Job(load("tiny"), run, text))
     place = folder / f"seed{seed}"
     place.mkdir()
     shutil.copy(run.artifact, place)
-    shutil.copy(run.about(text).proof_file, place / "val.fwp")
+    shutil.copy(run.for_text(text).proof_file, place / "val.fwp")
     size = len(packed.data)
     about = {"text_sha256": result.text_sha256, "artifact_sha256": result.artifact_sha256}
     files = {
@@ -68,7 +62,7 @@ def one_seed(root, folder, text, seed, model, tokenizer):
         "score": about | {"bpb": result.bpb - 0.01, "text_bytes": result.text_bytes},
         "pack": {"artifact_bytes": size, "artifact_sha256": result.artifact_sha256,
                  "parts": inspect(run.artifact).parts},
-        "data": {"text_sha256": result.text_sha256, "val_bytes": result.text_bytes,
+        "prepare": {"text_sha256": result.text_sha256, "val_bytes": result.text_bytes,
                  "lengths_sha256": result.lengths_sha256},
         "train": {"seed": seed},
     }  # fmt: skip
@@ -123,7 +117,7 @@ SHOWN = {
     "prove": ("bpb", "text_bytes", "text_sha256", "lengths_sha256", "artifact_sha256", "files"),
     "score": ("bpb", "text_bytes", "text_sha256", "artifact_sha256"),
     "pack": ("artifact_bytes", "artifact_sha256", "parts"),
-    "data": ("text_sha256", "val_bytes", "lengths_sha256"),
+    "prepare": ("text_sha256", "val_bytes", "lengths_sha256"),
     "train": ("seed",),
 }
 

@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from fairway.challenge import script
-from fairway.config.schema import dumps, load, loads
+from fairway.config.toml import dumps, load, loads
 from fairway.pipeline.directory import RunDirectory
+from fairway.pipeline.results import TrainResult, VerifyResult
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +54,8 @@ def test_ranks_of_torchrun_share_the_training_and_the_first_does_the_rest(source
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     run = RunDirectory(tmp_path / "run")
-    assert run.require("train").world_size == 2
-    assert run.require("verify").verified
+    assert run.require(TrainResult).world_size == 2
+    assert run.require(VerifyResult).verified
 
 
 def test_the_script_trains_scores_and_proves_alone(source, tmp_path):
@@ -65,8 +66,8 @@ def test_the_script_trains_scores_and_proves_alone(source, tmp_path):
     done = script.run_apart(file, arguments, tmp_path, timeout_s=280)
     assert done.returncode == 0, done.stderr
     run = RunDirectory(tmp_path / "run")
-    assert run.require("verify").verified
-    assert run.require("train").seed == 7
+    assert run.require(VerifyResult).verified
+    assert run.require(TrainResult).seed == 7
     assert f"Code size: {len(source)} bytes" in done.stdout
     assert done.stdout == (run.path / "train.log").read_text("utf-8")
     assert f"val_bpb:{run.need('verify').bpb:.8f}" in done.stdout

@@ -9,6 +9,7 @@ from fairway.challenge import submission
 from fairway.challenge.checks import check
 from fairway.errors import BadInput
 from fairway.pipeline.directory import RunDirectory
+from fairway.pipeline.results import ProveResult, TrainResult
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,7 @@ def submitted(finished_tiny, tmp_path_factory):
     runs = []
     for seed in (1, 2, 3):
         run = RunDirectory(shutil.copytree(finished_tiny, root / f"r{seed}"))
-        run.finish("train", run.require("train").model_copy(update={"seed": seed}))
+        run.record(run.require(TrainResult).model_copy(update={"seed": seed}))
         runs.append(run.path)
     result = submission.submit(runs, root / "out", "A Name", "name", "A title")
     return root / "out", result
@@ -92,7 +93,7 @@ def test_what_cannot_be_submitted(tiny, tmp_path):
     (tmp_path / "there").mkdir()
     with pytest.raises(BadInput, match="exists"):
         submission.submit([tiny.path], tmp_path / "there", "", "")
-    tiny.finish("prove", tiny.require("prove").model_copy(update={"bpb": 0.5}))
+    tiny.record(tiny.require(ProveResult).model_copy(update={"bpb": 0.5}))
     with pytest.raises(BadInput, match=r"does not hold: prove.json says bpb = 0\.5"):
         submission.submit([tiny.path], tmp_path / "out", "", "")
     with pytest.raises(BadInput, match="there is no folder"):

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairway.coding.online import settings
-from fairway.config.schema import Adapt, Sgd, load
+from fairway.config.schema import Adapt, Sgd
+from fairway.config.toml import load
 from fairway.errors import BadInput
 
 HOWS = [Adapt(method="sgd"), Adapt(method="dynamic"), Adapt(method="lora")]

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairway.config.schema import Recipe, Train, dumps, load, loads, shipped
+from fairway.config.schema import Recipe, Train
+from fairway.config.toml import dumps, load, loads, shipped
 from fairway.errors import BadInput
 
 

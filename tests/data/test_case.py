@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fairway.config.schema import load
+from fairway.config.toml import load
 from fairway.data import case
 from fairway.data.tokenizer import Tokenizer, train_tokenizer
 from fairway.errors import BadInput

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference_gpt import logits as reference_logits
 
-from fairway.config import schema
+from fairway.config import toml
 from fairway.config.schema import Model
 from fairway.model import parameters
 from fairway.model.gpt import GPT, build, flops_per_token, tensors_of
@@ -33,7 +33,7 @@ def noisy(shape: Model, seed: int = 0) -> GPT:
 
 
 def test_pr264_has_exactly_the_original_number_of_parameters() -> None:
-    shape = schema.load("pr264")
+    shape = toml.load("pr264")
     tensors = tensors_of(shape.model, shape.data.vocab_size, bos_id=1)
     assert sum(math.prod(tensor.shape) for tensor in tensors) == 26_666_073
 
@@ -200,4 +200,4 @@ def test_same_seed_same_weights() -> None:
 
 def test_flops_per_token_of_the_starting_system() -> None:
     """228.3 million: 6 for each of the weights that are multiplied, and attention."""
-    assert flops_per_token(schema.load("pr264").model, 1024) == pytest.approx(228.3e6, rel=5e-4)
+    assert flops_per_token(toml.load("pr264").model, 1024) == pytest.approx(228.3e6, rel=5e-4)

@@ -1,4 +1,4 @@
-"""The run folder: what is stale, locks, and files that are whole or absent."""
+"""The run directory: locks, and files that are whole or absent."""
 
 import os
 import signal
@@ -7,127 +7,40 @@ import sys
 
 import pytest
 
-from fairway.config.schema import Recipe, load
+from fairway.config.toml import load
 from fairway.errors import BadInput
 from fairway.io.atomic import write_atomic
-from fairway.pipeline.directory import STAGES, RunDirectory, downstream, stamp_changes
-from fairway.pipeline.results import DataResult, VerifyResult
+from fairway.pipeline.directory import RunDirectory
+from fairway.pipeline.results import VerifyResult
 
 RECIPE = load("tiny")
-
-# The table of docs/course.md: one change per section, and the verbs whose stamps it changes.
-CHANGES = {
-    "data.vocab_size=301": {"data"},
-    "model.dim=64": {"train"},
-    "optim.matrix_lr=0.5": {"train"},
-    "train.steps=41": {"train"},
-    "pack.mlp_bits=4": {"pack"},
-    "score.protocol=plain": {"score"},
-    "prove.lanes=3": {"score", "prove"},
-    "prove.arithmetic=float": {"prove"},
-    "description=another": set(),
-}
+VERDICT = VerifyResult(
+    verified=True, reason="", bpb=0.0, decoded=None, compared_with="", decode_s=0.0
+)
 
 
-def verdict(stamp: str = "") -> VerifyResult:
-    return VerifyResult(
-        stamp=stamp,
-        verified=True,
-        reason="",
-        bpb=0.0,
-        decoded=None,
-        compared_with="",
-        decode_s=0.0,
-    )
-
-
-def finished(tmp_path) -> RunDirectory:
-    """A run in which every verb is finished; the values do not matter here."""
-    run = RunDirectory(tmp_path / "run")
-    run.create(RECIPE)
-    for verb in STAGES:
-        stamp = run.stamp(verb, RECIPE, "documents")
-        (run.path / f"{verb}.json").write_text(_any_result(verb, stamp))
-    return run
-
-
-def _any_result(verb: str, stamp: str) -> str:
-    from fairway.pipeline.results import VERBS
-
-    samples = {"int": 1, "float": 1.0, "str": "x", "bool": True}
-    literals = {"text_rule": "bytes", "arithmetic": "float", "grade": "device", "decoded": None}
-    kind = VERBS[verb]
-    values = {
-        name: literals.get(name, samples.get(str(kind.__annotations__.get(name)), {}))
-        for name in kind.model_fields
-    }
-    return kind.model_construct(**{**values, "stamp": stamp}).model_dump_json()
-
-
-def stale(run: RunDirectory, recipe: Recipe, source: str = "documents") -> set[str]:
-    """Verbs whose own stamp differs, upstream results staying as they are."""
-    return {
-        verb
-        for verb in STAGES
-        if run.result(verb) is None or run.result(verb).stamp != run.stamp(verb, recipe, source)
-    }
-
-
-@pytest.mark.parametrize(("change", "verbs"), CHANGES.items())
-def test_a_change_makes_exactly_its_verb_stale(tmp_path, change, verbs):
-    run = finished(tmp_path)
-    assert stale(run, RECIPE) == set()
-    assert stale(run, load("tiny", [change])) == verbs
-
-
-def test_other_documents_and_other_code_make_stale(tmp_path, monkeypatch):
-    run = finished(tmp_path)
-    assert stale(run, RECIPE, "other documents") == {"data"}
-    newer = STAGES["pack"].__class__(STAGES["pack"].sections, "train", STAGES["pack"].version + 1)
-    monkeypatch.setitem(STAGES, "pack", newer)
-    assert stale(run, RECIPE) == {"pack"}
-
-
-def test_a_new_result_makes_the_next_verbs_stale(tmp_path):
-    run = finished(tmp_path)
-    changed = run.stamp("pack", load("tiny", ["pack.mlp_bits=4"]))
-    run.finish("pack", run.result("pack").model_copy(update={"stamp": changed}))
-    assert stale(run, RECIPE) == {"pack", "score", "prove"}
-
-
-def test_the_stamp_says_what_changed(tmp_path):
-    run = finished(tmp_path)
-    other = load("tiny", ["model.dim=64", "train.steps=41"])
-    before, after = run.result("train").stamp, run.stamp("train", other)
-    assert stamp_changes(before, after) == ["model", "train"]
-    assert stamp_changes(before, before) == []
-    assert stamp_changes("", before) == ["code", "model", "optim", "train", "data"]
-
-
-def test_downstream():
-    assert downstream("data") == list(STAGES)
-    assert downstream("pack") == ["pack", "score", "prove", "verify"]
-    assert downstream("score") == ["score"]
-    assert downstream("prove") == ["prove", "verify"]
-
-
-def test_fresh_forget_and_need(tmp_path):
+def test_results_are_recorded_and_forgotten(tmp_path):
     run = RunDirectory(tmp_path)
-    assert run.fresh("verify", "s", VerifyResult) is None
-    run.finish("verify", verdict("s"))
-    assert run.fresh("verify", "s", VerifyResult) == verdict("s")
-    assert run.fresh("verify", "t", VerifyResult) is None
-    assert run.fresh("verify", "s", DataResult) is None
-    for verb in STAGES:
-        run.invalidate(verb)
-    with pytest.raises(BadInput, match="has no finished 'verify' yet: run fairway verify"):
-        run.require("verify")
+    assert run.recorded(VerifyResult) is None
+    run.record(VERDICT)
+    assert run.recorded(VerifyResult) == run.require(VerifyResult) == VERDICT
+    run.forget(VerifyResult)
+    with pytest.raises(BadInput, match="has no finished 'verify' yet: fairway run"):
+        run.require(VerifyResult)
 
 
 def test_a_damaged_result_counts_as_none(tmp_path):
     run = RunDirectory(tmp_path)
     (tmp_path / "verify.json").write_text('{"verified": tr')
-    assert run.result("verify") is None
+    assert run.recorded(VerifyResult) is None
+
+
+def test_texts_of_one_name_have_a_directory_each(tmp_path):
+    run = RunDirectory(tmp_path)
+    a, b = (run.for_text(tmp_path / folder / "t.txt").path for folder in "ab")
+    assert a != b
+    assert a.name.startswith("t-")
+    assert run.for_text(None) is run
 
 
 HOLDER = """

@@ -12,20 +12,21 @@ import torch
 
 from fairway import distributed
 from fairway.coding import artifact
-from fairway.config.schema import Recipe, load
+from fairway.config.schema import Recipe
+from fairway.config.toml import load
 from fairway.errors import BadInput
 from fairway.exact import operands
 from fairway.formats.tensors import Quantized
 from fairway.io import checkpoint
 from fairway.io.atomic import sha256_file
 from fairway.model.gpt import build
-from fairway.pipeline.directory import RunDirectory
+from fairway.pipeline.directory import Job, RunDirectory
 from fairway.pipeline.inspect import inspect
-from fairway.pipeline.pack import check_equal, pack
-from fairway.pipeline.prepare import load_tokenizer, load_val, prepare
-from fairway.pipeline.results import PackResult, TrainResult
+from fairway.pipeline.pack import check_equal
+from fairway.pipeline.prepare import load_tokenizer, load_val
+from fairway.pipeline.results import PackResult, PrepareResult, TrainResult
+from fairway.pipeline.runner import perform, stamp
 from fairway.train import calibrate
-from fairway.train.loop import train
 from fairway.train.validate import validate
 
 
@@ -53,7 +54,7 @@ def run(recipe: Recipe, tmp_path: Path) -> RunDirectory:
     """A run folder with data, weights and calibration; the network is untrained, but lively."""
     run = RunDirectory(tmp_path / "run")
     run.create(recipe)
-    folder = run.data_folder(prepare(recipe, run))
+    folder = run.data_folder(perform(recipe, run, PrepareResult))
     tokenizer = load_tokenizer(folder)
     model = build(recipe.model, tokenizer.vocab_size, tokenizer.bos_id, seed=0)
     random = torch.Generator().manual_seed(1)
@@ -68,12 +69,12 @@ def run(recipe: Recipe, tmp_path: Path) -> RunDirectory:
     calibrate.save(run.calibration, collector.curvatures(distributed.start()), {})
     nats, bpb = validate(model, tokenizer, load_val(folder))
     trained = TrainResult(
-        stamp=run.stamp("train", recipe), parameters=1, steps=0, tokens=0, train_s=0,
+        stamp=stamp(Job(recipe, run), TrainResult), parameters=1, steps=0, tokens=0, train_s=0,
         calibration_s=0.25, compile_s=0, score_s=0, pause_s=0, tokens_per_s=0, within_limit=True,
         val_bpb=bpb, val_nats_per_token=nats, weights_sha256=sha256_file(run.weights), seed=0,
         device="cpu", world_size=1, peak_memory_bytes=0,
     )  # fmt: skip
-    run.finish("train", trained)
+    run.record(trained)
     return run
 
 
@@ -84,8 +85,8 @@ def with_pack(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
 @pytest.mark.parametrize("quantizer", ["gptq", "uniform", "rtn"])
 def test_pack_writes_what_it_says(recipe: Recipe, run: RunDirectory, quantizer: str) -> None:
     recipe = with_pack(recipe, {"quantizer": quantizer})
-    result = pack(recipe, run)
-    assert run.result("pack") == result
+    result = perform(recipe, run, PackResult)
+    assert run.recorded(PackResult) == result
     assert result.quantizer == quantizer
     assert result.artifact_bytes == run.artifact.stat().st_size == sum(result.parts.values())
     assert result.artifact_sha256 == sha256_file(run.artifact)
@@ -104,7 +105,7 @@ def test_what_packing_costs_is_near_what_calibration_foretells(
     tiny: RunDirectory, budget: int
 ) -> None:
     """On a trained network, at budgets so small that the loss stands out."""
-    result = pack(with_pack(load(str(tiny.recipe)), {"budget_bytes": budget}), tiny)
+    result = perform(with_pack(load(str(tiny.recipe)), {"budget_bytes": budget}), tiny, PackResult)
     assert result.nats_lost > 0.005
     assert 0.7 < result.nats_lost / result.predicted_nats_lost < 2.5
 
@@ -112,19 +113,19 @@ def test_what_packing_costs_is_near_what_calibration_foretells(
 def test_pack_is_deterministic_and_skips_only_what_is_there(
     recipe: Recipe, run: RunDirectory
 ) -> None:
-    first = pack(recipe, run)
-    assert pack(recipe, run) == first
+    first = perform(recipe, run, PackResult)
+    assert perform(recipe, run, PackResult) == first
     data = run.artifact.read_bytes()
     run.artifact.write_bytes(data[:-1])  # somebody damaged it: made again
-    again = pack(recipe, run)
+    again = perform(recipe, run, PackResult)
     assert run.artifact.read_bytes() == data
     assert again.artifact_sha256 == first.artifact_sha256
 
 
 def test_budget_is_a_verdict(recipe: Recipe, run: RunDirectory) -> None:
     """Of a quantizer that does not fill it."""
-    result = pack(with_pack(recipe, {"quantizer": "rtn", "budget_bytes": 9_000}), run)
-    assert isinstance(result, PackResult)
+    small = with_pack(recipe, {"quantizer": "rtn", "budget_bytes": 9_000})
+    result = perform(small, run, PackResult)
     assert not result.within_budget
     assert "bytes over" in result.failure
     assert run.artifact.is_file()
@@ -135,14 +136,14 @@ def test_no_artifact_comes_of_a_budget_below_the_smallest(
     recipe: Recipe, run: RunDirectory, quantizer: str
 ) -> None:
     """Every budget gives an artifact that can be scored exactly, or a sentence and no file."""
-    tokenizer = load_tokenizer(run.data_folder(run.require("data")))
+    tokenizer = load_tokenizer(run.data_folder(run.require(PrepareResult)))
     least = sum(artifact.smallest(recipe.model, tokenizer).values())
     for budget in (1, least // 2, least - 1, least, least + 20, least + 200, least + 1500):
         given = with_pack(recipe, {"quantizer": quantizer, "budget_bytes": budget})
         run.artifact.unlink(missing_ok=True)
         result, refusal = None, ""
         try:
-            result = pack(given, run)
+            result = perform(given, run, PackResult)
         except BadInput as error:
             refusal = str(error)
         assert run.artifact.exists() == (not refusal)
@@ -157,17 +158,17 @@ def test_no_artifact_comes_of_a_budget_below_the_smallest(
 
 
 def test_an_impossible_budget_is_refused_before_training(recipe: Recipe, run: RunDirectory) -> None:
-    tokenizer = load_tokenizer(run.data_folder(run.require("data")))
+    tokenizer = load_tokenizer(run.data_folder(run.require(PrepareResult)))
     parts = artifact.smallest(recipe.model, tokenizer)
     low = with_pack(recipe, {"budget_bytes": sum(parts.values()) - 1})
-    run.invalidate("train")
+    run.forget(TrainResult)
     with pytest.raises(BadInput, match=f"the tokenizer alone {parts['tokenizer']:,}; raise the"):
-        train(low, run)
-    assert run.result("train") is None
+        perform(low, run, TrainResult)
+    assert run.recorded(TrainResult) is None
 
 
 def test_inspect_accounts_for_every_byte(recipe: Recipe, run: RunDirectory) -> None:
-    result = pack(recipe, run)
+    result = perform(recipe, run, PackResult)
     found = inspect(run.artifact)
     assert found.parts == result.parts
     assert found.artifact_bytes == result.artifact_bytes
@@ -181,7 +182,7 @@ def test_weights_of_another_shape_are_refused(recipe: Recipe, run: RunDirectory)
     del weights["skips"]
     checkpoint.save(run.weights, weights, {})
     with pytest.raises(BadInput, match="do not fit the network: skips"):
-        pack(recipe, run)
+        perform(recipe, run, PackResult)
     assert not run.artifact.exists()
 
 
@@ -201,9 +202,9 @@ def test_without_its_calibration_gptq_does_not_run(
         known["blocks.0.mlp.up"] = calibrate.Curvature(torch.eye(5), torch.ones(3))
         calibrate.save(run.calibration, known, {})
     with pytest.raises(BadInput, match="calibration"):
-        pack(recipe, run)
+        perform(recipe, run, PackResult)
     assert not run.artifact.exists()
-    assert pack(with_pack(recipe, {"quantizer": "uniform"}), run).within_budget
+    assert perform(with_pack(recipe, {"quantizer": "uniform"}), run, PackResult).within_budget
 
 
 @pytest.mark.parametrize("quantizer", ["gptq", "uniform", "rtn"])
@@ -216,12 +217,12 @@ def test_a_diverged_network_is_refused(recipe: Recipe, run: RunDirectory, quanti
     known["blocks.0.mlp.down"].inputs.fill_(float("nan"))
     calibrate.save(run.calibration, known, {})
     with pytest.raises(BadInput, match=r"blocks\.0\.mlp.*diverged"):
-        pack(with_pack(recipe, {"quantizer": quantizer}), run)
+        perform(with_pack(recipe, {"quantizer": quantizer}), run, PackResult)
     assert not run.artifact.exists()
 
 
 def test_an_artifact_that_does_not_read_back_is_noticed(recipe: Recipe, run: RunDirectory) -> None:
-    pack(recipe, run)
+    perform(recipe, run, PackResult)
     made = artifact.read(run.artifact)
     matrices = dict(made.matrices)
     check_equal(made, Quantized(matrices, {}))

@@ -17,7 +17,9 @@ from fairway.data.tokenizer import load_challenge
 from fairway.errors import BadInput
 from fairway.pipeline import prepare as module
 from fairway.pipeline.directory import RunDirectory
-from fairway.pipeline.prepare import load_tokenizer, load_train, load_val, prepare
+from fairway.pipeline.prepare import load_tokenizer, load_train, load_val
+from fairway.pipeline.results import PrepareResult
+from fairway.pipeline.runner import perform
 
 SENTENCE = "The quick brown fox number {} jumps over the lazy dog, “again” and again {}.\n"
 DOCUMENTS = ["".join(SENTENCE.format(i * j, j) for j in range(30)).encode() for i in range(90)]
@@ -44,14 +46,14 @@ def run(tmp_path):
 def made(corpus, run, **data):
     given = recipe(source="files", path=str(corpus), vocab_size=300, overlap=1.0, **data)
     run.create(given)
-    return prepare(given, run)
+    return perform(given, run, PrepareResult)
 
 
 def products(folder):
     """Contents of what the verb made, but for the seconds it took."""
     contents = {p.name: p.read_bytes() for p in folder.iterdir() if not p.name.startswith(".")}
     manifest = module._read_manifest(folder)
-    contents["manifest.json"] = manifest.result.model_copy(update={"data_s": 0.0})
+    contents["manifest.json"] = manifest.result.model_copy(update={"prepare_s": 0.0})
     return contents
 
 
@@ -72,7 +74,7 @@ class TestDocuments:
         assert (result.train_documents, result.val_documents) == (85, 5)
         assert result.vocab_size == tokenizer.vocab_size == 300
         assert result.text_rule == "bytes"
-        assert run.result("data") == result
+        assert run.recorded(PrepareResult) == result
 
     def test_several_shards_say_the_same_as_one(self, corpus, run, tmp_path, monkeypatch):
         one = made(corpus, run)
@@ -128,22 +130,24 @@ class TestDocuments:
         run.create(given)
         script = (
             "import sys; from fairway.pipeline.directory import RunDirectory;"
-            "from fairway.config.schema import loads;"
-            "from fairway.pipeline.prepare import prepare;"
-            f"prepare(loads(open({str(run.recipe)!r}).read()), RunDirectory({str(run.path)!r}))"
+            "from fairway.config.toml import loads;"
+            "from fairway.pipeline.results import PrepareResult;"
+            "from fairway.pipeline.runner import perform;"
+            f"run = RunDirectory({str(run.path)!r});"
+            f"perform(loads(run.recipe.read_text()), run, PrepareResult)"
         )
         process = subprocess.Popen([sys.executable, "-c", script])
         while process.poll() is None and not list(run.data_root.glob("*/*")):
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert products(run.data_folder(prepare(given, run))) == whole
+        assert products(run.data_folder(perform(given, run, PrepareResult))) == whole
 
     def test_a_lost_shard_is_made_again(self, corpus, run):
         folder = run.data_folder(made(corpus, run))
         whole = products(folder)
         (folder / "train_000000.bin").unlink()
-        with pytest.raises(BadInput, match="run fairway data first"):
+        with pytest.raises(BadInput, match="run fairway prepare first"):
             load_train(folder)
         made(corpus, run)
         assert products(folder) == whole
@@ -159,7 +163,7 @@ class TestDocuments:
         (corpus / "train998.txt").write_bytes(DOCUMENTS[0] + b"And the end.")
         given = recipe(source="files", path=str(corpus), vocab_size=300, overlap=0.9)
         run.create(given)
-        result = prepare(given, run)
+        result = perform(given, run, PrepareResult)
         assert result.dropped_documents >= 1
         assert result.train_documents + result.dropped_documents == 86
 
@@ -199,7 +203,7 @@ class TestShards:
         tokenizer = str(folder / "small.model")
         given = recipe(source="shards", path=str(folder), tokenizer=tokenizer, **data)
         run.create(given)
-        return prepare(given, run)
+        return perform(given, run, PrepareResult)
 
     def test_are_used_where_they_lie(self, challenge, run):
         result = self.shards(challenge, run)
@@ -251,7 +255,7 @@ class TestShards:
             write_shard(path, np.array(tokens, np.uint16))
         with pytest.raises(BadInput, match=message):
             self.shards(challenge, run)
-        assert run.result("data") is None
+        assert run.recorded(PrepareResult) is None
 
     def test_an_empty_shard_beside_others_is_left_out_with_a_line(self, challenge, run, capfd):
         write_shard(challenge / "fineweb_train_000000.bin", np.array([], np.uint16))
@@ -301,7 +305,7 @@ class TestBadInput:
         given = recipe(source="files", path=str(corpus), vocab_size=5000)
         run.create(given)
         with pytest.raises(BadInput, match="vocab_size 5000 is too large"):
-            prepare(given, run)
+            perform(given, run, PrepareResult)
 
     def test_nothing_left_to_train_on(self, tmp_path, run):
         folder = tmp_path / "copies"

@@ -12,13 +12,16 @@ from pathlib import Path
 import pytest
 
 from fairway.coding.online import methods, settings
-from fairway.config.schema import Adapt, Prove, loads
+from fairway.config.schema import Adapt, Prove
+from fairway.config.toml import loads
 from fairway.errors import BadInput, Interrupted
 from fairway.formats.proof import Header
 from fairway.io.binary import Reader, join, varint
 from fairway.pipeline import prove as prove_stage
+from fairway.pipeline.directory import Job
 from fairway.pipeline.prove import decode, prove
-from fairway.pipeline.score import score
+from fairway.pipeline.results import PrepareResult, ProveResult, ScoreResult, VerifyResult
+from fairway.pipeline.runner import perform
 from fairway.pipeline.verdicts import verify
 
 DOCUMENTS = ["Return the sum of the elements, as a float. " * 8, "", "é \r\n\tx = 1\n" * 24] * 3
@@ -57,15 +60,15 @@ def test_the_course_ends_with_a_proof_that_counts_every_byte(tiny):
 
 def test_the_proof_agrees_with_the_score(tiny):
     """They are the same integers; a score charges the documents that lanes start at, too."""
-    proved, scored = tiny.result("prove"), tiny.result("score")
+    proved, scored = tiny.recorded(ProveResult), tiny.recorded(ScoreResult)
     assert (proved.arithmetic, proved.grade) == ("exact", "portable")
-    more = scored.bpb * tiny.result("data").val_bytes - proved.stream_ideal_bits
+    more = scored.bpb * tiny.recorded(PrepareResult).val_bytes - proved.stream_ideal_bits
     assert -1e-3 < more < 30 * (proved.lanes - 1) + 1e-3
 
 
 def test_finished_proofs_are_skipped(tiny, recipe):
     before = tiny.proof_file.stat().st_mtime_ns
-    assert prove(recipe, tiny) == tiny.result("prove")
+    assert perform(recipe, tiny, ProveResult) == tiny.recorded(ProveResult)
     assert tiny.proof_file.stat().st_mtime_ns == before
 
 
@@ -73,30 +76,30 @@ def test_another_text_is_proved_and_verified_in_a_folder_of_its_own(
     tiny, recipe, text, small_chunks
 ):
     val = tiny.proof_file.read_bytes()
-    proved = prove(recipe, tiny, text)
+    proved = perform(recipe, tiny, ProveResult, text)
     assert proved.text_bytes == sum(len(document.encode()) for document in DOCUMENTS)
-    verified = verify(recipe, tiny, text)
+    verified = verify(Job(recipe, tiny, text))
     assert verified.verified, verified.reason
-    place = tiny.about(text)
-    assert (place.result("prove"), place.result("verify")) == (proved, verified)
+    place = tiny.for_text(text)
+    assert (place.recorded(ProveResult), place.recorded(VerifyResult)) == (proved, verified)
     assert tiny.proof_file.read_bytes() == val
 
 
 def test_a_proof_of_another_text_does_not_stand_for_this_one(tiny, recipe, text, small_chunks):
-    prove(recipe, tiny, text)
+    perform(recipe, tiny, ProveResult, text)
     text.write_text(json.dumps({"text": "something else"}) + "\n")
-    verdict = verify(recipe, tiny, text)
+    verdict = verify(Job(recipe, tiny, text))
     assert not verdict.verified
     assert f"another text than {text}" in verdict.reason
     text.unlink()
     with pytest.raises(BadInput, match="there is no text"):
-        verify(recipe, tiny, text)
+        verify(Job(recipe, tiny, text))
 
 
 def test_ctrl_c_keeps_the_finished_chunks(tiny, recipe, text, small_chunks, tmp_path):
     whole = tmp_path / "whole"
-    prove(recipe, tiny, text)
-    place = tiny.about(text)
+    perform(recipe, tiny, ProveResult, text)
+    place = tiny.for_text(text)
     shutil.move(place.path, whole)
 
     def interrupt():
@@ -107,23 +110,23 @@ def test_ctrl_c_keeps_the_finished_chunks(tiny, recipe, text, small_chunks, tmp_
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(Interrupted, match="chunks done; the same command goes on"):
-        prove(recipe, tiny, text)
+        perform(recipe, tiny, ProveResult, text)
     thread.join()
     assert not place.proof_file.exists()
     assert _lines(place.prove_checkpoint) >= 2
-    prove(recipe, tiny, text)
+    perform(recipe, tiny, ProveResult, text)
     assert place.proof_file.read_bytes() == (whole / "proof" / "val.fwp").read_bytes()
 
 
 def test_a_killed_proof_goes_on_and_ends_with_the_same_bytes(tiny, recipe, text, small_chunks):
-    place = tiny.about(text)
+    place = tiny.for_text(text)
     program = (
-        "from fairway.pipeline.directory import RunDirectory;"
+        "from fairway.pipeline.directory import Job, RunDirectory;"
         "from fairway.coding.online import methods;"
-        "from fairway.pipeline import prove as proof;"
-        "from fairway.config.schema import loads; from pathlib import Path; import sys;"
+        "from fairway.pipeline.results import ProveResult;"
+        "from fairway.pipeline.runner import perform; from pathlib import Path; import sys;"
         "methods.CHUNK_TOKENS_PER_LANE = 4; run = RunDirectory(sys.argv[1]);"
-        "proof.prove(loads(run.recipe.read_text()), run, Path(sys.argv[2]))"
+        "perform(run.load(), run, ProveResult, Path(sys.argv[2]))"
     )
     process = subprocess.Popen([sys.executable, "-c", program, str(tiny.path), str(text)])
     while process.poll() is None:
@@ -134,10 +137,12 @@ def test_a_killed_proof_goes_on_and_ends_with_the_same_bytes(tiny, recipe, text,
     with open(place.prove_checkpoint, "a") as file:
         file.write('{"chunk": 9, "bo')  # as a kill within a write would leave it
     began = _lines(place.prove_checkpoint)
-    resumed = prove(recipe, tiny, text)
+    resumed = perform(recipe, tiny, ProveResult, text)
     first = place.proof_file.read_bytes()
-    place.invalidate("prove")
-    assert prove(recipe, tiny, text).stream_ideal_bits == pytest.approx(resumed.stream_ideal_bits)
+    place.forget(ProveResult)
+    assert perform(recipe, tiny, ProveResult, text).stream_ideal_bits == pytest.approx(
+        resumed.stream_ideal_bits
+    )
     assert place.proof_file.read_bytes() == first
     assert began >= 2
 
@@ -161,10 +166,10 @@ def test_chunks_of_other_settings_are_not_taken_up(
         recipe.model_copy(update={"adapt": Adapt(method="dynamic", order="lanes", lanes=lanes)})
         for lanes in (2, 3)
     )
-    place, add = tiny.about(text), prove_stage._Partial.add
-    prove(three, tiny, text)
+    place, add = tiny.for_text(text), prove_stage._Partial.add
+    perform(three, tiny, ProveResult, text)
     wanted = place.proof_file.read_bytes()
-    place.invalidate("prove")
+    place.forget(ProveResult)
 
     def add_and_stop(*arguments):
         add(*arguments)
@@ -172,34 +177,37 @@ def test_chunks_of_other_settings_are_not_taken_up(
 
     monkeypatch.setattr(prove_stage._Partial, "add", add_and_stop)
     with pytest.raises(Interrupted):
-        prove(two, tiny, text)
+        perform(two, tiny, ProveResult, text)
     assert _lines(place.prove_checkpoint) == 2
     monkeypatch.setattr(prove_stage._Partial, "add", add)
-    prove(three, tiny, text)
+    perform(three, tiny, ProveResult, text)
     assert place.proof_file.read_bytes() == wanted
 
 
 def test_a_proof_by_a_network_that_learns(tiny, recipe, text, small_learned_chunks):
     learning = recipe.model_copy(update=LEARNING)
-    proved, scored = prove(learning, tiny, text), score(learning, tiny, text)
+    proved, scored = (
+        perform(learning, tiny, ProveResult, text),
+        perform(learning, tiny, ScoreResult, text),
+    )
     assert (proved.adaptation, proved.order, proved.grade) == ("dynamic", "left-to-right", "device")
     assert (proved.arithmetic, proved.lanes) == ("float", 1)
     assert (scored.adaptation, scored.arithmetic) == ("dynamic", "float")
     more = scored.bpb * proved.text_bytes - proved.stream_ideal_bits  # where chunks begin
-    assert -1 < more < 30 * Header.read(_reader(tiny.about(text).proof_file)).chunks
-    none = prove(recipe, tiny, text)
+    assert -1 < more < 30 * Header.read(_reader(tiny.for_text(text).proof_file)).chunks
+    none = perform(recipe, tiny, ProveResult, text)
     assert proved.stream_ideal_bits < 0.98 * none.stream_ideal_bits
-    prove(learning, tiny, text)
-    verified = verify(learning, tiny, text)
+    perform(learning, tiny, ProveResult, text)
+    verified = verify(Job(learning, tiny, text))
     assert verified.verified, verified.reason
 
 
 def test_lanes_that_learn_from_each_other_are_no_left_to_right(tiny, recipe, text, monkeypatch):
     monkeypatch.setattr("fairway.formats.coded_tokens.TOKENS_PER_LANE", 16)
     together = LEARNING["adapt"].model_copy(update={"order": "lanes", "lanes": 3})
-    proved = prove(recipe.model_copy(update={"adapt": together}), tiny, text)
+    proved = perform(recipe.model_copy(update={"adapt": together}), tiny, ProveResult, text)
     assert (proved.order, proved.lanes) == ("lanes", 3)
-    file = tiny.about(text).proof_file
+    file = tiny.for_text(text).proof_file
     decode(tiny.artifact, file, file.with_name("text"))
     reader = _reader(file)
     header = Header.read(reader)
@@ -240,10 +248,10 @@ def test_a_proof_that_claims_more_lanes_than_memory_is_a_sentence(tiny, tmp_path
 def test_a_stopped_proof_goes_on_with_what_it_had_learned(
     tiny, recipe, text, small_learned_chunks, tmp_path, monkeypatch
 ):
-    learning, place = recipe.model_copy(update=LEARNING), tiny.about(text)
-    prove(learning, tiny, text)
+    learning, place = recipe.model_copy(update=LEARNING), tiny.for_text(text)
+    perform(learning, tiny, ProveResult, text)
     whole = place.proof_file.read_bytes()
-    place.invalidate("prove")
+    place.forget(ProveResult)
     add, left = prove_stage._Partial.add, 2
 
     def stop_after_two(self, *args):
@@ -255,47 +263,47 @@ def test_a_stopped_proof_goes_on_with_what_it_had_learned(
 
     monkeypatch.setattr(prove_stage._Partial, "add", stop_after_two)
     with pytest.raises(Interrupted):
-        prove(learning, tiny, text)
+        perform(learning, tiny, ProveResult, text)
     assert place.prove_learned.exists()
     monkeypatch.setattr(prove_stage._Partial, "add", add)
     for older in (True, False):  # the last chunk's state was lost, or was not
         kept = place.prove_checkpoint.read_text()
         if older:
             place.prove_learned.rename(tmp_path / "state")
-        prove(learning, tiny, text)
+        perform(learning, tiny, ProveResult, text)
         assert place.proof_file.read_bytes() == whole
         assert not place.prove_learned.exists()
-        place.invalidate("prove")
+        place.forget(ProveResult)
         place.prove_checkpoint.write_text(kept)
         if older:
             (tmp_path / "state").rename(place.prove_learned)
 
 
 def test_a_checkpoint_of_another_proof_is_dropped(tiny, recipe, text, small_chunks):
-    place = tiny.about(text)
+    place = tiny.for_text(text)
     place.path.mkdir(parents=True)
     place.prove_checkpoint.write_text('"00"\n{"chunk": 0, "body": "", "figures": [0, 0.0, 0]}\n')
-    prove(recipe, tiny, text)
-    assert verify(recipe, tiny, text).verified
+    perform(recipe, tiny, ProveResult, text)
+    assert verify(Job(recipe, tiny, text)).verified
 
 
 def test_a_damaged_proof_does_not_hold(tiny, recipe):
     data = bytearray(tiny.proof_file.read_bytes())
     data[len(data) // 2] ^= 1
     tiny.proof_file.write_bytes(data)
-    result = verify(recipe, tiny)
+    result = verify(Job(recipe, tiny))
     assert not result.verified
     assert "chunk 1 of 1 is damaged" in result.reason
     assert result.failure
-    assert tiny.result("verify") == result
+    assert tiny.recorded(VerifyResult) == result
 
 
 def test_a_proof_of_another_text_does_not_hold(tiny, recipe, text, small_chunks):
-    prove(recipe, tiny, text)
-    shutil.copy(tiny.about(text).proof_file, tiny.proof_file)
-    result = verify(recipe, tiny)
+    perform(recipe, tiny, ProveResult, text)
+    shutil.copy(tiny.for_text(text).proof_file, tiny.proof_file)
+    result = verify(Job(recipe, tiny))
     assert not result.verified
-    assert "another text than the validation text that data.json names" in result.reason
+    assert "another text than the validation text that prepare.json names" in result.reason
 
 
 def test_a_proof_needs_its_artifact(tiny, artifact_file, tmp_path):
@@ -307,10 +315,10 @@ def test_a_proof_needs_its_artifact(tiny, artifact_file, tmp_path):
 
 def test_a_proof_in_floating_point_needs_its_machine(tiny, recipe, text, tmp_path):
     floating = recipe.model_copy(update={"prove": Prove(arithmetic="float")})
-    proved = prove(floating, tiny, text)
+    proved = perform(floating, tiny, ProveResult, text)
     assert (proved.arithmetic, proved.grade) == ("float", "device")
-    assert verify(floating, tiny, text).verified
-    file = tiny.about(text).proof_file
+    assert verify(Job(floating, tiny, text)).verified
+    file = tiny.for_text(text).proof_file
     reader = Reader(file.read_bytes(), "the header")
     header = Header.read(reader)
     chunk = file.read_bytes()[len(header.to_bytes()) : -4]  # without the checksum
@@ -329,7 +337,7 @@ def test_what_cannot_be_decoded(tiny, tmp_path, recipe):
         decode(tiny.artifact, tiny.artifact, tmp_path / "out")
     tiny.proof_file.unlink()
     with pytest.raises(BadInput, match="run fairway prove on"):
-        verify(recipe, tiny)
+        verify(Job(recipe, tiny))
 
 
 def test_the_command_line_of_the_decoding_process(tiny, tmp_path, capsys):

@@ -12,11 +12,15 @@ from fairway.coding.exact_model import ExactEngine
 from fairway.coding.lanes import LONGEST_DOCUMENT, Layout, lane_starts
 from fairway.coding.online import adapt, methods
 from fairway.coding.predictor import FloatPredictor
-from fairway.config.schema import Adapt, Score, load, loads
+from fairway.config.schema import Adapt, Run, Score
+from fairway.config.toml import load, loads
 from fairway.errors import BadInput
 from fairway.exact.cuda import DeviceOperands
 from fairway.io import checkpoint
-from fairway.pipeline.score import charges, exact_charges, score
+from fairway.pipeline.directory import Job
+from fairway.pipeline.results import PrepareResult, ScoreResult
+from fairway.pipeline.runner import perform
+from fairway.pipeline.score import charges, exact_charges
 from fairway.pipeline.verdicts import verify
 
 TOKENS = 4200  # two lanes
@@ -117,22 +121,25 @@ def test_a_stride_beyond_the_window_is_refused(lively_model, tokens):
 
 def test_the_verb_saves_its_result_and_skips_finished_work(tiny):
     recipe = loads(tiny.recipe.read_text())
-    before = tiny.result("score")
-    assert score(recipe, tiny) == before
-    tiny.invalidate("score")
-    again = score(recipe, tiny)
-    assert again.tokens == tiny.result("data").val_tokens - 1
-    assert again.text_bytes == tiny.result("data").val_bytes
+    before = tiny.recorded(ScoreResult)
+    assert perform(recipe, tiny, ScoreResult) == before
+    tiny.forget(ScoreResult)
+    again = perform(recipe, tiny, ScoreResult)
+    assert again.tokens == tiny.recorded(PrepareResult).val_tokens - 1
+    assert again.text_bytes == tiny.recorded(PrepareResult).val_bytes
     assert (again.bpb, again.nats_per_token) == (before.bpb, before.nats_per_token)
-    assert tiny.result("score") == again
-    tiny.finish("score", again.model_copy(update={"artifact_sha256": "0" * 64, "bpb": 0.1}))
-    assert score(recipe, tiny).bpb == before.bpb, "the score of another artifact was taken up"
+    assert tiny.recorded(ScoreResult) == again
+    tiny.record(again.model_copy(update={"artifact_sha256": "0" * 64, "bpb": 0.1}))
+    again = perform(recipe, tiny, ScoreResult)
+    assert again.bpb == before.bpb, "the score of another artifact was taken up"
 
 
 def test_the_protocols_agree_on_a_trained_model(tiny):
     recipe = loads(tiny.recipe.read_text())
     found = [
-        score(recipe.model_copy(update={"score": Score(protocol=p, stride=4)}), tiny).bpb
+        perform(
+            recipe.model_copy(update={"score": Score(protocol=p, stride=4)}), tiny, ScoreResult
+        ).bpb
         for p in ("rolling", "sliding", "plain")
     ]
     assert max(found) - min(found) < 0.02
@@ -141,23 +148,24 @@ def test_the_protocols_agree_on_a_trained_model(tiny):
 def test_another_text_has_its_own_result(tiny, tmp_path):
     file = tmp_path / "other.txt"
     file.write_bytes(b"Some \xff other text.\r\n" * 20)
-    before = tiny.result("score")
-    result = score(loads(tiny.recipe.read_text()), tiny, file)
+    before = tiny.recorded(ScoreResult)
+    result = perform(loads(tiny.recipe.read_text()), tiny, ScoreResult, file)
     assert result.text_bytes == file.stat().st_size
-    assert tiny.result("score") == before
-    assert tiny.about(file).result("score") == result
+    assert tiny.recorded(ScoreResult) == before
+    assert tiny.for_text(file).recorded(ScoreResult) == result
 
 
 def test_texts_that_cannot_be_scored(tiny, tmp_path):
     recipe = load("tiny")
     with pytest.raises(BadInput, match="no file"):
-        score(recipe, tiny, tmp_path / "missing.txt")
-    shard = next(tiny.data_folder(tiny.result("data")).glob("val*.bin"))
+        perform(recipe, tiny, ScoreResult, tmp_path / "missing.txt")
+    tiny.forget(ScoreResult)
+    shard = next(tiny.data_folder(tiny.recorded(PrepareResult)).glob("val*.bin"))
     changed = bytearray(shard.read_bytes())
     changed[-2] ^= 1  # another token
     shard.write_bytes(changed)
     with pytest.raises(BadInput, match="do not decode to the text"):
-        score(recipe, tiny)
+        perform(recipe, tiny, ScoreResult)
 
 
 def exact_nats(engine, tokens, protocol, stride=1):
@@ -213,9 +221,9 @@ def test_a_killed_adapting_score_goes_on_to_the_same_result(tiny, monkeypatch):
     recipe = loads(tiny.recipe.read_text()).model_copy(update={"adapt": Adapt(method="dynamic")})
     monkeypatch.setattr(methods, "CHUNK_TOKENS_PER_LANE", 2000)
     monkeypatch.setattr(methods, "CHUNK_TOKENS", 2000)
-    whole = score(recipe, tiny)
+    whole = perform(recipe, tiny, ScoreResult)
     assert not tiny.score_learned.exists()
-    tiny.invalidate("score")
+    tiny.forget(ScoreResult)
     save = checkpoint.save
 
     def save_and_die(*args):
@@ -224,30 +232,31 @@ def test_a_killed_adapting_score_goes_on_to_the_same_result(tiny, monkeypatch):
 
     monkeypatch.setattr(checkpoint, "save", save_and_die)
     with pytest.raises(KeyboardInterrupt):
-        score(recipe, tiny)
+        perform(recipe, tiny, ScoreResult)
     assert tiny.score_learned.exists()
     monkeypatch.setattr(checkpoint, "save", save)
-    resumed = score(recipe, tiny)
+    resumed = perform(recipe, tiny, ScoreResult)
     assert (resumed.bpb, resumed.tokens) == (whole.bpb, whole.tokens)
 
 
 def test_what_an_adapting_score_of_something_else_kept_is_not_taken_up(tiny, monkeypatch):
     recipe = loads(tiny.recipe.read_text()).model_copy(update={"adapt": Adapt(method="dynamic")})
-    whole = score(recipe, tiny)
-    tiny.invalidate("score")
+    whole = perform(recipe, tiny, ScoreResult)
+    tiny.forget(ScoreResult)
     learner = adapt.Learner(artifact.read(tiny.artifact).build_model(), recipe.adapt, 10)
     note = {"about": "another text", "nats": 1.0, "done": 5, "seconds": 1.0}
     checkpoint.save(tiny.score_learned, learner.snapshot(), note)
-    assert score(recipe, tiny).bpb == whole.bpb
+    assert perform(recipe, tiny, ScoreResult).bpb == whole.bpb
 
 
 def test_the_clock_stops_a_score_and_says_how_far_it_came(tiny):
     recipe = loads(tiny.recipe.read_text())
-    late = recipe.model_copy(update={"score": Score(limit_s=1e-6)})
+    late = recipe.model_copy(update={"run": Run(score_limit_s=1e-6)})
+    tiny.forget(ScoreResult)
     with pytest.raises(
         BadInput, match=r"by then [\d,]+ of [\d,]+ tokens were scored, at [\d.]+ bits"
     ):
-        score(late, tiny)
+        perform(late, tiny, ScoreResult)
 
 
 @pytest.mark.parametrize("method", ["sgd", "dynamic", "lora"])
@@ -263,8 +272,8 @@ def test_two_processes_score_as_one(tiny, method):
             several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
             command = [sys.executable, *(several if processes == 2 else []), *fairway]
             subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-        found.append((tiny.result("score"), tiny.proof_file.read_bytes()))
-        assert verify(loads(tiny.recipe.read_text()), tiny).verified
+        found.append((tiny.recorded(ScoreResult), tiny.proof_file.read_bytes()))
+        assert verify(Job(loads(tiny.recipe.read_text()), tiny)).verified
     (one, first), (two, second) = found
     assert one.bpb == pytest.approx(two.bpb, rel=1e-6)
     assert one.order == ("left-to-right" if method == "lora" else "lanes")

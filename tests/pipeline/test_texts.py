@@ -2,17 +2,17 @@
 
 import pytest
 
-from fairway.config import schema
+from fairway.config import toml
 from fairway.data.tokenizer import _ByteTokenizer
 from fairway.errors import BadInput
 from fairway.pipeline import texts
-from fairway.pipeline.directory import RunDirectory
+from fairway.pipeline.directory import Job, RunDirectory
 
 LINES = b'{"text": "a cat  and\\na hat"}\n{"text": ""}\n{"text": "a dog"}\n'
 
 
 def load(tokenizer, file, tmp_path):
-    return texts.load(schema.load("tiny"), RunDirectory(tmp_path / "run"), tokenizer, file)
+    return texts.load(Job(toml.load("tiny"), RunDirectory(tmp_path / "run"), file), tokenizer)
 
 
 @pytest.fixture

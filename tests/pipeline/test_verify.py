@@ -5,17 +5,19 @@ import shutil
 
 import pytest
 
-from fairway.config.schema import load
+from fairway.config.toml import load
 from fairway.errors import BadInput
-from fairway.pipeline import texts, verdicts, verify
+from fairway.pipeline import runner, texts, verdicts, verify
+from fairway.pipeline.directory import Job
 from fairway.pipeline.prepare import load_tokenizer, load_val
 from fairway.pipeline.prove import prove
+from fairway.pipeline.results import PrepareResult, ProveResult, VerifyResult
 
 
 @pytest.fixture
 def text(tiny, tmp_path):
     """The validation text of the run as JSON lines, which no tokenizer has changed."""
-    folder = tiny.data_folder(tiny.require("data"))
+    folder = tiny.data_folder(tiny.require(PrepareResult))
     documents = load_tokenizer(folder).decode(load_val(folder))
     file = tmp_path / "val.jsonl"
     file.write_text("".join(json.dumps({"text": d.decode()}) + "\n" for d in documents))
@@ -34,7 +36,7 @@ def test_two_files_are_enough(fairway, two_files, tiny):
     code, out, err = fairway("verify", *two_files, "--json")
     assert code == 0, err
     found = json.loads(out)
-    decoded, proved = found["decoded"], tiny.require("prove")
+    decoded, proved = found["decoded"], tiny.require(ProveResult)
     assert (found["verified"], found["bpb"]) == (True, proved.bpb)
     assert decoded["proof_bytes"] == two_files[1].stat().st_size
     assert found["bpb"] == 8 * decoded["proof_bytes"] / decoded["text_bytes"]
@@ -116,10 +118,10 @@ def test_what_is_no_proof_of_this_model(fairway, two_files, artifact_file, tmp_p
 
 def test_a_forged_verdict_is_never_read(fairway, tiny):
     """Garbage with a verify.json that has all the right hashes."""
-    forged = tiny.require("verify")
+    forged = tiny.require(VerifyResult)
     for file in (tiny.artifact, tiny.proof_file):
         file.write_bytes(b"garbage")
-    tiny.finish("verify", forged)
+    tiny.record(forged)
     code, _, err = fairway("verify", tiny.path)
     assert code == 2
     assert "not that of a Fairway artifact" in err
@@ -135,18 +137,18 @@ def test_the_recipe_of_a_run_has_no_say_in_what_a_text_is(tiny, tmp_path):
     file.write_text('{"text": "what a reviewer has", "id": "short"}\n')
     run = tiny
     run.create(run.load(["data.text_field=id"]))
-    proved = prove(run.load(), run, file)
+    proved = prove(Job(run.load(), run, file))
     assert proved.text_bytes == len("short")
-    verdict = verdicts.verify(run.load(), run, file)
+    verdict = verdicts.verify(Job(run.load(), run, file))
     assert not verdict.verified
     assert f"another text than {file}" in verdict.reason
-    assert verdicts.verify(run.load(), run, file, "id").verified
+    assert verdicts.verify(Job(run.load(), run, file), "id").verified
 
 
 def test_claims_that_the_files_contradict_make_the_verdict_no(tiny):
     good = verdicts.known(tiny)
     assert good.verified
-    tiny.finish("prove", tiny.require("prove").model_copy(update={"bpb": 0.5, "tokens": 7}))
+    tiny.record(tiny.require(ProveResult).model_copy(update={"bpb": 0.5, "tokens": 7}))
     verdict = verdicts.known(tiny)
     assert not verdict.verified
     assert "prove.json says bpb = 0.5, the two files give 3.5" in verdict.reason
@@ -154,10 +156,10 @@ def test_claims_that_the_files_contradict_make_the_verdict_no(tiny):
 
 
 def test_without_its_data_a_run_has_no_verdict(tiny):
-    (tiny.path / "data.json").unlink()
+    (tiny.path / "prepare.json").unlink()
     assert verdicts.known(tiny) is None
     with pytest.raises(BadInput, match="nothing says which text is its validation text"):
-        verdicts.verify(load("tiny"), tiny)
+        verdicts.verify(Job(load("tiny"), tiny))
 
 
 def test_verdicts_are_remembered_by_what_the_files_hold(tiny, state_home, monkeypatch):
@@ -182,7 +184,8 @@ def test_a_file_of_any_size_is_not_hashed(tiny, name):
     with open(getattr(tiny, name), "wb") as file:
         file.truncate(1 << 42)  # sparse: hashing it would take hours
     assert verdicts.known(tiny) is None
-    assert ("model.fairway" in verdicts.out_of_date(tiny, "score")) is (name == "artifact")
+    changed = runner.states(tiny)["score"].changed
+    assert ("model.fairway" in changed) is (name == "artifact")
 
 
 def test_a_proof_is_inspected_and_decompressed(fairway, two_files, tiny, tmp_path):
@@ -190,11 +193,11 @@ def test_a_proof_is_inspected_and_decompressed(fairway, two_files, tiny, tmp_pat
     code, out, err = fairway("inspect", proof, "--json")
     assert code == 0, err
     header = json.loads(out)
-    assert tiny.require("prove").artifact_sha256.startswith(header["artifact_sha256_begins"])
+    assert tiny.require(ProveResult).artifact_sha256.startswith(header["artifact_sha256_begins"])
     assert "fairway verify MODEL PROOF decodes it" in err
     named = shutil.copy(proof, tmp_path / "val.fwp")
     code, _, err = fairway("decompress", model, named)
     assert code == 0, err
-    folder = tiny.data_folder(tiny.require("data"))
+    folder = tiny.data_folder(tiny.require(PrepareResult))
     documents = load_tokenizer(folder).decode(load_val(folder))
     assert (tmp_path / "val").read_bytes() == b"".join(documents)

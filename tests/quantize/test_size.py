@@ -3,11 +3,12 @@
 import pytest
 
 from fairway.coding import artifact
-from fairway.config.schema import load
+from fairway.config.toml import load
 from fairway.formats.artifact import PARTS
 from fairway.io import checkpoint
 from fairway.pipeline.pack import pack_weights
 from fairway.pipeline.prepare import load_tokenizer
+from fairway.pipeline.results import PackResult, PrepareResult
 from fairway.quantize import size
 
 
@@ -38,11 +39,11 @@ def test_the_predicted_artifact_is_near_the_real_one(tiny, sets):
     """
     recipe = load(str(tiny.recipe), sets)
     if not sets:  # gptq fills a budget, whatever is copied
-        real_bytes = tiny.require("pack").artifact_bytes
+        real_bytes = tiny.require(PackResult).artifact_bytes
         assert size.predicted_bytes(recipe) == pytest.approx(real_bytes, rel=0.05)
         return
     weights = {name: t.numpy() for name, t in checkpoint.load(tiny.weights)[0].items()}
-    tokenizer = load_tokenizer(tiny.data_folder(tiny.require("data")))
+    tokenizer = load_tokenizer(tiny.data_folder(tiny.require(PrepareResult)))
     data = pack_weights(recipe.model, tokenizer, weights, {}, recipe.pack).data
     assert len(data) < 1.05 * size.predicted_bytes(recipe)
     found, real = size.fit(recipe).parts, artifact.read(data).parts
@@ -56,7 +57,7 @@ def test_a_budget_that_no_steps_can_fill_is_not_filled():
 
 
 def test_the_size_of_a_tokenizer(tiny):
-    real = len(load_tokenizer(tiny.data_folder(tiny.require("data"))).to_bytes())
+    real = len(load_tokenizer(tiny.data_folder(tiny.require(PrepareResult))).to_bytes())
     assert size.tokenizer_bytes(load(str(tiny.recipe)).data) == pytest.approx(real, rel=0.15)
 
 

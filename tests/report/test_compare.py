@@ -6,18 +6,26 @@ import shutil
 import numpy as np
 import pytest
 
-from fairway.config.schema import dumps
+from fairway.config.toml import dumps
 from fairway.errors import BadInput
-from fairway.pipeline.directory import RunDirectory
+from fairway.pipeline import runner
+from fairway.pipeline.directory import Job, RunDirectory
+from fairway.pipeline.results import (
+    PackResult,
+    PrepareResult,
+    ProveResult,
+    ScoreResult,
+    TrainResult,
+)
 from fairway.report import compare as c
 from fairway.report import significance
 
 
 def restamped(run):
     """Let the results say that they were made with the recipe that lies beside them."""
-    for verb in ("train", "pack", "score", "prove"):
-        stamp = run.stamp(verb, run.load())
-        run.finish(verb, run.require(verb).model_copy(update={"stamp": stamp}))
+    for kind in (TrainResult, PackResult, ScoreResult, ProveResult):
+        stamp = runner.stamp(Job(run.load(), run), kind)
+        run.record(run.require(kind).model_copy(update={"stamp": stamp}))
     return run
 
 
@@ -29,11 +37,11 @@ def sides(tiny, tmp_path):
         run = RunDirectory(shutil.copytree(tiny.path, tmp_path / "runs" / name))
         text = run.recipe.read_text("utf-8").replace("seed = 1337", f"seed = {seed}")
         run.recipe.write_text(text, "utf-8")
-        run.finish("train", run.require("train").model_copy(update={"seed": seed}))
-        score = run.require("score")
+        run.record(run.require(TrainResult).model_copy(update={"seed": seed}))
+        score = run.require(ScoreResult)
         share = 1 - gain / score.bpb
         update = {"bpb": score.bpb * share, "nats_per_token": score.nats_per_token * share}
-        run.finish("score", score.model_copy(update=update))
+        run.record(score.model_copy(update=update))
         nats = np.load(run.score_documents)
         nats[:, 0] *= share
         np.save(run.score_documents, nats)
@@ -45,8 +53,8 @@ def sides(tiny, tmp_path):
 
 
 def test_documents_sum_to_the_score(tiny):
-    found, score = c.read_documents(tiny.path), tiny.require("score")
-    assert found.shape == (tiny.require("data").val_documents, 2)
+    found, score = c.read_documents(tiny.path), tiny.require(ScoreResult)
+    assert found.shape == (tiny.require(PrepareResult).val_documents, 2)
     assert found[:, 0].sum() == pytest.approx(score.nats_per_token * score.tokens, rel=1e-12)
     assert found[:, 1].sum() == score.text_bytes
 
@@ -96,16 +104,16 @@ def test_runs_that_cannot_be_compared(sides, tiny):
         c.compare([a1, a2], theirs, 0.0)
     run.recipe.write_text(text, "utf-8")
     restamped(run)
-    score = run.require("score")
-    run.finish("score", score.model_copy(update={"text_sha256": "0" * 64}))
+    score = run.require(ScoreResult)
+    run.record(score.model_copy(update={"text_sha256": "0" * 64}))
     with pytest.raises(BadInput, match="scored on other texts"):
         c.compare([a1, a2], theirs, 0.0)
-    run.finish("score", score.model_copy(update={"protocol": "plain"}))
+    run.record(score.model_copy(update={"protocol": "plain"}))
     with pytest.raises(BadInput, match="in other ways"):
         c.compare([a1, a2], theirs, 0.0)
-    run.finish("score", score)
+    run.record(score)
     (tiny.artifact.parent / "model.fairway").write_bytes(b"another artifact")
-    with pytest.raises(BadInput, match=r"score.json in .* was made with other model.fairway"):
+    with pytest.raises(BadInput, match=r"pack.json in .* was made with other model.fairway"):
         c.compare([a1, a2], [tiny.path], 0.0)
 
 
@@ -145,7 +153,7 @@ def test_play_makes_a_run_per_seed_and_goes_on(fairway, tiny):
     out = tiny.path.with_name("tiny")
     for seed in (1337, 8):
         shutil.copytree(tiny.path, out.with_name(f"tiny-{seed}"))
-    RunDirectory(out.with_name("tiny-8")).invalidate("train")
+    RunDirectory(out.with_name("tiny-8")).forget(TrainResult)
     play = ("play", "tiny", "--out", out, "--set", "train.steps=10", "--seeds")
     code, _, err = fairway(*play, "1337,8", "--dry-run")
     assert code == 0, err

@@ -10,7 +10,8 @@ import pytest
 from fairway.errors import BadInput
 from fairway.pipeline import verdicts
 from fairway.pipeline.directory import RunDirectory
-from fairway.pipeline.results import Result
+from fairway.pipeline.results import PackResult, PrepareResult, ProveResult
+from fairway.pipeline.stage import STAGES
 from fairway.report import compressors, pictures, report
 
 VOID = {"meta", "br", "img", "path", "use", "rect"}
@@ -62,7 +63,7 @@ def test_the_page_of_a_finished_run(tiny):
 
 def test_tables_agree_with_the_results(tiny):
     course, parts, rivals = report.tables(report.Results(tiny))
-    pack, prove = tiny.require("pack"), tiny.require("prove")
+    pack, prove = tiny.require(PackResult), tiny.require(ProveResult)
     cells = {row[0]: row for row in course.rows}
     assert cells["proved"][1] == f"{prove.bpb:.4f}"
     assert cells["decoded"][1] == f"{prove.bpb:.4f}"
@@ -78,7 +79,7 @@ def test_tables_agree_with_the_results(tiny):
 
 
 def test_compressors_run_once_per_text(tiny, monkeypatch):
-    sha256 = tiny.require("data").text_sha256
+    sha256 = tiny.require(PrepareResult).text_sha256
     found = compressors.sizes_of_run(tiny, sha256)
     assert found
     monkeypatch.setattr(compressors, "sizes", lambda text: pytest.fail("compressed again"))
@@ -97,9 +98,9 @@ def test_compressed_sizes():
 
 
 def test_a_run_without_its_data_has_no_rivals(tiny):
-    shutil.rmtree(tiny.data_folder(tiny.require("data")))
+    shutil.rmtree(tiny.data_folder(tiny.require(PrepareResult)))
     assert [table.title for table in report.tables(report.Results(tiny))] == [
-        "The course",
+        "The pipeline",
         "Bytes of the artifact",
     ]
     report.write(tiny)
@@ -113,14 +114,33 @@ def test_what_nobody_here_decoded_is_claimed(tiny, monkeypatch, tmp_path):
     assert "verified:" not in page.replace("&quot;verified&quot;:", "")
 
 
+def test_the_proof_of_a_replaced_artifact_is_stale(tiny, fairway):
+    old = tiny.require(ProveResult)
+    assert fairway("pack", tiny.path, "--budget", 10_000)[0] == 0
+    stages, parts = report.tables(report.Results(tiny))
+    rows = {row[0]: row[1:] for row in stages.rows}
+    assert rows["after packing"][1] == parts.rows[-1][1] == f"{tiny.artifact.stat().st_size:,}"
+    assert rows["score"] == rows["prove"] == ["", "", "", "stale"]
+    assert "decoded" not in rows
+    assert "Stale: prove.json was made with other pack, model.fairway" in stages.note
+    page = report.write(tiny).read_text("utf-8")
+    assert "Not proved yet: fairway prove" in page
+    assert f"{old.bpb:.4f}" not in page
+    other = shutil.copytree(tiny.path, tiny.path.with_name("other"))
+    code, _, err = fairway("compare", tiny.path, "--against", other)
+    assert code == 2
+    assert "score.json in" in err
+    assert "is stale, it was made with other pack, model.fairway" in err
+
+
 def test_an_unfinished_run_says_what_is_missing(tiny):
-    tiny.invalidate("prove")
+    tiny.forget(ProveResult)
     tiny.proof_file.unlink()
     assert "Not proved yet: fairway prove" in report.write(tiny).read_text("utf-8")
 
 
 def test_a_proof_that_does_not_hold_is_the_headline(tiny):
-    tiny.finish("prove", tiny.require("prove").model_copy(update={"order": "<none>"}))
+    tiny.record(tiny.require(ProveResult).model_copy(update={"order": "<none>"}))
     page = report.write(tiny).read_text("utf-8")
     assert "NOT VERIFIED: prove.json says order = &lt;none&gt;, the two files give left" in page
 
@@ -130,11 +150,9 @@ def test_an_empty_run_is_refused(tmp_path):
         report.write(RunDirectory(tmp_path))
 
 
-def test_every_result_has_a_sentence(tiny):
-    for verb in ("data", "train", "pack", "score", "prove", "verify"):
-        assert len(report.sentence(tiny.require(verb))) > 20
-    with pytest.raises(TypeError, match="no sentence for Result"):
-        report.sentence(Result())
+def test_every_stage_has_a_sentence(tiny):
+    for stage in STAGES:
+        assert len(tiny.require(stage.result).sentence) > 20
 
 
 def test_pictures_take_the_ink_of_the_page_and_stay_the_same():
@@ -156,4 +174,4 @@ def test_one_page_for_several_runs(tiny, tmp_path, fairway):
     assert found.loads == []
     assert found.counts["svg"] == 3
     assert "Bits per byte over seeds" in text
-    assert "other: The course" in text
+    assert "other: The pipeline" in text

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fairway.config.schema import load
+from fairway.config.toml import load
 from fairway.errors import BadInput
 from fairway.pipeline import directory
-from fairway.pipeline.prepare import hold_out, load_tokenizer, load_train, load_val, prepare
+from fairway.pipeline.prepare import load_tokenizer, load_train, load_val
+from fairway.pipeline.results import PrepareResult
+from fairway.pipeline.runner import perform
 from fairway.report import sweep
 
 TABLE = """
@@ -85,9 +87,9 @@ def test_a_run_that_fails_leaves_the_others(folder: Path, fairway) -> None:
 def test_held_out_text_is_the_end_of_the_training_text(folder: Path) -> None:
     recipe, run = load("tiny"), directory.RunDirectory(folder / "out" / "held")
     run.create(recipe)
-    whole = prepare(recipe, run)
+    whole = perform(recipe, run, PrepareResult)
     source = run.data_folder(whole)
-    result = hold_out(recipe, run, 20000)
+    result = perform(load("tiny", ["data.held_out_bytes=20000"]), run, PrepareResult)
     held = run.data_folder(result)
     tokens = np.concatenate(load_train(source))
     assert np.array_equal(np.concatenate([*load_train(held), load_val(held)]), tokens)
@@ -96,7 +98,7 @@ def test_held_out_text_is_the_end_of_the_training_text(folder: Path) -> None:
     assert result.train_bytes + result.val_bytes == whole.train_bytes
     assert result.train_documents + result.val_documents == whole.train_documents
     with pytest.raises(BadInput, match="cannot be held out"):
-        hold_out(recipe, run, 10**9)
+        perform(load("tiny", ["data.held_out_bytes=1_000_000_000"]), run, PrepareResult)
 
 
 def test_a_grid_is_every_combination() -> None:

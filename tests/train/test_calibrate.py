@@ -8,16 +8,18 @@ import pytest
 import torch
 
 from fairway import distributed
-from fairway.config.schema import Model, load
+from fairway.config.schema import Model
+from fairway.config.toml import load
 from fairway.errors import BadInput
 from fairway.io import checkpoint
 from fairway.model.gpt import GPT, build
 from fairway.model.parameters import is_matrix
 from fairway.pipeline import directory
+from fairway.pipeline.results import TrainResult
+from fairway.pipeline.runner import perform
 from fairway.quantize import gptq
 from fairway.train import calibrate
 from fairway.train.calibrate import Collector, Curvature
-from fairway.train.loop import train
 
 VOCABULARY = 50
 SHAPE = Model(
@@ -162,13 +164,15 @@ def test_files_round_trip_and_store_shared_inputs_once(model: GPT, tmp_path: Pat
 def test_training_calibrates_inside_its_clock(tiny: directory.RunDirectory) -> None:
     """And without calibration it leaves none of earlier weights behind."""
     recipe = load("tiny", ["train.steps=3", "train.calibration_tokens=1024"])
-    tiny.invalidate("train")
-    result = train(recipe, tiny)
+    tiny.forget(TrainResult)
+    result = perform(recipe, tiny, TrainResult)
     assert 0 < result.calibration_s < result.train_s
     found, _ = calibrate.load(tiny.calibration)
     weights, _ = checkpoint.load(tiny.weights)
     assert {n for n in weights if is_matrix(n)} == found.keys()
-    result = train(load("tiny", ["train.steps=3", "train.calibration_tokens=0"]), tiny)
+    result = perform(
+        load("tiny", ["train.steps=3", "train.calibration_tokens=0"]), tiny, TrainResult
+    )
     assert result.calibration_s == 0
     assert not tiny.calibration.exists()
 
@@ -176,6 +180,8 @@ def test_training_calibrates_inside_its_clock(tiny: directory.RunDirectory) -> N
 def test_calibration_does_not_change_the_weights(tiny: directory.RunDirectory) -> None:
     found = []
     for tokens in (0, 2048):
-        train(load("tiny", ["train.steps=5", f"train.calibration_tokens={tokens}"]), tiny)
+        perform(
+            load("tiny", ["train.steps=5", f"train.calibration_tokens={tokens}"]), tiny, TrainResult
+        )
         found.append(checkpoint.load(tiny.weights)[0])
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])

@@ -15,18 +15,19 @@ import numpy as np
 import pytest
 import torch
 
-from fairway.config.schema import Recipe, load
+from fairway.config.schema import Recipe
+from fairway.config.toml import load
 from fairway.data.batches import Batches
 from fairway.errors import BadInput
 from fairway.io import checkpoint
 from fairway.model.gpt import build
 from fairway.pipeline import directory
 from fairway.pipeline.results import TrainResult
-from fairway.train.loop import train
+from fairway.pipeline.runner import perform
 from fairway.train.optim import Optimizer
 from fairway.train.schedule import learning_rate, momentum
 
-STEPS = ["train.steps=60", "train.checkpoint_every_s=0.05"]
+STEPS = ["train.steps=60", "run.checkpoint_every_s=0.05"]
 
 
 def start(run: directory.RunDirectory, sets: list[str], *launcher: str) -> subprocess.Popen[str]:
@@ -49,7 +50,7 @@ def again(run: directory.RunDirectory, name: str) -> directory.RunDirectory:
     """A run folder beside `run`, with the same data and nothing trained."""
     other = directory.RunDirectory(run.path.parent / name)
     other.path.mkdir()
-    for file in ("data.json", "recipe.toml"):
+    for file in ("prepare.json", "recipe.toml"):
         (other.path / file).write_bytes((run.path / file).read_bytes())
     return other
 
@@ -59,7 +60,7 @@ def reference(run: directory.RunDirectory, recipe: Recipe) -> torch.Tensor:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        train(recipe, run)
+        perform(recipe, run, TrainResult)
     finally:
         torch.set_num_threads(threads)
     return weights(run)
@@ -91,7 +92,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(tiny: directory.RunD
 
 def test_ctrl_c_saves_and_exits_130(tiny: directory.RunDirectory) -> None:
     run = again(tiny, "stopped")
-    sets = ["train.steps=100000", "train.limit_s=1e6"]
+    sets = ["train.steps=100000", "run.train_limit_s=1e6"]
     process = start(run, sets)
     while not (run.metrics.exists() and run.metrics.read_text().count("\n") > 3):
         assert process.poll() is None
@@ -107,7 +108,7 @@ def test_ctrl_c_saves_and_exits_130(tiny: directory.RunDirectory) -> None:
 def test_a_checkpoint_of_another_recipe_is_not_continued(tiny: directory.RunDirectory) -> None:
     run = again(tiny, "changed")
     checkpoint.save(run.checkpoint, {"readings": torch.zeros(0)}, {"stamp": "other", "step": 9})
-    result = train(load("tiny", ["train.steps=3"]), run)
+    result = perform(load("tiny", ["train.steps=3"]), run, TrainResult)
     assert result.steps == 3
 
 
@@ -121,8 +122,7 @@ def test_two_processes_train_the_same_weights_as_one(tiny: directory.RunDirector
     assert process.returncode == 0, errors
     two = weights(pair)
     assert (two - one).norm() / one.norm() < 1e-5
-    result = pair.require("train")
-    assert isinstance(result, TrainResult)
+    result = pair.require(TrainResult)
     assert result.world_size == 2
 
 
@@ -131,10 +131,9 @@ def test_products_in_bfloat16_learn_what_products_in_float32_learn(
 ) -> None:
     """Both networks are scored in fp32 at the end."""
     run = again(tiny, "bfloat16")
-    result = train(load("tiny", ["train.dtype=bfloat16"]), run)
+    result = perform(load("tiny", ["train.dtype=bfloat16"]), run, TrainResult)
     assert json.loads(run.env.read_text())["dtype"] == "bfloat16"
-    whole = tiny.require("train")
-    assert isinstance(whole, TrainResult)
+    whole = tiny.require(TrainResult)
     assert result.val_bpb == pytest.approx(whole.val_bpb, rel=2e-3)
     assert result.val_bpb != whole.val_bpb
 
@@ -142,10 +141,10 @@ def test_products_in_bfloat16_learn_what_products_in_float32_learn(
 def test_replayed_clock_repeats_a_run_in_seconds(tiny: directory.RunDirectory) -> None:
     run = again(tiny, "seconds")
     recipe = load("tiny", ["train.seconds=0.5"])
-    first = train(recipe, run)
+    first = perform(recipe, run, TrainResult)
     expected = weights(run)
     assert first.steps > 1
-    second = train(recipe, run, replay=True)
+    second = perform(recipe, run, TrainResult, replay=True)
     assert second.steps == first.steps
     assert torch.equal(weights(run), expected)
 
@@ -164,14 +163,13 @@ def test_accumulation_does_not_change_the_result(
 
 def test_two_processes_in_bfloat16_lose_what_one_loses(tiny: directory.RunDirectory) -> None:
     sets = ["train.steps=200", "train.dtype=bfloat16"]
-    one = train(load("tiny", sets), again(tiny, "one"))
+    one = perform(load("tiny", sets), again(tiny, "one"), TrainResult)
     pair = again(tiny, "pair")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     process = start(pair, sets, *launcher)
     errors = process.communicate(timeout=300)[1]
     assert process.returncode == 0, errors
-    two = pair.require("train")
-    assert isinstance(two, TrainResult)
+    two = pair.require(TrainResult)
     assert two.val_bpb == pytest.approx(one.val_bpb, rel=2e-3)
 
 
@@ -197,7 +195,7 @@ def test_rows_that_do_not_fit_memory_are_taken_fewer_at_once(
     run, recipe = again(tiny, "bounded"), load("tiny", ["train.steps=4", "train.compile=true"])
     if not fitting:
         with pytest.raises(BadInput, match="one row of 32 tokens"):
-            train(recipe, run)
+            perform(recipe, run, TrainResult)
         return
     pieces = reference(run, recipe)
     assert max(seen[-4:]) == {5: 4, 1: 1}[fitting]
@@ -210,7 +208,7 @@ def test_all_that_steps_need_is_compiled_before_the_clock_starts(tiny) -> None:
     recipe = load("tiny", ["train.steps=8", "train.compile=true", stages])
     with torch._dynamo.config.patch(error_on_recompile=True):
         torch.compiler.reset()
-        trained = train(recipe, again(tiny, "compiled"))
+        trained = perform(recipe, again(tiny, "compiled"), TrainResult)
     assert trained.steps == 8
     assert trained.compile_s > 1
 
@@ -249,7 +247,7 @@ def test_a_damaged_checkpoint_is_one_sentence(tiny: directory.RunDirectory) -> N
 def test_torchrun_restarts_after_a_killed_rank_and_ends_with_the_same_weights(
     tiny: directory.RunDirectory,
 ) -> None:
-    sets = ["train.steps=150", "train.checkpoint_every_s=0.05"]
+    sets = ["train.steps=150", "run.checkpoint_every_s=0.05"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     launcher += ["--nproc-per-node=2", "--max-restarts=1"]
     killed, whole = again(tiny, "killed"), reference(again(tiny, "whole"), load("tiny", sets))

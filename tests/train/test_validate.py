@@ -9,11 +9,12 @@ import torch
 from fairway.model.gpt import build
 from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.prepare import load_tokenizer, load_val
+from fairway.pipeline.results import PrepareResult
 from fairway.train.validate import validate
 
 
 def test_bpb_counts_every_token_but_the_first_once(tiny: RunDirectory) -> None:
-    folder = tiny.data_folder(tiny.require("data"))
+    folder = tiny.data_folder(tiny.require(PrepareResult))
     tokenizer, tokens = load_tokenizer(folder), load_val(folder)[:1000]
     from fairway.config.schema import Model
 

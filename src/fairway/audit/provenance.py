@@ -23,16 +23,16 @@ from fairway.audit import twin_test as twins
 from fairway.audit.experiments import finding
 from fairway.config.schema import Recipe
 from fairway.io import atomic, checkpoint, foreign
-from fairway.pipeline import directory
+from fairway.pipeline import runner
 from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.pack import pack_weights
 from fairway.pipeline.prepare import load_tokenizer, load_train
 from fairway.pipeline.results import (
     AuditFinding,
     AuditResult,
-    DataResult,
     Evidence,
     PackResult,
+    PrepareResult,
     TrainResult,
 )
 from fairway.train import calibrate
@@ -64,10 +64,8 @@ def audit_run(folders: Sequence[Path], steps: int, twin: Path | None) -> AuditRe
 
 def _of_run(run: RunDirectory, steps: int, twin: Path | None) -> list[AuditFinding]:
     recipe = run.load()
-    data, trained, packed = run.require("data"), run.require("train"), run.require("pack")
-    assert isinstance(data, DataResult)
-    assert isinstance(trained, TrainResult)
-    assert isinstance(packed, PackResult)
+    data, trained = run.require(PrepareResult), run.require(TrainResult)
+    packed = run.require(PackResult)
     found = [
         _data(run, data),
         _recipe(recipe, run, trained),
@@ -91,7 +89,7 @@ def _compared(
     return finding(condition, bool(wrong), summary, [], _SAME)
 
 
-def _data(run: RunDirectory, data: DataResult) -> AuditFinding:
+def _data(run: RunDirectory, data: PrepareResult) -> AuditFinding:
     """Check that the shards are those that the result names."""
     digest = hashlib.sha256()
     for shard in load_train(run.data_folder(data)):
@@ -103,10 +101,9 @@ def _data(run: RunDirectory, data: DataResult) -> AuditFinding:
 def _recipe(recipe: Recipe, run: RunDirectory, trained: TrainResult) -> AuditFinding:
     """Check that each result was made with the recipe beside it, and by this code."""
     wrong = [
-        f"{verb}.json was made with other {', '.join(parts)}"
-        for verb in ("train", "pack", "score", "prove")
-        if (result := run.result(verb))
-        and (parts := directory.stamp_changes(result.stamp, run.stamp(verb, recipe)))
+        f"{name}.json was {state.why_stale}"
+        for name, state in runner.states(run).items()
+        if state.why_stale
     ]
     if recipe.train.seed != trained.seed:
         wrong.append(f"the recipe's seed is {recipe.train.seed}, training says {trained.seed}")
@@ -234,7 +231,7 @@ def _packing(recipe: Recipe, run: RunDirectory, packed: PackResult) -> AuditFind
     weights = {name: t.float().numpy() for name, t in tensors.items()}
     curved = recipe.pack.quantizer == "gptq"
     curvatures = calibrate.load(run.calibration)[0] if curved else {}
-    tokenizer = load_tokenizer(run.data_folder(run.require("data")))
+    tokenizer = load_tokenizer(run.data_folder(run.require(PrepareResult)))
     again = pack_weights(recipe.model, tokenizer, weights, curvatures, recipe.pack)
     if again.artifact.sha256 == packed.artifact_sha256:
         return finding("packing", False, "the weights pack to this artifact", [], _SAME)
@@ -246,8 +243,8 @@ def _packing(recipe: Recipe, run: RunDirectory, packed: PackResult) -> AuditFind
 def _budgets(recipe: Recipe, run: RunDirectory, trained: TrainResult) -> AuditFinding:
     """Check size and training time against their budgets, by the files where they can tell."""
     wrong = []
-    if trained.train_s > recipe.train.limit_s:
-        wrong.append(f"training took {trained.train_s:.0f} s of {recipe.train.limit_s:.0f}")
+    if trained.train_s > recipe.run.train_limit_s:
+        wrong.append(f"training took {trained.train_s:.0f} s of {recipe.run.train_limit_s:.0f}")
     size = run.artifact.stat().st_size
     if size > recipe.pack.budget_bytes:
         wrong.append(f"the artifact has {size:,} bytes of {recipe.pack.budget_bytes:,}")
@@ -255,7 +252,7 @@ def _budgets(recipe: Recipe, run: RunDirectory, trained: TrainResult) -> AuditFi
     if readings and (np.diff(readings).min(initial=0.0) < 0 or readings[-1] > trained.train_s):
         wrong.append("the clock's readings run backwards, or on after the end of training")
     summary = "; ".join(wrong) or (
-        f"{trained.train_s:.0f} s of {recipe.train.limit_s:.0f}, {size:,} bytes of "
+        f"{trained.train_s:.0f} s of {recipe.run.train_limit_s:.0f}, {size:,} bytes of "
         f"{recipe.pack.budget_bytes:,}"
     )
     strength = "size: the file; time: what the run's clock wrote down, on trust"

@@ -24,7 +24,7 @@ from fairway.config.schema import Recipe
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
 from fairway.pipeline import texts
-from fairway.pipeline.directory import RunDirectory
+from fairway.pipeline.directory import Job, RunDirectory
 from fairway.pipeline.results import AuditFinding, Evidence
 from fairway.pipeline.score import exact_charges
 
@@ -80,7 +80,7 @@ def _documents(
     recipe: Recipe, run: RunDirectory, tokenizer: Tokenizer, engine: ExactEngine, file: Path | None
 ) -> Floats:
     """float64[D, 2]: bits per byte of each document, scored alone from its beginning."""
-    text = texts.load(recipe, run, tokenizer, file)
+    text = texts.load(Job(recipe, run, file), tokenizer)
     nats = np.zeros(len(text.tokens))
     how = recipe.score.model_copy(update={"protocol": "rolling"})
     for positions, charged in exact_charges(engine, text.tokens, how):

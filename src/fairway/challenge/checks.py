@@ -628,8 +628,8 @@ class _Submission:
 
 def _expected(facts: Decoded, seed: int) -> dict[str, dict[str, object]]:
     """Return what the result files of a seed must say, by file and field."""
-    found = verdicts.truth(facts, "val.fwp")
-    for name in ("pack", "score"):  # nothing in a submission may be out of date
+    found = {kind.stage: fields for kind, fields in verdicts.truth(facts, "val.fwp").items()}
+    for name in ("pack", "score"):  # nothing in a submission may be stale
         found[name]["artifact_sha256"] = facts.artifact_sha256
     found["train"]["seed"] = seed
     found["verify"] = {"verified": True, "reason": "", "bpb": facts.bpb}

@@ -19,6 +19,7 @@ from typing import Literal
 
 from fairway.challenge.logs import MAX_LOG_BYTES, decode_text, read_bytes
 from fairway.errors import BadInput
+from fairway.pipeline.stage import STAGES
 
 Kind = Literal[
     "script", "claims", "log", "paper", "picture", "shell", "results", "proof", "model", "uncounted"
@@ -46,7 +47,7 @@ _SHELL = re.compile(r"(setup|run|train|install|eval|prepare|launch)[\w.-]*\.sh")
 _RESULTS = re.compile(r"submission[\w.-]*\.json|[\w.-]*(result|summary)[\w.-]*\.(json|tsv|csv)")
 _SCRIPT = re.compile(r"train_gpt[\w.-]*\.py")
 _MODEL_ENDINGS = (".ptz", ".pt", ".bin", ".br", ".xz", ".zst", ".lzma", ".safetensors", ".fairway")
-_OWN = {"data", "train", "pack", "score", "prove", "verify"}  # .json, in seed*/
+_OWN = {stage.name for stage in STAGES}  # .json, in seed*/
 # Text is no packed data: by how much blocks of it shrink (zlib). Of the challenge's record folders
 # the densest block keeps 0.47 of 16 kB and 0.53 of a shorter paper, 0.36 and 0.40 of a log; base64
 # keeps 0.76 and random hex 0.57.

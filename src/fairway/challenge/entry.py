@@ -1,4 +1,4 @@
-"""What a bundle runs: the whole course of its recipe, or the check of what lies beside it.
+"""What a submission's script runs: all stages of its recipe, or the check of what lies beside it.
 
     python train_gpt.py --out runs/mine [--seed 42] [--set data.path=FOLDER]
     python train_gpt.py --check
@@ -14,18 +14,16 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from fairway import console, distributed
+from fairway import console
 from fairway.challenge import trainlog
-from fairway.config.schema import Recipe, load
+from fairway.config.schema import Recipe
+from fairway.config.toml import load
 from fairway.errors import BadInput, Interrupted
 from fairway.io import foreign
 from fairway.pipeline.directory import RunDirectory
-from fairway.pipeline.pack import pack
-from fairway.pipeline.prepare import prepare
-from fairway.pipeline.prove import decode, prove
-from fairway.pipeline.score import score
-from fairway.pipeline.verify import compared, verify_files
-from fairway.train.loop import train
+from fairway.pipeline.prove import decode
+from fairway.pipeline.results import VerifyResult
+from fairway.pipeline.runner import run_stages
 
 
 def main(recipe: str, script: str) -> int:
@@ -40,7 +38,7 @@ def main(recipe: str, script: str) -> int:
     try:
         if given.check:
             return check(Path(script).resolve().parent)
-        return course(load(recipe, [*given.set, *seed]), RunDirectory(given.out), Path(script))
+        return run_all(load(recipe, [*given.set, *seed]), RunDirectory(given.out), Path(script))
     except (BadInput, OSError) as error:
         console.error(str(error))
         return 2
@@ -51,31 +49,17 @@ def main(recipe: str, script: str) -> int:
         return 3
 
 
-def course(recipe: Recipe, run: RunDirectory, script: Path) -> int:
-    """Every verb in order; the log, in the challenge's words, in RUN/train.log and on stdout."""
-    here = distributed.start()
-    if not here.is_main:  # another rank of torchrun shares only the training
-        console.silence()
-        here.barrier()
-        train(recipe, run)
+def run_all(recipe: Recipe, run: RunDirectory, script: Path) -> int:
+    """Run every stage, and write the log in the challenge's words to RUN/train.log and stdout."""
+    results = run_stages(recipe, run)
+    verdict = results.get("verify")
+    if not isinstance(verdict, VerifyResult):  # another rank of torchrun shares only the training
         return 0
-    with run.lock():
-        run.create(recipe)
-        data = prepare(recipe, run)
-        here.barrier()
-        train(recipe, run)
-        distributed.leave()
-        pack(recipe, run)
-        score(recipe, run)
-        prove(recipe, run)
-        verdict = verify_files(run.artifact, run.proof_file)
-        verdict = compared(verdict, "data.json", data.text_sha256, data.lengths_sha256)
-        run.finish("verify", verdict)
-        if not (verdict.verified and verdict.decoded):
-            print(verdict.failure)
-            return 1
-        text = trainlog.text(recipe, run, script.stat().st_size, verdict.decoded)
-        (run.path / "train.log").write_text(text, "utf-8")
+    if not (verdict.verified and verdict.decoded):
+        print(verdict.failure)
+        return 1
+    text = trainlog.text(recipe, run, script.stat().st_size, verdict.decoded)
+    (run.path / "train.log").write_text(text, "utf-8")
     print(text, end="")
     return 0
 

@@ -21,7 +21,8 @@ import brotli
 import python_minifier
 
 import fairway
-from fairway.config.schema import Recipe, dumps
+from fairway.config.schema import Recipe
+from fairway.config.toml import dumps
 
 ENTRY = "fairway.challenge.entry"
 _ROOT = Path(fairway.__file__).parent

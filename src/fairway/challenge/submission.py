@@ -1,4 +1,4 @@
-"""The verb `submit`: finished runs of one recipe → a folder in the challenge's form.
+"""Write finished runs of one recipe as a folder in the challenge's form.
 
 README.md, submission.json, a log per seed, the script and its requirements; and a folder per seed
 with the artifact, the proof and the results, so that the score can be decoded from the folder
@@ -22,12 +22,14 @@ from fairway import console
 from fairway.challenge import script, trainlog
 from fairway.challenge.checks import check
 from fairway.config import budget
-from fairway.config.schema import Recipe, dumps
+from fairway.config.schema import Recipe
+from fairway.config.toml import dumps
 from fairway.errors import BadInput
 from fairway.io.atomic import short_hash
-from fairway.pipeline import verdicts
-from fairway.pipeline.directory import RunDirectory
-from fairway.pipeline.results import VERBS, Decoded, SubmitResult
+from fairway.pipeline import runner, verdicts
+from fairway.pipeline.directory import Job, RunDirectory
+from fairway.pipeline.results import Decoded, SubmitResult
+from fairway.pipeline.stage import STAGES
 from fairway.report.compare import one_recipe
 from fairway.report.report import Results, seeds_table
 
@@ -87,7 +89,7 @@ def _decoded(results: Results) -> Decoded:
 
 def _ready(run: RunDirectory) -> Results:
     """Return the results of a run whose proof holds. Raises BadInput where it does not."""
-    verdicts.require_current(run, [verb for verb in VERBS if verb != "verify"])
+    runner.require_current(Job(run.load(), run), [s.result for s in STAGES if s.cached])
     verdict = verdicts.known_or_decoded(run)
     if not verdict.verified:
         raise BadInput(f"the proof of {run.path} does not hold: {verdict.reason}")
@@ -164,9 +166,9 @@ def _copy(
     place.mkdir()
     for file in (run.artifact, run.proof_file):
         shutil.copy(file, place)
-    for verb in VERBS:
-        if verb != "verify":  # a verdict is not copied: who gets the folder decodes
-            shutil.copy(run.path / f"{verb}.json", place)
+    for stage in STAGES:
+        if stage.cached:  # a verdict is not copied: who gets the folder decodes
+            shutil.copy(run.path / f"{stage.name}.json", place)
 
 
 def _run_once(folder: Path) -> None:

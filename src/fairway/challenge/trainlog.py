@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from fairway.config.schema import Recipe, dumps
+from fairway.config.schema import Recipe
+from fairway.config.toml import dumps
 from fairway.console import read_metrics
 from fairway.pipeline.directory import RunDirectory
-from fairway.pipeline.results import DataResult, Decoded, ProveResult, ScoreResult, TrainResult
+from fairway.pipeline.results import Decoded, PrepareResult, ProveResult, ScoreResult, TrainResult
 
 _LINES = 200  # of training steps, at most
 
@@ -15,12 +16,8 @@ def text(recipe: Recipe, run: RunDirectory, code_bytes: int, decoded: Decoded) -
 
     code_bytes: of the script that a submission ships. Raises BadInput.
     """
-    data, train = run.require("data"), run.require("train")
-    score, prove = run.require("score"), run.require("prove")
-    assert isinstance(data, DataResult)
-    assert isinstance(train, TrainResult)
-    assert isinstance(score, ScoreResult)
-    assert isinstance(prove, ProveResult)
+    data, train = run.require(PrepareResult), run.require(TrainResult)
+    score, prove = run.require(ScoreResult), run.require(ProveResult)
     end_ms = f"{1000 * train.train_s:.0f}ms"
     lines = [
         *(f"recipe: {line}" for line in dumps(recipe).splitlines() if line),

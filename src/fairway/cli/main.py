@@ -15,9 +15,7 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from importlib import import_module
+from collections.abc import Callable
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,15 +38,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-VERBS = {  # verb(recipe, run) -> Result
-    "data": "fairway.pipeline.prepare:prepare",
-    "train": "fairway.train.loop:train",
-    "pack": "fairway.pipeline.pack:pack",
-    "score": "fairway.pipeline.score:score",
-    "prove": "fairway.pipeline.prove:prove",
-    "verify": "fairway.pipeline.verdicts:verify",
-}
 
 # What typer raises for any mistake in options and arguments; it exports only this kind of it.
 _Usage: Any = typer.BadParameter.__mro__[2]
@@ -174,88 +163,45 @@ def _is_main_rank() -> bool:
 
 
 def _load(recipe: str, out: Path | None, sets: list[str] | None) -> "tuple[Recipe, RunDirectory]":
-    """The recipe with its overrides, and the run folder it goes to."""
-    from fairway.config.schema import load
+    """Return the recipe with its overrides, and the run directory that it goes to."""
+    from fairway.config.toml import load
     from fairway.pipeline.directory import RunDirectory
 
     loaded = load(recipe, sets or [])
     return loaded, RunDirectory(out or Path("runs") / loaded.name)
 
 
-def _reload(folder: Path, verb: str, sets: list[str]) -> "tuple[Recipe, RunDirectory]":
-    """The recipe of an existing run. Only what `verb` itself reads can be overridden here."""
-    from fairway.pipeline.directory import STAGES, RunDirectory
+def _reload(folder: Path, name: str, sets: list[str]) -> "tuple[Recipe, RunDirectory]":
+    """Return the recipe of an existing run. Only what the stage depends on can be overridden."""
+    from fairway.pipeline.directory import RunDirectory
+    from fairway.pipeline.runner import stage_of
 
-    run = RunDirectory(folder)
+    run, keys = RunDirectory(folder), (*stage_of(name).keys, "run")
     run.load()
     for assignment in sets:
         key = assignment.partition("=")[0].strip() + "."
-        if not any(key.startswith(f"{part}.") for part in STAGES[verb].sections):
+        if not any(key.startswith(f"{part}.") for part in keys):
             raise BadInput(
-                f"--set {assignment}: '{verb}' reads only {list(STAGES[verb].sections)} of the "
-                "recipe; use fairway play RECIPE to change what comes before it"
+                f"--set {assignment}: '{name}' reads only {list(keys)} of the recipe; "
+                "use fairway run RECIPE to change what comes before it"
             )
     return run.load(sets), run
 
 
-@contextmanager
-def _opened(recipe: "Recipe", run: "RunDirectory") -> Iterator[None]:
-    """Hold the run folder and write the recipe into it. Under torchrun, rank 0 does so for all."""
-    from fairway import console
+def _one(
+    name: str, recipe: "Recipe", run: "RunDirectory", text: Path | None = None
+) -> "Result | None":
+    """Run one stage. Return its result; None on other ranks of torchrun."""
+    from fairway.pipeline.runner import run_stages
 
-    if not _is_main_rank():
-        console.silence()
-        yield
-        return
-    with run.lock():
-        run.create(recipe)
-        yield
-
-
-def _perform(
-    verb: str, recipe: "Recipe", run: "RunDirectory", text: Path | None = None, **options: Any
-) -> "Result":
-    """Do the verb unless its result still holds, and say which of the two in one line."""
-    from fairway import console
-    from fairway.report.report import sentence
-
-    place = run.about(text) if text else run
-    before = place.result(verb)
-    if text:
-        options["text"] = text
-    with _alone(verb, recipe) as mine:
-        if mine:
-            module, _, function = VERBS[verb].partition(":")
-            result: Result = getattr(import_module(module), function)(recipe, run, **options)
-    if not mine:
-        return place.require(verb)
-    skipped = "finished before: " if result == before else ""
-    console.say(f"{verb}: {skipped}{sentence(result)}")
-    return result
-
-
-@contextmanager
-def _alone(verb: str, recipe: "Recipe") -> Iterator[bool]:
-    """Under torchrun, let rank 0 do what several processes cannot share; the others wait for it.
-
-    Says whether this process has work.
-    """
-    shared = verb == "train" or (verb == "score" and recipe.adapt.method != "none")
-    if shared or os.environ.get("WORLD_SIZE", "1") == "1":
-        yield True
-        return
-    from fairway import distributed
-
-    here = distributed.start()
-    yield here.is_main
-    here.barrier()
+    return run_stages(recipe, run, [name], text=text).get(name)
 
 
 @command
 def demo() -> "dict[str, Result]":
-    """The whole course on this CPU, with a corpus that every Python ships (runs/demo)."""
+    """Run all stages on this CPU, with a corpus that every Python ships (runs/demo)."""
     recipe, run = _load("demo", None, None)
-    return _course(recipe, run)
+    return _run_all(recipe, run)
 
 
 @command
@@ -269,11 +215,11 @@ def play(
         str, typer.Option(metavar="1,2,3", help="One run per seed: folder OUT-SEED each.")
     ] = "",
 ) -> "dict[str, Result] | None":
-    """The whole course for a recipe; what is finished and unchanged is skipped."""
-    from fairway.pipeline.directory import STAGES
+    """Run all stages of a recipe. Stages whose inputs did not change are skipped."""
+    from fairway.pipeline.runner import stage_of
 
-    if force and force not in STAGES:
-        raise BadInput(f"--force {force}: no such verb; choose one of {', '.join(STAGES)}")
+    if force:
+        stage_of(force)
     jobs = _of_seeds(recipe, out, sets, seeds) if seeds else [("", *_load(recipe, out, sets))]
     if dry_run:
         from fairway import console
@@ -285,7 +231,7 @@ def play(
         return None
     results: dict[str, Result] = {}
     for name, loaded, run in jobs:
-        results |= {name + verb: r for verb, r in _course(loaded, run, force).items()}
+        results |= {name + stage: r for stage, r in _run_all(loaded, run, force).items()}
     if len(jobs) > 1:
         _show_seeds([run for _, _, run in jobs])
     return results
@@ -312,25 +258,21 @@ def _show_seeds(runs: "list[RunDirectory]") -> None:
     _print([report.seeds_table(runs)])
 
 
-def _course(recipe: "Recipe", run: "RunDirectory", force: str = "") -> "dict[str, Result]":
-    """Every verb in order, then the tables and the report."""
+def _run_all(recipe: "Recipe", run: "RunDirectory", force: str = "") -> "dict[str, Result]":
+    """Run every stage in order, then print the tables and write the report."""
     from fairway import console
     from fairway.data.tokenizer import load_challenge
-    from fairway.pipeline.directory import downstream
     from fairway.pipeline.pack import check_budget
+    from fairway.pipeline.runner import run_stages
     from fairway.report import report
 
     if recipe.data.tokenizer:  # a tokenizer that is there already: what it takes is known now
         check_budget(recipe.model, load_challenge(recipe.data.tokenizer), recipe.pack)
-    with _opened(recipe, run):
-        forced = downstream(force) if force else []
-        for verb in forced:
-            run.invalidate(verb)
-        results = {verb: _perform(verb, recipe, run) for verb in VERBS if verb != "verify"}
-        results["verify"] = _verified(recipe, run, decode="verify" in forced)
+    results = run_stages(recipe, run, force=force)
+    if _is_main_rank():
         page = report.write(run)
-    _print(report.tables(report.Results(run)))
-    console.say(f"report: {page}")
+        _print(report.tables(report.Results(run)))
+        console.say(f"report: {page}")
     return results
 
 
@@ -346,13 +288,12 @@ def data(
         int, typer.Option(min=0, help="To download, for training: fineweb: files of 100 M tokens.")
     ] = 1,
     processes: Annotated[int, typer.Option(min=1, help="Of fineweb-raw.")] = 2,
-) -> "Result":
+) -> "Result | None":
     """Documents to tokens: corpus, split, tokenizer, shards. Or FineWeb from the Hub to disk."""
     if recipe in ("fineweb", "fineweb-raw"):
         return _download(recipe, out or Path("data"), variant, shards, processes)
     loaded, run = _load(recipe, out, sets)
-    with _opened(loaded, run):
-        return _perform("data", loaded, run)
+    return _one("prepare", loaded, run)
 
 
 def _download(name: str, out: Path, variant: str, shards: int, processes: int) -> "Result":
@@ -387,14 +328,14 @@ def train(
         bool, typer.Option("--replay-clock", help="Repeat a run in seconds by its stored clock.")
     ] = False,
     then_pack: Annotated[bool, typer.Option("--pack", help="Then pack, in this process.")] = False,
-) -> "Result | dict[str, Result]":
+) -> "Result | dict[str, Result] | None":
     """Tokens to weights; also under torchrun."""
+    from fairway.pipeline.runner import run_stages
+
     loaded, run = _load(recipe, out, sets)
-    with _opened(loaded, run):
-        result = _perform("train", loaded, run, device=device, replay=replay_clock)
-        if not then_pack:
-            return result
-        return {"train": result, "pack": _perform("pack", loaded, run)}
+    names = ["train", *["pack"] * then_pack]
+    results = run_stages(loaded, run, names, device=device, replay=replay_clock, again=replay_clock)
+    return results if then_pack else results.get("train")
 
 
 @command
@@ -418,12 +359,11 @@ def pack(
     run: RunFolder,
     budget: Annotated[int | None, typer.Option(metavar="BYTES", help="The byte budget.")] = None,
     sets: Sets = None,
-) -> "Result":
+) -> "Result | None":
     """Weights to one artifact file under the byte budget."""
     overrides = [*(sets or []), *_given("pack.budget_bytes", budget)]
     recipe, folder = _reload(run, "pack", overrides)
-    with _opened(recipe, folder):
-        return _perform("pack", recipe, folder)
+    return _one("pack", recipe, folder)
 
 
 @command
@@ -435,7 +375,7 @@ def score(
     method: Method = None,
     text: Text = None,
     sets: Sets = None,
-) -> "Result":
+) -> "Result | None":
     """Bits per byte of the validation text under the artifact."""
     overrides = [
         *(sets or []),
@@ -446,8 +386,7 @@ def score(
     ]
     recipe, folder = _reload(run, "score", overrides)
     _refuse_exact_learning(recipe, arithmetic)
-    with _opened(recipe, folder):
-        return _perform("score", recipe, folder, text)
+    return _one("score", recipe, folder, text)
 
 
 @command
@@ -457,7 +396,7 @@ def prove(
     method: Method = None,
     text: Text = None,
     sets: Sets = None,
-) -> "Result":
+) -> "Result | None":
     """Write the validation text as a file that decodes from the artifact alone."""
     overrides = [
         *(sets or []),
@@ -466,8 +405,7 @@ def prove(
     ]
     recipe, folder = _reload(run, "prove", overrides)
     _refuse_exact_learning(recipe, arithmetic)
-    with _opened(recipe, folder):
-        return _perform("prove", recipe, folder, text)
+    return _one("prove", recipe, folder, text)
 
 
 @command
@@ -480,6 +418,7 @@ def verify(
 ) -> "Result | None":
     """Decode a proof in a separate process: two files, or a run directory. Trusts nothing else."""
     from fairway.pipeline import verdicts
+    from fairway.pipeline.directory import Job
 
     if not _is_main_rank():
         return None
@@ -490,7 +429,8 @@ def verify(
     elif paths[0].is_file():
         raise BadInput(f"give the proof, too: fairway verify {paths[0]} PROOF [--text FILE]")
     else:
-        verdict = verdicts.verify(*_reload(paths[0], "verify", []), text, text_field)
+        recipe, run = _reload(paths[0], "verify", [])
+        verdict = verdicts.verify(Job(recipe, run, text), text_field)
     _show_verdict(verdict)
     return verdict
 
@@ -501,25 +441,7 @@ def _show_verdict(verdict: "VerifyResult") -> None:
 
     for line in report.verdict_lines(verdict):
         console.say(line)
-    console.say(f"verify: {report.sentence(verdict)}")
-
-
-def _verified(recipe: "Recipe", run: "RunDirectory", decode: bool) -> "Result":
-    """The verdict on a run that this command made or continued.
-
-    A verdict is never taken from the run directory. Where the user's own state directory remembers
-    the verdict on these very files, it is not repeated, unless `decode` asks for it.
-    """
-    from fairway import console
-    from fairway.pipeline import verdicts
-    from fairway.report import report
-
-    shared = os.environ.get("WORLD_SIZE", "1") != "1"  # ranks must not decide each for itself
-    known = None if decode or shared else verdicts.known(run)
-    if known is None or not known.verified:
-        return _perform("verify", recipe, run)
-    console.say(f"verify: remembered: {report.sentence(known)}")
-    return known
+    console.say(f"verify: {verdict.sentence}")
 
 
 @command
@@ -655,7 +577,7 @@ def fit(
     """Which shapes fit the byte budget, before training one."""
     from fairway import console
     from fairway.config import budget as challenge
-    from fairway.config.schema import load
+    from fairway.config.toml import load
     from fairway.quantize.size import GOOD_BITS_PER_WEIGHT, fit
 
     found = fit(load(recipe, [*(sets or []), *_given("pack.budget_bytes", budget)]))

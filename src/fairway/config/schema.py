@@ -1,23 +1,15 @@
-"""The whole experiment as frozen, typed data: TOML in, TOML out, unknown keys refused.
+"""The recipe of an experiment as frozen, typed data.
 
-A recipe holds what changes the mathematics. Device, ranks, thread counts and paths of runs are no
-hyperparameters and are not in it. Legend: T = model.window tokens, d = model.dim.
+A recipe holds what changes the mathematics, and in [run] what does not: limits and intervals.
+Device, ranks, thread counts and paths of runs are options of commands. toml.py reads and writes
+recipes.
 """
 
 from __future__ import annotations
 
-import difflib
-import json
-import tomllib
-from collections.abc import Iterable
-from importlib import resources
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from fairway.errors import BadInput
-from fairway.io import foreign
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Arithmetic = Literal["exact", "float"]
 """exact: the same bits on every machine; float: what the machine's library computes."""
@@ -28,7 +20,13 @@ Stage = tuple[float, int]
 
 
 class Section(BaseModel):
+    """A table of a recipe."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def what_counts(self) -> dict[str, Any]:
+        """Return the values that results depend on, as JSON."""
+        return self.model_dump(mode="json")
 
 
 class Data(Section):
@@ -46,6 +44,9 @@ class Data(Section):
     tokenizer_bytes: int = Field(20_000_000, ge=10_000)  # of train text, to train the tokenizer
     cased: bool = False  # our own tokenizer's words are in lower case behind marks (CaseOps)
     overlap: float = Field(0.2, gt=0, le=1)  # drop train documents that share more with val
+    # Above 0, the end of the train text of at most so many bytes is the validation text, in place
+    # of the validation documents: for experiments that must not look at those.
+    held_out_bytes: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _paths(self) -> Self:
@@ -172,7 +173,6 @@ class Train(Section):
     steps: int = Field(0, ge=0)
     tokens: int = Field(0, ge=0)
     seconds: float = Field(0.0, ge=0)
-    limit_s: float = Field(600.0, gt=0)  # what a budget in steps or tokens may cost; checked
     seed: int = Field(1337, ge=0, lt=1 << 63)
     order: Literal["shuffled", "sequential"] = "shuffled"
     average: Literal["none", "ema", "swa"] = "ema"
@@ -182,9 +182,6 @@ class Train(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of products; auto: what is faster
     calibration_tokens: int = Field(32768, ge=0)  # of the text that training ends on, for packing
     reserve_s: float = Field(8.0, ge=0)  # for it, of a budget in seconds; at most a tenth of it
-    checkpoint_every_s: float = Field(30.0, gt=0)
-    validate_every: int = Field(0, ge=0)  # steps; 0: only at the end
-    validate_tokens: int = Field(65536, ge=256)
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
@@ -248,7 +245,16 @@ class Score(Section):
     protocol: Literal["plain", "sliding", "rolling"] = "rolling"
     stride: int = Field(64, ge=1)
     arithmetic: Arithmetic = "exact"
-    limit_s: float = Field(0.0, ge=0)  # stop after so long, and say what was scored; 0: never
+
+
+class Run(Section):
+    """Limits and intervals. Nothing here changes a result, so nothing here makes one stale."""
+
+    train_limit_s: float = Field(600.0, gt=0)  # training that takes longer is reported as too slow
+    checkpoint_every_s: float = Field(30.0, gt=0)  # of training
+    validate_every: int = Field(0, ge=0)  # steps of training; 0: only at the end
+    validate_tokens: int = Field(65536, ge=256)
+    score_limit_s: float = Field(0.0, ge=0)  # stop, and say how far the score came; 0: never
 
 
 class Prove(Section):
@@ -302,6 +308,16 @@ class Adapt(Section):
     dynamic: Dynamic = Dynamic()
     lora: Lora = Lora()
 
+    def what_counts(self) -> dict[str, Any]:
+        """Return the method and its own settings; those of other methods change nothing."""
+        tree = self.model_dump(mode="json")
+        return {
+            key: value
+            for key, value in tree.items()
+            if key in ("method", self.method)
+            or (self.method != "none" and not isinstance(value, dict))
+        }
+
     @property
     def settings(self) -> Sgd | Dynamic | Lora:
         """Of the method. Raises KeyError for `none`."""
@@ -321,6 +337,7 @@ class Recipe(Section):
     adapt: Adapt = Adapt()
     score: Score = Score()
     prove: Prove = Prove()
+    run: Run = Run()
 
     @model_validator(mode="after")
     def _together(self) -> Self:
@@ -337,112 +354,3 @@ class Recipe(Section):
         if self.score.stride > self.model.window:
             raise ValueError("score.stride is larger than model.window")
         return self
-
-
-def shipped() -> list[str]:
-    """Names of the recipes that come with the package."""
-    folder = resources.files("fairway.config") / "recipes"
-    return sorted(
-        p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml")
-    )
-
-
-def load(name: str, overrides: Iterable[str] = ()) -> Recipe:
-    """Recipe from a shipped name or a TOML file, with `section.key=value` overrides.
-
-    Raises BadInput with all problems at once.
-    """
-    if name in shipped():
-        text = (resources.files("fairway.config") / "recipes" / f"{name}.toml").read_text("utf-8")
-    else:
-        try:
-            text = foreign.read_text(Path(name), "the recipe", pipes=True)
-        except foreign.Missing:
-            raise BadInput(
-                f"no recipe '{name}': neither a file nor one of the shipped {', '.join(shipped())}"
-            ) from None
-    tree = foreign.parse_toml(text, f"the recipe {name}")
-    problems = [p for o in overrides if (p := _override(tree, o))]
-    return _build(tree, name, problems)
-
-
-def _override(tree: dict[str, Any], assignment: str) -> str | None:
-    """Set one dotted key in place; returns a problem or None."""
-    key, equals, value = assignment.partition("=")
-    if not equals or not key:
-        return f"--set {assignment}: write it as section.key=value"
-    try:
-        parsed: Any = tomllib.loads(f"x = {value}")["x"]
-    except (ValueError, RecursionError):
-        parsed = value  # a bare word is a string
-    try:
-        foreign.check_values(parsed, f"--set {assignment}")
-    except BadInput as error:
-        return str(error)
-    *sections, leaf = key.strip().split(".")
-    node: Any = tree
-    for name in sections:
-        node = node.setdefault(name, {})
-        if not isinstance(node, dict):
-            return f"--set {assignment}: '{name}' is not a section"
-    node[leaf] = parsed
-    if sections == ["train"] and leaf in ("steps", "tokens", "seconds") and parsed:
-        for other in {"steps", "tokens", "seconds"} - {leaf}:
-            node.pop(other, None)
-    return None
-
-
-def _build(tree: dict[str, Any], where: str, problems: list[str]) -> Recipe:
-    problems = problems + _take_unknown(tree, Recipe, "")
-    try:
-        recipe = Recipe.model_validate(tree)
-    except ValidationError as error:
-        problems += [_sentence(e) for e in error.errors()]
-    if problems:
-        raise BadInput(f"the recipe {where} has {len(problems)} problem(s): " + "; ".join(problems))
-    return recipe
-
-
-def _take_unknown(tree: dict[str, Any], section: type[BaseModel], prefix: str) -> list[str]:
-    """Remove unknown keys, so that the rest can be checked too; one problem for each."""
-    problems = []
-    for key in list(tree):
-        field = section.model_fields.get(key)
-        kind = field.annotation if field else None
-        if field is None:
-            del tree[key]
-            near = difflib.get_close_matches(key, section.model_fields, n=1, cutoff=0.5)
-            hint = f", did you mean '{near[0]}'?" if near else ""
-            problems.append(f"unknown key {prefix}{key}{hint}")
-        elif isinstance(tree[key], dict) and isinstance(kind, type) and issubclass(kind, Section):
-            problems += _take_unknown(tree[key], kind, f"{prefix}{key}.")
-    return problems
-
-
-def _sentence(error: Any) -> str:
-    place = ".".join(str(part) for part in error["loc"])
-    return f"{place + ': ' if place else ''}{error['msg'].removeprefix('Value error, ')}"
-
-
-def dumps(recipe: Recipe, defaults: bool = True) -> str:
-    """The resolved recipe as TOML, or only what differs from defaults; `loads(dumps(r)) == r`."""
-    return "\n".join(_table(recipe.model_dump(exclude_defaults=not defaults), "")) + "\n"
-
-
-def _table(tree: dict[str, Any], prefix: str) -> list[str]:
-    """Lines of a TOML table: its values, then the tables inside."""
-    lines = [f"{k} = {toml_value(v)}" for k, v in tree.items() if not isinstance(v, dict)]
-    for key, inner in tree.items():
-        if isinstance(inner, dict):
-            lines += [f"\n[{prefix}{key}]", *_table(inner, f"{prefix}{key}.")]
-    return lines
-
-
-def toml_value(value: object) -> str:
-    """A TOML value: JSON's, but without surrogate pairs and with DEL escaped."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def loads(text: str, where: str = "text") -> Recipe:
-    """Inverse of `dumps`. Raises BadInput."""
-    return _build(foreign.parse_toml(text, f"the recipe {where}"), where, [])

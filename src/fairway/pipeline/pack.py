@@ -1,4 +1,4 @@
-"""The verb pack: weights → artifact, read back and compared before it gets its name."""
+"""The stage `pack`: weights → artifact, read back and compared before it gets its name."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from fairway.formats.tensors import Quantized, TensorSpec, Weights
 from fairway.io import atomic, checkpoint
 from fairway.model.gpt import tensors_of
 from fairway.model.parameters import kind_of
-from fairway.pipeline import directory
+from fairway.pipeline.directory import Job
 from fairway.pipeline.prepare import load_tokenizer, load_val
-from fairway.pipeline.results import PackResult, TrainResult
+from fairway.pipeline.results import PackResult, PrepareResult, TrainResult
 from fairway.quantize import allocate, gptq
 from fairway.train import calibrate
 from fairway.train.calibrate import Curvature
@@ -41,16 +41,12 @@ class Packed:
     predicted_nats: float  # per token; 0 where nothing is known of the curvature
 
 
-def pack(recipe: Recipe, run: directory.RunDirectory) -> PackResult:
-    """Write run.artifact from run.weights. Raises BadInput; the file is written whole or not."""
-    stamp = run.stamp("pack", recipe)
-    done = run.fresh("pack", stamp, PackResult)
-    if done is not None and _is_there(run, done):
-        return done
+def pack(job: Job) -> PackResult:
+    """Write run.artifact from run.weights, whole or not at all. Raises BadInput."""
+    recipe, run = job.recipe, job.run
     place, start = distributed.start(), time.perf_counter()
-    trained = run.require("train")
-    assert isinstance(trained, TrainResult)
-    folder = run.data_folder(run.require("data"))
+    trained = run.require(TrainResult)
+    folder = run.data_folder(run.require(PrepareResult))
     tokenizer = load_tokenizer(folder)
     tensors, _ = checkpoint.load(run.weights)
     weights = {name: t.float().numpy() for name, t in tensors.items()}
@@ -65,8 +61,7 @@ def pack(recipe: Recipe, run: directory.RunDirectory) -> PackResult:
     console.say(f"packed {size:,} bytes in {pack_s:.1f} s; measuring them")
     model = packed.artifact.build_model(place.device, place.dtype)
     nats, after = validate(model, tokenizer, load_val(folder))
-    result = PackResult(
-        stamp=stamp,
+    return PackResult(
         quantizer=recipe.pack.quantizer,
         artifact_bytes=size,
         parts=packed.artifact.parts,
@@ -81,8 +76,6 @@ def pack(recipe: Recipe, run: directory.RunDirectory) -> PackResult:
         artifact_sha256=packed.artifact.sha256,
         pack_s=pack_s,
     )
-    run.finish("pack", result)
-    return result
 
 
 def pack_weights(
@@ -192,7 +185,3 @@ def check_equal(made: Artifact, quantized: Quantized) -> None:
     for name, wanted in quantized.weights().items():
         if not np.array_equal(made.state[name].numpy(), wanted):
             raise RuntimeError(f"the artifact does not read back: {name} differs")
-
-
-def _is_there(run: directory.RunDirectory, done: PackResult) -> bool:
-    return run.artifact.is_file() and atomic.sha256_file(run.artifact) == done.artifact_sha256

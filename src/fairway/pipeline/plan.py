@@ -1,4 +1,4 @@
-"""What `play --dry-run` prints: which verbs would run and why, and what each would cost.
+"""Predict which stages `fairway run` would run and why, and what each would cost (--dry-run).
 
 Costs are predicted from the shape of the network and one short measurement of this machine; the
 shares below were fitted to runs of the shipped recipes on two CPU cores and hold within a factor
@@ -17,12 +17,13 @@ from fairway import distributed
 from fairway.config.schema import Recipe
 from fairway.model.gpt import flops_per_token, tensors_of
 from fairway.pipeline import verdicts
-from fairway.pipeline.directory import STAGES, RunDirectory, downstream, stamp_changes
-from fairway.pipeline.prepare import fingerprint
-from fairway.pipeline.results import DataResult
+from fairway.pipeline.directory import Job, RunDirectory
+from fairway.pipeline.results import PrepareResult
+from fairway.pipeline.runner import downstream, state
+from fairway.pipeline.stage import STAGES, Stage
 from fairway.quantize.size import predicted_bytes
 
-COLUMNS = ["verb", "what", "seconds", "memory", "writes"]
+COLUMNS = ["stage", "what", "seconds", "memory", "writes"]
 
 _TRAIN_SHARE = 0.35  # of the measured matrix-product rate that training reaches
 _SCORE_SHARE = 0.5  # ... that scoring many tokens at once reaches
@@ -32,7 +33,7 @@ _MICRO_TOKENS = 8192  # activations of at most so many tokens are held at once
 
 @dataclass(frozen=True)
 class Cost:
-    """Predictions; None where nothing is known before the verb runs."""
+    """Predictions; None where nothing is known before the stage runs."""
 
     seconds: float | None = None
     memory_bytes: float | None = None
@@ -41,48 +42,47 @@ class Cost:
 
 @dataclass(frozen=True)
 class Step:
-    verb: str
-    reason: str  # why it would run; empty: finished, nothing changed
+    stage: str
+    reason: str  # why it would run; empty: its result is current
     cost: Cost
 
 
 def plan(recipe: Recipe, run: RunDirectory, force: str = "") -> list[Step]:
-    """Every verb of the course in order. Raises BadInput when the documents cannot be read."""
+    """Return every stage in order. Raises BadInput when the documents cannot be read."""
     costs = predict(recipe, run)
     forced = downstream(force) if force else []
     steps: list[Step] = []
-    running: set[str] = set()
-    for verb, stage in STAGES.items():
-        if verb in forced:
+    running: list[Stage] = []
+    for stage in STAGES:
+        above = [other.name for other in running if other.result in stage.needs]
+        if stage in forced:
             reason = f"--force {force}"
-        elif stage.after in running:
-            reason = f"after {stage.after}"
+        elif above:
+            reason = f"after {', '.join(above)}"
         else:
-            reason = _stale(verb, recipe, run)
+            reason = _why(Job(recipe, run), stage)
         if reason:
-            running.add(verb)
-        steps.append(Step(verb, reason, costs[verb]))
+            running.append(stage)
+        steps.append(Step(stage.name, reason, costs[stage.name]))
     return steps
 
 
-def _stale(verb: str, recipe: Recipe, run: RunDirectory) -> str:
-    """Why the verb's own result does not hold; empty when it does."""
-    if verb == "verify":
-        known = verdicts.known(run)
+def _why(job: Job, stage: Stage) -> str:
+    """Return why the stage would run; empty: its result is current."""
+    if not stage.cached:
+        known = verdicts.known(job.run)
         return "" if known and known.verified else "nobody here has decoded this proof"
-    result = run.result(verb)
-    if result is None:
+    found = state(job, stage.result, inputs=True)
+    if found.recorded is None:
         return "not finished"
-    source = fingerprint(recipe.data) if verb == "data" else ""
-    changed = stamp_changes(result.stamp, run.stamp(verb, recipe, source))
-    return f"changed: {', '.join(changed)}" if changed else ""
+    return f"changed: {', '.join(found.changed)}" if found.changed else ""
 
 
 def rows(steps: list[Step]) -> list[list[str]]:
-    """`steps` as cells of a table under COLUMNS, costs of what would run only."""
+    """Return cells of a table under COLUMNS; costs only of what would run."""
     return [
         [
-            step.verb,
+            step.stage,
             f"would run ({step.reason})" if step.reason else "finished",
             _cell(step.cost.seconds, 1, "s") if step.reason else "",
             _cell(step.cost.memory_bytes, 1e6, "MB") if step.reason else "",
@@ -97,7 +97,7 @@ def _cell(value: float | None, unit: float, name: str) -> str:
 
 
 def predict(recipe: Recipe, run: RunDirectory) -> dict[str, Cost]:
-    """Cost of each verb on this machine, the artifact's size included."""
+    """Return the cost of each stage on this machine, and the artifact's size."""
     shape, budget = recipe.model, recipe.train
     tensors = tensors_of(shape, recipe.data.vocab_size, bos_id=0)
     weights_bytes = 4 * sum(math.prod(tensor.shape) for tensor in tensors)
@@ -109,12 +109,12 @@ def predict(recipe: Recipe, run: RunDirectory) -> dict[str, Cost]:
         return tokens * flops / (rate * share)
 
     tokens = budget.tokens or budget.steps * budget.batch_tokens
-    data = run.result("data")
-    text = float(data.val_tokens) if isinstance(data, DataResult) else None
+    prepared = run.recorded(PrepareResult)
+    text = float(prepared.val_tokens) if prepared else None
     again = shape.window / recipe.score.stride if recipe.score.protocol == "sliding" else 1.0
     coding = Cost(seconds(text, _STEP_SHARE) / 3 if text else None, 3 * weights_bytes)
     return {
-        "data": Cost(),
+        "prepare": Cost(),
         "train": Cost(
             budget.seconds or seconds(tokens, _TRAIN_SHARE),
             5 * weights_bytes + activations_bytes,  # weights, gradients, two moments, average
@@ -131,13 +131,13 @@ def predict(recipe: Recipe, run: RunDirectory) -> dict[str, Cost]:
 
 
 def _activations(recipe: Recipe) -> int:
-    """Values per token that the backward pass needs, roughly."""
+    """Return about how many values per token the backward pass needs."""
     shape = recipe.model
     return shape.num_layers * (8 * shape.dim + 3 * shape.mlp_hidden) + 3 * recipe.data.vocab_size
 
 
 def matmul_rate(dim: int, hidden: int) -> float:
-    """Floating-point operations per second of [4096, dim] @ [dim, hidden] on this machine."""
+    """Return how many operations per second [4096, dim] @ [dim, hidden] reaches on this machine."""
     place = distributed.start()
     a = torch.randn(4096, dim, device=place.device, dtype=place.dtype)
     b = torch.randn(dim, hidden, device=place.device, dtype=place.dtype)

@@ -1,4 +1,4 @@
-"""The verb `data`: documents → tokenizer, token shards and a manifest in a folder of their own.
+"""The stage `prepare`: documents → tokenizer, token shards and a manifest in a folder of their own.
 
 Runs with the same [data] section and the same documents share the folder. Each product is written
 under a temporary name and renamed; what a killed process had finished is not made again, and the
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fairway import console
-from fairway.config.schema import Data, Recipe
+from fairway.config.schema import Data
 from fairway.data import rules
 from fairway.data.corpus import Corpus
 from fairway.data.documents import groups
@@ -31,8 +31,8 @@ from fairway.data.tokenizer import Tokenizer, load_challenge, train_tokenizer
 from fairway.errors import BadInput
 from fairway.io import foreign
 from fairway.io.atomic import lock_folder, short_hash, write_atomic
-from fairway.pipeline.directory import RunDirectory
-from fairway.pipeline.results import DataResult
+from fairway.pipeline.directory import Job
+from fairway.pipeline.results import PrepareResult
 
 Shard = npt.NDArray[np.uint16]
 
@@ -56,7 +56,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    result: DataResult  # its `folder` is empty: each run has its own path to here
+    result: PrepareResult  # its `folder` is empty: each run has its own path to here
     train: list[ShardEntry]
     val: list[ShardEntry]
 
@@ -77,36 +77,31 @@ class _Maker(Protocol):
         """Shards, documents and bytes of text."""
 
 
-def prepare(recipe: Recipe, run: RunDirectory) -> DataResult:
-    """Make the shards of `recipe.data`, or find them made.
+def prepare(job: Job) -> PrepareResult:
+    """Make the shards of `recipe.data`, or find them made by another run.
 
-    Raises BadInput; also where a split holds no text, or the training text is too short for
-    recipe.model.window.
+    With data.held_out_bytes the validation text is the end of the training text: whole documents,
+    the same for all tokenizers. Nothing is trained on them. Raises BadInput; also where a split
+    holds no text, or the training text is too short for recipe.model.window.
     """
-    maker = _maker(recipe.data)
-    _tell(maker)
-    stamp = run.stamp("data", recipe, maker.fingerprint())
-    name = f"{recipe.data.source}-{maker.vocab_size}-{short_hash(stamp)}"
-    return _prepared(maker, run, stamp, name, recipe.model.window)
+    held_out_bytes = job.recipe.data.held_out_bytes
+    data = job.recipe.data.model_copy(update={"held_out_bytes": 0})
+    maker = _maker(data)
+    for line in maker.lines():
+        console.say(line)
+    stamp = f"{job.part('code')} {job.part('documents')} {short_hash(data.model_dump_json())}"
+    name = f"{data.source}-{maker.vocab_size}-{short_hash(stamp)}"
+    whole = _prepared(maker, job, stamp, name)
+    if not held_out_bytes:
+        return whole
+    source = job.run.data_folder(whole)
+    rest = _HeldOut(source, held_out_bytes)
+    return _prepared(rest, job, f"{stamp} {held_out_bytes}", f"{name}-{held_out_bytes}")
 
 
-def hold_out(recipe: Recipe, run: RunDirectory, text_bytes: int) -> DataResult:
-    """As `prepare`, but the validation text is the end of the training text: whole documents, of
-    at most `text_bytes` bytes, the same for all tokenizers; nothing is trained on them. BadInput.
-    """
-    whole = prepare(recipe, run)
-    folder = run.data_folder(whole)
-    return _prepared(
-        _HeldOut(folder, text_bytes),
-        run,
-        f"{whole.stamp} held_out={text_bytes}",
-        f"{folder.name}-{text_bytes}",
-        recipe.model.window,
-    )
-
-
-def _prepared(maker: _Maker, run: RunDirectory, stamp: str, name: str, window: int) -> DataResult:
-    """The result of what the maker makes, unless it is there, in a folder that runs share."""
+def _prepared(maker: _Maker, job: Job, stamp: str, name: str) -> PrepareResult:
+    """Let the maker fill a folder that runs share, unless it is filled; return its result."""
+    run, window = job.run, job.recipe.model.window
     folder = run.data_root / name
     with lock_folder(folder), _writing(folder):
         manifest = _read_manifest(folder)
@@ -122,20 +117,12 @@ def _prepared(maker: _Maker, run: RunDirectory, stamp: str, name: str, window: i
         f"validation text: {result.val_bytes:,} bytes in {result.val_documents:,} documents; "
         f"training text: {result.train_bytes:,} bytes in {result.train_documents:,} documents"
     )
-    run.finish("data", result)
     return result
 
 
 def fingerprint(data: Data) -> str:
-    """Hash of the documents that `data` names; the verb's stamp depends on it. Raises BadInput."""
-    maker = _maker(data)
-    _tell(maker)
-    return maker.fingerprint()
-
-
-def _tell(maker: _Maker) -> None:
-    for line in maker.lines():
-        console.say(line)
+    """Return a hash of the documents that `data` names. Raises BadInput."""
+    return _maker(data).fingerprint()
 
 
 def _maker(data: Data) -> _Maker:
@@ -158,7 +145,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         return Tokenizer.from_bytes(foreign.read_bytes(folder / _TOKENIZER, "the tokenizer"))
     except OSError as error:
         raise BadInput(
-            f"cannot read {folder / _TOKENIZER}: {error.strerror}; run fairway data again"
+            f"cannot read {folder / _TOKENIZER}: {error.strerror}; run fairway prepare again"
         ) from None
 
 
@@ -183,7 +170,7 @@ def _make(maker: _Maker, folder: Path, stamp: str) -> Manifest:
             "0 bytes; check data.path and data.train_bytes"
         )
     lengths = np.array([len(document) for document in text], "<u8")
-    result = DataResult(
+    result = PrepareResult(
         stamp=stamp,
         train_documents=train_documents,
         val_documents=len(text),
@@ -198,7 +185,7 @@ def _make(maker: _Maker, folder: Path, stamp: str) -> Manifest:
         vocab_size=tokenizer.vocab_size,
         text_rule=tokenizer.rule,
         folder="",
-        data_s=time.perf_counter() - started,
+        prepare_s=time.perf_counter() - started,
     )
     manifest = Manifest(result=result, train=train, val=val)
     write_atomic(folder / _MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
@@ -451,8 +438,13 @@ def _read_manifest(folder: Path) -> Manifest | None:
     return manifest if all((folder / path).exists() for path in paths) else None
 
 
+def is_complete(folder: Path) -> bool:
+    """Return whether all files of a data folder are there."""
+    return _read_manifest(folder) is not None
+
+
 def _need_manifest(folder: Path) -> Manifest:
     manifest = _read_manifest(folder)
     if manifest is None:
-        raise BadInput(f"{folder} holds no finished data: run fairway data first")
+        raise BadInput(f"{folder} holds no finished data: run fairway prepare first")
     return manifest

@@ -27,7 +27,7 @@ from fairway.coding.online import methods, settings
 from fairway.coding.online.adapt import AdaptiveEngine, Learner
 from fairway.coding.online.rules import Tensors
 from fairway.coding.session import Guard, Progress, computing, in_order, side_by_side
-from fairway.config.schema import Adapt, Arithmetic, Recipe
+from fairway.config.schema import Adapt, Arithmetic
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput, Damaged, Interrupted
 from fairway.formats.proof import (
@@ -45,28 +45,21 @@ from fairway.io import checkpoint, foreign, limits
 from fairway.io.atomic import replacing, write_atomic
 from fairway.io.binary import Reader, Target, join
 from fairway.pipeline import texts
-from fairway.pipeline.directory import RunDirectory
+from fairway.pipeline.directory import Job, RunDirectory
 from fairway.pipeline.results import Decoded, ProveResult
 
 # prove ------------------------------------------------------------------------------------------
 
 
-def prove(recipe: Recipe, run: RunDirectory, text: Path | None = None) -> ProveResult:
-    """Code the validation split, or the documents of a file, lane by lane with the artifact.
+def prove(job: Job) -> ProveResult:
+    """Code the validation split, or the documents in `job.text`, lane by lane with the artifact.
 
     BPB counts every byte that a decoder opens besides the artifact. A killed run goes on after
-    its last finished chunk and ends with the same bytes. Results about a file stand in
-    run.about(file). Raises BadInput, Interrupted.
+    its last finished chunk and ends with the same bytes. Raises BadInput, Interrupted.
     """
-    opened = artifact.read(run.artifact)
-    subject = texts.load(recipe, run, opened.tokenizer, text)
-    place = run if text is None else run.about(text)
-    stamp = run.stamp("prove", recipe)
-    finished = place.fresh("prove", stamp, ProveResult)
-    if finished and place.proof_file.exists():
-        coded = (finished.text_sha256, finished.artifact_sha256)
-        if coded == (subject.text_sha256, opened.sha256):
-            return finished
+    recipe, place = job.recipe, job.place
+    opened = artifact.read(job.run.artifact)
+    subject = texts.load(job, opened.tokenizer)
     place.proof.mkdir(parents=True, exist_ok=True)
     how, arithmetic = recipe.adapt, methods.arithmetic(recipe.adapt, recipe.prove.arithmetic)
     bos = documents_of(subject.tokens, opened.tokenizer.bos_id)
@@ -81,15 +74,15 @@ def prove(recipe: Recipe, run: RunDirectory, text: Path | None = None) -> ProveR
             chunks=len(ends),
         ).to_bytes()
         learner = engine.learner if isinstance(engine, AdaptiveEngine) else None
-        partial = _Partial(place, f"{stamp} {header.hex()}", learner)
+        partial = _Partial(place, f"{job.stamp} {header.hex()}", learner)
+        job.resumed = bool(partial.chunks)
         workers = guard.workers if guard else 1
         _encode(Codec(engine, opened.tokenizer), partial, subject, ends, division.lanes, workers)
     chunks = in_order(partial.chunks.items())
     first, *others = (chunk.body for chunk in chunks)
     data = join([header + first, *others])
     write_atomic(place.proof_file, data)
-    result = ProveResult(
-        stamp=stamp,
+    return ProveResult(
         bpb=8 * len(data) / subject.text_bytes,
         text_rule=opened.tokenizer.rule,
         stream_bytes=sum(chunk.stream_bytes for chunk in chunks),
@@ -108,10 +101,6 @@ def prove(recipe: Recipe, run: RunDirectory, text: Path | None = None) -> ProveR
         encode_s=partial.seconds,
         device="cuda" if guard and guard.on_cuda else "cpu",
     )
-    place.finish("prove", result)
-    place.prove_checkpoint.unlink(missing_ok=True)
-    place.prove_learned.unlink(missing_ok=True)
-    return result
 
 
 def _machine(guard: Guard) -> Machine:

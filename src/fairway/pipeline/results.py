@@ -1,29 +1,40 @@
-"""What each verb returns: typed, one JSON per verb in the run folder, units in the names.
+"""The result of each stage and command: typed, with units in the names.
 
-Report, comparison and submission read only these; nothing ever greps a log.
+A stage's result lies in the run directory as STAGE.json. Report, comparison and submission read
+only these files; nothing ever searches a log.
 """
 
 from __future__ import annotations
 
 from math import isfinite, log
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fairway.config.schema import Arithmetic
+from fairway.config.schema import Arithmetic, Recipe
 
-TextRule = Literal["bytes", "challenge"]  # how the bytes of a text are counted: text/rules.py
+TextRule = Literal["bytes", "challenge"]  # which bytes of a text count: data/rules.py
 
 
 class Result(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    stamp: str = ""  # of the recipe, code versions and inputs that made it: course.py
+    stage: ClassVar[str] = ""  # that writes it; empty: it is no stage's result
+    stamp: str = ""  # hashes of the recipe, code version and inputs that made it: runner.py
 
     @property
     def failure(self) -> str:
-        """Why the verdict is no although the work was done (exit code 1); empty: it is yes."""
+        """Return why the verdict is no although the work was done; empty: the verdict is yes."""
         return ""
+
+    @property
+    def sentence(self) -> str:
+        """Return the result in one line."""
+        raise NotImplementedError
+
+    def under(self, recipe: Recipe) -> Self:
+        """Return the result with what `recipe.run` says about it; the work is not repeated."""
+        return self
 
     def tree(self) -> dict[str, Any]:
         """Return the result as values of JSON: null where a number is not finite."""
@@ -42,7 +53,8 @@ def _printable(value: Any) -> Any:
     return None if isinstance(value, float) and not isfinite(value) else value
 
 
-class DataResult(Result):
+class PrepareResult(Result):
+    stage = "prepare"
     train_documents: int
     val_documents: int
     dropped_documents: int  # of train: near-duplicates of val
@@ -55,11 +67,19 @@ class DataResult(Result):
     train_sha256: str  # of the train shards' tokens
     vocab_size: int
     text_rule: TextRule
-    folder: str  # of the shards, relative to the run folder
-    data_s: float
+    folder: str  # of the shards, relative to the run directory
+    prepare_s: float
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"{self.train_bytes:,} bytes to train on, {self.val_bytes:,} to score, "
+            f"{self.vocab_size} tokens in the vocabulary"
+        )
 
 
 class TrainResult(Result):
+    stage = "train"
     parameters: int
     steps: int
     tokens: int
@@ -69,7 +89,7 @@ class TrainResult(Result):
     score_s: float
     pause_s: float  # checkpoints
     tokens_per_s: float
-    within_limit: bool  # train_s <= train.limit_s
+    within_limit: bool  # train_s <= run.train_limit_s
     val_bpb: float
     val_nats_per_token: float
     weights_sha256: str
@@ -80,11 +100,22 @@ class TrainResult(Result):
 
     @property
     def failure(self) -> str:
-        late = f"training took {self.train_s:.0f} s, more than train.limit_s allows"
+        late = f"training took {self.train_s:.0f} s, more than run.train_limit_s allows"
         return "" if self.within_limit else late
+
+    def under(self, recipe: Recipe) -> Self:
+        return self.model_copy(update={"within_limit": self.train_s <= recipe.run.train_limit_s})
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"{self.parameters:,} parameters, {self.steps} steps in {self.train_s:.0f} s "
+            f"({self.tokens_per_s:,.0f} tokens/s), {self.val_bpb:.4f} bits per byte"
+        )
 
 
 class PackResult(Result):
+    stage = "pack"
     quantizer: str
     artifact_bytes: int
     parts: dict[str, int]  # sums to artifact_bytes
@@ -105,8 +136,16 @@ class PackResult(Result):
         too_big = f"the artifact is {over:,} bytes over pack.budget_bytes"
         return "" if self.within_budget else too_big
 
+    @property
+    def sentence(self) -> str:
+        return (
+            f"{self.artifact_bytes:,} of {self.budget_bytes:,} bytes, "
+            f"{self.bits_per_weight:.2f} bits per weight, {self.val_bpb_after:.4f} bits per byte"
+        )
+
 
 class ScoreResult(Result):
+    stage = "score"
     protocol: str
     adaptation: str
     arithmetic: Arithmetic
@@ -120,8 +159,13 @@ class ScoreResult(Result):
     artifact_sha256: str
     seconds: float
 
+    @property
+    def sentence(self) -> str:
+        return f"{self.bpb:.4f} bits per byte ({self.protocol}, {self.seconds:.0f} s)"
+
 
 class ProveResult(Result):
+    stage = "prove"
     bpb: float  # 8 · (all bytes a decoder opens besides the artifact) / text_bytes
     stream_bytes: int
     stream_ideal_bits: float  # the sum of the integer code lengths
@@ -139,6 +183,13 @@ class ProveResult(Result):
     grade: Literal["device", "portable"]
     encode_s: float
     device: str
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"{sum(self.files.values()):,} bytes for {self.text_bytes:,} bytes of text, "
+            f"{self.bpb:.4f} bits per byte ({self.encode_s:.0f} s)"
+        )
 
 
 class Decoded(BaseModel):
@@ -200,6 +251,7 @@ class HeaderResult(Result):
 class VerifyResult(Result):
     """The verdict on a proof. No number in it comes from a file that the claimant wrote."""
 
+    stage = "verify"
     verified: bool
     reason: str  # why not; empty when verified
     bpb: float  # 0 when nothing was decoded
@@ -210,6 +262,15 @@ class VerifyResult(Result):
     @property
     def failure(self) -> str:
         return "" if self.verified else f"the proof does not hold: {self.reason}"
+
+    @property
+    def sentence(self) -> str:
+        if not (self.verified and self.decoded):
+            return f"NOT verified: {self.reason}"
+        same = "compared with no text"
+        if self.compared_with:
+            same = f"identical to {self.compared_with}"
+        return f"verified, {self.bpb:.4f} bits per byte, {self.decoded.text_bytes:,} bytes, {same}"
 
 
 class Measured(BaseModel):
@@ -418,13 +479,3 @@ class AuditResult(Result):
     def failure(self) -> str:
         broken = ", ".join(f.condition for f in self.findings if f.verdict == "broken")
         return "" if self.valid else f"{self.subject} is not valid: {broken}"
-
-
-VERBS: dict[str, type[Result]] = {
-    "data": DataResult,
-    "train": TrainResult,
-    "pack": PackResult,
-    "score": ScoreResult,
-    "prove": ProveResult,
-    "verify": VerifyResult,
-}

@@ -26,7 +26,7 @@ from fairway.coding.lanes import Division, Part, ids_at, parts
 from fairway.coding.match_model import MatchModel
 from fairway.coding.online import adapt, methods
 from fairway.coding.protocols import Window
-from fairway.config.schema import NO_MEMORY, Memory, Recipe, Score
+from fairway.config.schema import NO_MEMORY, Memory, Score
 from fairway.errors import BadInput, Interrupted
 from fairway.io import checkpoint
 from fairway.io.atomic import replacing
@@ -34,7 +34,7 @@ from fairway.model import loss
 from fairway.model.gpt import GPT
 from fairway.model.kv_cache import Cache
 from fairway.pipeline import texts
-from fairway.pipeline.directory import RunDirectory
+from fairway.pipeline.directory import Job
 from fairway.pipeline.results import ScoreResult
 
 _BATCH_TOKENS = {"cpu": 4096, "cuda": 1 << 16}  # positions per pass
@@ -46,20 +46,14 @@ Charges = Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]
 """Which tokens are charged, int64[k], and the nats of each, float64[k]."""
 
 
-def score(recipe: Recipe, run: RunDirectory, text: Path | None = None) -> ScoreResult:
-    """Score the validation split, or the documents of a file, by recipe.score.
+def score(job: Job) -> ScoreResult:
+    """Score the validation split, or the documents in `job.text`, by recipe.score.
 
-    Results about a file stand in run.about(file). Raises BadInput; Interrupted after Ctrl-C.
+    Raises BadInput; Interrupted after Ctrl-C.
     """
-    opened = artifact.read(run.artifact)
-    subject = texts.load(recipe, run, opened.tokenizer, text)
-    place = run if text is None else run.about(text)
-    stamp = run.stamp("score", recipe)
-    finished = place.fresh("score", stamp, ScoreResult)
-    if finished:
-        scored = (finished.text_sha256, finished.artifact_sha256)
-        if scored == (subject.text_sha256, opened.sha256):
-            return finished
+    recipe, place = job.recipe, job.place
+    opened = artifact.read(job.run.artifact)
+    subject = texts.load(job, opened.tokenizer)
     here, began = distributed.start(), time.perf_counter()
     how, arithmetic = recipe.adapt, methods.arithmetic(recipe.adapt, recipe.score.arithmetic)
     documents = _Documents(subject)
@@ -76,13 +70,16 @@ def score(recipe: Recipe, run: RunDirectory, text: Path | None = None) -> ScoreR
             place.path.mkdir(parents=True, exist_ok=True)
             shared = here if recipe.score.protocol == "rolling" else distributed.ALONE
             learner = adapt.Learner(model, how, len(subject.tokens), shared)
-            about = " ".join((stamp, subject.text_sha256, opened.sha256))
+            about = " ".join((job.stamp, subject.text_sha256, opened.sha256))
             kept = _Kept(place.score_learned, about, learner, documents, here.is_main)
+            job.resumed = kept.done > 0
             charged = kept.charges(subject.tokens, recipe.score, opened.memory)
-    nats = _total(charged, subject, documents, recipe.score.limit_s, kept)
+    nats = _total(charged, subject, documents, recipe.run.score_limit_s, kept)
     count = len(subject.tokens) - 1
-    result = ScoreResult(
-        stamp=stamp,
+    if here.is_main:
+        place.path.mkdir(parents=True, exist_ok=True)
+        documents.save(place.score_documents)
+    return ScoreResult(
         protocol=recipe.score.protocol,
         adaptation=how.method,
         arithmetic=arithmetic,
@@ -96,12 +93,6 @@ def score(recipe: Recipe, run: RunDirectory, text: Path | None = None) -> ScoreR
         artifact_sha256=opened.sha256,
         seconds=time.perf_counter() - began,
     )
-    if here.is_main:
-        place.path.mkdir(parents=True, exist_ok=True)
-        documents.save(place.score_documents)
-        place.finish("score", result)
-        place.score_learned.unlink(missing_ok=True)
-    return result
 
 
 class _Documents:
@@ -148,8 +139,9 @@ def _total(
             seconds = before_s + time.perf_counter() - began
             if limit_s and seconds > limit_s and done < tokens:
                 raise BadInput(
-                    f"score.limit_s is {limit_s:g} s: by then {done:,} of {tokens:,} tokens were "
-                    f"scored, at {so_far()} bits per byte; raise it or choose a cheaper protocol"
+                    f"run.score_limit_s is {limit_s:g} s: by then {done:,} of {tokens:,} tokens "
+                    f"were scored, at {so_far()} bits per byte; raise it, or choose a cheaper "
+                    "protocol"
                 )
     if kept:
         nats, done = kept.all_of(nats, done)

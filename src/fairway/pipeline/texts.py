@@ -13,15 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairway.coding.lanes import documents_of
-from fairway.config.schema import Recipe
 from fairway.data import rules
 from fairway.data.documents import stream_documents
 from fairway.data.rules import Rule, counted_bytes
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
-from fairway.pipeline.directory import RunDirectory
+from fairway.pipeline.directory import Job
 from fairway.pipeline.prepare import load_val
-from fairway.pipeline.results import DataResult
+from fairway.pipeline.results import PrepareResult
 
 _DOCUMENTS_AT_ONCE = 64  # a decoded text takes far more memory than its tokens
 
@@ -38,14 +37,15 @@ class Text:
     lengths: NDArray[np.int64]  # [D] of the documents, in bytes
 
 
-def load(recipe: Recipe, run: RunDirectory, tokenizer: Tokenizer, file: Path | None) -> Text:
-    """The validation split of the run, or the documents in `file`, as `tokenizer` writes them.
+def load(job: Job, tokenizer: Tokenizer) -> Text:
+    """Return the validation split of the run, or the documents in `job.text`, as tokens.
 
-    Raises BadInput when there is no text, or the split is not the one that `data` made.
+    Raises BadInput when there is no text, or the split is not the one that `prepare` made.
     """
+    run, file = job.run, job.text
     if file is not None:
         counted = Digest()
-        text = describe(_encoded(file, recipe.data.text_field, tokenizer, counted), tokenizer)
+        text = describe(_encoded(file, job.recipe.data.text_field, tokenizer, counted), tokenizer)
         if text.text_bytes == 0:
             raise BadInput(f"{file} holds nothing that the artifact's tokenizer can write")
         if (text.text_sha256, text.lengths_sha256) != (counted.text_sha256, counted.lengths_sha256):
@@ -55,13 +55,13 @@ def load(recipe: Recipe, run: RunDirectory, tokenizer: Tokenizer, file: Path | N
                 "another text, so its bits per byte say nothing"
             )
         return text
-    data = run.require("data")
-    assert isinstance(data, DataResult)
-    text = describe(load_val(run.data_folder(data)), tokenizer)
-    if text.text_sha256 != data.text_sha256:
+    prepared = run.require(PrepareResult)
+    folder = run.data_folder(prepared)
+    text = describe(load_val(folder), tokenizer)
+    if text.text_sha256 != prepared.text_sha256:
         raise BadInput(
-            f"the validation tokens in {run.data_folder(data)} do not decode to the text that "
-            f"'data' made: fairway play {run.recipe} --out {run.path} --force data makes them again"
+            f"the validation tokens in {folder} do not decode to the text that 'prepare' made: "
+            f"fairway run {run.recipe} --out {run.path} --force prepare makes them again"
         )
     return text
 

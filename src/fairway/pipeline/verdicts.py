@@ -8,19 +8,27 @@ Claims that follow from the two files are compared with them; the others are sho
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from fairway import console
-from fairway.config.schema import Recipe
 from fairway.errors import BadInput
-from fairway.io.atomic import code_sha256, sha256_file, write_atomic
+from fairway.io.atomic import code_sha256, write_atomic
 from fairway.pipeline import verify as verifying
-from fairway.pipeline.directory import STAGES, RunDirectory, stamp_changes
-from fairway.pipeline.results import DataResult, Decoded, PackResult, VerifyResult
+from fairway.pipeline.directory import Job, RunDirectory
+from fairway.pipeline.results import (
+    Decoded,
+    PackResult,
+    PrepareResult,
+    ProveResult,
+    Result,
+    ScoreResult,
+    TrainResult,
+    VerifyResult,
+)
 from fairway.userfolders import user_state_folder
 
 _decoded_here: dict[str, Decoded] = {}  # by key: what this process, or one before it, decoded
@@ -48,7 +56,7 @@ def remembered(artifact: Path, proof: Path) -> Decoded | None:
 
     The files are hashed now; a note about other bytes, or by other code, does not count.
     """
-    hashes = _sha256(artifact), _sha256(proof)
+    hashes = verifying.sha256_readable(artifact), verifying.sha256_readable(proof)
     if not all(hashes):
         return None
     key = _key(*hashes)
@@ -62,18 +70,6 @@ def remembered(artifact: Path, proof: Path) -> Decoded | None:
     except (OSError, ValidationError):
         return None
     return note if (note.artifact_sha256, note.proof_sha256) == hashes else None
-
-
-def _sha256(file: Path) -> str:
-    """Return the SHA-256 of a file that `verify` would read; empty: there is none.
-
-    A stranger's directory may hold a file of any size under any name.
-    """
-    try:
-        small = file.is_file() and file.stat().st_size <= verifying.MOST_BYTES
-        return sha256_file(file) if small else ""
-    except (OSError, BadInput):
-        return ""
 
 
 def _key(artifact_sha256: str, proof_sha256: str) -> str:
@@ -118,30 +114,28 @@ def _compared_with(verdict: VerifyResult, text: Path, text_field: str) -> Verify
     return verifying.compared(verdict, str(text), digest.text_sha256, digest.lengths_sha256)
 
 
-def verify(
-    recipe: Recipe, run: RunDirectory, text: Path | None = None, text_field: str = "text"
-) -> VerifyResult:
-    """Decode the proof of a run directory and compare its claims with what came out.
+def verify(job: Job, text_field: str = "text") -> VerifyResult:
+    """Decode the proof of a run directory and compare its claims with the decoded text.
 
     It always decodes. The verdict is "no" when the proof is damaged, decodes to another text than
-    the validation split that data.json names (or than `text`), or when a result file states a
-    figure that the two files contradict (`disagreements`). The verdict is also written to
-    verify.json, which nothing reads. text_field: of JSON lines.
-    recipe: every stage is given one; the claimant may have written it, so nothing of it is used.
-    Raises BadInput when a file is missing, or belongs to another artifact.
+    the validation split that prepare.json names (or than `job.text`), or when a result file states
+    a figure that the two files contradict (`disagreements`). The verdict is also written to
+    verify.json, which nothing reads. text_field: of JSON lines. The recipe is not used: the
+    claimant may have written it. Raises BadInput when a file is missing, or belongs to another
+    artifact.
     """
-    place = run if text is None else run.about(text)
-    if text is None and run.result("data") is None:
+    run, place = job.run, job.place
+    if job.text is None and run.recorded(PrepareResult) is None:
         raise BadInput(
-            f"{run.path} has no data.json that can be read, so nothing says which text is its "
+            f"{run.path} has no prepare.json that can be read, so nothing says which text is its "
             f"validation text: fairway verify {run.artifact} {place.proof_file} [--text FILE]"
         )
     if not place.proof_file.is_file():
         raise BadInput(f"there is no proof {place.proof_file}: run fairway prove on {run.path}")
-    verdict = verify_files(run.artifact, place.proof_file, text, text_field)
+    verdict = verify_files(run.artifact, place.proof_file, job.text, text_field)
     verdict = _with_claims(verdict, run, place)
     try:
-        place.finish("verify", verdict)
+        place.record(verdict)
     except OSError as error:  # somebody else's directory; the verdict does not depend on it
         console.say(f"verify.json is not written: {error.strerror}")
     return verdict
@@ -153,7 +147,7 @@ def known(run: RunDirectory) -> VerifyResult | None:
     The claims are compared anew each time.
     """
     found = remembered(run.artifact, run.proof_file)
-    if found is None or run.result("data") is None:
+    if found is None or run.recorded(PrepareResult) is None:
         return None
     verdict = VerifyResult(
         verified=True, reason="", bpb=found.bpb, decoded=found, compared_with="", decode_s=0.0
@@ -163,42 +157,7 @@ def known(run: RunDirectory) -> VerifyResult | None:
 
 def known_or_decoded(run: RunDirectory) -> VerifyResult:
     """Return the verdict on a run's proof, by decoding unless it is known. Raises BadInput."""
-    return known(run) or verify(run.load(), run)
-
-
-# Out of date -------------------------------------------------------------------------------------
-
-
-def out_of_date(run: RunDirectory, verb: str) -> str:
-    """Return why a stage's result is not about the files and the recipe that lie there now.
-
-    Return "" if the result is current, by hashes and stamps, or does not exist. The stamp of `data`
-    cannot be checked without its documents.
-    """
-    result = run.result(verb)
-    if result is None:
-        return ""
-    changed: list[str] = []
-    if verb not in ("data", "verify") and run.recipe.is_file():  # the documents make data's stamp
-        try:
-            changed = stamp_changes(result.stamp, run.stamp(verb, run.load()))
-        except BadInput:
-            changed = [f"{STAGES[verb].after} (it has no result)"]
-    sha256 = getattr(result, "artifact_sha256", "")
-    if sha256 and _sha256(run.artifact) != sha256:
-        changed.append(run.artifact.name)
-    return f"made with other {', '.join(changed)}" if changed else ""
-
-
-def require_current(run: RunDirectory, verbs: Iterable[str]) -> None:
-    """Raise BadInput unless these stages are finished with this recipe and this artifact."""
-    for verb in verbs:
-        run.require(verb)
-        if why := out_of_date(run, verb):
-            raise BadInput(
-                f"{verb}.json in {run.path} was {why}: "
-                f"fairway play {run.recipe} --out {run.path} brings it up to date"
-            )
+    return known(run) or verify(Job(run.load(), run))
 
 
 # Claims ------------------------------------------------------------------------------------------
@@ -209,10 +168,10 @@ def _with_claims(verdict: VerifyResult, run: RunDirectory, place: RunDirectory) 
     decoded = verdict.decoded
     if decoded is None:
         return verdict
-    data = run.result("data")
-    if place is run and isinstance(data, DataResult):
-        name = "the validation text that data.json names"
-        verdict = verifying.compared(verdict, name, data.text_sha256, data.lengths_sha256)
+    prepared = run.recorded(PrepareResult)
+    if place is run and prepared:
+        name = "the validation text that prepare.json names"
+        verdict = verifying.compared(verdict, name, prepared.text_sha256, prepared.lengths_sha256)
     lies = [
         f"{claim.file} says {claim.field} = {_short(claim.said)}, the two files give "
         f"{_short(claim.true)}"
@@ -239,26 +198,27 @@ class Claim:
 def disagreements(run: RunDirectory, place: RunDirectory, decoded: Decoded) -> Iterator[Claim]:
     """Yield every claim of the result files that the artifact and the proof contradict.
 
-    pack.json and score.json of another artifact are out of date and not compared: `out_of_date`
-    names those. prove.json is always compared: the proof that lies there decodes with the artifact
-    that lies there. Figures that do not follow from the two files are not compared: losses, steps,
-    seconds, the bits per byte of a score.
+    pack.json and score.json of another artifact are stale and not compared. prove.json is always
+    compared: the proof that lies there decodes with the artifact that lies there. Figures that do
+    not follow from the two files are not compared: losses, steps, seconds, the bits per byte of a
+    score.
     place: the directory of the proof's results, which is the run or a text inside it.
     """
-    for verb, fields in _truth(run, place, decoded).items():
-        result = (place if verb in ("score", "prove") else run).result(verb)
+    for kind, fields in _truth(run, place, decoded).items():
+        directory = place if kind in (ScoreResult, ProveResult) else run
+        file = f"{kind.stage}.json"
+        result = directory.recorded(kind)
         if result is None:
-            file = (place if verb in ("score", "prove") else run).path / f"{verb}.json"
-            if file.exists():
-                yield Claim(file.name, "the whole file", "unreadable", "a result of this version")
+            if (directory.path / file).exists():
+                yield Claim(file, "the whole file", "unreadable", "a result of this version")
             continue
         sha256 = getattr(result, "artifact_sha256", decoded.artifact_sha256)
-        if sha256 != decoded.artifact_sha256 and verb != "prove":
+        if sha256 != decoded.artifact_sha256 and kind is not ProveResult:
             continue
         for field, true in fields.items():
             said = getattr(result, field)
             if not _same(said, true):
-                yield Claim(f"{verb}.json", field, said, true)
+                yield Claim(file, field, said, true)
 
 
 def _same(said: object, true: object) -> bool:
@@ -267,7 +227,10 @@ def _same(said: object, true: object) -> bool:
     return said == true
 
 
-def truth(decoded: Decoded, proof_name: str) -> dict[str, dict[str, object]]:
+Truth = dict[type[Result], dict[str, object]]
+
+
+def truth(decoded: Decoded, proof_name: str) -> Truth:
     """Return what result files must say, by stage and field, because the two files say it."""
     text: dict[str, object] = {
         "text_sha256": decoded.text_sha256,
@@ -275,7 +238,7 @@ def truth(decoded: Decoded, proof_name: str) -> dict[str, dict[str, object]]:
     }
     documents: dict[str, object] = {"lengths_sha256": decoded.lengths_sha256}
     return {
-        "data": text
+        PrepareResult: text
         | documents
         | {
             "val_bytes": decoded.text_bytes,
@@ -283,14 +246,14 @@ def truth(decoded: Decoded, proof_name: str) -> dict[str, dict[str, object]]:
             "val_tokens": decoded.tokens,
             "vocab_size": decoded.vocab_size,
         },
-        "train": {"parameters": decoded.parameters},
-        "pack": {
+        TrainResult: {"parameters": decoded.parameters},
+        PackResult: {
             "artifact_bytes": decoded.artifact_bytes,
             "parts": decoded.parts,
             "bits_per_weight": decoded.bits_per_weight,
         },
-        "score": text | {"text_bytes": decoded.text_bytes, "tokens": decoded.tokens - 1},
-        "prove": text
+        ScoreResult: text | {"text_bytes": decoded.text_bytes, "tokens": decoded.tokens - 1},
+        ProveResult: text
         | documents
         | {
             "bpb": decoded.bpb,
@@ -309,14 +272,11 @@ def truth(decoded: Decoded, proof_name: str) -> dict[str, dict[str, object]]:
     }
 
 
-def _truth(
-    run: RunDirectory, place: RunDirectory, decoded: Decoded
-) -> dict[str, dict[str, object]]:
-    """Return `truth` about a run's result files; data.json is about the run's own text alone."""
+def _truth(run: RunDirectory, place: RunDirectory, decoded: Decoded) -> Truth:
+    """Return `truth` about a run's result files; prepare.json is about the run's own text alone."""
     found = truth(decoded, place.proof_file.name)
     if place is not run:
-        del found["data"]
-    pack = run.result("pack")
-    if isinstance(pack, PackResult):
-        found["pack"]["within_budget"] = decoded.artifact_bytes <= pack.budget_bytes
+        del found[PrepareResult]
+    if pack := run.recorded(PackResult):
+        found[PackResult]["within_budget"] = decoded.artifact_bytes <= pack.budget_bytes
     return found

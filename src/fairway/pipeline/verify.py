@@ -51,6 +51,18 @@ def decode_apart(artifact: Path, proof: Path) -> Decoded:
         return decoded
 
 
+def sha256_readable(file: Path) -> str:
+    """Return the SHA-256 of a file that `verify` would read; empty: there is none.
+
+    A stranger's directory may hold a file of any size under any name.
+    """
+    try:
+        small = file.is_file() and file.stat().st_size <= MOST_BYTES
+        return sha256_file(file) if small else ""
+    except (OSError, BadInput):
+        return ""
+
+
 def _run(place: Path, arguments: list[str]) -> dict[str, object]:
     """Return the JSON line of the decoding process. Raises BadInput, RuntimeError."""
     home = str(Path(fairway.__file__).parents[1])

@@ -1,4 +1,4 @@
-"""The verb `compare`: runs against other runs, from their score results.
+"""Compare runs against other runs, from their score results.
 
 A side is one recipe with several seeds. Runs of one seed share initial weights and data order, so
 they are pairs. docs/compare.md says how to read the tests.
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from fairway.errors import BadInput
 from fairway.io import foreign
-from fairway.pipeline import verdicts
-from fairway.pipeline.directory import STAGES, RunDirectory, stamp_changes
+from fairway.pipeline import runner, verdicts
+from fairway.pipeline.directory import Job, RunDirectory
 from fairway.pipeline.results import CompareResult, Gain, Measured, ScoreResult, Side, TrainResult
 from fairway.report import significance as s
 from fairway.report.report import Table
@@ -48,13 +48,10 @@ def _bpb_of(nats: float, side: Side) -> float:
 
 
 def scored(folder: Path) -> tuple[TrainResult, ScoreResult]:
-    """Return the run's results. Raises BadInput when one is missing or out of date."""
+    """Return the run's results. Raises BadInput when one is missing or stale."""
     run = RunDirectory(folder)
-    verdicts.require_current(run, ("train", "score"))
-    train, score = run.require("train"), run.require("score")
-    assert isinstance(train, TrainResult)
-    assert isinstance(score, ScoreResult)
-    return train, score
+    runner.require_current(Job(run.load(), run), (TrainResult, ScoreResult))
+    return run.require(TrainResult), run.require(ScoreResult)
 
 
 def _side(folders: Sequence[Path]) -> Side:
@@ -127,8 +124,8 @@ def _comparable(folders: Sequence[Path]) -> None:
 
 def _settings(a: ScoreResult, b: ScoreResult) -> str:
     """What of the recipe says how a text is scored, and is another for two scores."""
-    ways = set(STAGES["score"].sections) & set(stamp_changes(a.stamp, b.stamp))
-    return ", ".join(f"other settings of [{section}]" for section in sorted(ways))
+    ways = set(runner.stage_of("score").keys) & set(runner.changes(a.stamp, b.stamp))
+    return ", ".join(f"other settings of [{key}]" for key in sorted(ways))
 
 
 def _both(runs: Sequence[Path], against: Sequence[Path]) -> tuple[Path, Path] | None:

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fairway.io.atomic import write_atomic
 from fairway.pipeline.directory import RunDirectory
+from fairway.pipeline.results import PrepareResult
 from fairway.userfolders import user_state_folder
 
 _SIZES = TypeAdapter(dict[str, int])
@@ -35,7 +36,7 @@ def sizes_of_run(run: RunDirectory, text_sha256: str) -> dict[str, int]:
     """
     from fairway.pipeline.prepare import load_tokenizer, load_val
 
-    data = run.result("data")
+    data = run.recorded(PrepareResult)
     if data is None or not run.data_folder(data).is_dir():
         return {}
     folder, state = run.data_folder(data), user_state_folder()

@@ -23,9 +23,9 @@ from fairway.errors import BadInput
 from fairway.io import foreign
 from fairway.io.atomic import replacing, write_atomic
 from fairway.model.gpt import GPT
-from fairway.pipeline import verdicts
-from fairway.pipeline.directory import RunDirectory
-from fairway.pipeline.results import VERBS
+from fairway.pipeline import runner, verdicts
+from fairway.pipeline.directory import Job, RunDirectory
+from fairway.pipeline.stage import STAGES
 from fairway.report.report import Results, tables
 
 _WEIGHTS, _CONFIG, _TOKENIZER = "model.safetensors", "config.json", "tokenizer.fwt"
@@ -80,7 +80,7 @@ def push(run: RunDirectory, repository: str, private: bool = False) -> str:
     """Upload a run's artifact, its proof and its export to the Hub; returns the page's address.
 
     The proof is decoded first, unless it was before by this user. Raises BadInput when it does not
-    hold, results are out of date, or the Hub refuses.
+    hold, results are stale, or the Hub refuses.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -90,7 +90,7 @@ def push(run: RunDirectory, repository: str, private: bool = False) -> str:
         validate_repo_id(repository)
     except HFValidationError as error:
         raise BadInput(f"{repository} is no name for the Hub: {error}") from None
-    verdicts.require_current(run, (verb for verb in VERBS if verb != "verify"))
+    runner.require_current(Job(run.load(), run), (s.result for s in STAGES if s.cached))
     verdict = verdicts.known_or_decoded(run)
     if not verdict.verified:
         raise BadInput(f"{run.path} is not pushed: its proof does not hold: {verdict.reason}")
@@ -117,13 +117,13 @@ def push(run: RunDirectory, repository: str, private: bool = False) -> str:
 def card(run: RunDirectory, repository: str) -> str:
     """Return the model card. Raises BadInput where no verified proof and no results are known."""
     found = Results(run)
-    if not (found.train and found.data and found.verdict):
+    if not (found.train and found.prepare and found.verdict):
         raise BadInput(f"{run.path} is not verified here: run fairway verify on it")
     decoded = found.verdict.decoded
     if not (found.verdict.verified and decoded):
         raise BadInput(f"the proof of {run.path} does not hold: {found.verdict.reason}")
-    course = tables(found)[0]
-    lines = [course.columns, ["---"] * len(course.columns), *course.rows]
+    stages = tables(found)[0]
+    lines = [stages.columns, ["---"] * len(stages.columns), *stages.rows]
     return _CARD.substitute(
         name=repository.rpartition("/")[2],
         bpb=f"{decoded.bpb:.4f}",

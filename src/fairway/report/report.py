@@ -1,4 +1,4 @@
-"""The report: sentences, tables and one self-contained HTML page, from typed results only."""
+"""Write the report: tables and one self-contained HTML page, from typed results only."""
 
 from __future__ import annotations
 
@@ -8,22 +8,19 @@ from html import escape
 from math import sqrt
 from pathlib import Path
 from string import Template
-from typing import TypeVar
 
 from fairway import console
 from fairway.config import budget
 from fairway.errors import BadInput
 from fairway.io import foreign
 from fairway.io.atomic import write_atomic
-from fairway.pipeline import verdicts
+from fairway.pipeline import runner, verdicts
 from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.results import (
-    VERBS,
     CompareResult,
-    DataResult,
     PackResult,
+    PrepareResult,
     ProveResult,
-    Result,
     ScoreResult,
     TrainResult,
     VerifyResult,
@@ -31,7 +28,6 @@ from fairway.pipeline.results import (
 from fairway.report import compressors, pictures
 
 CLAIMED = "claimed"
-R = TypeVar("R", bound=Result)
 
 
 @dataclass(frozen=True)
@@ -42,39 +38,6 @@ class Table:
     columns: list[str]
     rows: list[list[str]]
     note: str
-
-
-def sentence(result: Result) -> str:
-    """One line about a verb's result."""
-    match result:
-        case DataResult() as r:
-            return (
-                f"{r.train_bytes:,} bytes to train on, {r.val_bytes:,} to score, "
-                f"{r.vocab_size} tokens in the vocabulary"
-            )
-        case TrainResult() as r:
-            return (
-                f"{r.parameters:,} parameters, {r.steps} steps in {r.train_s:.0f} s "
-                f"({r.tokens_per_s:,.0f} tokens/s), {r.val_bpb:.4f} bits per byte"
-            )
-        case PackResult() as r:
-            return (
-                f"{r.artifact_bytes:,} of {r.budget_bytes:,} bytes, "
-                f"{r.bits_per_weight:.2f} bits per weight, {r.val_bpb_after:.4f} bits per byte"
-            )
-        case ScoreResult() as r:
-            return f"{r.bpb:.4f} bits per byte ({r.protocol}, {r.seconds:.0f} s)"
-        case ProveResult() as r:
-            return (
-                f"{sum(r.files.values()):,} bytes for {r.text_bytes:,} bytes of text, "
-                f"{r.bpb:.4f} bits per byte ({r.encode_s:.0f} s)"
-            )
-        case VerifyResult() as r:
-            if not (r.verified and r.decoded):
-                return f"NOT verified: {r.reason}"
-            same = f"identical to {r.compared_with}" if r.compared_with else "compared with no text"
-            return f"verified, {r.bpb:.4f} bits per byte, {r.decoded.text_bytes:,} bytes, {same}"
-    raise TypeError(f"no sentence for {type(result).__name__}")
 
 
 @dataclass(frozen=True)
@@ -90,22 +53,17 @@ class Proof:
 class Results:
     """What a run directory claims, and which verdict on its proof is known here.
 
-    A result that is out of date is None, and `out_of_date` says why, by stage.
+    A stale result is None, and `stale` says why, by stage.
     """
 
     def __init__(self, run: RunDirectory) -> None:
-        self.out_of_date = {v: why for v in VERBS if (why := verdicts.out_of_date(run, v))}
-
-        def read(kind: type[R]) -> R | None:
-            verb = next(name for name, result in VERBS.items() if result is kind)
-            found = None if verb in self.out_of_date else run.result(verb)
-            return found if isinstance(found, kind) else None
-
-        self.data = read(DataResult)
-        self.train = read(TrainResult)
-        self.pack = read(PackResult)
-        self.score = read(ScoreResult)
-        self.prove = read(ProveResult)
+        found = runner.states(run)
+        self.stale = {name: state.why_stale for name, state in found.items() if state.why_stale}
+        self.prepare: PrepareResult | None = found["prepare"].current
+        self.train: TrainResult | None = found["train"].current
+        self.pack: PackResult | None = found["pack"].current
+        self.score: ScoreResult | None = found["score"].current
+        self.prove: ProveResult | None = found["prove"].current
         self.run = run
         self.verdict = verdicts.known(run)  # None: nobody here has decoded this proof
         decoded = self.verdict.decoded if self.verdict else None
@@ -143,7 +101,7 @@ class Results:
 
 def tables(found: Results) -> list[Table]:
     """Return all tables that the results of a run directory allow."""
-    made = [_course_table(found)]
+    made = [_stages_table(found)]
     if found.parts:
         made.append(_parts_table(found.parts, found.pack))
     if (proof := found.proof) and (sizes := compressors.sizes_of_run(found.run, proof.text_sha256)):
@@ -218,10 +176,10 @@ def _sd(standard_error: float, count: int) -> float:
     return standard_error * sqrt(count)
 
 
-def _course_table(found: Results) -> Table:
+def _stages_table(found: Results) -> Table:
     rows = []
-    if r := found.data:
-        rows.append(["data", "", f"{r.val_bytes:,}", f"{r.data_s:.0f}", CLAIMED])
+    if r := found.prepare:
+        rows.append(["prepare", "", f"{r.val_bytes:,}", f"{r.prepare_s:.0f}", CLAIMED])
     if t := found.train:
         rows.append(["after training", _bpb(t.val_bpb), "", f"{t.train_s:.0f}", CLAIMED])
     if p := found.pack:
@@ -233,8 +191,7 @@ def _course_table(found: Results) -> Table:
     if v := found.prove:
         size = f"{sum(v.files.values()):,}"
         rows.append(["proved", _bpb(v.bpb), size, f"{v.encode_s:.0f}", CLAIMED])
-    for verb in found.out_of_date:
-        rows.append([verb, "", "", "", "out of date"])
+    rows += [[name, "", "", "", "stale"] for name in found.stale]
     if (verdict := found.verdict) and verdict.decoded:
         size = f"{verdict.decoded.text_bytes:,}"
         rows.append(["decoded", _bpb(verdict.bpb), size, "", found.evidence])
@@ -245,12 +202,12 @@ def _course_table(found: Results) -> Table:
         "from the two files. After training and packing the text is scored in separate windows, "
         "so those two are higher than the scores with full context."
     )
-    for verb, why in found.out_of_date.items():
-        note += f" Out of date: {verb}.json was {why}."
+    for name, why in found.stale.items():
+        note += f" Stale: {name}.json was {why}."
     if verdict and not verdict.verified:
         note += f" NOT VERIFIED: {verdict.reason}."
     columns = ["stage", "bits per byte", "bytes", "seconds", "evidence"]
-    return Table("The course", columns, rows, note)
+    return Table("The pipeline", columns, rows, note)
 
 
 def _parts_table(parts: dict[str, int], pack: PackResult | None) -> Table:
@@ -317,7 +274,7 @@ def _page(
 def write_many(runs: Sequence[RunDirectory], file: Path) -> None:
     """One self-contained page about several runs. Raises BadInput where one is not trained."""
     for run in runs:
-        run.require("train")
+        run.require(TrainResult)
     found = {run.path.name: Results(run) for run in runs}
     points = {f"{name} ({r.evidence})": [r.proved_bpb] for name, r in found.items() if r.proved_bpb}
     figures = [("Bits per byte of the proofs", pictures.spread(points, "bits per byte"))]

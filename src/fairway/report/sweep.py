@@ -23,14 +23,21 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from fairway import console, distributed
-from fairway.config import schema
+from fairway.config import toml
 from fairway.config.schema import Recipe, Section
 from fairway.errors import BadInput, Interrupted
 from fairway.io import atomic, foreign
 from fairway.io.atomic import write_atomic
+from fairway.pipeline import directory, runner
 from fairway.pipeline.directory import RunDirectory
-from fairway.pipeline.prepare import hold_out
-from fairway.pipeline.results import DataResult, PackResult, SweepResult, SweepRow, TrainResult
+from fairway.pipeline.results import (
+    PackResult,
+    PrepareResult,
+    Result,
+    SweepResult,
+    SweepRow,
+    TrainResult,
+)
 from fairway.report import pictures
 from fairway.report.significance import paired
 from fairway.train.loop import commit
@@ -62,7 +69,7 @@ class Table(Section):
         found = [Row(name=BASE), *self.row]
         for values in product(*self.grid.values()) if self.grid else ():
             pairs = zip(self.grid, values, strict=True)
-            sets = tuple(f"{key}={schema.toml_value(value)}" for key, value in pairs)
+            sets = tuple(f"{key}={toml.value(value)}" for key, value in pairs)
             found.append(Row(name=" ".join(sets), set=sets))
         names = [row.name for row in found]
         if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -102,7 +109,7 @@ def sweep(table: Table, out: Path, at_once: int = 1) -> SweepResult:
     """
     rows = table.rows()
     jobs = [_job(table, row, seed, out) for seed in table.seeds for row in rows]
-    held_out = [hold_out(job.recipe, job.run, table.held_out_bytes) for job in jobs]
+    held_out = [runner.perform(job.recipe, job.run, PrepareResult) for job in jobs]
     places = _places(at_once)
     failures: dict[str, str] = {}
     free: Queue[dict[str, str]] = Queue()
@@ -155,9 +162,10 @@ def _markdown(result: SweepResult) -> str:
 
 
 def _job(table: Table, row: Row, seed: int, out: Path) -> Job:
-    sets = [*table.set, *row.set, f"train.seed={seed}"]
+    held_out = f"data.held_out_bytes={table.held_out_bytes}"
+    sets = [*table.set, *row.set, f"train.seed={seed}", held_out]
     try:
-        loaded = schema.load(table.recipe, sets)
+        loaded = toml.load(table.recipe, sets)
     except BadInput as error:
         raise BadInput(f"row {row.name}: {error}") from None
     run = RunDirectory(out / f"{atomic.short_hash(row.name)}-{seed}")
@@ -212,19 +220,11 @@ def _perform(job: Job, packs: bool, place: dict[str, str]) -> str:
     return f"{job.row.name}, seed {job.seed}, did not finish: see {log.name}"
 
 
-def _finished(job: Job, verb: str) -> bool:
-    kind: type[TrainResult] | type[PackResult] = TrainResult if verb == "train" else PackResult
-    try:
-        return job.run.fresh(verb, job.run.stamp(verb, job.recipe), kind) is not None
-    except BadInput:  # what it depends on is not there
-        return False
-
-
 def _compared(
     table: Table,
     rows: list[Row],
     jobs: list[Job],
-    data: DataResult,
+    prepared: PrepareResult,
     failures: dict[str, str],
     places: list[dict[str, str]],
 ) -> SweepResult:
@@ -234,7 +234,7 @@ def _compared(
     return SweepResult(
         recipe=table.recipe,
         seeds=list(table.seeds),
-        held_out_bytes=data.val_bytes,
+        held_out_bytes=prepared.val_bytes,
         packed=table.pack,
         device=distributed.describe(distributed.start())["device"],
         commit=commit(),
@@ -245,7 +245,10 @@ def _compared(
 
 
 def _is_done(job: Job, packs: bool) -> bool:
-    return _finished(job, "train") and (not packs or _finished(job, "pack"))
+    """Return whether the run has current results."""
+    kinds: list[type[Result]] = [TrainResult, *[PackResult] * packs]
+    asked = directory.Job(job.recipe, job.run)
+    return all(runner.state(asked, kind).current for kind in kinds)
 
 
 def _row(row: Row, table: Table, done: dict[tuple[str, int], Job], failed: str) -> SweepRow:
@@ -255,8 +258,8 @@ def _row(row: Row, table: Table, done: dict[tuple[str, int], Job], failed: str) 
     gains = [b - r for b, r in zip(base, bpb, strict=True)]
     gain = fmean(gains) if gains else None
     error = paired(gains).standard_error if len(gains) > 1 else None
-    trained = [_trained(done[row.name, seed]) for seed in seeds]
-    sizes = [p.artifact_bytes for s in seeds if (p := _packed(done[row.name, s]))]
+    trained = [done[row.name, seed].run.require(TrainResult) for seed in seeds]
+    packed = [done[row.name, seed].run.require(PackResult) for seed in seeds if table.pack]
     return SweepRow(
         name=row.name,
         sets=list(row.set),
@@ -265,7 +268,7 @@ def _row(row: Row, table: Table, done: dict[tuple[str, int], Job], failed: str) 
         bpb=bpb,
         gain=gain,
         gain_se=error,
-        artifact_bytes=fmean(sizes) if sizes and table.pack else 0,
+        artifact_bytes=fmean(p.artifact_bytes for p in packed) if packed else 0,
         train_s=fmean(t.train_s for t in trained) if trained else 0,
         steps=fmean(t.steps for t in trained) if trained else 0,
         parameters=trained[0].parameters if trained else 0,
@@ -274,19 +277,8 @@ def _row(row: Row, table: Table, done: dict[tuple[str, int], Job], failed: str) 
 
 
 def _bpb(job: Job, packs: bool) -> float:
-    packed = _packed(job)
-    return packed.val_bpb_after if packs and packed else _trained(job).val_bpb
-
-
-def _trained(job: Job) -> TrainResult:
-    result = job.run.require("train")
-    assert isinstance(result, TrainResult)
-    return result
-
-
-def _packed(job: Job) -> PackResult | None:
-    result = job.run.result("pack")
-    return result if isinstance(result, PackResult) else None
+    run = job.run
+    return run.require(PackResult).val_bpb_after if packs else run.require(TrainResult).val_bpb
 
 
 def _write(result: SweepResult, out: Path) -> None:

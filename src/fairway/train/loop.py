@@ -21,10 +21,10 @@ from fairway.distributed import Process
 from fairway.errors import BadInput, Interrupted
 from fairway.io import atomic, checkpoint, foreign
 from fairway.model.gpt import build
-from fairway.pipeline import directory
+from fairway.pipeline.directory import Job, RunDirectory
 from fairway.pipeline.pack import check_budget
 from fairway.pipeline.prepare import load_tokenizer, load_train, load_val
-from fairway.pipeline.results import TrainResult
+from fairway.pipeline.results import PrepareResult, TrainResult
 from fairway.train import calibrate
 from fairway.train.average import Average
 from fairway.train.clock import Clock
@@ -36,22 +36,18 @@ _MICRO_TOKENS = {"cpu": 8192, "cuda": 98304}  # activations of so many tokens at
 _STARVED = 0.8  # warn when the process got less CPU than this share of wall time
 
 
-def train(
-    recipe: Recipe, run: directory.RunDirectory, *, device: str = "", replay: bool = False
-) -> TrainResult:
-    """Train `recipe` in `run`, or go on where an earlier process stopped.
+def train(job: Job, *, device: str = "", replay: bool = False) -> TrainResult:
+    """Train a recipe in its run directory, or go on where an earlier process stopped.
 
     With `replay`, a budget in seconds follows the clock readings of the finished run instead of
     the clock. Raises BadInput; Interrupted after Ctrl-C, when everything is saved.
     """
-    stamp = run.stamp("train", recipe)
-    if not replay and (finished := run.fresh("train", stamp, TrainResult)):
-        return finished
     place = distributed.start(device)
     if not place.is_main:
         console.silence()
     try:
-        trainer = Trainer(recipe, run, stamp, place, replay)
+        trainer = Trainer(job.recipe, job.run, job.stamp, place, replay)
+        job.resumed = trainer.step > 0
         return trainer.finish(trainer.run_steps())
     except torch.OutOfMemoryError:
         raise BadInput(
@@ -79,14 +75,14 @@ class Trainer:
     def __init__(
         self,
         recipe: Recipe,
-        run: directory.RunDirectory,
+        run: RunDirectory,
         stamp: str,
         place: Process,
         replay: bool,
         resume: bool = True,
     ) -> None:
         self.recipe, self.run, self.stamp, self.place = recipe, run, stamp, place
-        folder = run.data_folder(run.require("data"))
+        folder = run.data_folder(run.require(PrepareResult))
         self.tokenizer, self.val = load_tokenizer(folder), load_val(folder)
         check_budget(recipe.model, self.tokenizer, recipe.pack)
         rows = recipe.train.batch_tokens // recipe.model.window
@@ -150,7 +146,7 @@ class Trainer:
                 if shown:
                     self._show(shown, task, metrics)
                 shown = taken
-                due = time.monotonic() - saved > self.recipe.train.checkpoint_every_s
+                due = time.monotonic() - saved > self.recipe.run.checkpoint_every_s
                 due, stop = map(bool, self.place.broadcast(due, stop_asked()))
                 if due or stop or self._validates():
                     self._show(shown, task, metrics)
@@ -171,7 +167,7 @@ class Trainer:
 
     def _validates(self) -> bool:
         """Whether the step before was one after which the validation text is scored."""
-        every = self.recipe.train.validate_every
+        every = self.recipe.run.validate_every
         return every > 0 and self.step % every == 0
 
     def _show(self, taken: Taken, task: console.Task, metrics: console.Metrics | None) -> None:
@@ -182,7 +178,7 @@ class Trainer:
         values = {"loss": loss, "lr": taken.multiplier, "grad_norm": float(taken.norm)}
         values["tokens_per_s"] = rate
         if self._validates() and taken.step == self.step:
-            values["val_bpb"] = self._validate(self.recipe.train.validate_tokens)[1]
+            values["val_bpb"] = self._validate(self.recipe.run.validate_tokens)[1]
         if metrics:
             metrics.log(taken.step, **values)
 
@@ -300,7 +296,6 @@ class Trainer:
             atomic.write_atomic(self.run.clock, readings.encode())
         self.place.barrier()
         result = TrainResult(
-            stamp=self.stamp,
             parameters=sum(p.numel() for p in self.parameters),
             steps=self.step,
             tokens=self.tokens,
@@ -310,7 +305,7 @@ class Trainer:
             score_s=spent["score"],
             pause_s=spent["pause"],
             tokens_per_s=self.tokens / spent["train"],
-            within_limit=spent["train"] <= recipe.train.limit_s,
+            within_limit=spent["train"] <= recipe.run.train_limit_s,
             val_bpb=bpb,
             val_nats_per_token=nats,
             weights_sha256=atomic.sha256_file(self.run.weights),
@@ -320,8 +315,6 @@ class Trainer:
             peak_memory_bytes=self.place.peak_memory_bytes(),
         )
         if self.place.is_main:
-            self.run.finish("train", result)
-            self.run.checkpoint.unlink(missing_ok=True)
             if cpu_share < _STARVED:
                 console.warn(
                     f"training got {cpu_share:.2f} CPU seconds per second of wall time: "
@@ -330,7 +323,7 @@ class Trainer:
             if not result.within_limit:
                 console.warn(
                     f"training took {result.train_s:.0f} s, "
-                    f"over train.limit_s = {recipe.train.limit_s:.0f}"
+                    f"over run.train_limit_s = {recipe.run.train_limit_s:.0f}"
                 )
         return result
 
@@ -438,7 +431,7 @@ class Trainer:
         return console.Metrics(self.run.metrics, self.run.tensorboard, self.step)
 
 
-def recorded_readings(run: directory.RunDirectory) -> list[float]:
+def recorded_readings(run: RunDirectory) -> list[float]:
     """The clock's readings that a run wrote down, in seconds, one per step. Raises BadInput."""
     tree = foreign.read_json(run.clock, "the clock's readings")
     readings = tree.get("readings_s") if isinstance(tree, dict) else None
