@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import signal
@@ -211,6 +212,20 @@ def test_all_that_steps_need_is_compiled_before_the_clock_starts(tiny) -> None:
         trained = perform(recipe, again(tiny, "compiled"), TrainResult)
     assert trained.steps == 8
     assert trained.compile_s > 1
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_one_layer_trains(tiny: directory.RunDirectory, repeated: bool) -> None:
+    """Its skips are empty; repeated from half of the steps on, they have no part before."""
+    sets = ["train.steps=6", "model.num_layers=1"]
+    if repeated:
+        sets += ["model.repeat_times=2", "train.repeat_from=0.5"]
+    run = again(tiny, f"one-layer-{repeated}")
+    trained = train(load("tiny", sets), run)
+    assert math.isfinite(trained.val_bpb)
+    skips = checkpoint.load(run.weights)[0]["skips"]
+    assert skips.shape == (int(repeated), 32)
+    assert torch.all(skips != 1)  # they begin at 1
 
 
 def test_losses_follow_the_golden_curve() -> None:

@@ -40,6 +40,14 @@ def test_batched_iteration_equals_the_plain_one(
         assert (one.double() - want).norm() / want.norm() < 1e-4
 
 
+def test_muon_refuses_a_missing_gradient() -> None:
+    """A matrix that is left out would shift all those after it in its bank."""
+    named = {name: nn.Parameter(torch.ones(4, 4)) for name in ("first", "second")}
+    named["first"].grad = torch.ones(4, 4)
+    with pytest.raises(RuntimeError, match="second has no gradient"):
+        Muon(named, steps=5, dtype=torch.float32).gradients()
+
+
 def test_singular_values_come_near_one() -> None:
     g = torch.randn(2, 16, 48, generator=torch.Generator().manual_seed(1))
     values = torch.linalg.svdvals(orthogonalize(g, 5))

@@ -84,7 +84,7 @@ class Muon:
         equal_rows: bool = False,
         place: Process = ALONE,
     ) -> None:
-        self.steps, self.dtype, self.place = steps, dtype, place
+        self.named, self.steps, self.dtype, self.place = named, steps, dtype, place
         self.polynomials, self.equal_rows = polynomials, equal_rows
         shapes: dict[tuple[int, ...], list[nn.Parameter]] = {}
         for p in named.values():
@@ -100,14 +100,22 @@ class Muon:
         return -(-len(bank) // self.place.size)
 
     def gradients(self) -> list[AsyncTensor]:
-        """This rank's share of every bank's gradients [n, rows, cols], summed over ranks."""
-        found = []
+        """Return this rank's share of every bank's gradients [n, rows, cols], summed over ranks.
+
+        Raises RuntimeError when a matrix has no gradient.
+        """
+        gradients: dict[nn.Parameter, Tensor] = {}
+        for name, p in self.named.items():
+            if p.grad is None:
+                raise RuntimeError(f"{name} has no gradient: the loss does not depend on it")
+            gradients[p] = p.grad
+        shares = []
         for bank in self.banks:
             missing = self._share(bank) * self.place.size - len(bank)
             filling = [torch.zeros_like(bank[0])] * missing
-            stacked = torch.stack([p.grad for p in bank if p.grad is not None] + filling)
-            found.append(self.place.reduce_scatter(stacked))
-        return found
+            stacked = torch.stack([gradients[p] for p in bank] + filling)
+            shares.append(self.place.reduce_scatter(stacked))
+        return shares
 
     def step(self, gradients: list[Tensor], lr: float, momentum: float, decay: float) -> None:
         """One update from what `gradients` gave; updates travel while the next ones are made."""
@@ -180,8 +188,11 @@ class Optimizer:
         return norm
 
     def _small_gradients(self) -> list[Tensor]:
-        """Gradients of what AdamW owns, summed over ranks in one message, in place."""
+        """Return the gradients of what AdamW owns, summed over ranks in one message, in place."""
         owned = [p for a in (self.embeddings, self.scalars) for p in a.param_groups[0]["params"]]
+        for p in owned:
+            if p.grad is None:  # skips, while a single layer is passed once
+                p.grad = torch.zeros_like(p)
         gradients = [p.grad for p in owned]
         if self.place.size > 1:
             whole = self.place.all_reduce_(torch.cat([g.flatten() for g in gradients]))
