@@ -40,7 +40,6 @@ MODEL = {
     "layer scale": ["model.layer_scale=true"],
     "exclusive": ["model.exclusive_layers=2"],
     "gates": ["model.gate_channels=12"],
-    "smear v2": ["model.smear_channels=12"],
     "parallel": ["model.parallel_layers=2"],
     "repeated": [f"model.repeat_{k}" for k in ("first=1", "last=2", "times=1")],
 }
@@ -202,7 +201,6 @@ def test_what_contradicts_itself_is_refused() -> None:
         ("model.rotary_dims=7",): "must be even",
         ("model.rotary_dims=18",): "at most the head width",
         ("model.gate_channels=64",): "at most dim",
-        ("model.smear_channels=4", "model.smear=false"): "needs smear",
         ("model.repeat_times=1", "model.repeat_last=9"): "no range of layers",
         ("train.windows=[[0.5, 12]]",): "do not divide",
         ("train.windows=[[0.5, 16], [0.2, 8]]",): "rising",

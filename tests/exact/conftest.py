@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 import torch
 
@@ -23,7 +22,6 @@ SHAPES = {
         "layer_scale": True,
         "exclusive_layers": 1,
         "gate_channels": 6,
-        "smear_channels": 5,
         "parallel_layers": 1,
         "num_layers": 3,
         "repeat_first": 0,
@@ -46,8 +44,6 @@ def make_artifact(tokenizer):
         for name, p in model.state_dict().items():
             noise = torch.randn(p.shape, generator=random) * (0.1 if p.ndim else 0.01)
             weights[name] = ((p + noise) * factor).numpy()
-        if shape.smear_channels:
-            weights["embed.smear_strength"] = np.array(-0.7, np.float32)
         pack = pack or Pack(quantizer="uniform", step=0.1)
         return artifact.read(pack_weights(shape, tokenizer, weights, {}, pack).data)
 

@@ -78,7 +78,7 @@ EXTREMES = {
     "num_kv_heads": [0, 128], "mlp_mult": [0, 0.001, 16.0, 1e300], "window": [0, 32768, 65536],
     "rope_base": [0, 1.0000001, 1e308], "softcap": [0, 1e-300, 40.0],
     "bigram_rows": [0, 1 << 24, 1 << 60], "bigram_dim": [0, 8192], "rotary_dims": [1 << 40, 2],
-    "gate_channels": [1 << 40, 16], "smear_channels": [1 << 40], "exclusive_layers": [1 << 60],
+    "gate_channels": [1 << 40, 16], "exclusive_layers": [1 << 60],
     "parallel_layers": [1 << 60], "recall": [4, 1 << 40, -1], "cache": [4096, 1 << 40],
     "repeat_times": [16, 1 << 40], "repeat_last": [1, 1 << 40],
 }  # fmt: skip

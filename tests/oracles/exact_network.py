@@ -96,10 +96,6 @@ class ExactNetwork:
     def _smear(self, x: Array, alone: Array) -> Array:
         p, before, self.embedding = self.p, self.embedding, x
         still = (alone & p.shape.document_aware)[:, None]
-        if p.smear is not None:
-            t = output(p.smear, *quantized(p.smear, F(x)))
-            strength = gates(t, p.tables.gate) * p.smear_strength
-            return x + fixed(F(np.where(still, 0, before)) * strength)
         if p.smear_gate is None:
             return x
         return x + fixed(F(np.where(still, 0, before - x)) * p.smear_gate)

@@ -85,7 +85,6 @@ class Model(Section):
     layer_scale: bool = False  # inputs of attention and MLP over √(layer + 1)
     exclusive_layers: int = Field(0, ge=0)  # last layers without the share of a token's own value
     gate_channels: int = Field(0, ge=0)  # of the input, that gate each head's output; 0: no gate
-    smear_channels: int = Field(0, ge=0)  # of the embedding, that decide how much is smeared
     parallel_layers: int = Field(0, ge=0)  # last layers whose MLP does not wait for attention
     repeat_first: int = Field(0, ge=0)  # these layers, first to last,
     repeat_last: int = Field(0, ge=0)
@@ -118,10 +117,8 @@ class Model(Section):
             raise ValueError(
                 f"rotary_dims {self.rotary_dims} must be even and at most the head width"
             )
-        if max(self.gate_channels, self.smear_channels) > self.dim:
-            raise ValueError(f"gate_channels and smear_channels are at most dim {self.dim}")
-        if self.smear_channels and not self.smear:
-            raise ValueError("smear_channels needs smear = true")
+        if self.gate_channels > self.dim:
+            raise ValueError(f"gate_channels are at most dim {self.dim}")
         if self.repeat_times and not self.repeat_first <= self.repeat_last < self.num_layers:
             raise ValueError("repeat_first and repeat_last are no range of layers")
         return self

@@ -94,21 +94,14 @@ class Network:
         return x
 
     def _smear(self, x: Ints, block: Block) -> Ints:
-        p, gate = self._operands, self._operands.smear_gate
-        if gate is None and p.smear is None:
+        gate = self._operands.smear_gate
+        if gate is None:
             return x
         by_lane = x.reshape(*block.tokens.shape, -1)
         previous = np.concatenate([self._embedding[:, None], by_lane[:, :-1]], 1).reshape(x.shape)
         self._embedding = by_lane[:, -1].copy()
         out, first = np.empty_like(x), block.document_first.reshape(-1)
-        if p.smear is None:
-            kernels.smear(x, previous, first, gate, out)
-            return out
-        codes, unit = _input(x.astype(np.float32), p.smear)
-        kernels.smear_gated(
-            x, previous, first, _matmul(codes, p.smear), p.smear.rows, unit, p.tables.gate,
-            p.smear_strength, out,
-        )  # fmt: skip
+        kernels.smear(x, previous, first, gate, out)
         return out
 
     def _attention(self, i: int, x: Ints, block: Block, rotation: tuple[Ints, Ints]) -> Floats:

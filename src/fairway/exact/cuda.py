@@ -95,7 +95,6 @@ class DeviceOperands:
         self._linears: dict[int, _DeviceLinear] = {}
         self.head = self.linear(operands.head)
         self.bigram = self.optional(operands.bigram)
-        self.smear = self.optional(operands.smear)
         self.smear_gate = None if operands.smear_gate is None else self.tensor(operands.smear_gate)
         self.layers = [_DeviceLayer(self, layer) for layer in operands.layers]
 
@@ -214,18 +213,13 @@ class DeviceNetwork:
         return _fixed(x.float() * n[:, None])
 
     def _smeared(self, x: Tensor, block: Block) -> Tensor:
-        gate, smear = self._on.smear_gate, self._on.smear
-        if gate is None and smear is None:
+        gate = self._on.smear_gate
+        if gate is None:
             return x
         by_lane = x.view(*block.tokens.shape, -1)
         previous = torch.cat([self._embedding[:, None], by_lane[:, :-1]], 1).reshape(x.shape)
         self._embedding = by_lane[:, -1]
         first = self._on.tensor(block.document_first.reshape(-1, 1))
-        if smear is not None:
-            strength = self._gate(smear, *self._input(x.float(), smear))
-            strength = strength * float(self._operands.smear_strength)
-            return x + _fixed(torch.where(first, 0, previous).float() * strength)
-        assert gate is not None
         return x + _fixed(torch.where(first, 0, previous - x).float() * gate)
 
     def _attention(

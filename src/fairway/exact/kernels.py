@@ -211,16 +211,6 @@ def _gate(t, table):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def smear_gated(x, previous, first, acc, rows, unit, table, strength, out):  # type: ignore[no-untyped-def]
-    """Set out to x + rint(gate · strength · previous), and to x in a document's first row."""
-    for r in range(x.shape[0]):
-        gate = _gate(acc[r, 0] * rows[0] * unit[r], table) * strength
-        for i in range(x.shape[1]):
-            move = np.int32(0) if first[r] else np.int32(previous[r, i])
-            out[r, i] = x[r, i] + _fixed(np.float32(move) * gate)
-
-
-@njit(cache=True, nogil=True)
 def gate_heads(acc, rows, unit, table, y):  # type: ignore[no-untyped-def]
     """Multiply each head of y [N, H·h] by its gate, from acc [N, H]."""
     h = y.shape[1] // acc.shape[1]

@@ -23,7 +23,6 @@ from fairway.exact.fixed_point import (
     CAP_BITS,
     EMBEDDING_BITS,
     EXPONENT_BITS,
-    GATE_BITS,
     LARGEST_INPUT,
     RESIDUAL_BITS,
     SUM_LIMIT,
@@ -97,8 +96,6 @@ class Operands:
     bigram_scales: Floats | None  # [rows]
     bigram: Linear | None  # its rows contain the bigram's scale and EMBEDDING_BITS
     smear_gate: Floats | None  # [d], σ(γ)
-    smear: Linear | None  # [1, d], as a layer's gate: what decides instead of σ(γ)
-    smear_strength: np.float32  # of it, over 2^GATE_BITS
     layers: tuple[Layer, ...]  # one for each pass
     head: Linear  # its rows lead to logits / softcap, CAP_BITS
     tables: Tables
@@ -106,7 +103,8 @@ class Operands:
     def linears(self) -> Iterator[Linear]:
         """Yield every matrix that is multiplied; a repeated layer's more than once."""
         yield self.head
-        yield from filter(None, (self.bigram, self.smear))
+        if self.bigram is not None:
+            yield self.bigram
         for layer in self.layers:
             yield from filter(None, (layer.qkv, layer.o, layer.up, layer.down, layer.gate))
 
@@ -136,11 +134,7 @@ def prepare(artifact: Contents) -> Operands:
     if shape.bigram_rows:
         scale = small["embed.bigram_scale"] * np.float32(1 << EMBEDDING_BITS)
         bigram_codes, bigram_scales, bigram = _table(matrices, "embed.bigram", one * scale)
-    smear, strength = None, np.float32(0)
-    if shape.smear_channels:
-        smear = _gate(matrices, "embed.gate", shape.dim, 0.5 * 2.0 ** (CAP_BITS - RESIDUAL_BITS))
-        strength = np.float32(small["embed.smear_strength"] * np.float32(2.0**-GATE_BITS))
-    elif shape.smear:
+    if shape.smear:
         gates = small["embed.smear_gate"].tolist()
         gate = np.array([sigmoid(g) for g in gates], np.float32)
     embedding = state["embed.tokens"].numpy() * np.float32(1 << EMBEDDING_BITS)
@@ -156,8 +150,6 @@ def prepare(artifact: Contents) -> Operands:
         bigram_scales=bigram_scales,
         bigram=bigram,
         smear_gate=gate,
-        smear=smear,
-        smear_strength=strength,
         layers=tuple(_passes(shape, layers, small["skips"])),
         head=_linear(matrices, ["embed.tokens"], cap),
         tables=tables_of(shape),

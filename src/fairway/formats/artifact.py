@@ -56,7 +56,7 @@ _INITIAL = {"embed_std", "output_init", "qk_gain"}  # of the model section; only
 # A file without these means that they are off, as in files that are older than the switch.
 _SWITCHES = {
     "activation", "rotary_dims", "layer_scale", "exclusive_layers", "gate_channels",
-    "smear_channels", "parallel_layers",
+    "parallel_layers",
     "repeat_first", "repeat_last", "repeat_times",
 }  # fmt: skip
 # A stranger's file may claim no more weights than its size makes plausible: a quarter bit for each.

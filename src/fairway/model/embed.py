@@ -24,12 +24,7 @@ class Embedding(nn.Module):
             self.bigram_scale = nn.Parameter(torch.empty(()))
         self.has_smear = shape.smear
         if shape.smear:
-            if shape.smear_channels:
-                self.gate = nn.Parameter(torch.empty(1, shape.smear_channels))
-                self.smear_strength = nn.Parameter(torch.empty(()))
-            else:
-                self.smear_gate = nn.Parameter(torch.empty(shape.dim))
-        self.smear_channels = shape.smear_channels
+            self.smear_gate = nn.Parameter(torch.empty(shape.dim))
 
     def forward(self, tokens: Tensor, dtype: torch.dtype, cache: Cache | None) -> Tensor:
         """int64[B, S] → [B, S, d]."""
@@ -54,8 +49,6 @@ class Embedding(nn.Module):
 
         A token without a predecessor in its document keeps its own embedding instead, unless the
         model ignores documents, as the original does.
-
-        With channels (smear v2, REFERENCE B1): x_i ← x_i + λ·σ(w·x_i[:c])·x_{i-1}.
         """
         if not self.has_smear:
             return x
@@ -65,11 +58,7 @@ class Embedding(nn.Module):
         if cache is not None:
             cache.last_embedding = x[:, -1:].detach()
         if self.document_aware:
-            alone, instead = self._alone(tokens, before)[..., None], 0 if self.smear_channels else x
-            shifted = torch.where(alone, instead, shifted)
-        if self.smear_channels:
-            gate = torch.sigmoid(product(x[..., : self.smear_channels], self.gate))
-            return torch.addcmul(x, self.smear_strength.to(x.dtype) * gate, shifted)
+            shifted = torch.where(self._alone(tokens, before)[..., None], x, shifted)
         return torch.lerp(x, shifted, torch.sigmoid(self.smear_gate).to(x.dtype))
 
     def _alone(self, tokens: Tensor, before: Tensor) -> Tensor:

@@ -77,7 +77,6 @@ KINDS = {
     "bigram_proj": Kind(_scaled, "muon", "bigram", 8),
     "bigram_scale": Kind(_constant(0.05), "scalars", "small", VECTOR_KIND),
     "smear_gate": Kind(_zeros, "scalars", "small", VECTOR_KIND),
-    "smear_strength": Kind(_zeros, "scalars", "small", VECTOR_KIND),
     "q_gain": Kind(_query_gain, "scalars", "small", VECTOR_KIND),
     "attn_scale": Kind(_ones, "scalars", "small", VECTOR_KIND),
     "mlp_scale": Kind(_ones, "scalars", "small", VECTOR_KIND),
