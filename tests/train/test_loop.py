@@ -221,7 +221,7 @@ def test_one_layer_trains(tiny: directory.RunDirectory, repeated: bool) -> None:
     if repeated:
         sets += ["model.repeat_times=2", "train.repeat_from=0.5"]
     run = again(tiny, f"one-layer-{repeated}")
-    trained = train(load("tiny", sets), run)
+    trained = perform(load("tiny", sets), run, TrainResult)
     assert math.isfinite(trained.val_bpb)
     skips = checkpoint.load(run.weights)[0]["skips"]
     assert skips.shape == (int(repeated), 32)
