@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+import processes
 from fairway.config.schema import Recipe
 from fairway.config.toml import load
 from fairway.data.batches import Batches
@@ -31,15 +32,8 @@ from fairway.train.schedule import learning_rate, momentum
 STEPS = ["train.steps=60", "run.checkpoint_every_s=0.05"]
 
 
-def start(run: directory.RunDirectory, sets: list[str], *launcher: str) -> subprocess.Popen[str]:
-    launcher = launcher or (sys.executable,)
-    options = [o for s in sets for o in ("--set", s)]
-    return subprocess.Popen(
-        [*launcher, "-m", "fairway", "train", "tiny", "--out", str(run.path), *options],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def words(run: directory.RunDirectory, sets: list[str]) -> list[str]:
+    return ["train", "tiny", "--out", str(run.path), *(o for s in sets for o in ("--set", s))]
 
 
 def weights(run: directory.RunDirectory) -> torch.Tensor:
@@ -72,19 +66,14 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(tiny: directory.RunD
     expected = reference(again(tiny, "whole"), load("tiny", STEPS))
     kills = 0
     for seed in range(4):
-        process = start(killed, STEPS)
-        deadline = time.monotonic() + 60
-        while not killed.metrics.exists() and process.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        time.sleep(random.Random(seed).uniform(0.0, 0.8))
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
-        process.communicate()
-    process = start(killed, STEPS)
-    assert "steps" in process.communicate()[1]
-    assert process.returncode == 0
+        process = processes.command(*words(killed, STEPS))
+        processes.until(killed.metrics.exists, process)
+        time.sleep(random.Random(seed).uniform(0.0, 0.4))
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+    process = processes.command(*words(killed, STEPS))
+    assert process.wait() == 0, process.stderr
+    assert "steps" in process.stderr
     assert kills
     assert torch.equal(weights(killed), expected)
     lines = [json.loads(line)["step"] for line in killed.metrics.read_text().splitlines()]
@@ -94,14 +83,14 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(tiny: directory.RunD
 def test_ctrl_c_saves_and_exits_130(tiny: directory.RunDirectory) -> None:
     run = again(tiny, "stopped")
     sets = ["train.steps=100000", "run.train_limit_s=1e6"]
-    process = start(run, sets)
-    while not (run.metrics.exists() and run.metrics.read_text().count("\n") > 3):
-        assert process.poll() is None
-        time.sleep(0.02)
+    process = processes.command(*words(run, sets))
+    processes.until(
+        lambda: run.metrics.exists() and run.metrics.read_text().count("\n") > 3, process
+    )
+    assert process.poll() is None, process.stderr
     process.send_signal(signal.SIGINT)
-    errors = process.communicate(timeout=60)[1]
-    assert process.returncode == 130, errors
-    assert "the same command goes on" in errors
+    assert process.wait() == 130, process.stderr
+    assert "the same command goes on" in process.stderr
     _, note = checkpoint.load(run.checkpoint)
     assert note["step"] >= 3
 
@@ -117,10 +106,8 @@ def test_two_processes_train_the_same_weights_as_one(tiny: directory.RunDirector
     sets = ["train.steps=20"]
     one = reference(again(tiny, "one"), load("tiny", sets))
     pair = again(tiny, "pair")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    process = start(pair, sets, *launcher)
-    errors = process.communicate(timeout=300)[1]
-    assert process.returncode == 0, errors
+    for process in processes.ranks(*words(pair, sets)):
+        assert process.wait() == 0, process.stderr
     two = weights(pair)
     assert (two - one).norm() / one.norm() < 1e-5
     result = pair.require(TrainResult)
@@ -163,13 +150,11 @@ def test_accumulation_does_not_change_the_result(
 
 
 def test_two_processes_in_bfloat16_lose_what_one_loses(tiny: directory.RunDirectory) -> None:
-    sets = ["train.steps=200", "train.dtype=bfloat16"]
+    sets = ["train.steps=40", "train.dtype=bfloat16"]
     one = perform(load("tiny", sets), again(tiny, "one"), TrainResult)
     pair = again(tiny, "pair")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    process = start(pair, sets, *launcher)
-    errors = process.communicate(timeout=300)[1]
-    assert process.returncode == 0, errors
+    for process in processes.ranks(*words(pair, sets)):
+        assert process.wait() == 0, process.stderr
     two = pair.require(TrainResult)
     assert two.val_bpb == pytest.approx(one.val_bpb, rel=2e-3)
 
@@ -253,22 +238,20 @@ def test_losses_follow_the_golden_curve() -> None:
 def test_a_damaged_checkpoint_is_one_sentence(tiny: directory.RunDirectory) -> None:
     run = again(tiny, "damaged")
     run.checkpoint.write_bytes(b"\x08\0\0\0\0\0\0\0nonsense")
-    process = start(run, ["train.steps=3"])
-    errors = process.communicate(timeout=60)[1]
-    assert process.returncode == 2
-    assert "remove it to start again" in errors
+    process = processes.command(*words(run, ["train.steps=3"]))
+    assert process.wait() == 2
+    assert "remove it to start again" in process.stderr
 
 
 def test_torchrun_restarts_after_a_killed_rank_and_ends_with_the_same_weights(
     tiny: directory.RunDirectory,
 ) -> None:
-    sets = ["train.steps=150", "run.checkpoint_every_s=0.05"]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    launcher += ["--nproc-per-node=2", "--max-restarts=1"]
+    sets = ["train.steps=40", "run.checkpoint_every_s=0.01"]
     killed, whole = again(tiny, "killed"), reference(again(tiny, "whole"), load("tiny", sets))
-    process = start(killed, sets, *launcher)
-    while not killed.checkpoint.exists() and process.poll() is None:
-        time.sleep(0.01)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    launcher += ["--nproc-per-node=2", "--max-restarts=1", "-m", "fairway"]
+    process = subprocess.Popen([*launcher, *words(killed, sets)], stderr=subprocess.PIPE, text=True)
+    processes.until(killed.checkpoint.exists, process)
     listed = subprocess.run(
         ["ps", "--ppid", str(process.pid), "-o", "pid="], capture_output=True, text=True
     )
