@@ -2,14 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CORPUS ?= ../shared/data/corpus
-PYTEST := FAIRWAY_DATA=$(dir $(CORPUS)) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+# Two workers; the one that is done first takes tests of the other, so both end together.
+TWO := -n 2 --dist worksteal
+ENV := FAIRWAY_DATA=$(dir $(CORPUS)) OMP_NUM_THREADS=1
 
 # The pr264 shape at a size that two cores train in about an hour, for benchmarks.
 PR264 := --out runs/pr264-small --set data.source=files --set data.path=$(CORPUS) \
 	--set 'data.tokenizer=""' --set model.window=512 --set train.batch_tokens=4096 \
 	--set train.steps=300 --set run.train_limit_s=100000 --set train.compile=false
 
-.PHONY: venv demo test campaign check lint types cover models clean
+.PHONY: venv demo test slow campaign check lint types cover models clean
 
 venv: .venv/ready
 
@@ -21,8 +23,11 @@ venv: .venv/ready
 demo: venv  ## the whole course on this CPU: a model, its artifact, its score, the verified proof
 	$(BIN)/fairway demo
 
-test: venv  ## all tests
-	$(PYTEST)
+test: venv  ## all tests but the slow ones
+	$(ENV) $(BIN)/pytest $(TWO)
+
+slow: venv  ## tests marked slow: what builds the package or needs a browser
+	$(ENV) $(BIN)/pytest -m slow
 
 campaign: venv  ## foreign inputs and lies by the thousand, for two hours
 	$(BIN)/fairway play tiny --out runs/tiny
@@ -40,7 +45,7 @@ types: venv
 
 cover: venv  ## all tests, and which lines they ran
 	$(BIN)/coverage erase
-	FAIRWAY_DATA=$(dir $(CORPUS)) OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n 2
+	$(ENV) $(BIN)/coverage run -m pytest $(TWO)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
