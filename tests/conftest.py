@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch: workers that share two cores wait in circles
+
 import pytest
 import torch
 from hypothesis import settings
