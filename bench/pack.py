@@ -63,7 +63,7 @@ from fairway.errors import BadInput
 from fairway.formats.tensors import Matrix, Quantized, Weights
 from fairway.io import atomic, checkpoint
 from fairway.model.gpt import GPT
-from fairway.model.parameters import is_matrix, kind_of
+from fairway.model.parameters import is_matrix
 from fairway.pipeline import pack
 from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.pack import Packed
@@ -72,7 +72,7 @@ from fairway.pipeline.results import PrepareResult
 from fairway.pipeline.score import charges
 from fairway.quantize import gptq
 from fairway.quantize.allocate import Quantizer
-from fairway.quantize.gptq import Form
+from fairway.quantize.gptq import FactoredHessian
 from fairway.train import calibrate
 from fairway.train.calibrate import Curvature
 from fairway.train.loop import commit
@@ -205,15 +205,15 @@ class Subject:
         return Subject(shape, load_tokenizer(folder), weights, curvatures, load_val(folder))
 
     @cached_property
-    def forms(self) -> dict[str, Form]:
-        return {n: Form.of(c, kind_of(n).part) for n, c in self.curvatures.items()}
+    def hessians(self) -> dict[str, FactoredHessian]:
+        return gptq.factor(self.curvatures)
 
     @cached_property
     def tokenizer_bytes(self) -> int:
         return len(self.tokenizer.to_bytes())
 
     def quantizer(self, settings: Pack) -> Quantizer:
-        return Quantizer(self.weights, self.forms, settings)
+        return Quantizer(self.weights, self.hessians, settings)
 
     def unrounded(self) -> GPT:
         with torch.device("meta"):
@@ -642,7 +642,7 @@ def stopwatch(subject: Subject, budget_bytes: int) -> Iterator[Cost]:
         return Cost(what=what, seconds=seconds, peak_bytes=peak_bytes())
 
     yield cost("before: weights and curvatures loaded", 0.0)
-    yield cost("gptq: factoring the curvatures", timed(lambda: subject.forms)[1])
+    yield cost("gptq: factoring the curvatures", timed(lambda: subject.hessians)[1])
     budget = Pack(quantizer="gptq", budget_bytes=budget_bytes)
     filling = subject.quantizer(budget)
     weights = sum(w.size for n, w in subject.weights.items() if is_matrix(n))

@@ -45,11 +45,13 @@ def matrix(name: str, shape: tuple[int, int]) -> Matrix:
     if leaf.startswith("bigram"):
         scales = (np.abs(bell(f"{name} rows", (m,))) + 9).astype(np.float16) / np.float16(16384)
         return Matrix(
-            codes, scales.view(np.uint16).astype(np.int64), np.zeros(n, np.int64), "halves"
+            codes, scales.view(np.uint16).astype(np.int64), np.zeros(n, np.int64), "fp16_row"
         )
     rows = -20 + bell(f"{name} rows", (m,)).astype(np.int64) // 100
     owner = name.replace(".k", ".q").replace(".v", ".q")  # q, k and v have the same columns
-    return Matrix(codes, rows, bell(f"{owner} columns", (n,)).astype(np.int64) // 150, "quarters")
+    return Matrix(
+        codes, rows, bell(f"{owner} columns", (n,)).astype(np.int64) // 150, "log2_quarter"
+    )
 
 
 def quantized(like: Artifact) -> Quantized:

@@ -27,7 +27,7 @@ from fairway.formats.tensors import LARGEST_EXPONENT, Matrix, Quantized
 from fairway.model.gpt import build, tensors_of
 from fairway.model.parameters import is_matrix, kind_of
 from fairway.quantize.allocate import Quantizer
-from fairway.quantize.gptq import Form
+from fairway.quantize.gptq import FactoredHessian
 from fairway.train.calibrate import Curvature
 
 ROOT = Path(__file__).parents[2]
@@ -65,14 +65,14 @@ def random_weights(shape: Model, words: Tokenizer, seed: int = 0) -> dict[str, n
 
 
 def quantized(shape: Model, words: Tokenizer, pack: Pack, level: float = -6.0) -> Quantized:
-    weights, forms = random_weights(shape, words), {}
+    weights, hessians = random_weights(shape, words), {}
     random = torch.Generator().manual_seed(0)
     for name, w in weights.items():
         if pack.quantizer == "gptq" and is_matrix(name):
             x = torch.randn(2 * w.shape[1], w.shape[1], generator=random)
             known = Curvature(x.T @ x / len(x), torch.rand(len(w), generator=random) ** 4)
-            forms[name] = Form.of(known, kind_of(name).part)
-    return Quantizer(weights, forms, pack).at(level)
+            hessians[name] = FactoredHessian.of(known, kind_of(name).part)
+    return Quantizer(weights, hessians, pack).at(level)
 
 
 @pytest.fixture(scope="module")
@@ -310,7 +310,7 @@ def test_values_that_are_no_numbers_are_refused(data: bytes, words: Tokenizer) -
             for name, s, *_ in ups
         }
         coder = Coder()
-        weight_streams.code_matrices(coder, matrices, ups, "quarters")
+        weight_streams.code_matrices(coder, matrices, ups, "log2_quarter")
         with pytest.raises(BadInput, match=r"part mlp: blocks\.0\.mlp\.up holds a value"):
             artifact.read(sealed({**bodies(data), "mlp": b"\0" + coder.finish()}))
 

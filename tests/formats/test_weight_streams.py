@@ -41,12 +41,12 @@ def matrices(draw: st.DrawFn, grid: Grid) -> dict[str, Matrix]:
     for name in draw(st.lists(st.sampled_from(NAMES), max_size=5, unique=True)):
         m, n = draw(st.integers(0, 6)), draw(st.sampled_from([0, 1, 4]))
         columns = np.zeros(n, np.int64)
-        if grid == "quarters":
+        if grid == "log2_quarter":
             before = [x.columns for x in found.values() if len(x.columns) == n]
             columns = draw(
                 st.sampled_from([*before, draw(arrays(np.int64, n, elements=exponents))])
             )
-        rows = exponents if grid == "quarters" else st.integers(1, 0x7BFF)
+        rows = exponents if grid == "log2_quarter" else st.integers(1, 0x7BFF)
         found[name] = Matrix(
             draw(arrays(np.int16, (m, n), elements=codes)),
             draw(arrays(np.int64, m, elements=rows)),
@@ -83,7 +83,7 @@ def assert_equal(found: Matrix, wanted: Matrix) -> None:
 
 
 @settings(deadline=None, max_examples=120)
-@given(st.data(), st.sampled_from(["quarters", "halves"]))
+@given(st.data(), st.sampled_from(["log2_quarter", "fp16_row"]))
 def test_matrices_round_trip_and_their_bits_sum_to_the_stream(
     data: st.DataObject, grid: Grid
 ) -> None:
@@ -107,22 +107,24 @@ def test_equal_columns_of_neighbours_are_stored_once() -> None:
         return {name: Matrix(code, rows, c) for name, c in zip("qkv", columns, strict=True)}
 
     one, other = random.integers(-99, 99, (2, 64))
-    shared = len(encoded(stream(one, one, one), "quarters"))
-    assert len(encoded(stream(one, other, other), "quarters")) > shared + 40
-    assert len(encoded(stream(one, other, one), "quarters")) > shared + 80  # only the last counts
+    shared = len(encoded(stream(one, one, one), "log2_quarter"))
+    assert len(encoded(stream(one, other, other), "log2_quarter")) > shared + 40
+    assert (
+        len(encoded(stream(one, other, one), "log2_quarter")) > shared + 80
+    )  # only the last counts
 
 
 def test_codes_over_127_need_the_mark_of_a_wide_matrix() -> None:
     rows, columns = np.zeros(2, np.int64), np.zeros(3, np.int64)
     for largest, wide in [(NARROW_CODE, 0), (-NARROW_CODE, 0), (NARROW_CODE + 1, 1)]:
         code = np.array([[0, 1, 0], [0, largest, 2]], np.int16)
-        body = encoded({"up": Matrix(code, rows, columns)}, "quarters")
+        body = encoded({"up": Matrix(code, rows, columns)}, "log2_quarter")
         assert (body[0] < 128) == wide  # the first bit; 1 is the lower half
         if wide:
             flipped = bytes([body[0] ^ 128]) + body[1:]
             with pytest.raises(BadInput, match="up holds a number out of range"):
                 weight_streams.code_matrices(
-                    Coder(flipped), None, [matrix_spec("up", (2, 3))], "quarters"
+                    Coder(flipped), None, [matrix_spec("up", (2, 3))], "log2_quarter"
                 )
 
 
@@ -157,7 +159,7 @@ def test_slowly_changing_exponents_are_cheap() -> None:
     random = np.random.default_rng(1)
     rows = -300 + np.rint(np.linspace(0, 100, 800) + random.standard_normal(800)).astype(np.int64)
     stream = {"up": Matrix(np.zeros((800, 1), np.int16), rows, np.zeros(1, np.int64))}
-    assert 8 * len(encoded(stream, "quarters")) < 3.2 * 800  # the noise has 2.1 bits
+    assert 8 * len(encoded(stream, "log2_quarter")) < 3.2 * 800  # the noise has 2.1 bits
 
 
 @given(
@@ -187,12 +189,12 @@ def test_streams_partition_the_tensors_in_order(specs: list[TensorSpec], limit: 
 
 
 @settings(deadline=None, max_examples=150)
-@given(st.binary(max_size=80), st.sampled_from(["quarters", "halves"]))
+@given(st.binary(max_size=80), st.sampled_from(["log2_quarter", "fp16_row"]))
 def test_any_bytes_decode_to_valid_tensors_or_are_refused(data: bytes, grid: Grid) -> None:
     with suppress(BadInput):
         specs = [matrix_spec("q", (4, 6)), matrix_spec("k", (0, 3))]
         found, _ = weight_streams.code_matrices(Coder(data), None, specs, grid)
-        low = 1 if grid == "halves" else -LARGEST_EXPONENT
+        low = 1 if grid == "fp16_row" else -LARGEST_EXPONENT
         assert found["q"].rows.min() >= low
         assert np.abs(found["q"].columns).max() <= LARGEST_EXPONENT
         assert np.abs(found["q"].codes.astype(int)).max() <= LARGEST_CODE
@@ -206,12 +208,12 @@ def test_any_bytes_decode_to_valid_tensors_or_are_refused(data: bytes, grid: Gri
 @pytest.mark.parametrize(
     ("grid", "rows", "columns"),
     [
-        ("quarters", [0, LARGEST_EXPONENT + 1], [0, 0]),
-        ("quarters", [0, -LARGEST_EXPONENT - 1], [0, 0]),
-        ("quarters", [0, 0], [LARGEST_EXPONENT + 1, 0]),
-        ("halves", [0x3C00, 0], [0, 0]),
-        ("halves", [0x3C00, 0x7C00], [0, 0]),  # infinity
-        ("halves", [0x3C00, 0xBC00], [0, 0]),  # negative
+        ("log2_quarter", [0, LARGEST_EXPONENT + 1], [0, 0]),
+        ("log2_quarter", [0, -LARGEST_EXPONENT - 1], [0, 0]),
+        ("log2_quarter", [0, 0], [LARGEST_EXPONENT + 1, 0]),
+        ("fp16_row", [0x3C00, 0], [0, 0]),
+        ("fp16_row", [0x3C00, 0x7C00], [0, 0]),  # infinity
+        ("fp16_row", [0x3C00, 0xBC00], [0, 0]),  # negative
     ],
 )
 def test_steps_out_of_range_are_refused(grid: Grid, rows: list[int], columns: list[int]) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fairway.config.schema import Model
 from fairway.model import attention_backends
-from fairway.model.attention import Span
+from fairway.model.attention import AttentionContext
 from fairway.model.attention_backends import (
     _SlicedAttention,
     flash3,
@@ -128,7 +128,7 @@ def test_a_span_stops_at_documents_if_the_model_does(aware):
     shape = Model(num_layers=1, dim=32, num_heads=2, num_kv_heads=1, document_aware=aware)
     tokens = torch.tensor([[0, 5, 6, 0, 7, 8], [1, 2, 3, 4, 5, 6]])
     inputs = draw(1, 6, heads=2, groups=1)
-    attend = Span.of(tokens, shape, 0, torch.float32, None).attend
+    attend = AttentionContext.of(tokens, shape, 0, torch.float32, None).attend
     changed = [inputs[0], inputs[1], inputs[2] + torch.eye(6)[1, :, None]]  # the value at 1
     moved = (attend(*changed) - attend(*inputs)).abs().amax((1, 3)) > 0
     assert moved.tolist() == [

@@ -141,7 +141,7 @@ def test_keep_drops_the_last_lanes_only() -> None:
         for t in tokens[:, :6].split(1, 1):
             model.logits(t, all_lanes)
             model.logits(t, fewer)
-        fewer.keep(2)
+        fewer.shrink_batch(2)
         for t in tokens[:, 6:].split(1, 1):
             expected = model.logits(t, all_lanes)[:2]
             torch.testing.assert_close(model.logits(t[:2], fewer), expected)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import linear
 
 from fairway.model import linear as linear_module
-from fairway.model.linear import times
+from fairway.model.linear import matmul
 from fairway.model.operators import opaque_op
 
 
@@ -29,7 +29,7 @@ def test_products_and_gradients_are_the_librarys(seed, rows, n, m):
     assert x.numel() // n >= linear_module._ONEDNN_ROWS
     upstream = upstream.detach().movedim(0, -1)
     for given_x in (x, x.detach().transpose(0, -2).contiguous().transpose(0, -2).requires_grad_()):
-        found, wanted = times(given_x, weight), linear(given_x, weight)
+        found, wanted = matmul(given_x, weight), linear(given_x, weight)
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
         inputs = (given_x, weight)
         gradients = (torch.autograd.grad(y, inputs, upstream) for y in (found, wanted))
@@ -42,7 +42,7 @@ def test_compiled_products_are_the_same():
     x, weight = draw(0, 2, 160, 16), draw(1, 24, 16)
 
     def squares(x, weight):
-        return times(torch.relu(times(x, weight)), weight.mT).square().sum()
+        return matmul(torch.relu(matmul(x, weight)), weight.mT).square().sum()
 
     compiled = torch.compile(squares, fullgraph=True, dynamic=False)
     found, wanted = (torch.autograd.grad(f(x, weight), (x, weight)) for f in (compiled, squares))

@@ -15,7 +15,6 @@ from fairway.data.tokenizer import Tokenizer, train_tokenizer
 from fairway.errors import BadInput
 from fairway.formats.tensors import LARGEST_CODE, Quantized
 from fairway.model.gpt import build
-from fairway.model.parameters import kind_of
 from fairway.quantize import allocate, gptq
 from fairway.quantize.allocate import Quantizer
 from fairway.train.calibrate import Collector, Curvature
@@ -35,8 +34,7 @@ class Network:
     curvatures: dict[str, Curvature]
 
     def quantizer(self, pack: Pack) -> Quantizer:
-        forms = {n: gptq.Form.of(c, kind_of(n).part) for n, c in self.curvatures.items()}
-        return Quantizer(self.weights, forms, pack)
+        return Quantizer(self.weights, gptq.factor(self.curvatures), pack)
 
     def fill(self, pack: Pack) -> tuple[Quantized, bytes, list[int]]:
         """What fill returns, and the bytes of its tries."""

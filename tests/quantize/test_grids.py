@@ -86,7 +86,7 @@ def test_rtn_is_the_rule_of_the_reference(bits: int, c: int) -> None:
     weights = rows(0, (40, 96))
     weights[3] = 0
     matrix = grids.rtn(weights, bits, "max")
-    assert matrix.grid == "halves"
+    assert matrix.grid == "fp16_row"
     scales = matrix.rows.astype(np.uint16).view(np.float16)
     for row, found, scale in zip(weights, matrix.codes, scales, strict=True):
         s = np.float16(max(np.abs(row).max() / np.float32(c), 1e-12))

@@ -140,7 +140,7 @@ class FloatPredictor:
         """float32[n, V] on the model's device, after tokens int64[n]."""
         if len(tokens) < self._lanes:
             self._lanes = len(tokens)
-            self._cache.keep(self._lanes)
+            self._cache.shrink_batch(self._lanes)
         column = torch.from_numpy(tokens).to(self._device)[:, None]
         self._hidden = self._model.hidden(column, self._cache)
         return self._model.head(self._hidden)[:, 0]

@@ -282,7 +282,7 @@ def _cut(codes: Floats) -> list[tuple[int, int]]:
 
 def _row_scales(matrix: Matrix, columns: int = 0) -> Floats:
     """Return the scales of rows, float32[m]: fp16 numbers, or steps of exponents plus `columns`."""
-    if matrix.grid == "halves":
+    if matrix.grid == "fp16_row":
         return matrix.rows.astype(np.uint16).view(np.float16).astype(np.float32)
     return step_sizes(matrix.rows + columns)
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Part = Literal["embedding", "attention", "mlp", "bigram", "small"]
-Grid = Literal["quarters", "halves"]
+Grid = Literal["log2_quarter", "fp16_row"]
 Weights = NDArray[np.float32]
 Integers = NDArray[np.int64]
 Codes = NDArray[np.int16]
@@ -42,13 +42,12 @@ class TensorSpec(NamedTuple):
 
 @dataclass(frozen=True)
 class Matrix:
-    """A quantized matrix. `rows`: per row, an exponent ("quarters") or the bits of an fp16 scale
-    ("halves"); `columns`: an exponent per column, all 0 with halves."""
+    """A quantized matrix; its grid says how rows and columns give the steps."""
 
     codes: Codes  # [m, n]
-    rows: Integers  # [m]
-    columns: Integers  # [n]
-    grid: Grid = "quarters"
+    rows: Integers  # [m]: exponents (log2_quarter), or the bits of fp16 scales (fp16_row)
+    columns: Integers  # [n]: exponents; all 0 with fp16_row
+    grid: Grid = "log2_quarter"
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,8 @@ def step_sizes(exponents: Integers) -> Weights:
 
 
 def steps_of(matrix: Matrix) -> Weights:
-    """Return the step of every weight: float32, [m, 1] with halves, [m, n] with quarters."""
-    if matrix.grid == "halves":
+    """Return the step of every weight: float32, [m, 1] for fp16_row, else [m, n]."""
+    if matrix.grid == "fp16_row":
         scales = matrix.rows.astype(np.uint16).view(np.float16).astype(np.float32)
         return scales[:, None]
     return step_sizes(matrix.rows[:, None] + matrix.columns)

@@ -37,7 +37,7 @@ def read_matrices(
         before = coder.ideal_bits
         symbols = _read_symbols(coder, math.prod(shape), 1 << bits).astype(np.int64)
         codes = (symbols - (1 << (bits - 1))).reshape(shape).astype(np.int16)
-        found[name] = Matrix(codes, own, np.zeros(shape[1], np.int64), "halves")
+        found[name] = Matrix(codes, own, np.zeros(shape[1], np.int64), "fp16_row")
         spent[name] = coder.ideal_bits - before + bits_per_scale * shape[0]
     coder.check_end()
     return found, spent

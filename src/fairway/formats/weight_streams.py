@@ -79,9 +79,11 @@ def _code_matrix(
     wide = None if codes is None else int(np.abs(codes).max(initial=0) > NARROW_CODE)
     wide = code_raw(coder, wide, 1)
     rows = _code_vector(contexts, coder, rows, m, _ROWS)
-    low, high = (-LARGEST_EXPONENT, LARGEST_EXPONENT) if grid == "quarters" else (1, _LARGEST_HALF)
+    low, high = (
+        (-LARGEST_EXPONENT, LARGEST_EXPONENT) if grid == "log2_quarter" else (1, _LARGEST_HALF)
+    )
     _check(rows, low, high, name)
-    if grid == "halves":
+    if grid == "fp16_row":
         columns = np.zeros(n, np.int64)
     else:
         columns = _code_columns(contexts, coder, columns, n, columns_before)

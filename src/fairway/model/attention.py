@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from fairway.config.schema import Model
 from fairway.model.attention_backends import Attend, for_windows, library
 from fairway.model.kv_cache import Cache, document_starts
-from fairway.model.linear import product
+from fairway.model.linear import linear
 from fairway.model.norm import rms_norm
 from fairway.model.operators import opaque_op
 
 
 @dataclass
-class Span:
+class AttentionContext:
     """What the tokens of one call may attend to, and their rotary tables; shared by all layers."""
 
     cos: Tensor  # [S, h/2]
@@ -33,7 +33,7 @@ class Span:
     @staticmethod
     def of(
         tokens: Tensor, shape: Model, bos_id: int, dtype: torch.dtype, cache: Cache | None
-    ) -> Span:
+    ) -> AttentionContext:
         new = tokens.shape[1]
         first = cache.position if cache else 0
         positions = torch.arange(first, first + new, device=tokens.device)
@@ -50,7 +50,7 @@ class Span:
             starts = document_starts(tokens, bos_id, positions, before)
             mask = mask & (keys >= starts[:, None, :, None])
         attend = for_windows(mask, starts, dtype) if cache is None else library(mask)
-        return Span(cos, sin, attend, cache)
+        return AttentionContext(cos, sin, attend, cache)
 
     def turned(self, x: Tensor) -> Tensor:
         """Queries or keys [B, n, S, h] of the last S positions: normalised, and rotated."""
@@ -98,14 +98,14 @@ class Attention(nn.Module):
         if self.channels:
             self.gate = nn.Parameter(torch.empty(shape.num_heads, self.channels))
 
-    def forward(self, x: Tensor, span: Span, index: int, last: int = 0) -> Tensor:
+    def forward(self, x: Tensor, span: AttentionContext, index: int, last: int = 0) -> Tensor:
         """[B, S, d] → [B, S, d], as pass `index`; with `last`, of so many last queries alone."""
         if last:
-            q = span.turned(self.by_heads(product(x[:, -last:], self.q)))
-            k, v = self.by_heads(product(x, self.k, self.v)).chunk(2, 1)
+            q = span.turned(self.by_heads(linear(x[:, -last:], self.q)))
+            k, v = self.by_heads(linear(x, self.k, self.v)).chunk(2, 1)
             k, x = span.turned(k), x[:, -last:]
         else:
-            y = self.by_heads(product(x, self.q, self.k, self.v))
+            y = self.by_heads(linear(x, self.q, self.k, self.v))
             qk, v = y.split([self.heads + self.kv_heads, self.kv_heads], 1)
             q, k = span.turned(qk).split([self.heads, self.kv_heads], 1)
         q, own = q * self.q_gain.to(x.dtype)[:, None, None], v[:, :, -last:]
@@ -116,9 +116,9 @@ class Attention(nn.Module):
             y = exclude(y, own)
         y = y.transpose(1, 2)
         if self.channels:
-            gate = torch.sigmoid(0.5 * product(x[..., : self.channels], self.gate))
+            gate = torch.sigmoid(0.5 * linear(x[..., : self.channels], self.gate))
             y = y * gate[..., None]
-        return product(y.reshape(x.shape), self.o)
+        return linear(y.reshape(x.shape), self.o)
 
     def by_heads(self, y: Tensor) -> Tensor:
         """[B, S, n·h] → [B, n, S, h]."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fairway.config.schema import Model
 from fairway.model.kv_cache import Cache
-from fairway.model.linear import lookup, product
+from fairway.model.linear import linear, lookup
 
 
 class Embedding(nn.Module):
@@ -32,7 +32,7 @@ class Embedding(nn.Module):
         if not self.bigram_rows:
             return x
         rows = self.bigram_hash(tokens, cache)
-        b = product(lookup(rows, self.bigram_table, dtype), self.bigram_proj)
+        b = linear(lookup(rows, self.bigram_table, dtype), self.bigram_proj)
         return x + self.bigram_scale.to(dtype) * b
 
     def bigram_hash(self, tokens: Tensor, cache: Cache | None) -> Tensor:

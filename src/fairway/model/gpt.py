@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from fairway.config.schema import Model
 from fairway.formats.tensors import TensorSpec
-from fairway.model.attention import Attention, Span
+from fairway.model.attention import Attention, AttentionContext
 from fairway.model.embed import Embedding
 from fairway.model.kv_cache import Cache
-from fairway.model.linear import product
+from fairway.model.linear import linear
 from fairway.model.loss import softcapped_cross_entropy
 from fairway.model.mlp import MLP
 from fairway.model.norm import rms_norm
@@ -40,7 +40,9 @@ class Block(nn.Module):
         self.mlp_scale = nn.Parameter(torch.empty(shape.dim))
         self.mix = nn.Parameter(torch.empty(2, shape.dim))
 
-    def forward(self, x: Tensor, x0: Tensor, span: Span, index: int, last: int = 0) -> Tensor:
+    def forward(
+        self, x: Tensor, x0: Tensor, span: AttentionContext, index: int, last: int = 0
+    ) -> Tensor:
         """[B, S, d] → [B, last, d]; a `last` of 0 stands for all S."""
         mix = self.mix.to(x.dtype)
         x = torch.addcmul(mix[0] * x, mix[1], x0)
@@ -74,7 +76,7 @@ class GPT(nn.Module):
 
         last: only those of so many last positions, [B, last, d]; the last layer skips the others.
         """
-        span = Span.of(tokens, self.shape, self.bos_id, self.dtype, cache)
+        span = AttentionContext.of(tokens, self.shape, self.bos_id, self.dtype, cache)
         x = rms_norm(self.embed(tokens, self.dtype, cache))
         x = x0 = self.embed.smear(x, tokens, cache)
         passes = self.shape.passes if self.repeating else range(self.shape.num_layers)
@@ -93,7 +95,7 @@ class GPT(nn.Module):
 
     def head(self, x: Tensor) -> Tensor:
         """Activations [..., d] → logits float32[..., V]."""
-        z = product(x, self.embed.tokens).float()
+        z = linear(x, self.embed.tokens).float()
         return self.shape.softcap * torch.tanh(z / self.shape.softcap)
 
     def logits(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:

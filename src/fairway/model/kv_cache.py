@@ -28,8 +28,8 @@ class Cache:
         self.last_token = torch.full((lanes,), -1, dtype=torch.int64, device=device)
         self.last_embedding: Tensor | None = None
 
-    def keep(self, lanes: int) -> None:
-        """From now on only the first `lanes` lanes exist."""
+    def shrink_batch(self, lanes: int) -> None:
+        """Keep only the first `lanes` lanes."""
         self.keys, self.values = self.keys[:, :lanes], self.values[:, :lanes]
         self.document_start = self.document_start[:lanes]
         self.last_token = self.last_token[:lanes]
@@ -49,7 +49,7 @@ class Cache:
         return torch.zeros_like(x[:, :1]) if self.last_embedding is None else self.last_embedding
 
     def extend(self, index: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values to attend to, [B, G, n, h], in the order of `Span.key_positions`.
+        """Keys and values to attend to, [B, G, n, h], in the order of `key_positions`.
 
         k, v [B, G, S, h] belong to the next S positions of pass `index`, S ≤ W; they replace the
         oldest ones. No gradient goes into the past.

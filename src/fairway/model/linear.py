@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding, linear
+from torch.nn import functional
 
 from fairway.model.operators import onednn
 
@@ -25,16 +25,16 @@ _watchers: list[Watcher] = []
 _adapters: Adapters = {}
 
 
-def product(x: Tensor, *weights: Tensor) -> Tensor:
+def linear(x: Tensor, *weights: Tensor) -> Tensor:
     """x [..., n] times each weight [m_i, n], side by side: [..., Σ m_i], in x's dtype."""
     joined = weights[0] if len(weights) == 1 else torch.cat(weights)
-    y = times(x, joined.to(x.dtype))
+    y = matmul(x, joined.to(x.dtype))
     for watch in _watchers:
         watch(weights, x, y)
     return y + _added(x, weights, y) if _adapters else y
 
 
-def times(x: Tensor, weight: Tensor) -> Tensor:
+def matmul(x: Tensor, weight: Tensor) -> Tensor:
     """x [..., n] times weight [m, n], of one dtype: [..., m]."""
     rows = x.numel() // x.shape[-1]
     if _HAS_BOTH and rows >= _ONEDNN_ROWS and x.dtype == torch.float32 and x.device.type == "cpu":
@@ -42,7 +42,7 @@ def times(x: Tensor, weight: Tensor) -> Tensor:
             return onednn(x, weight)
         y: Tensor = _OneDNN.apply(x, weight)  # type: ignore[no-untyped-call]
         return y
-    return linear(x, weight)
+    return functional.linear(x, weight)
 
 
 class _OneDNN(torch.autograd.Function):
@@ -81,7 +81,7 @@ def _added(x: Tensor, weights: tuple[Tensor, ...], y: Tensor) -> Tensor:
 
 def lookup(indices: Tensor, table: Tensor, dtype: torch.dtype) -> Tensor:
     """Rows of table [V, d] in `dtype`: int64[...] → [..., d]."""
-    y = embedding(indices, table).to(dtype)
+    y = functional.embedding(indices, table).to(dtype)
     for watch in _watchers:
         watch((table,), indices, y)
     return y

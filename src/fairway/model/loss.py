@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairway.model.linear import times
+from fairway.model.linear import matmul
 
 _SLICE = {"cpu": 256, "cuda": 32768}  # rows at once: a slice of logits stays in a CPU's cache
 
@@ -28,7 +28,7 @@ class _SoftcappedCrossEntropy(torch.autograd.Function):
         size = _SLICE[x.device.type]
         for start in range(0, N, size):
             rows, target = x[start : start + size], targets[start : start + size, None]
-            q = torch.sigmoid(times(rows, weight).float().mul_(2 / cap))
+            q = torch.sigmoid(matmul(rows, weight).float().mul_(2 / cap))
             p = torch.exp(q * (2 * cap))
             sums, own = p.sum(1, keepdim=True), q.gather(1, target)
             total += (sums.log() - own * (2 * cap)).sum()
@@ -59,7 +59,7 @@ def nats(x: Tensor, head: Tensor, targets: Tensor, cap: float) -> Tensor:
     """What each target int64[N] costs, float32[N], predicted from x [N, d]; without gradients."""
     weight, size, found = head.to(x.dtype), _SLICE[x.device.type], []
     for rows, target in zip(x.split(size), targets.split(size), strict=True):
-        z = times(rows, weight).float().mul_(2 / cap).sigmoid_().mul_(2 * cap)
+        z = matmul(rows, weight).float().mul_(2 / cap).sigmoid_().mul_(2 * cap)
         own = z.gather(1, target[:, None])[:, 0]
         found.append(z.exp_().sum(1).log_().sub_(own))
     return torch.cat(found)

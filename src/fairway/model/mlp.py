@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fairway.config.schema import Model
-from fairway.model.linear import product
+from fairway.model.linear import linear
 
 
 class _ReluSquared(torch.autograd.Function):
@@ -52,7 +52,7 @@ class MLP(nn.Module):
         self.down = nn.Parameter(torch.empty(shape.dim, shape.mlp_hidden))
 
     def forward(self, x: Tensor) -> Tensor:
-        return product(self.activated(product(x, self.up)), self.down)
+        return linear(self.activated(linear(x, self.up)), self.down)
 
     def activated(self, z: Tensor) -> Tensor:
         """f(z); where nothing is learned, in z's place."""

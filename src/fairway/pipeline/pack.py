@@ -20,7 +20,6 @@ from fairway.formats.artifact import HEADER_BYTES, MATRIX_PARTS, check_shapes
 from fairway.formats.tensors import Quantized, TensorSpec, Weights
 from fairway.io import atomic, checkpoint
 from fairway.model.gpt import tensors_of
-from fairway.model.parameters import kind_of
 from fairway.pipeline.directory import Job
 from fairway.pipeline.prepare import load_tokenizer, load_val
 from fairway.pipeline.results import PackResult, PrepareResult, TrainResult
@@ -94,8 +93,7 @@ def pack_weights(
     check_shapes({name: w.shape for name, w in weights.items()}, tensors)
     if recipe.quantizer == "gptq":
         _check_curvatures(curvatures, tensors)
-    forms = {n: gptq.Form.of(c, kind_of(n).part) for n, c in curvatures.items()}
-    quantizer = allocate.Quantizer(weights, forms, recipe)
+    quantizer = allocate.Quantizer(weights, gptq.factor(curvatures), recipe)
 
     def write(quantized: Quantized) -> bytes:
         return artifact.write(model, tokenizer, quantized, recipe.memory)

@@ -285,7 +285,7 @@ def _roll(
     block = min(_BLOCK, model.shape.window)
     for done in range(0, int(lengths[0]), block):
         found = part.layout.block(part.tokens, model.bos_id, done, done + block, lanes)
-        cache.keep(len(found.fed))
+        cache.shrink_batch(len(found.fed))
         hidden = model.hidden(torch.from_numpy(found.fed).to(device), cache)
         states = hidden[torch.from_numpy(found.within).to(device)]
         yield *_charge(model, states, found.where[found.within], part.tokens), states

@@ -17,7 +17,7 @@ from fairway.errors import BadInput
 from fairway.formats.tensors import Matrix, Quantized, Weights
 from fairway.model.parameters import is_matrix, kind_of
 from fairway.quantize import gptq, grids
-from fairway.quantize.gptq import USEFUL_CODE, Form
+from fairway.quantize.gptq import USEFUL_CODE, FactoredHessian
 
 _FILLED = 0.9985  # of the budget is filled well enough
 _TRIES, _MORE_TRIES = 9, 7  # for the level; then for the share of rows
@@ -34,12 +34,12 @@ class Quantizer:
     """
 
     def __init__(
-        self, weights: Mapping[str, Weights], forms: Mapping[str, Form], pack: Pack
+        self, weights: Mapping[str, Weights], hessians: Mapping[str, FactoredHessian], pack: Pack
     ) -> None:
         self._matrices = {n: w for n, w in weights.items() if is_matrix(n)}
         for name, w in self._matrices.items():
             _fitting(name, grids.check_finite, w)
-        self._forms, self._pack = forms, pack
+        self._forms, self._pack = hessians, pack
         self.fills = pack.quantizer != "rtn" and not pack.step
         self.vectors = {
             name: _fitting(name, grids.vector, w)

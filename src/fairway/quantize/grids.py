@@ -62,7 +62,7 @@ def rtn(weights: Weights, bits: int, row_scale: RowScale) -> Matrix:
     codes = np.rint(weights / scales.astype(np.float32)[:, None])
     codes = np.clip(codes, -top - 1, top).astype(np.int16)
     columns = np.zeros(weights.shape[1], np.int64)
-    return Matrix(codes, scales.view(np.uint16).astype(np.int64), columns, "halves")
+    return Matrix(codes, scales.view(np.uint16).astype(np.int64), columns, "fp16_row")
 
 
 def uniform(weights: Weights, step: float | NDArray[np.float64]) -> Matrix:

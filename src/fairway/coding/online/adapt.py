@@ -105,7 +105,7 @@ class Learner:
     def keep(self, lanes: int) -> None:
         """From now on only the first `lanes` lanes of this process's share exist."""
         if lanes < len(self.cache.document_start):
-            self.cache.keep(lanes)
+            self.cache.shrink_batch(lanes)
             self.rule.keep(lanes)
 
     def learn(self, span: UpdateBlock, count: int, charge: bool = False) -> Charge | None:
