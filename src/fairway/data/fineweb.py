@@ -1,15 +1,18 @@
-"""FineWeb from the Hugging Face Hub: the challenge's shards, or documents of one's own choice.
+"""Download FineWeb from the Hugging Face Hub: the challenge's shards, or raw documents.
 
-Downloads go on after a broken connection or a kill where they stopped, are compared with the Hub's
-SHA-256, and are not asked for again: once all files are there, no network is needed. While some are
-missing, the Hub is asked for its list again: files that it has replaced since are downloaded again.
+huggingface_hub moves the bytes: it resumes after a broken connection. After a kill, finished files
+stay and unfinished files start over. Each file gets its name only after its SHA-256 was compared
+with the Hub's. Once all files are there, no network is needed. While some are missing, the Hub is
+asked for its list, and files that it has replaced since are downloaded again.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import socket
 import threading
 import time
@@ -34,20 +37,21 @@ _TRIES = 12
 _MOST_WAIT_S = 30.0
 _KNOCK_S = 3.0  # for the Hub's address to answer before anything is asked
 _THREADS = 4
+_INCOMING = ".download"  # the folder of files whose hash was not compared yet
 _ROWS = 1000  # of a parquet file at once
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A file of a data set on the Hub; sha256 is empty for a small one, which Git holds."""
+    """A file of a data set on the Hub. Git holds small files: their sha256 is empty."""
 
     path: str
     size: int
     sha256: str
-    blob: str = ""  # Git's SHA-1 of a small one
+    blob: str = ""  # Git's SHA-1 of a small file
 
     def is_in(self, file: Path) -> bool:
-        """Whether `file` has this content."""
+        """Return whether `file` has this content."""
         if not file.is_file() or file.stat().st_size != self.size:
             return False
         if self.sha256:
@@ -144,7 +148,7 @@ def _convert(parquet: Path, target: Path) -> None:
 
 
 def _listed(repository: str, folder: str) -> list[Remote]:
-    """Files of a folder of a data set, by name. Raises BadInput."""
+    """Return the files in a folder of a data set, by name. Raises BadInput."""
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
@@ -165,10 +169,10 @@ def _listed(repository: str, folder: str) -> list[Remote]:
 def _planned(
     plan: Path, ask: Callable[[], list[Remote]], place: Callable[[Remote], Path], is_kept: bool
 ) -> list[Remote]:
-    """The list of files: the one that stands beside them while all are there, else the Hub's.
+    """Return the list of files: the stored one while all files are there, else the Hub's.
 
     Files in their `place` that the Hub has replaced since are removed, to be downloaded again.
-    is_kept: the places hold the Hub's bytes, not what was made of them. Raises BadInput.
+    is_kept: a place holds the Hub's bytes, and not what was made of them. Raises BadInput.
     """
     before = _read_plan(plan)
     missing = [r for r in before if not (place(r).is_file() and _has_size(place(r), r, is_kept))]
@@ -184,8 +188,6 @@ def _planned(
     for remote in listed:
         if known.get(remote.path) == {remote}:
             continue
-        if remote.path in known:
-            _part(plan.parent / remote.path).unlink(missing_ok=True)
         file = place(remote)
         if file.exists() and not (is_kept and remote.is_in(file)):
             file.unlink()
@@ -200,7 +202,7 @@ def _planned(
 
 
 def _read_plan(plan: Path) -> list[Remote]:
-    """The files of a list; none where it is missing or damaged."""
+    """Return the files of a stored list; none where it is missing or damaged."""
     try:
         return [Remote(**entry) for entry in json.loads(plan.read_text("utf-8"))]
     except (OSError, ValueError, TypeError):
@@ -223,7 +225,7 @@ def _need_hub(why: str) -> None:
 
 
 def _unreachable(url: str) -> str:
-    """Why no connection can be made to the host of `url`, or to the proxy on the way; or empty."""
+    """Return why nobody answers at the host of `url`, or at its proxy; empty if someone does."""
     address = urlsplit(url)
     proxies = getproxies()
     proxy = proxies.get(address.scheme) or proxies.get("all")
@@ -246,24 +248,26 @@ def _unreachable(url: str) -> str:
 
 
 def _fetch_files(repository: str, folder: Path, remotes: Sequence[Remote]) -> None:
-    """Download what is missing, several files at a time, with one bar for all of them."""
+    """Download missing files, several at a time, with one bar for all of them. Raises BadInput."""
+    incoming = folder / _INCOMING
+    shutil.rmtree(incoming, ignore_errors=True)  # of a process that was killed
     missing = [r for r in remotes if not _is_there(folder / r.path, r)]
-    before = sum(_part(folder / r.path).stat().st_size for r in missing if _started(folder, r))
-    total = sum(r.size for r in missing)
     with (
         ThreadPoolExecutor(_THREADS) as pool,
-        console.track("download", total, "bytes") as task,
+        console.track("download", sum(r.size for r in missing), "bytes") as task,
     ):
-        jobs = [pool.submit(_fetch, repository, folder / r.path, r) for r in missing]
+        jobs = [pool.submit(_fetch, repository, folder / r.path, r, incoming) for r in missing]
         try:
             while not all(job.done() for job in jobs):
                 time.sleep(0.2)
-                task.update(max(before, _present_bytes(folder, missing)))
+                finished = sum(r.size for r in missing if _is_there(folder / r.path, r))
+                task.update(finished + _bytes_below(incoming))
                 _raise_first(jobs)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         _raise_first(jobs)
+    shutil.rmtree(incoming, ignore_errors=True)
 
 
 def _raise_first(jobs: Sequence[Any]) -> None:
@@ -272,92 +276,50 @@ def _raise_first(jobs: Sequence[Any]) -> None:
             job.result()
 
 
-def _started(folder: Path, remote: Remote) -> bool:
-    return _part(folder / remote.path).exists()
-
-
-def _present_bytes(folder: Path, remotes: Sequence[Remote]) -> int:
+def _bytes_below(folder: Path) -> int:
     count = 0
-    for remote in remotes:
-        for file in (folder / remote.path, _part(folder / remote.path)):
-            with suppress(FileNotFoundError):  # it is renamed in between
-                count += file.stat().st_size
-                break
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # it is renamed in between
+            count += file.stat().st_size if file.is_file() else 0
     return count
 
 
 def _is_there(file: Path, remote: Remote) -> bool:
-    """A file gets its name only after its hash was right."""
+    """Return whether a file is complete: it got its name only after its hash was right."""
     return file.exists() and file.stat().st_size == remote.size
 
 
-def _part(file: Path) -> Path:
-    return file.with_name(f".{file.name}.part")
+def _fetch(repository: str, file: Path, remote: Remote, incoming: Path) -> None:
+    """Download one file to `incoming`, compare its hash, and move it. Raises BadInput."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
-
-def _fetch(repository: str, file: Path, remote: Remote) -> None:
-    """Download one file, or the rest of it, and compare. Raises BadInput."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = _part(file)
-    for is_resumed in (part.exists(), False):
-        _patiently(lambda: _rest(repository, part, remote), f"{remote.path} of {repository}")
-        if remote.is_in(part):
-            break
-        found = sha256_file(part)
-        part.unlink()
-        if not is_resumed:
-            raise BadInput(
-                f"{remote.path} arrived with SHA-256 {found}, the Hub names "
-                f"{remote.sha256 or remote.blob}: it was removed; the same command asks the Hub "
-                "for its list again, and downloads it"
-            )
-        console.say(f"{remote.path}: the part from before is of another file; it starts over")
-    with open(part, "rb") as handle:
+    disable_progress_bars()
+    where = f"{remote.path} of {repository}"
+    arrived = Path(
+        _patiently(
+            lambda: hf_hub_download(
+                repository, remote.path, repo_type="dataset", local_dir=incoming
+            ),
+            where,
+        )
+    )
+    if not remote.is_in(arrived):
+        sha256 = sha256_file(arrived)
+        arrived.unlink()
+        raise BadInput(
+            f"{remote.path} arrived with SHA-256 {sha256}, the Hub names "
+            f"{remote.sha256 or remote.blob}: it was removed; the same command asks the Hub "
+            "for its list again, and downloads it"
+        )
+    with open(arrived, "rb") as handle:
         os.fsync(handle.fileno())
-    os.replace(part, file)
-
-
-def _rest(repository: str, part: Path, remote: Remote) -> None:
-    """Append what is missing. Raises what the connection raises; what came by then is kept."""
-    from huggingface_hub import constants, hf_hub_url
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils._headers import build_hf_headers
-
-    # As it arrives: of theirs, 10 MB, a kill or a cut would lose all but the whole ones.
-    constants.DOWNLOAD_CHUNK_SIZE = None  # type: ignore[assignment]
-    url = hf_hub_url(repository, remote.path, repo_type="dataset")
-    with open(part, "ab", buffering=0) as target:
-        have = target.tell()
-        if have > remote.size:
-            target.truncate(0)
-            have = 0
-        if have < remote.size:
-            http_get(
-                url,
-                target,
-                resume_size=have,
-                headers=build_hf_headers(),
-                expected_size=remote.size,
-                tqdm_class=_silent(),
-                _nb_retries=0,
-            )
-    if part.stat().st_size != remote.size:
-        raise OSError("the connection ended early")
-
-
-def _silent() -> Any:
-    from tqdm import tqdm
-
-    class Silent(tqdm):  # type: ignore[misc]
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            options.pop("name", None)
-            super().__init__(*arguments, **{**options, "disable": True})
-
-    return Silent
+    file.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(arrived, file)
 
 
 def _patiently(ask: Callable[[], T], what: str) -> T:
-    """Ask again after failures that may pass, with growing waits. Raises BadInput."""
+    """Return ask(), tried again after failures that may pass. Raises BadInput."""
     from huggingface_hub.errors import HfHubHTTPError
 
     for attempt in range(_TRIES):
@@ -370,10 +332,11 @@ def _patiently(ask: Callable[[], T], what: str) -> T:
                     f"the Hub has no {what} for you ({status}): check the name, and hf auth login"
                 ) from None
             problem, asked = f"status {status}", error.response.headers.get("Retry-After", "")
-        except (OSError, RuntimeError) as error:  # http_get raises these for cut connections
-            if isinstance(error, OSError) and error.errno == 28:
+        except (OSError, RuntimeError) as error:  # no metadata, a file that is cut short, Xet
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise
-            problem, asked = str(error) or type(error).__name__, ""
+            cause = error.__cause__ or error
+            problem, asked = str(cause) or type(cause).__name__, ""
         except Exception as error:
             if "httpx" not in type(error).__module__:
                 raise
