@@ -71,8 +71,8 @@ from fairway.pipeline.prepare import load_tokenizer, load_val
 from fairway.pipeline.results import PrepareResult
 from fairway.pipeline.score import charges
 from fairway.quantize import gptq
-from fairway.quantize.allocate import Quantizer
 from fairway.quantize.gptq import FactoredHessian
+from fairway.quantize.quantizers import QUANTIZERS, Quantizer
 from fairway.train import calibrate
 from fairway.train.calibrate import Curvature
 from fairway.train.loop import commit
@@ -213,7 +213,7 @@ class Subject:
         return len(self.tokenizer.to_bytes())
 
     def quantizer(self, settings: Pack) -> Quantizer:
-        return Quantizer(self.weights, self.hessians, settings)
+        return QUANTIZERS[settings.quantizer](self.weights, self.hessians, settings)
 
     def unrounded(self) -> GPT:
         with torch.device("meta"):

@@ -26,8 +26,8 @@ from fairway.formats.range_coder import Coder
 from fairway.formats.tensors import LARGEST_EXPONENT, Matrix, Quantized
 from fairway.model.gpt import build, tensors_of
 from fairway.model.parameters import is_matrix, kind_of
-from fairway.quantize.allocate import Quantizer
 from fairway.quantize.gptq import FactoredHessian
+from fairway.quantize.quantizers import QUANTIZERS, Uniform
 from fairway.train.calibrate import Curvature
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +64,7 @@ def random_weights(shape: Model, words: Tokenizer, seed: int = 0) -> dict[str, n
     return {n: random.standard_normal(s, np.float32) * np.ones(s, "f4") for n, s, _, _ in tensors}
 
 
-def quantized(shape: Model, words: Tokenizer, pack: Pack, level: float = -6.0) -> Quantized:
+def quantized(shape: Model, words: Tokenizer, pack: Pack, log_step: float = -6.0) -> Quantized:
     weights, hessians = random_weights(shape, words), {}
     random = torch.Generator().manual_seed(0)
     for name, w in weights.items():
@@ -72,7 +72,7 @@ def quantized(shape: Model, words: Tokenizer, pack: Pack, level: float = -6.0) -
             x = torch.randn(2 * w.shape[1], w.shape[1], generator=random)
             known = Curvature(x.T @ x / len(x), torch.rand(len(w), generator=random) ** 4)
             hessians[name] = FactoredHessian.of(known, kind_of(name).part)
-    return Quantizer(weights, hessians, pack).at(level)
+    return QUANTIZERS[pack.quantizer](weights, hessians, pack).at(log_step)
 
 
 @pytest.fixture(scope="module")
@@ -319,7 +319,7 @@ def test_a_small_file_cannot_claim_a_large_model(words: Tokenizer) -> None:
     """All zeros cost next to no bits: only the limit keeps such a file from taking memory."""
     shape = Model(num_layers=6, dim=192, num_heads=4, num_kv_heads=4)
     zeros = {t.name: np.zeros(t.shape) for t in tensors_of(shape, words.vocab_size, words.bos_id)}
-    tiny = artifact.write(shape, words, Quantizer(zeros, {}, UNIFORM).at(0.0))
+    tiny = artifact.write(shape, words, Uniform(zeros, {}, UNIFORM).at(0.0))
     assert len(tiny) < 30_000
     with pytest.raises(BadInput, match="weights are too many"):
         artifact.read(tiny)

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from fairway.formats import context_mixing
 from fairway.formats.context_mixing import KINDS, LARGEST, Contexts
 from fairway.formats.range_coder import Coder
-from fairway.quantize.size import entropy_bits
+from fairway.quantize.grids import entropy_bits
 
 shapes = st.tuples(st.integers(0, 9), st.integers(0, 40))
 magnitudes = st.one_of(st.integers(-2, 2), st.integers(-300, 300), st.integers(-LARGEST, LARGEST))

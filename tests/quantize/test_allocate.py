@@ -16,7 +16,7 @@ from fairway.errors import BadInput
 from fairway.formats.tensors import LARGEST_CODE, Quantized
 from fairway.model.gpt import build
 from fairway.quantize import allocate, gptq
-from fairway.quantize.allocate import Quantizer
+from fairway.quantize.quantizers import QUANTIZERS, Quantizer
 from fairway.train.calibrate import Collector, Curvature
 
 DEFAULT_BYTES = 22_000
@@ -34,12 +34,12 @@ class Network:
     curvatures: dict[str, Curvature]
 
     def quantizer(self, pack: Pack) -> Quantizer:
-        return Quantizer(self.weights, gptq.factor(self.curvatures), pack)
+        return QUANTIZERS[pack.quantizer](self.weights, gptq.factor(self.curvatures), pack)
 
     def fill(self, pack: Pack) -> tuple[Quantized, bytes, list[int]]:
         """What fill returns, and the bytes of its tries."""
         quantizer, tries = self.quantizer(pack), []
-        assert quantizer.fills
+        assert quantizer.fills(pack)
 
         def note(number: int, size: int) -> None:
             tries.append(size)
@@ -102,8 +102,8 @@ def test_finer_steps_make_larger_files_that_cost_less(network: Network) -> None:
     assert costs == sorted(costs, reverse=True)
     # Half a bit per octave of θ and weight, as the search takes it.
     weights = sum(m.codes.size for m in quantizer.at(start).matrices.values())
-    assert quantizer.bytes_per_level() == pytest.approx(-weights / 16)
-    assert (sizes[-2] - sizes[-1]) / 2 == pytest.approx(quantizer.bytes_per_level(), rel=0.1)
+    assert quantizer.bytes_per_log_step() == pytest.approx(-weights / 16)
+    assert (sizes[-2] - sizes[-1]) / 2 == pytest.approx(quantizer.bytes_per_log_step(), rel=0.1)
 
 
 @pytest.mark.parametrize("quantizer", ["gptq", "uniform"])
@@ -132,7 +132,7 @@ def test_a_huge_budget_ends_at_the_finest_useful_steps(network: Network, quantiz
 def test_rtn_and_a_given_step_fill_nothing(network: Network) -> None:
     for pack in (Pack(quantizer="rtn"), Pack(quantizer="uniform", step=0.5)):
         quantizer = network.quantizer(pack)
-        assert not quantizer.fills
+        assert not quantizer.fills(pack)
         assert network.write(quantizer.at(0.0)) == network.write(quantizer.at(-9.0))
 
 

@@ -24,6 +24,7 @@ from fairway.pipeline.directory import Job
 from fairway.pipeline.prepare import load_tokenizer, load_val
 from fairway.pipeline.results import PackResult, PrepareResult, TrainResult
 from fairway.quantize import allocate, gptq
+from fairway.quantize.quantizers import QUANTIZERS
 from fairway.train import calibrate
 from fairway.train.calibrate import Curvature
 from fairway.train.validate import validate
@@ -50,7 +51,7 @@ def pack(job: Job) -> PackResult:
     tensors, _ = checkpoint.load(run.weights)
     weights = {name: t.float().numpy() for name, t in tensors.items()}
     curvatures: dict[str, Curvature] = {}
-    if recipe.pack.quantizer == "gptq":
+    if QUANTIZERS[recipe.pack.quantizer].needs_curvature:
         curvatures, _ = calibrate.load(run.calibration)
     packed = pack_weights(recipe.model, tokenizer, weights, curvatures, recipe.pack)
     _check_exactness(packed, recipe)
@@ -91,14 +92,15 @@ def pack_weights(
     check_budget(model, tokenizer, recipe)
     tensors = tensors_of(model, tokenizer.vocab_size, tokenizer.bos_id)
     check_shapes({name: w.shape for name, w in weights.items()}, tensors)
-    if recipe.quantizer == "gptq":
+    quantizer_class = QUANTIZERS[recipe.quantizer]
+    if quantizer_class.needs_curvature:
         _check_curvatures(curvatures, tensors)
-    quantizer = allocate.Quantizer(weights, gptq.factor(curvatures), recipe)
+    quantizer = quantizer_class(weights, gptq.factor(curvatures), recipe)
 
     def write(quantized: Quantized) -> bytes:
         return artifact.write(model, tokenizer, quantized, recipe.memory)
 
-    if quantizer.fills:
+    if quantizer.fills(recipe):
         fixed_bytes = (
             len(tokenizer.to_bytes()) + 300 + sum(c.size for c, _ in quantizer.vectors.values())
         )

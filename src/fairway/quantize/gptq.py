@@ -29,13 +29,12 @@ from torch import Tensor
 
 from fairway.formats.tensors import Integers, Matrix, Part, Weights, step_sizes
 from fairway.model.parameters import kind_of
-from fairway.quantize.grids import check_finite, clamped, exponents
+from fairway.quantize.grids import USEFUL_CODE, check_finite, clamped, exponents
 from fairway.train.calibrate import Curvature
 
 _DAMPING = 0.01  # of the mean diagonal, added to the diagonal
 # Of the mean g, added to each: rows that calibration hardly saw may matter elsewhere.
 _SMOOTHING: dict[Part, float] = {"embedding": 0.5, "bigram": 0.5, "attention": 0.1, "mlp": 0.1}
-USEFUL_CODE = 8191  # steps so fine that codes grow beyond change nothing any more
 _BLOCK = 64  # columns between updates of all columns that follow
 
 

@@ -8,6 +8,9 @@ Legend: m rows (outputs), n columns (inputs), W [m, n] the weights.
 
 from __future__ import annotations
 
+import math
+from functools import cache
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
@@ -30,11 +33,13 @@ RowScale = Literal["std", "max"]
 
 VECTOR_LEVELS = 128  # steps per root mean square of a vector
 SPREADS = 4.0  # standard deviations under the largest code of `rtn`, for row_scale "std"
+USEFUL_CODE = 8191  # steps so fine that codes grow beyond change nothing any more
+_NORMAL = NormalDist()
 _SMALLEST_SCALE = np.finfo(np.float16).smallest_normal
 
 
 def bits_of(part: Part, pack: Pack) -> int:
-    """Bits of the codes that `rtn` gives a part's matrices."""
+    """Return the bits of the codes that `rtn` gives a part's matrices."""
     return {
         "embedding": pack.embed_bits,
         "attention": pack.attention_bits,
@@ -44,7 +49,7 @@ def bits_of(part: Part, pack: Pack) -> int:
 
 
 def rtn(weights: Weights, bits: int, row_scale: RowScale) -> Matrix:
-    """REFERENCE A7: s_r = fp16(a_r / c), code = clamp(round(w / s_r), -(c+1), c).
+    """Round with a scale per row: s_r = fp16(a_r / c), code = clamp(round(w / s_r), -(c+1), c).
 
     c = 2^(bits-1) - 1; a_r is max_j |w_rj| ("max", the original's) or 4·std_j(w_rj) ("std"; 8 bits
     keep "max"). Unlike the original's, scales have no floor of 1/127 and 8-bit rows no clipping.
@@ -54,7 +59,7 @@ def rtn(weights: Weights, bits: int, row_scale: RowScale) -> Matrix:
     if row_scale == "max" or bits == 8:
         reach = np.max(np.abs(weights), axis=1, initial=0.0)
     else:
-        reach = SPREADS * np.sqrt(np.mean(np.square(weights, dtype=np.float64), axis=1))
+        reach = SPREADS * row_rms(weights)
     limit = reach / np.float32(top)
     if not np.all(limit <= np.finfo(np.float16).max):
         raise ValueError("a weight is not finite or too large")
@@ -71,14 +76,20 @@ def uniform(weights: Weights, step: float | NDArray[np.float64]) -> Matrix:
     Raises ValueError when a weight is not finite.
     """
     check_finite(weights)
-    spread = np.sqrt(np.mean(np.square(weights, dtype=np.float64), axis=1))
-    rows = exponents(np.log2(np.maximum(spread, 1e-30) * step))
+    rows = exponents(np.log2(row_rms(weights) * step))
     columns = np.zeros(weights.shape[1], np.int64)
     return Matrix(clamped(np.rint(weights / step_sizes(rows)[:, None])), rows, columns)
 
 
+def row_rms(weights: Weights) -> NDArray[np.float64]:
+    """Return the root mean square of each row, [m], and a little where it is 0."""
+    squares = np.mean(np.square(weights, dtype=np.float64), axis=1)
+    rms: NDArray[np.float64] = np.maximum(np.sqrt(squares), 1e-30)
+    return rms
+
+
 def exponents(log2_steps: NDArray[np.float64]) -> Integers:
-    """The nearest exponents of steps that are given by their logarithms."""
+    """Return the nearest exponents of steps that are given by their logarithms."""
     return np.clip(np.rint(4 * log2_steps), -LARGEST_EXPONENT, LARGEST_EXPONENT).astype(np.int64)
 
 
@@ -89,13 +100,13 @@ def check_finite(weights: Weights) -> None:
 
 
 def clamped(codes: Weights) -> Codes:
-    """Rounded codes as integers. Raises ValueError when one is not finite."""
+    """Return rounded codes as integers. Raises ValueError when one is not finite."""
     check_finite(codes)
     return np.clip(codes, -LARGEST_CODE, LARGEST_CODE).astype(np.int16)
 
 
 def vector(values: Weights) -> Vector:
-    """A gain, mix, gate or skip as codes of its shape and the exponent of their one step.
+    """Quantize a gain, mix or skip: codes of its shape, and the exponent of their one step.
 
     The step is at most 1/128 of the root mean square: about 7 bits, far finer than the matrices.
     """
@@ -105,3 +116,17 @@ def vector(values: Weights) -> Vector:
     exponent = int(np.floor(4 * np.log2(max(rms, 1e-20) / VECTOR_LEVELS)))
     exponent = min(max(exponent, -LARGEST_EXPONENT), LARGEST_EXPONENT)
     return clamped(np.rint(values / step_sizes(np.array(exponent)))), exponent
+
+
+@cache
+def entropy_bits(spread: float) -> float:
+    """Return the bits of entropy of a Gaussian of this standard deviation, rounded to integers."""
+    if spread > 64:
+        return math.log2(spread * math.sqrt(2 * math.pi * math.e))
+    total, k = 0.0, 0
+    while k <= 8 * spread + 8:
+        p = _NORMAL.cdf((k + 0.5) / spread) - _NORMAL.cdf((k - 0.5) / spread)
+        if p > 0:
+            total -= (1 if k == 0 else 2) * p * math.log2(p)
+        k += 1
+    return total

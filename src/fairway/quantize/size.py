@@ -11,24 +11,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import cache
 from statistics import NormalDist
 
 from pydantic import BaseModel
 
-from fairway.config.schema import Data, Pack, Recipe
+from fairway.config.schema import Data, Recipe
 from fairway.formats.artifact import HEADER_BYTES, MATRIX_PARTS, PARTS
 from fairway.formats.tensors import Part
 from fairway.model.gpt import flops_per_token, tensors_of
 from fairway.pipeline.results import Result
-from fairway.quantize.grids import SPREADS, bits_of
+from fairway.quantize.quantizers import QUANTIZERS
 
 GOOD_BITS_PER_WEIGHT = 3.4  # what the challenge's best record spends (REFERENCE B)
 
 _NORMAL = NormalDist()
 _RECIPE_BYTES = 190
-_ROW_BITS = {"rtn": 10.3, "uniform": 2.2}  # a row's scale or exponent, coded
-_COLUMN_BITS = {"rtn": 0.0, "uniform": 0.3}
 _VECTOR_BITS = 8.2  # a value of a gain, mix or gate
 _CODER_SHARE = 1.002  # of the entropy: what adaptive contexts take
 _LEARNING_BYTES = 50.0  # ... and what they take to learn, for each part
@@ -39,9 +36,6 @@ _MLP_SAVED_BITS = 0.085  # per weight of up and down together
 _SILENT_ROWS = {"stdlib": 143, "stdlib-code": 143, "files": 69, "shards": 200}
 _SILENT_SAVED_BITS = 1.75  # per weight
 _SILENT_REACH = 0.63  # of the square root of the width: a silent row's largest weight
-# gptq gives bits where they help: per weight of a part, relative to each other.
-_GPTQ_SHARES: dict[Part, float] = {"embedding": 1.35, "attention": 0.8, "mlp": 0.9, "bigram": 1.1}
-_MOST_BITS = {"uniform": 12.2, "gptq": 7.5}  # per weight: finer steps are of no use (allocate.py)
 
 
 class Shape(BaseModel):
@@ -151,7 +145,8 @@ def predicted_parts(recipe: Recipe) -> dict[str, float]:
     their parts depends on the training, and is known to about a fifth.
     """
     pack, others = recipe.pack, _besides_matrices(recipe)
-    fills = pack.quantizer != "rtn" and not pack.step
+    quantizer = QUANTIZERS[pack.quantizer]
+    fills = quantizer.fills(pack)
     bits, weights = dict.fromkeys(MATRIX_PARTS, 0.0), 0
     for part, shape in _matrices(recipe):
         size = math.prod(shape)
@@ -160,10 +155,10 @@ def predicted_parts(recipe: Recipe) -> dict[str, float]:
             bits[part] = bits[part] or 8 * _LEARNING_BYTES
             bits[part] += _matrix_bits(recipe, part, shape)
         else:
-            bits[part] += size * (_GPTQ_SHARES[part] if pack.quantizer == "gptq" else 1.0)
+            bits[part] += size * quantizer.part_shares.get(part, 1.0)
     if fills:
         room = 8 * max(pack.budget_bytes - sum(others.values()), 0)
-        share = min(room, _MOST_BITS[pack.quantizer] * weights) / sum(bits.values())
+        share = min(room, quantizer.most_bits * weights) / sum(bits.values())
         bits = {part: share * value for part, value in bits.items()}
     found = others | {part: value / 8 for part, value in bits.items()}
     return {name: found[name] for name in ("header", *PARTS)}
@@ -202,42 +197,16 @@ def _matrices(recipe: Recipe) -> Iterator[tuple[Part, tuple[int, ...]]]:
 def _matrix_bits(recipe: Recipe, part: Part, shape: tuple[int, ...]) -> float:
     """Codes and steps of one matrix under rtn or uniform steps."""
     pack, (rows, columns) = recipe.pack, shape
+    quantizer = QUANTIZERS[pack.quantizer]
     silent = min(_SILENT_ROWS[recipe.data.source], rows) if part == "embedding" else 0
-    per_row = code_bits(pack, part, expected_maximum(columns))
+    per_row = quantizer.code_bits(pack, part, expected_maximum(columns))
     if part == "mlp":
         per_row -= _MLP_SAVED_BITS
     reach = max(expected_maximum(columns), _SILENT_REACH * math.sqrt(columns))
-    per_silent_row = code_bits(pack, part, reach) - _SILENT_SAVED_BITS
+    per_silent_row = quantizer.code_bits(pack, part, reach) - _SILENT_SAVED_BITS
     bits = columns * ((rows - silent) * max(per_row, 0) + silent * max(per_silent_row, 0))
-    steps = _ROW_BITS[pack.quantizer] * rows + _COLUMN_BITS[pack.quantizer] * columns
+    steps = quantizer.row_bits * rows + quantizer.column_bits * columns
     return _CODER_SHARE * bits + steps
-
-
-def code_bits(pack: Pack, part: Part, reach: float) -> float:
-    """Entropy of a Gaussian weight's code under rtn or uniform steps.
-
-    reach: the largest weight of a row, in standard deviations.
-    """
-    if pack.quantizer == "uniform":
-        return entropy_bits(1 / pack.step)
-    bits = bits_of(part, pack)
-    if pack.row_scale == "std" and bits < 8:
-        reach = SPREADS
-    return entropy_bits((2 ** (bits - 1) - 1) / reach)
-
-
-@cache
-def entropy_bits(spread: float) -> float:
-    """Of the integers that a Gaussian is rounded to, `spread` standard deviation in steps."""
-    if spread > 64:
-        return math.log2(spread * math.sqrt(2 * math.pi * math.e))
-    total, k = 0.0, 0
-    while k <= 8 * spread + 8:
-        p = _NORMAL.cdf((k + 0.5) / spread) - _NORMAL.cdf((k - 0.5) / spread)
-        if p > 0:
-            total -= (1 if k == 0 else 2) * p * math.log2(p)
-        k += 1
-    return total
 
 
 def expected_maximum(columns: int) -> float:
