@@ -2,7 +2,9 @@
 
 A model is opened only if its tokens restore the normalised text of any document: then the bytes
 that are charged are the bytes that count. `opened` builds the model anew from what it has checked,
-with Fairway's own normaliser; nothing else of the file has any effect.
+with Fairway's own normaliser; nothing else of the file has any effect. An artifact holds pieces,
+scores and settings: the normaliser's character map, which only an encoder needs, is named by the
+rule and built by the SentencePiece library.
 """
 
 from __future__ import annotations
@@ -12,21 +14,31 @@ import math
 from collections import Counter
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fairway.data import rules
 from fairway.errors import BadInput
+from fairway.formats import byte_mixing
+from fairway.io.binary import Reader, varint
 
 MAX_PIECES = 1 << 16
 _SMALL_BYTES = 1 << 20  # of a model whose fields need not be counted
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)  # ModelProto.Type
 _UNIGRAM, _BPE = 1, 2  # TrainerSpec.ModelType
 _BYTE_NAMES = [f"<0x{byte:02X}>" for byte in range(256)]
+_SEPARATOR = bytes([byte_mixing.SEPARATOR])
+_MARK = 0xF8  # before a piece that is not normal, its type added; no byte of UTF-8
+_ALL_BYTES = _SEPARATOR.join(bytes([_MARK + _BYTE]) + name.encode() for name in _BYTE_NAMES)
+_RUN_OF_BYTES = _SEPARATOR + bytes([_MARK + _BYTE]) + _SEPARATOR  # stands for _ALL_BYTES inside
 _SETTINGS = ("model_type", "byte_fallback", "unk_id", "bos_id", "eos_id", "pad_id")
 
 
 def opened(model: bytes, where: str) -> Any:
     """Return the ModelProto of a serialised SentencePiece model, built anew from what is checked.
 
-    Raises BadInput when the model is damaged or breaks the rule; `where` names it there.
+    It has no normaliser: the rule's own is the only one (rules.normalizer_spec). Raises BadInput
+    when the model is damaged or breaks the rule; `where` names it there.
     """
     from sentencepiece import sentencepiece_model_pb2
 
@@ -37,25 +49,89 @@ def opened(model: bytes, where: str) -> Any:
         pieces = [(piece.piece, piece.type, piece.score) for piece in given.pieces]
     except Exception as error:  # protobuf's DecodeError differs between its engines
         raise BadInput(f"{where} holds no SentencePiece model: {error}") from None
-    bos = given.trainer_spec.bos_id
+    rebuilt = _rebuilt(pieces, {name: getattr(given.trainer_spec, name) for name in _SETTINGS}, where)
+    if fault := _settings_fault(given):
+        raise _broken(fault, where)
+    return rebuilt
+
+
+def to_bytes(proto: Any) -> bytes:
+    """Return what `opened` keeps of a model: settings, scores and pieces (docs/formats.md)."""
+    trainer, pieces = proto.trainer_spec, list(proto.pieces)
+    scores = np.array([piece.score for piece in pieces], np.float32)
+    is_ranked = np.array_equal(scores, _ranks([piece.type for piece in pieces]))
+    numbers = (trainer.model_type, trainer.unk_id, trainer.bos_id, trainer.eos_id + 1)
+    header = b"".join(map(varint, (*numbers, trainer.pad_id + 1, is_ranked)))
+    if not is_ranked:
+        header += varint(len(pieces)) + scores.astype("<f4").tobytes()
+    names = [
+        piece.piece.encode() if piece.type == _NORMAL
+        else bytes([_MARK + piece.type]) + piece.piece.encode()
+        for piece in pieces
+    ]  # fmt: skip
+    joined = bytes([byte_mixing.SEPARATOR]).join(names)
+    return header + joined.replace(_ALL_BYTES, bytes([_MARK + _BYTE]))
+
+
+def from_bytes(data: bytes, where: str) -> Any:
+    """Return the ModelProto that `to_bytes` wrote. Raises BadInput; `where` names it there."""
+    reader = Reader(data, "the tokenizer")
+    kind, unk, bos, eos, pad, is_ranked = (reader.at_most(1 << 17, "as a setting") for _ in range(6))
+    count = 0 if is_ranked else reader.at_most(MAX_PIECES, "pieces")
+    scores = np.frombuffer(reader.take(4 * count), "<f4")
+    joined = data[reader.position :].replace(_RUN_OF_BYTES, _SEPARATOR + _ALL_BYTES + _SEPARATOR, 1)
+    if joined.count(_SEPARATOR) >= MAX_PIECES:
+        raise BadInput(f"{where} holds a SentencePiece model of too many pieces")
+    names, kinds = [], []
+    for name in joined.split(_SEPARATOR):
+        is_marked = name[:1] > bytes([_MARK])
+        kinds.append(name[0] - _MARK if is_marked else _NORMAL)
+        try:
+            names.append(name[is_marked:].decode())
+        except UnicodeDecodeError:
+            raise reader.bad("holds a piece that is no UTF-8") from None
+    if is_ranked:
+        scores = _ranks(kinds)
+    if len(scores) != len(names):
+        raise reader.bad("has another number of scores than of pieces")
+    if kind not in (_UNIGRAM, _BPE):
+        raise reader.bad("is neither a byte-pair nor a unigram model")
+    settings = dict(zip(_SETTINGS, (kind, True, unk, bos, eos - 1, pad - 1), strict=True))
+    return _rebuilt(list(zip(names, kinds, scores.tolist(), strict=True)), settings, where)
+
+
+def _ranks(kinds: list[int]) -> NDArray[np.float32]:
+    """Return the scores that byte-pair training gives: 0, -1, ... to normal pieces, 0 to others."""
+    is_normal = np.array(kinds) == _NORMAL
+    return np.where(is_normal, 1 - np.cumsum(is_normal), 0).astype(np.float32)
+
+
+def _rebuilt(pieces: list[tuple[str, int, float]], settings: dict[str, int], where: str) -> Any:
+    """Return the ModelProto of checked pieces and settings. Raises BadInput."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    bos = settings["bos_id"]
     if not 0 <= bos < len(pieces) <= MAX_PIECES:
         raise BadInput(
             f"the SentencePiece model of {where} has {len(pieces)} pieces and the BOS id "
             f"{bos}: it needs a BOS piece and at most {MAX_PIECES} pieces"
         )
-    if reason := _pieces_fault(pieces, bos) or _settings_fault(given):
-        raise BadInput(
-            f"the tokenizer of {where} breaks the rule 'challenge' of which bytes count: {reason}"
-        )
-    rebuilt = sentencepiece_model_pb2.ModelProto()
+    if fault := _pieces_fault(pieces, bos):
+        raise _broken(fault, where)
+    proto = sentencepiece_model_pb2.ModelProto()
     for text, kind, score in pieces:
-        piece = rebuilt.pieces.add(piece=text, score=score)
+        piece = proto.pieces.add(piece=text, score=score + 0.0)  # one zero
         if kind != _NORMAL:  # the default, which is not written
             piece.type = kind
-    rebuilt.normalizer_spec.CopyFrom(_normalizer(given.normalizer_spec))
-    for name in _SETTINGS:
-        setattr(rebuilt.trainer_spec, name, getattr(given.trainer_spec, name))
-    return rebuilt
+    for name, value in settings.items():
+        setattr(proto.trainer_spec, name, value)
+    return proto
+
+
+def _broken(fault: str, where: str) -> BadInput:
+    return BadInput(
+        f"the tokenizer of {where} breaks the rule 'challenge' of which bytes count: {fault}"
+    )
 
 
 def written(text: str, kind: int) -> tuple[bytes, bytes]:
@@ -75,18 +151,6 @@ def written(text: str, kind: int) -> tuple[bytes, bytes]:
 def is_boundary(kind: int) -> bool:
     """Return whether a piece writes nothing, so that a text begins after it."""
     return kind in (_CONTROL, _UNKNOWN)
-
-
-def _normalizer(given: Any) -> Any:
-    """The NormalizerSpec of the rule, for a model whose own one has passed."""
-    from sentencepiece import sentencepiece_model_pb2
-
-    same = _map_sha256(given) == rules.MAP_SHA256
-    return sentencepiece_model_pb2.NormalizerSpec(
-        name="nmt_nfkc",
-        precompiled_charsmap=given.precompiled_charsmap if same else rules.pinned_map(),
-        add_dummy_prefix=False,  # the other flags of the rule are SentencePiece's defaults
-    )
 
 
 def _map_sha256(spec: Any) -> str:

@@ -23,13 +23,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
-import brotli
 import numpy as np
 import numpy.typing as npt
 
 from fairway.data import case, challenge_tokenizer, rules
 from fairway.data.documents import groups
 from fairway.errors import BadInput
+from fairway.formats import byte_mixing
 from fairway.io import foreign
 
 Tokens = npt.NDArray[np.uint16]
@@ -53,7 +53,6 @@ _TRAIN_CHARS = 1 << 12  # per sentence
 _ENCODE_CHARS = 1 << 16  # SentencePiece takes some 100 bytes of memory per character of a text
 _BATCH_BYTES = 1 << 18  # encoded together: ids are Python integers at first, 36 bytes each
 _THREADS = min(2, os.cpu_count() or 1)
-_MAX_STORED_BYTES = 1 << 25  # of an unpacked tokenizer; larger ones are refused
 
 _NORMAL, _UNKNOWN, _BYTE = 1, 2, 6  # ModelProto.Type
 _BPE = 2  # TrainerSpec.ModelType
@@ -86,10 +85,13 @@ class Tokenizer(ABC):
     @staticmethod
     def from_bytes(data: bytes) -> Tokenizer:
         """Inverse of `to_bytes`. Raises BadInput on damage or a newer version."""
-        if data[:1] in (_ByteTokenizer.KIND, _ByteTokenizer.CASED_KIND):
-            return _ByteTokenizer.parse(_unpack(data[1:]), data[:1] == _ByteTokenizer.CASED_KIND)
-        if data[:1] == _ChallengeTokenizer.KIND:
-            return _ChallengeTokenizer(_unpack(data[1:]), "the artifact")
+        kind = data[:1]
+        if kind in (_ByteTokenizer.KIND, _ByteTokenizer.CASED_KIND):
+            text = byte_mixing.decompress(data[1:])
+            return _ByteTokenizer.parse(text, kind == _ByteTokenizer.CASED_KIND)
+        if kind == _ChallengeTokenizer.KIND:
+            proto = challenge_tokenizer.from_bytes(byte_mixing.decompress(data[1:]), "the artifact")
+            return _ChallengeTokenizer(proto, "the artifact")
         raise BadInput("the tokenizer is damaged or was made by a newer Fairway")
 
     @cached_property
@@ -169,7 +171,7 @@ class _ByteTokenizer(Tokenizer):
     def to_bytes(self) -> bytes:
         # UTF-8 never holds the byte 255.
         kind = self.CASED_KIND if self._cased else self.KIND
-        return kind + _pack(b"\xff".join(piece.encode() for piece in self._pieces))
+        return kind + byte_mixing.compress(b"\xff".join(piece.encode() for piece in self._pieces))
 
     @classmethod
     def parse(cls, data: bytes, cased: bool) -> _ByteTokenizer:
@@ -247,9 +249,9 @@ class _ChallengeTokenizer(Tokenizer):
     rule = "challenge"
     KIND = b"\x02"
 
-    def __init__(self, model: bytes, where: str) -> None:
-        """`model`: serialised ModelProto. Raises BadInput."""
-        self._proto, self._where = challenge_tokenizer.opened(model, where), where
+    def __init__(self, proto: Any, where: str) -> None:
+        """`proto`: a ModelProto that has been checked (data/challenge_tokenizer.py)."""
+        self._proto, self._where = proto, where
         pieces = [(piece.piece, piece.type) for piece in self._proto.pieces]
         self.vocab_size = len(pieces)
         self.bos_id = int(self._proto.trainer_spec.bos_id)
@@ -260,8 +262,8 @@ class _ChallengeTokenizer(Tokenizer):
         self._table = [*first, *elsewhere]
 
     def to_bytes(self) -> bytes:
-        """The model as it was rebuilt: without its training history."""
-        return self.KIND + _pack(self._proto.SerializeToString(deterministic=True))
+        """Return settings, scores and pieces; the character map is named by the rule."""
+        return self.KIND + byte_mixing.compress(challenge_tokenizer.to_bytes(self._proto))
 
     def _forms(self, tokens: Tokens) -> npt.NDArray[np.int64]:
         after_boundary = np.empty(tokens.size, bool)
@@ -285,12 +287,17 @@ class _ChallengeTokenizer(Tokenizer):
 
     @cached_property
     def _processor(self) -> Any:
-        return _processor(self._proto.SerializeToString(), self._where)
+        """The model with the rule's normaliser, which only encoding needs."""
+        model = _new_model()
+        model.CopyFrom(self._proto)
+        model.normalizer_spec.CopyFrom(rules.normalizer_spec())
+        return _processor(model.SerializeToString(), self._where)
 
 
 def load_challenge(path: str | Path) -> Tokenizer:
     """The challenge's tokenizer from its SentencePiece .model file. Raises BadInput."""
-    return _ChallengeTokenizer(foreign.read_bytes(Path(path), "the tokenizer"), str(path))
+    model = foreign.read_bytes(Path(path), "the tokenizer")
+    return _ChallengeTokenizer(challenge_tokenizer.opened(model, str(path)), str(path))
 
 
 def train_tokenizer(documents: Iterable[bytes], vocab_size: int, cased: bool = False) -> Tokenizer:
@@ -451,19 +458,3 @@ def _processor(model: bytes, where: str) -> Any:
         return sentencepiece.SentencePieceProcessor(model_proto=model)
     except RuntimeError as error:
         raise BadInput(f"SentencePiece refuses the tokenizer of {where}: {error}") from None
-
-
-def _pack(data: bytes) -> bytes:
-    return brotli.compress(data, mode=brotli.MODE_TEXT, quality=11)  # type: ignore[no-any-return]
-
-
-def _unpack(data: bytes) -> bytes:
-    """Raises BadInput on damage, before more than the limit is unpacked."""
-    decompressor = brotli.Decompressor()
-    try:
-        unpacked = decompressor.process(data, output_buffer_limit=_MAX_STORED_BYTES)
-    except brotli.error:
-        raise BadInput("the tokenizer is damaged: it does not unpack") from None
-    if not decompressor.is_finished() or len(unpacked) > _MAX_STORED_BYTES:
-        raise BadInput("the tokenizer is damaged: it is cut short or too large")
-    return bytes(unpacked)

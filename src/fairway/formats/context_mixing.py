@@ -75,7 +75,7 @@ class Contexts:
             last = min(first + size, rows)
             coder.run_kernel(
                 _code_rows, (last - first) * columns * _BITS_PER_INTEGER // 32,
-                found, first, last, kind, self.slots, self.weights, state, _tables(),
+                found, first, last, kind, self.slots, self.weights, state, tables(),
             )  # fmt: skip
         return found
 
@@ -111,7 +111,7 @@ def _code_rows(  # type: ignore[no-untyped-def]
             alike = np.int64(0) if decoding else np.int64(_alike(values[r], values[r - 1]))
             alike = code_bit(state, buffer, size, p, alike, decoding)
             spent[0] += costs[(p if alike else 65536 - p) >> 4]
-            _learn(slots, _EXTRA_AT, alike, shares)
+            learn(slots, _EXTRA_AT, alike, shares, _LIMIT)
             copied = alike == 1
         row_kind = _DIFFERENCES if copied else kind
         means[n + 1] = means[n + 2] if copied else means[n]
@@ -150,7 +150,7 @@ def _code_rows(  # type: ignore[no-untyped-def]
                 error = (more << 16) - p
                 for i in range(_INPUTS):
                     mixture[i] += (stretched[i] * error + (1 << 17)) >> 18
-                    _learn(slots, slot[i] * CLASSES + k, more, shares)
+                    learn(slots, slot[i] * CLASSES + k, more, shares, _LIMIT)
                 if not more:
                     break
                 k += 1
@@ -161,7 +161,7 @@ def _code_rows(  # type: ignore[no-untyped-def]
                 top = (magnitude - least_of(k)) >> (inside - 1) & 1
                 top = code_bit(state, buffer, size, p, top, decoding)
                 spent[0] += costs[(p if top else 65536 - p) >> 4]
-                _learn(slots, place, top, shares)
+                learn(slots, place, top, shares, _LIMIT)
                 rest = top
                 for shift in range(inside - 2, -1, -1):
                     bit = (magnitude - least_of(k)) >> shift & 1
@@ -201,11 +201,11 @@ def _alike(row, above):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _learn(slots, place, bit, shares):  # type: ignore[no-untyped-def]
+def learn(slots, place, bit, shares, limit):  # type: ignore[no-untyped-def]
     """Move a slot's probability towards the bit by 1 / (count + 1.5)."""
     p, count = slots[place] >> 10, slots[place] & 1023
     p += (((bit << 22) - p) * shares[count + 2]) >> 16
-    slots[place] = p << 10 | min(count + 1, _LIMIT)
+    slots[place] = p << 10 | min(count + 1, limit)
 
 
 @njit(cache=True, nogil=True)
@@ -293,7 +293,7 @@ def _first_slots() -> NDArray[np.int64]:
 
 
 @cache
-def _tables() -> tuple[NDArray[np.int64] | NDArray[np.float64], ...]:
+def tables() -> tuple[NDArray[np.int64] | NDArray[np.float64], ...]:
     # 2^16 / (1 + exp(-s / 256)) for s >= 0, and the rest by symmetry; exp(-s / 256) by its ratio.
     ratio = _exponential(1, 256)
     powers = accumulate(range(2048), lambda x, _: x * ratio >> 60, initial=_ONE)

@@ -62,6 +62,7 @@ class Reader:
     def __init__(self, source: bytes | Source, what: str) -> None:
         self._source: Source = io.BytesIO(source) if isinstance(source, bytes) else source
         self._checksum = 0  # of this part's bytes so far, continued from the part before
+        self.position = 0  # of the next byte to take
         self.what = what  # the part that the next bytes belong to, for messages
 
     def take(self, count: int) -> bytes:
@@ -74,6 +75,7 @@ class Reader:
             raise self.bad("is truncated")
         taken = b"".join(pieces)
         self._checksum = zlib.crc32(taken, self._checksum)
+        self.position += len(taken)
         return taken
 
     def varint(self) -> int:
