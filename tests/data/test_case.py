@@ -1,6 +1,5 @@
 """Words in lower case behind marks: the same text comes back, in fewer different pieces."""
 
-import brotli
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -10,6 +9,7 @@ from fairway.config.toml import load
 from fairway.data import case
 from fairway.data.tokenizer import Tokenizer, train_tokenizer
 from fairway.errors import BadInput
+from fairway.formats import byte_mixing
 
 LINE = "The cat sat on the mat; THE OTHER Cats, e.g. McTavish and I, sat There — in the USA's É.\n"
 DOCUMENTS = [(LINE[i % 60 :] + LINE[: i % 40]).encode() for i in range(400)]
@@ -73,7 +73,7 @@ def test_a_long_document_comes_back(tokenizer):
 
 
 def test_marks_are_the_first_pieces_and_pieces_are_shared(tokenizer):
-    stored = brotli.decompress(tokenizer.to_bytes()[1:]).split(b"\xff")
+    stored = byte_mixing.decompress(tokenizer.to_bytes()[1:]).split(b"\xff")
     assert stored[:2] == [TITLE.encode(), CAPS.encode()]
     title, lower = (tokenizer.encode(text).tolist() for text in (b" The", b" the"))
     assert title == [257, *lower]
@@ -90,7 +90,7 @@ def test_it_is_stored(tokenizer):
 
 def test_a_stored_one_without_marks_is_refused():
     with pytest.raises(BadInput, match="lacks the marks"):
-        Tokenizer.from_bytes(b"\x03" + brotli.compress(b"the\xffcat"))
+        Tokenizer.from_bytes(b"\x03" + byte_mixing.compress(b"the\xffcat"))
 
 
 def test_no_text_to_train_on():

@@ -8,7 +8,6 @@ import sys
 import zlib
 from pathlib import Path
 
-import brotli
 import pytest
 
 from fairway.coding import artifact
@@ -16,6 +15,7 @@ from fairway.config.schema import Model
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
 from fairway.formats.artifact import HEADER_BYTES, PARTS
+from fairway.formats.byte_mixing import compress
 from fairway.io import limits
 from fairway.io.binary import join, varint
 
@@ -31,7 +31,7 @@ from fairway.errors import BadInput
 from fairway.coding import artifact
 from fairway.coding.compress import decompress
 from fairway.pipeline.prove import decode
-import sentencepiece.sentencepiece_model_pb2, brotli, io
+import sentencepiece.sentencepiece_model_pb2, io
 from fairway.coding.exact_model import ExactEngine
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -109,16 +109,16 @@ def test_every_field_of_an_artifact_at_its_extremes(tmp_path):
     assert sum(said != "opened" for said, _, _ in found.values()) > len(jobs) // 2
 
 
-# 16 million empty pieces, and fields of the trainer; Fairway's own with as many; one long piece.
+SETTINGS = bytes([2, 3, 1, 3, 1, 1])  # of a byte-pair model whose scores are ranks
+# 4 million empty pieces, also as groups of all bytes; Fairway's own with as many; a long piece.
 TOKENIZERS = {
-    "empty pieces": b"\2" + brotli.compress(b"\n\0" * (1 << 24), quality=5),
-    "fields inside": b"\2" + brotli.compress(
-        b"\x12" + varint(1 << 24) + b"\n\0" * (1 << 23), quality=5
-    ),
-    "no pieces": b"\2" + brotli.compress(b"", quality=5),
-    "own pieces": b"\1" + brotli.compress(b"\xff" * (1 << 24), quality=5),
-    "a long piece": b"\1" + brotli.compress(b"x" * ((1 << 25) + 1), quality=5),
-}  # fmt: skip
+    "empty pieces": b"\2" + compress(SETTINGS + b"\xff" * ((1 << 22) - 6)),
+    "groups of bytes": b"\2" + compress(SETTINGS + b"\xff\xfe" * (1 << 20)),
+    "no pieces": b"\2" + compress(SETTINGS),
+    "own pieces": b"\1" + compress(b"\xff" * (1 << 22)),
+    "a long piece": b"\3" + compress(b"x" * (1 << 22)),
+    "too long": b"\1" + varint((1 << 22) + 1),
+}
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)

@@ -29,8 +29,8 @@ _UNIGRAM, _BPE = 1, 2  # TrainerSpec.ModelType
 _BYTE_NAMES = [f"<0x{byte:02X}>" for byte in range(256)]
 _SEPARATOR = bytes([byte_mixing.SEPARATOR])
 _MARK = 0xF8  # before a piece that is not normal, its type added; no byte of UTF-8
+# The mark of a byte piece alone stands for all of them in order.
 _ALL_BYTES = _SEPARATOR.join(bytes([_MARK + _BYTE]) + name.encode() for name in _BYTE_NAMES)
-_RUN_OF_BYTES = _SEPARATOR + bytes([_MARK + _BYTE]) + _SEPARATOR  # stands for _ALL_BYTES inside
 _SETTINGS = ("model_type", "byte_fallback", "unk_id", "bos_id", "eos_id", "pad_id")
 
 
@@ -49,7 +49,9 @@ def opened(model: bytes, where: str) -> Any:
         pieces = [(piece.piece, piece.type, piece.score) for piece in given.pieces]
     except Exception as error:  # protobuf's DecodeError differs between its engines
         raise BadInput(f"{where} holds no SentencePiece model: {error}") from None
-    rebuilt = _rebuilt(pieces, {name: getattr(given.trainer_spec, name) for name in _SETTINGS}, where)
+    rebuilt = _rebuilt(
+        pieces, {name: getattr(given.trainer_spec, name) for name in _SETTINGS}, where
+    )
     if fault := _settings_fault(given):
         raise _broken(fault, where)
     return rebuilt
@@ -76,28 +78,30 @@ def to_bytes(proto: Any) -> bytes:
 def from_bytes(data: bytes, where: str) -> Any:
     """Return the ModelProto that `to_bytes` wrote. Raises BadInput; `where` names it there."""
     reader = Reader(data, "the tokenizer")
-    kind, unk, bos, eos, pad, is_ranked = (reader.at_most(1 << 17, "as a setting") for _ in range(6))
+    kind, unk, bos, eos, pad, is_ranked = (
+        reader.at_most(1 << 17, "as a setting") for _ in range(6)
+    )
     count = 0 if is_ranked else reader.at_most(MAX_PIECES, "pieces")
     scores = np.frombuffer(reader.take(4 * count), "<f4")
-    joined = data[reader.position :].replace(_RUN_OF_BYTES, _SEPARATOR + _ALL_BYTES + _SEPARATOR, 1)
-    if joined.count(_SEPARATOR) >= MAX_PIECES:
-        raise BadInput(f"{where} holds a SentencePiece model of too many pieces")
-    names, kinds = [], []
-    for name in joined.split(_SEPARATOR):
-        is_marked = name[:1] > bytes([_MARK])
-        kinds.append(name[0] - _MARK if is_marked else _NORMAL)
-        try:
-            names.append(name[is_marked:].decode())
-        except UnicodeDecodeError:
-            raise reader.bad("holds a piece that is no UTF-8") from None
+    names: list[bytes] = []
+    for name in data[reader.position :].split(_SEPARATOR, MAX_PIECES):
+        names += _ALL_BYTES.split(_SEPARATOR) if name == bytes([_MARK + _BYTE]) else [name]
+        if len(names) > MAX_PIECES:
+            raise BadInput(f"{where} holds a SentencePiece model of too many pieces")
+    is_marked = [name[:1] > bytes([_MARK]) for name in names]
+    kinds = [name[0] - _MARK if m else _NORMAL for name, m in zip(names, is_marked, strict=True)]
+    try:
+        texts = [name[marked:].decode() for name, marked in zip(names, is_marked, strict=True)]
+    except UnicodeDecodeError:
+        raise reader.bad("holds a piece that is no UTF-8") from None
     if is_ranked:
         scores = _ranks(kinds)
-    if len(scores) != len(names):
+    if len(scores) != len(texts):
         raise reader.bad("has another number of scores than of pieces")
     if kind not in (_UNIGRAM, _BPE):
         raise reader.bad("is neither a byte-pair nor a unigram model")
     settings = dict(zip(_SETTINGS, (kind, True, unk, bos, eos - 1, pad - 1), strict=True))
-    return _rebuilt(list(zip(names, kinds, scores.tolist(), strict=True)), settings, where)
+    return _rebuilt(list(zip(texts, kinds, scores.tolist(), strict=True)), settings, where)
 
 
 def _ranks(kinds: list[int]) -> NDArray[np.float32]:

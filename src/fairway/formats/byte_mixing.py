@@ -32,7 +32,7 @@ _GOLDEN, _MIX, _FINAL, _FNV, _WORD = 0x9E3779B1, 0x85EBCA6B, 0xC2B2AE35, 0x01000
 def compress(text: bytes) -> bytes:
     """Return the length as a varint and the stream of the bytes' bits."""
     if len(text) > MAX_BYTES:
-        raise ValueError("the text is too long")
+        raise BadInput(f"{len(text):,} bytes are too many for a tokenizer")
     coder = Coder()
     _code(coder, np.frombuffer(text, np.uint8).astype(np.int64))
     return varint(len(text)) + coder.finish()
