@@ -160,7 +160,7 @@ def test_exponential_in_integers(numerator: int, denominator: int) -> None:
 
 
 def test_probabilities_of_the_tables_are_valid() -> None:
-    logistic, squash, levels, shares, _ = context_mixing._tables()
+    logistic, squash, levels, shares, _ = context_mixing.tables()
     assert np.all((squash >= 16) & (squash <= 65536 - 16))
     assert np.all(np.diff(squash) >= 0)
     exact = 65536 / (1 + np.exp(-np.arange(-2048, 2048) / 256))

@@ -116,7 +116,6 @@ def _sources(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 def _unused(recipe: Recipe) -> Iterator[str]:
     """Return the modules that no run of the recipe and no reader of its artifact calls."""
-    yield "fairway.formats.version1"
     if recipe.data.source == "shards":
         yield from ("fairway.data.corpus", "fairway.data.selection")
     if not recipe.data.cased:

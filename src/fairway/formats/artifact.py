@@ -24,7 +24,7 @@ from pydantic import BaseModel, ValidationError
 
 from fairway.config.schema import NO_MEMORY, Memory, Model, Pack
 from fairway.errors import BadInput, Damaged
-from fairway.formats import version1, weight_streams
+from fairway.formats import weight_streams
 from fairway.formats.range_coder import Coder
 from fairway.formats.tensors import (
     Grid,
@@ -42,10 +42,10 @@ from fairway.io import limits
 
 MOST_BYTES = 1 << 30
 MAGIC = b"FWAY"
-VERSION = 2
+VERSION = 1
 MATRIX_PARTS: tuple[Part, ...] = ("embedding", "attention", "mlp", "bigram")
 PARTS = ("recipe", "tokenizer", *MATRIX_PARTS, "small")
-_PREFIX = struct.Struct("<4sH")
+_PREFIX = struct.Struct("<4sB")
 _ENTRY = struct.Struct("<II")  # length and CRC-32 of one part
 _CRC = struct.Struct("<I")  # of the header up to here
 _LENGTH = struct.Struct("<I")  # of a stream, before all but the last
@@ -53,12 +53,13 @@ HEADER_BYTES = _PREFIX.size + len(PARTS) * _ENTRY.size + _CRC.size
 
 _RECIPE_BYTES = 4096  # at most
 _INITIAL = {"embed_std", "output_init", "qk_gain"}  # of the model section; only training needs it
-# A file without these means that they are off, as in files that are older than the switch.
+# A file without these means that they are off.
 _SWITCHES = {
     "activation", "rotary_dims", "layer_scale", "exclusive_layers", "gate_channels",
     "parallel_layers",
     "repeat_first", "repeat_last", "repeat_times",
 }  # fmt: skip
+_MEMORY_KEYS = ("ngram", "neural_cache")  # where they are not 0
 # A stranger's file may claim no more weights than its size makes plausible: a quarter bit for each.
 _MAX_WEIGHTS = 1_000_000_000
 _FREE_WEIGHTS, _WEIGHTS_PER_BYTE = 1_000_000, 32
@@ -83,7 +84,6 @@ class TensorRow(BaseModel):
 class Sections:
     """An artifact's parts before its weights are decoded."""
 
-    version: int
     model: Model
     memory: Memory
     bodies: Mapping[str, bytes]  # of PARTS
@@ -163,10 +163,10 @@ def zeros(tensors: Sequence[TensorSpec]) -> Quantized:
 
 def split(data: bytes) -> Sections:
     """Check the frame and read the recipe. Raises BadInput that names the part that is wrong."""
-    version, bodies = _split(data)
+    bodies = _bodies(data)
     with naming("recipe"):
         model, memory = _read_recipe(bodies["recipe"])
-    return Sections(version, model, memory, bodies, hashlib.sha256(data).hexdigest())
+    return Sections(model, memory, bodies, hashlib.sha256(data).hexdigest())
 
 
 def read(
@@ -184,19 +184,16 @@ def read(
         for part in MATRIX_PARTS:
             with naming(part):
                 inside = _inside(part, tensors)
-                if sections.version == 1:
-                    found, bits = version1.read_matrices(bodies[part], inside)
-                else:
-                    found, bits = _read_matrices(bodies[part], inside, pool)
+                found, bits = _read_matrices(bodies[part], inside, pool)
                 matrices |= found
                 spent |= bits
     with naming("small"):
-        values, bits = _read_small(sections.version, bodies["small"], _inside("small", tensors))
+        vectors, bits = _read_vectors(bodies["small"], _inside("small", tensors))
         spent |= bits
     state, rows = {}, []
     for tensor in tensors:
         with naming(tensor.part):
-            weights = _finite(tensor.name, values, matrices)
+            weights = _finite(tensor.name, vectors, matrices)
         state[tensor.name] = torch.from_numpy(weights)
         rows.append(_row(tensor, weights, spent[tensor.name], matrices.get(tensor.name)))
     return Contents(
@@ -224,20 +221,20 @@ def naming(part: str) -> Iterator[None]:
 # The frame ------------------------------------------------------------------------------------
 
 
-def _split(data: bytes) -> tuple[int, dict[str, bytes]]:
-    """Format version and bodies of the parts, with right lengths and checksums."""
+def _bodies(data: bytes) -> dict[str, bytes]:
+    """Return the bodies of the parts. Raises BadInput where a length or a checksum is wrong."""
     if len(data) < _PREFIX.size or not data.startswith(MAGIC):
         raise BadInput("the header is not that of a Fairway artifact; is it another kind of file?")
     version = _PREFIX.unpack_from(data)[1]
-    if version > VERSION:
+    if version != VERSION:
         raise BadInput(
-            f"the header says format version {version}: it was made by a newer Fairway "
-            f"(this one reads up to {VERSION}), or it is damaged"
+            f"the header says format version {version}: it was made by another Fairway "
+            f"(this one reads version {VERSION}), or it is damaged"
         )
     if len(data) < HEADER_BYTES:
         raise Damaged(f"the header is truncated: {len(data)} of {HEADER_BYTES} bytes")
     (checksum,) = _CRC.unpack_from(data, HEADER_BYTES - _CRC.size)
-    if version < 1 or zlib.crc32(data[: HEADER_BYTES - _CRC.size]) != checksum:
+    if zlib.crc32(data[: HEADER_BYTES - _CRC.size]) != checksum:
         raise Damaged("the header is damaged; restore the file from its source")
     entries = list(_ENTRY.iter_unpack(data[_PREFIX.size : HEADER_BYTES - _CRC.size]))
     bodies, start = {}, HEADER_BYTES
@@ -250,7 +247,7 @@ def _split(data: bytes) -> tuple[int, dict[str, bytes]]:
         bodies[part], start = body, start + length
     if start != len(data):
         raise Damaged(f"{len(data) - start} bytes follow part {PARTS[-1]}, the last one")
-    return version, bodies
+    return bodies
 
 
 # Recipe ---------------------------------------------------------------------------------------
@@ -262,7 +259,7 @@ def _write_recipe(model: Model, memory: Memory) -> bytes:
     Switches that are off are left out; off, they will mean the same for ever.
     """
     off = {n for n in _SWITCHES if getattr(model, n) == Model.model_fields[n].default}
-    on = {name: value for name, value in memory._asdict().items() if value}
+    on = {key: value for key, value in zip(_MEMORY_KEYS, memory, strict=True) if value}
     tree = model.model_dump(exclude=_INITIAL | off) | on
     return json.dumps(tree, separators=(",", ":"), sort_keys=True).encode()
 
@@ -272,10 +269,10 @@ def _read_recipe(body: bytes) -> tuple[Model, Memory]:
         raise BadInput(f"{len(body)} bytes are more than a shape needs")
     try:
         tree = json.loads(body)
-        memory = {name: tree.pop(name, 0) for name in Memory._fields}
+        memory = Memory(*(tree.pop(key, 0) for key in _MEMORY_KEYS))
         return (
             Model.model_validate(tree, strict=True),
-            Pack.model_validate(memory, strict=True).memory,
+            Pack.model_validate(memory._asdict(), strict=True).memory,
         )
     except (ValidationError, ValueError, AttributeError, TypeError, RecursionError):
         raise BadInput("it does not describe a network; the file is damaged or newer") from None
@@ -358,21 +355,19 @@ def _read_matrices(
     return matrices, spent
 
 
-def _read_small(
-    version: int, body: bytes, tensors: Sequence[TensorSpec]
-) -> tuple[dict[str, Weights], dict[str, float]]:
-    if version == 1:
-        return version1.read_small(body, tensors)
+def _read_vectors(
+    body: bytes, tensors: Sequence[TensorSpec]
+) -> tuple[dict[str, Vector], dict[str, float]]:
     coder = Coder(body)
     vectors, spent = weight_streams.code_vectors(coder, None, tensors)
     coder.check_end()
-    return {name: values_from_vector(*v) for name, v in vectors.items()}, spent
+    return vectors, spent
 
 
-def _finite(name: str, values: Mapping[str, Weights], matrices: Mapping[str, Matrix]) -> Weights:
+def _finite(name: str, vectors: Mapping[str, Vector], matrices: Mapping[str, Matrix]) -> Weights:
     with np.errstate(over="ignore", invalid="ignore"):
         matrix = matrices.get(name)
-        weights = values[name] if matrix is None else weights_from_codes(matrix)
+        weights = weights_from_codes(matrix) if matrix else values_from_vector(*vectors[name])
     if not np.all(np.isfinite(weights)):
         raise BadInput(f"{name} holds a value that is no finite number")
     return weights

@@ -19,7 +19,7 @@ from fairway.io.binary import varint
 from fairway.kernels import njit
 
 SEPARATOR = 255
-MAX_BYTES = 1 << 22  # of a text: no stream takes more than some seconds
+MAX_BYTES = 1 << 21  # of a text: no stream takes more than some seconds
 _CONTEXTS = 7
 _TABLE_BITS = 18  # slots of a context
 _FIRST_WEIGHT = 24_000  # 16 fractional bits
