@@ -70,9 +70,10 @@ def test_round_trip_of_extreme_frequencies(values: list[int], likely: int) -> No
     table = tables(weights)[0]
     symbols = np.array(values, np.int64)
     encoder = Coder()
-    encoder.code_static(table, symbols, len(symbols))
+    rows = table[None].repeat(len(symbols), 0)
+    encoder.code(rows, symbols)
     decoder = Coder(encoder.finish())
-    assert np.array_equal(decoder.code_static(table, None, len(symbols)), symbols)
+    assert np.array_equal(decoder.code(rows, None), symbols)
     decoder.check_end()
 
 
@@ -87,14 +88,6 @@ def test_carry_runs_through_written_bytes() -> None:
         decoder = Coder(encode(rows, symbols))
         assert np.array_equal(decoder.code(rows, None), symbols)
         decoder.check_end()
-
-
-def test_static_equals_rows() -> None:
-    cumulative, _ = example(1, 31, 0)
-    symbols = np.random.default_rng(1).integers(0, 31, 5000)
-    static = Coder()
-    static.code_static(cumulative[0], symbols, 5000)
-    assert static.finish() == encode(cumulative.repeat(5000, 0), symbols)
 
 
 def test_length_agrees_with_the_ideal_and_with_constriction() -> None:
@@ -119,7 +112,7 @@ def test_golden_stream() -> None:
     table = np.array([0, 1, TOTAL // 3, TOTAL - 5, TOTAL], np.int64)
     coder = Coder()
     symbols = np.array([2, 1, 0, 3, 2, 2, 1, 0, 0, 3, 1, 2], np.int64)
-    coder.code_static(table, symbols, len(symbols))
+    coder.code(table[None].repeat(len(symbols), 0), symbols)
     assert coder.finish().hex() == GOLDEN
 
 

@@ -9,7 +9,6 @@ division into 2^30 parts loses less than 2^-25 bits per symbol.
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import accumulate
 from math import log2
 from typing import Any
 
@@ -65,13 +64,19 @@ class Coder:
         symbols: int64[n] in 0..V-1 to encode, None to decode. Returns the symbols, int64[n].
         Raises ValueError when a row or a symbol breaks these rules.
         """
-        return self._run(cumulative, 1, symbols, len(cumulative))
-
-    def code_static(
-        self, cumulative: NDArray[np.int64], symbols: NDArray[np.int64] | None, count: int
-    ) -> NDArray[np.int64]:
-        """Code `count` symbols under one table, int64[V+1]. Otherwise as `code`."""
-        return self._run(cumulative[None], 0, symbols, count)
+        count = len(cumulative)
+        if (symbols is None) != self.decoding or (symbols is not None and len(symbols) != count):
+            raise ValueError("an encoder takes one symbol per row, a decoder takes None")
+        if symbols is None:
+            symbols = np.empty(count, np.int64)
+        else:
+            self._reserve(count * _BYTES_PER_SYMBOL)
+        rows = np.ascontiguousarray(cumulative, np.int64).view(np.uint64)
+        state, buffer = self._state, self._buffer
+        bad = _code(state, self._bits, buffer, self._size, rows, symbols, self.decoding)
+        if bad >= 0:
+            raise ValueError(f"row {bad}: symbol or cumulative frequencies out of range")
+        return symbols
 
     def code_intervals(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> None:
         """Encode symbols of which only their entries of the tables are at hand, in order.
@@ -116,26 +121,6 @@ class Coder:
                 "it is damaged, restore it from its source"
             )
 
-    def _run(
-        self,
-        tables: NDArray[np.int64],
-        stride: int,
-        symbols: NDArray[np.int64] | None,
-        count: int,
-    ) -> NDArray[np.int64]:
-        if (symbols is None) != self.decoding or (symbols is not None and len(symbols) != count):
-            raise ValueError("an encoder takes one symbol per row, a decoder takes None")
-        if symbols is None:
-            symbols = np.empty(count, np.int64)
-        else:
-            self._reserve(count * _BYTES_PER_SYMBOL)
-        rows = np.ascontiguousarray(tables, np.int64).view(np.uint64)
-        state, buffer = self._state, self._buffer
-        bad = _code(state, self._bits, buffer, self._size, rows, stride, symbols, self.decoding)
-        if bad >= 0:
-            raise ValueError(f"row {bad}: symbol or cumulative frequencies out of range")
-        return symbols
-
     def _reserve(self, more: int) -> None:
         """Room for `more` bytes; doubling keeps the cost per byte constant."""
         needed = int(self._state[2]) + more
@@ -143,18 +128,6 @@ class Coder:
             grown = np.zeros(max(needed, 2 * len(self._buffer)), np.uint8)
             grown[: len(self._buffer)] = self._buffer
             self._buffer = grown
-
-
-def cumulative(weights: list[int]) -> NDArray[np.int64]:
-    """int64[V+1] for the coder: c_i = floor(W_i · (2^30 - V) / W_V) + i, W_i = Σ_{j<i} weights_j.
-
-    Every frequency is at least 1. In Python's integers: no file makes this overflow.
-    """
-    room, total = TOTAL - len(weights), max(sum(weights), 1)
-    sums = accumulate(weights, initial=0)
-    table = np.array([w * room // total + i for i, w in enumerate(sums)], np.int64)
-    table[-1] = TOTAL  # also where all weights are 0
-    return table
 
 
 def _shortest(low: int, span: int) -> int:
@@ -236,14 +209,14 @@ def _code_intervals(state, bits, buffer, starts, stops):  # type: ignore[no-unty
 
 
 @njit(cache=True, nogil=True)
-def _code(state, bits, buffer, size, tables, stride, symbols, decoding):  # type: ignore[no-untyped-def]
-    """Code symbols[i] under tables[i * stride]; the first bad row's index, or -1.
+def _code(state, bits, buffer, size, tables, symbols, decoding):  # type: ignore[no-untyped-def]
+    """Code symbols[i] under tables[i]; return the first bad row's index, or -1.
 
-    state: uint64[3], bits: float64[1], buffer: uint8, tables: uint64[rows, V+1], symbols: int64[n].
+    state: uint64[3], bits: float64[1], buffer: uint8, tables: uint64[n, V+1], symbols: int64[n].
     """
     alphabet = tables.shape[1] - 1
     for i in range(len(symbols)):
-        row = tables[i * stride]
+        row = tables[i]
         unit = state[1] >> _U30
         if decoding:
             symbols[i] = _find(row, min(state[0] // unit, _UTOTAL - np.uint64(1)))
