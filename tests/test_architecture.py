@@ -34,7 +34,6 @@ WRONG = {
     ("formats", "coding"),
     ("formats", "pipeline"),
     ("quantize", "pipeline"),
-    ("train", "pipeline"),
 }
 
 

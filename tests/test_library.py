@@ -119,4 +119,6 @@ def test_push_uploads_the_artifact_and_a_card(tiny):
     assert server.taken["model.fairway"] == tiny.artifact.read_bytes()
     assert server.taken["val.fwp"] == tiny.proof_file.read_bytes()
     assert {"model.safetensors", "config.json", "tokenizer.fwt"} <= set(server.taken)
-    assert f"**{tiny.require('prove').bpb:.4f} bits per byte**" in server.taken["README.md"].decode()
+    assert (
+        f"**{tiny.require('prove').bpb:.4f} bits per byte**" in server.taken["README.md"].decode()
+    )

@@ -35,6 +35,7 @@ from fairway.pipeline.results import (
     PrepareResult,
     TrainResult,
 )
+from fairway.pipeline.train import trainer_of
 from fairway.train import calibrate
 from fairway.train.loop import Trainer, recorded_readings
 
@@ -195,9 +196,7 @@ def _weights_sha256(trainer: Trainer) -> str:
 
 def _trainer(recipe: Recipe, run: RunDirectory) -> Trainer:
     """Return a trainer that starts at step 0 and writes nothing into the run."""
-    return Trainer(
-        recipe, run, "", distributed.start(), replay=bool(recipe.train.seconds), resume=False
-    )
+    return trainer_of(recipe, run, distributed.start(), replay=bool(recipe.train.seconds))
 
 
 def _calibration(recipe: Recipe, run: RunDirectory, trained: TrainResult) -> AuditFinding:
@@ -248,7 +247,7 @@ def _budgets(recipe: Recipe, run: RunDirectory, trained: TrainResult) -> AuditFi
     size = run.artifact.stat().st_size
     if size > recipe.pack.budget_bytes:
         wrong.append(f"the artifact has {size:,} bytes of {recipe.pack.budget_bytes:,}")
-    readings = recorded_readings(run) if run.clock.exists() else []
+    readings = recorded_readings(run.clock) if run.clock.exists() else []
     if readings and (np.diff(readings).min(initial=0.0) < 0 or readings[-1] > trained.train_s):
         wrong.append("the clock's readings run backwards, or on after the end of training")
     summary = "; ".join(wrong) or (

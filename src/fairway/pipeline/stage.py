@@ -66,7 +66,7 @@ def _is_prepared(job: Job, result: PrepareResult) -> bool:
 
 
 def _train(job: Job, **options: Any) -> TrainResult:
-    from fairway.train.loop import train
+    from fairway.pipeline.train import train
 
     return train(job, **options)
 

@@ -1,4 +1,4 @@
-"""The verb train: batches → weights, within a budget, resumable at any moment."""
+"""The training loop: batches → weights, within a budget, resumable at any moment."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ import os
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fairway import console, distributed
 from fairway.config.schema import Recipe
 from fairway.data.batches import Batches
+from fairway.data.tokenizer import Tokenizer
 from fairway.distributed import Process
 from fairway.errors import BadInput, Interrupted
 from fairway.io import atomic, checkpoint, foreign
 from fairway.model.gpt import build
-from fairway.pipeline.directory import Job, RunDirectory
-from fairway.pipeline.pack import check_budget
-from fairway.pipeline.prepare import load_tokenizer, load_train, load_val
-from fairway.pipeline.results import PrepareResult, TrainResult
 from fairway.train import calibrate
 from fairway.train.average import Average
 from fairway.train.clock import Clock
@@ -33,28 +34,43 @@ from fairway.train.schedule import learning_rate, momentum, staged
 from fairway.train.validate import validate
 
 _MICRO_TOKENS = {"cpu": 8192, "cuda": 98304}  # activations of so many tokens at once fit anywhere
-_STARVED = 0.8  # warn when the process got less CPU than this share of wall time
 
 
-def train(job: Job, *, device: str = "", replay: bool = False) -> TrainResult:
-    """Train a recipe in its run directory, or go on where an earlier process stopped.
+class Files(Protocol):
+    """Where a training run keeps its files; a run directory has these attributes."""
 
-    With `replay`, a budget in seconds follows the clock readings of the finished run instead of
-    the clock. Raises BadInput; Interrupted after Ctrl-C, when everything is saved.
-    """
-    place = distributed.start(device)
-    if not place.is_main:
-        console.silence()
-    try:
-        trainer = Trainer(job.recipe, job.run, job.stamp, place, replay)
-        job.resumed = trainer.step > 0
-        return trainer.finish(trainer.run_steps())
-    except torch.OutOfMemoryError:
-        raise BadInput(
-            "out of GPU memory: is another process on it? else make the model or its window smaller"
-        ) from None
-    finally:
-        distributed.stop()
+    path: Path  # the directory
+    checkpoint: Path
+    weights: Path
+    calibration: Path
+    clock: Path
+    env: Path
+    metrics: Path
+    tensorboard: Path
+
+
+class Text(NamedTuple):
+    """What is trained on, and scored at the end: tokens uint16[N] of shards."""
+
+    tokenizer: Tokenizer
+    train: Sequence[NDArray[np.uint16]]
+    val: NDArray[np.uint16]
+
+
+class Trained(NamedTuple):
+    """What a training run came to. Seconds are by clock; calibration is part of train_s."""
+
+    parameters: int
+    steps: int
+    tokens: int
+    train_s: float
+    calibration_s: float
+    compile_s: float
+    score_s: float
+    pause_s: float
+    tokens_per_s: float
+    val_bpb: float
+    val_nats_per_token: float
 
 
 @dataclass(frozen=True)
@@ -75,21 +91,20 @@ class Trainer:
     def __init__(
         self,
         recipe: Recipe,
-        run: RunDirectory,
-        stamp: str,
+        text: Text,
+        files: Files,
         place: Process,
         replay: bool,
-        resume: bool = True,
+        stamp: str = "",
     ) -> None:
-        self.recipe, self.run, self.stamp, self.place = recipe, run, stamp, place
-        folder = run.data_folder(run.require(PrepareResult))
-        self.tokenizer, self.val = load_tokenizer(folder), load_val(folder)
-        check_budget(recipe.model, self.tokenizer, recipe.pack)
+        """Resume a checkpoint that has this stamp, if there is one. "": begin at step 0."""
+        self.recipe, self.files, self.stamp, self.place = recipe, files, stamp, place
+        self.tokenizer, self.val = text.tokenizer, text.val
         rows = recipe.train.batch_tokens // recipe.model.window
         if rows % place.size:
             raise BadInput(f"{rows} rows per batch do not divide over {place.size} ranks")
         self.batches = Batches(
-            load_train(folder), recipe.model.window, rows, recipe.train.order, recipe.train.seed
+            text.train, recipe.model.window, rows, recipe.train.order, recipe.train.seed
         )
         self.model = build(
             recipe.model, self.tokenizer.vocab_size, self.tokenizer.bos_id, recipe.train.seed
@@ -101,8 +116,8 @@ class Trainer:
         self.clock = Clock()
         self.step, self.tokens, self.compiled = 0, 0, False
         self.readings: list[float] = []  # of the train clock before each step
-        self.recorded = self._recorded_readings() if replay else None
-        if run.checkpoint.exists() and resume and not replay:
+        self.recorded = recorded_readings(files.clock) if replay else None
+        if files.checkpoint.exists() and stamp and not replay:
             self._resume()
         self.micro_rows = _divisor(
             rows // place.size, _MICRO_TOKENS[place.device.type] // recipe.model.window
@@ -281,21 +296,21 @@ class Trainer:
 
     # The end --------------------------------------------------------------------------------
 
-    def finish(self, cpu_share: float) -> TrainResult:
-        """Average, calibrate, score, write weights and result."""
+    def finish(self) -> Trained:
+        """Average, calibrate, score, and write weights, calibration and the clock's readings."""
         self.average.apply()
         self.model.dtype = self.place.dtype  # what follows is computed as scoring computes it
         self.model.repeating = True
         calibration_s = self._calibrate()
         nats, bpb = self._validate()
-        recipe, spent = self.recipe, self.clock.spent
-        self.run.path.mkdir(parents=True, exist_ok=True)
+        spent = self.clock.spent
+        self.files.path.mkdir(parents=True, exist_ok=True)
         if self.place.is_main:
-            checkpoint.save(self.run.weights, dict(self.model.state_dict()), {})
+            checkpoint.save(self.files.weights, dict(self.model.state_dict()), {})
             readings = json.dumps({"readings_s": self.readings[: self.step]})
-            atomic.write_atomic(self.run.clock, readings.encode())
+            atomic.write_atomic(self.files.clock, readings.encode())
         self.place.barrier()
-        result = TrainResult(
+        return Trained(
             parameters=sum(p.numel() for p in self.parameters),
             steps=self.step,
             tokens=self.tokens,
@@ -305,27 +320,9 @@ class Trainer:
             score_s=spent["score"],
             pause_s=spent["pause"],
             tokens_per_s=self.tokens / spent["train"],
-            within_limit=spent["train"] <= recipe.run.train_limit_s,
             val_bpb=bpb,
             val_nats_per_token=nats,
-            weights_sha256=atomic.sha256_file(self.run.weights),
-            seed=recipe.train.seed,
-            device=distributed.describe(self.place)["device"],
-            world_size=self.place.size,
-            peak_memory_bytes=self.place.peak_memory_bytes(),
         )
-        if self.place.is_main:
-            if cpu_share < _STARVED:
-                console.warn(
-                    f"training got {cpu_share:.2f} CPU seconds per second of wall time: "
-                    "other work slowed it, its clock is no measure of this machine"
-                )
-            if not result.within_limit:
-                console.warn(
-                    f"training took {result.train_s:.0f} s, "
-                    f"over run.train_limit_s = {recipe.run.train_limit_s:.0f}"
-                )
-        return result
 
     def _calibrate(self) -> float:
         """Write what packing needs to know of the training text; the seconds it took.
@@ -336,13 +333,13 @@ class Trainer:
         wanted = self.recipe.train.calibration_tokens
         if not wanted:
             if self.place.is_main:
-                self.run.calibration.unlink(missing_ok=True)  # of other weights
+                self.files.calibration.unlink(missing_ok=True)  # of other weights
             return 0.0
         before = self.clock.read("train")
         with self.clock.during("train"):
             found, tokens = self.curvatures()
         if self.place.is_main:
-            calibrate.save(self.run.calibration, found, {"tokens": tokens})
+            calibrate.save(self.files.calibration, found, {"tokens": tokens})
         return self.clock.read("train") - before
 
     def curvatures(self, tokens: int = 0) -> tuple[dict[str, calibrate.Curvature], int]:
@@ -394,11 +391,11 @@ class Trainer:
             "spent": self.clock.spent,
             "averaged": self.average.count,
         }
-        checkpoint.save(self.run.checkpoint, tensors, note)
+        checkpoint.save(self.files.checkpoint, tensors, note)
 
     @torch.no_grad()
     def _resume(self) -> None:
-        tensors, note = checkpoint.load(self.run.checkpoint)
+        tensors, note = checkpoint.load(self.files.checkpoint)
         if note.get("stamp") != self.stamp:
             console.say("the checkpoint belongs to another recipe or data: starting again")
             return
@@ -415,9 +412,6 @@ class Trainer:
         self.clock = Clock(note["spent"])
         console.say(f"going on from step {self.step}")
 
-    def _recorded_readings(self) -> list[float]:
-        return recorded_readings(self.run)
-
     def _metrics(self) -> console.Metrics | None:
         if not self.place.is_main:
             return None
@@ -427,16 +421,16 @@ class Trainer:
             "compiled": self.compiled,
         }
         env["dtype"] = str(self.model.dtype).removeprefix("torch.")
-        atomic.write_atomic(self.run.env, (json.dumps(env, indent=2) + "\n").encode())
-        return console.Metrics(self.run.metrics, self.run.tensorboard, self.step)
+        atomic.write_atomic(self.files.env, (json.dumps(env, indent=2) + "\n").encode())
+        return console.Metrics(self.files.metrics, self.files.tensorboard, self.step)
 
 
-def recorded_readings(run: RunDirectory) -> list[float]:
-    """The clock's readings that a run wrote down, in seconds, one per step. Raises BadInput."""
-    tree = foreign.read_json(run.clock, "the clock's readings")
+def recorded_readings(file: Path) -> list[float]:
+    """Return the readings of a run's clock.json, in seconds, one per step. Raises BadInput."""
+    tree = foreign.read_json(file, "the clock's readings")
     readings = tree.get("readings_s") if isinstance(tree, dict) else None
     if not isinstance(readings, list) or not all(isinstance(r, int | float) for r in readings):
-        raise BadInput(f"{run.clock} holds no clock readings: train without --replay-clock")
+        raise BadInput(f"{file} holds no clock readings: train without --replay-clock")
     return readings
 
 

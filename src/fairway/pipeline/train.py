@@ -1,0 +1,79 @@
+"""The stage `train`: shards → weights and calibration, within a budget, resumable at any moment."""
+
+from __future__ import annotations
+
+import torch
+
+from fairway import console, distributed
+from fairway.config.schema import Recipe
+from fairway.distributed import Process
+from fairway.errors import BadInput
+from fairway.io import atomic
+from fairway.pipeline.directory import Job, RunDirectory
+from fairway.pipeline.pack import check_budget
+from fairway.pipeline.prepare import load_tokenizer, load_train, load_val
+from fairway.pipeline.results import PrepareResult, TrainResult
+from fairway.train.loop import Text, Trainer
+
+_STARVED = 0.8  # warn when the process got less CPU than this share of wall time
+
+
+def train(job: Job, *, device: str = "", replay: bool = False) -> TrainResult:
+    """Train a recipe in its run directory, or go on where an earlier process stopped.
+
+    With `replay`, a budget in seconds follows the clock readings of the finished run instead of
+    the clock. Raises BadInput; Interrupted after Ctrl-C, when everything is saved.
+    """
+    place = distributed.start(device)
+    if not place.is_main:
+        console.silence()
+    try:
+        trainer = trainer_of(job.recipe, job.run, place, replay, job.stamp)
+        job.resumed = trainer.step > 0
+        return _finish(trainer, job, trainer.run_steps())
+    except torch.OutOfMemoryError:
+        raise BadInput(
+            "out of GPU memory: is another process on it? else make the model or its window smaller"
+        ) from None
+    finally:
+        distributed.stop()
+
+
+def trainer_of(
+    recipe: Recipe, run: RunDirectory, place: Process, replay: bool, stamp: str = ""
+) -> Trainer:
+    """Return a trainer on the data of a run. It resumes only a checkpoint that has this stamp.
+
+    Raises BadInput.
+    """
+    folder = run.data_folder(run.require(PrepareResult))
+    text = Text(load_tokenizer(folder), load_train(folder), load_val(folder))
+    check_budget(recipe.model, text.tokenizer, recipe.pack)
+    return Trainer(recipe, text, run, place, replay, stamp)
+
+
+def _finish(trainer: Trainer, job: Job, cpu_share: float) -> TrainResult:
+    """Write the weights and return the result. cpu_share: CPU seconds per second of wall time."""
+    recipe, place = job.recipe, trainer.place
+    trained = trainer.finish()
+    result = TrainResult(
+        **trained._asdict(),
+        within_limit=trained.train_s <= recipe.run.train_limit_s,
+        weights_sha256=atomic.sha256_file(job.run.weights),
+        seed=recipe.train.seed,
+        device=distributed.describe(place)["device"],
+        world_size=place.size,
+        peak_memory_bytes=place.peak_memory_bytes(),
+    )
+    if place.is_main:
+        if cpu_share < _STARVED:
+            console.warn(
+                f"training got {cpu_share:.2f} CPU seconds per second of wall time: "
+                "other work slowed it, its clock is no measure of this machine"
+            )
+        if not result.within_limit:
+            console.warn(
+                f"training took {result.train_s:.0f} s, "
+                f"over run.train_limit_s = {recipe.run.train_limit_s:.0f}"
+            )
+    return result
