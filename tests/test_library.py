@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import fairway as package
 from fairway.coding import artifact
 from fairway.errors import BadInput
+from fairway.pipeline.results import ProveResult
 from fairway.report import export
 
 
@@ -119,6 +120,5 @@ def test_push_uploads_the_artifact_and_a_card(tiny):
     assert server.taken["model.fairway"] == tiny.artifact.read_bytes()
     assert server.taken["val.fwp"] == tiny.proof_file.read_bytes()
     assert {"model.safetensors", "config.json", "tokenizer.fwt"} <= set(server.taken)
-    assert (
-        f"**{tiny.require('prove').bpb:.4f} bits per byte**" in server.taken["README.md"].decode()
-    )
+    bpb = tiny.require(ProveResult).bpb
+    assert f"**{bpb:.4f} bits per byte**" in server.taken["README.md"].decode()

@@ -70,7 +70,7 @@ def test_the_script_trains_scores_and_proves_alone(source, tmp_path):
     assert run.require(TrainResult).seed == 7
     assert f"Code size: {len(source)} bytes" in done.stdout
     assert done.stdout == (run.path / "train.log").read_text("utf-8")
-    assert f"val_bpb:{run.require('verify').bpb:.8f}" in done.stdout
+    assert f"val_bpb:{run.require(VerifyResult).bpb:.8f}" in done.stdout
 
 
 def test_a_script_that_reads_the_source_tree_is_stopped(tmp_path):
