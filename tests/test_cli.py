@@ -120,7 +120,7 @@ def test_a_vocabulary_larger_than_the_corpus_allows(fairway, tmp_path):
 def test_a_damaged_shard(fairway, tiny):
     for shard in tiny.data_folder(tiny.require(PrepareResult)).glob("*.bin"):
         shard.write_bytes(shard.read_bytes()[:1100])
-    tiny.forget(TrainResult)
+    tiny.invalidate(TrainResult)
     sentence = refused(fairway, "train", "tiny", "--out", tiny.path)
     assert ".bin" in sentence
 
@@ -345,7 +345,7 @@ def test_fit_says_which_shapes_fit(fairway, tmp_path, monkeypatch):
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(tiny):
-    tiny.forget(TrainResult)
+    tiny.invalidate(TrainResult)
     tiny.metrics.unlink()
     command = [sys.executable, "-m", "fairway", "train", "tiny", "--out", str(tiny.path)]
     command += ["--set", "train.steps=100000"]

@@ -12,7 +12,14 @@ from fairway.config.toml import load
 from fairway.data.shards import write_shard
 from fairway.io import checkpoint
 from fairway.pipeline.prepare import load_val
-from fairway.pipeline.results import PackResult, PrepareResult, TrainResult
+from fairway.pipeline.results import (
+    PackResult,
+    PrepareResult,
+    ProveResult,
+    ScoreResult,
+    TrainResult,
+    VerifyResult,
+)
 from fairway.pipeline.runner import perform
 from fairway.train import calibrate
 
@@ -37,8 +44,8 @@ def test_a_run_in_seconds_holds_to_the_bit(tiny):
     """By its clock's readings; what calibration had no time for is left out again."""
     asked = ["train.seconds=2", "run.train_limit_s=10", "train.calibration_tokens=1000000"]
     recipe = load(str(tiny.recipe), ["train.steps=0", *asked])
-    for verb in ("score", "prove", "verify"):  # of other weights
-        tiny.invalidate(verb)
+    for kind in (ScoreResult, ProveResult, VerifyResult):  # of other weights
+        tiny.invalidate(kind)
     tiny.create(recipe)
     perform(recipe, tiny, TrainResult)
     assert calibrate.load(tiny.calibration)[1]["tokens"] < 1_000_000
@@ -57,7 +64,7 @@ def test_training_on_other_text_is_seen_in_the_first_steps(tiny):
     val = np.array(load_val(folder))
     write_shard(shard, np.resize(val, (len(before) - 1024) // 2))
     recipe = load(str(tiny.recipe), [])
-    tiny.forget(TrainResult)
+    tiny.invalidate(TrainResult)
     perform(recipe, tiny, TrainResult)
     perform(recipe, tiny, PackResult)
     shard.write_bytes(before)

@@ -24,7 +24,7 @@ def test_results_are_recorded_and_forgotten(tmp_path):
     assert run.recorded(VerifyResult) is None
     run.record(VERDICT)
     assert run.recorded(VerifyResult) == run.require(VerifyResult) == VERDICT
-    run.forget(VerifyResult)
+    run.invalidate(VerifyResult)
     with pytest.raises(BadInput, match="has no finished 'verify' yet: fairway run"):
         run.require(VerifyResult)
 

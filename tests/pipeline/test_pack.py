@@ -161,7 +161,7 @@ def test_an_impossible_budget_is_refused_before_training(recipe: Recipe, run: Ru
     tokenizer = load_tokenizer(run.data_folder(run.require(PrepareResult)))
     parts = artifact.smallest(recipe.model, tokenizer)
     low = with_pack(recipe, {"budget_bytes": sum(parts.values()) - 1})
-    run.forget(TrainResult)
+    run.invalidate(TrainResult)
     with pytest.raises(BadInput, match=f"the tokenizer alone {parts['tokenizer']:,}; raise the"):
         perform(low, run, TrainResult)
     assert run.recorded(TrainResult) is None

@@ -139,7 +139,7 @@ def test_a_killed_proof_goes_on_and_ends_with_the_same_bytes(tiny, recipe, text,
     began = _lines(place.prove_checkpoint)
     resumed = perform(recipe, tiny, ProveResult, text)
     first = place.proof_file.read_bytes()
-    place.forget(ProveResult)
+    place.invalidate(ProveResult)
     assert perform(recipe, tiny, ProveResult, text).stream_ideal_bits == pytest.approx(
         resumed.stream_ideal_bits
     )
@@ -169,7 +169,7 @@ def test_chunks_of_other_settings_are_not_taken_up(
     place, add = tiny.for_text(text), prove_stage._Partial.add
     perform(three, tiny, ProveResult, text)
     wanted = place.proof_file.read_bytes()
-    place.forget(ProveResult)
+    place.invalidate(ProveResult)
 
     def add_and_stop(*arguments):
         add(*arguments)
@@ -251,7 +251,7 @@ def test_a_stopped_proof_goes_on_with_what_it_had_learned(
     learning, place = recipe.model_copy(update=LEARNING), tiny.for_text(text)
     perform(learning, tiny, ProveResult, text)
     whole = place.proof_file.read_bytes()
-    place.forget(ProveResult)
+    place.invalidate(ProveResult)
     add, left = prove_stage._Partial.add, 2
 
     def stop_after_two(self, *args):
@@ -273,7 +273,7 @@ def test_a_stopped_proof_goes_on_with_what_it_had_learned(
         perform(learning, tiny, ProveResult, text)
         assert place.proof_file.read_bytes() == whole
         assert not place.prove_learned.exists()
-        place.forget(ProveResult)
+        place.invalidate(ProveResult)
         place.prove_checkpoint.write_text(kept)
         if older:
             (tmp_path / "state").rename(place.prove_learned)

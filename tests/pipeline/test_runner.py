@@ -137,7 +137,7 @@ def test_the_runner_says_in_a_line_what_it_did(tiny, capsys):
     assert "score: cached: " in said()
     run_stages(load("tiny", ["score.protocol=plain"]), tiny, ["score"])
     assert "score: ran, because another score made the result stale: " in said()
-    tiny.forget(ScoreResult)
+    tiny.invalidate(ScoreResult)
     run_stages(RECIPE, tiny, ["score"])
     assert "score: ran: " in said()
 

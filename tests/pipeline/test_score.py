@@ -18,7 +18,7 @@ from fairway.errors import BadInput
 from fairway.exact.cuda import DeviceOperands
 from fairway.io import checkpoint
 from fairway.pipeline.directory import Job
-from fairway.pipeline.results import PrepareResult, ScoreResult
+from fairway.pipeline.results import PrepareResult, ProveResult, ScoreResult
 from fairway.pipeline.runner import perform
 from fairway.pipeline.score import charges, exact_charges
 from fairway.pipeline.verdicts import verify
@@ -123,7 +123,7 @@ def test_the_verb_saves_its_result_and_skips_finished_work(tiny):
     recipe = loads(tiny.recipe.read_text())
     before = tiny.recorded(ScoreResult)
     assert perform(recipe, tiny, ScoreResult) == before
-    tiny.forget(ScoreResult)
+    tiny.invalidate(ScoreResult)
     again = perform(recipe, tiny, ScoreResult)
     assert again.tokens == tiny.recorded(PrepareResult).val_tokens - 1
     assert again.text_bytes == tiny.recorded(PrepareResult).val_bytes
@@ -159,7 +159,7 @@ def test_texts_that_cannot_be_scored(tiny, tmp_path):
     recipe = load("tiny")
     with pytest.raises(BadInput, match="no file"):
         perform(recipe, tiny, ScoreResult, tmp_path / "missing.txt")
-    tiny.forget(ScoreResult)
+    tiny.invalidate(ScoreResult)
     shard = next(tiny.data_folder(tiny.recorded(PrepareResult)).glob("val*.bin"))
     changed = bytearray(shard.read_bytes())
     changed[-2] ^= 1  # another token
@@ -223,7 +223,7 @@ def test_a_killed_adapting_score_goes_on_to_the_same_result(tiny, monkeypatch):
     monkeypatch.setattr(methods, "CHUNK_TOKENS", 2000)
     whole = perform(recipe, tiny, ScoreResult)
     assert not tiny.score_learned.exists()
-    tiny.forget(ScoreResult)
+    tiny.invalidate(ScoreResult)
     save = checkpoint.save
 
     def save_and_die(*args):
@@ -242,7 +242,7 @@ def test_a_killed_adapting_score_goes_on_to_the_same_result(tiny, monkeypatch):
 def test_what_an_adapting_score_of_something_else_kept_is_not_taken_up(tiny, monkeypatch):
     recipe = loads(tiny.recipe.read_text()).model_copy(update={"adapt": Adapt(method="dynamic")})
     whole = perform(recipe, tiny, ScoreResult)
-    tiny.forget(ScoreResult)
+    tiny.invalidate(ScoreResult)
     learner = adapt.Learner(artifact.read(tiny.artifact).build_model(), recipe.adapt, 10)
     note = {"about": "another text", "nats": 1.0, "done": 5, "seconds": 1.0}
     checkpoint.save(tiny.score_learned, learner.snapshot(), note)
@@ -252,7 +252,7 @@ def test_what_an_adapting_score_of_something_else_kept_is_not_taken_up(tiny, mon
 def test_the_clock_stops_a_score_and_says_how_far_it_came(tiny):
     recipe = loads(tiny.recipe.read_text())
     late = recipe.model_copy(update={"run": Run(score_limit_s=1e-6)})
-    tiny.forget(ScoreResult)
+    tiny.invalidate(ScoreResult)
     with pytest.raises(
         BadInput, match=r"by then [\d,]+ of [\d,]+ tokens were scored, at [\d.]+ bits"
     ):
@@ -266,9 +266,9 @@ def test_two_processes_score_as_one(tiny, method):
     options = [word for s in sets for word in ("--set", s)]
     found = []
     for processes in (1, 2):
-        for verb in ("score", "prove"):
-            tiny.invalidate(verb)
-            fairway = ["-m", "fairway", verb, str(tiny.path), *options, "--json"]
+        for kind in (ScoreResult, ProveResult):
+            tiny.invalidate(kind)
+            fairway = ["-m", "fairway", kind.stage, str(tiny.path), *options, "--json"]
             several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
             command = [sys.executable, *(several if processes == 2 else []), *fairway]
             subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})

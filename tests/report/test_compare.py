@@ -153,7 +153,7 @@ def test_play_makes_a_run_per_seed_and_goes_on(fairway, tiny):
     out = tiny.path.with_name("tiny")
     for seed in (1337, 8):
         shutil.copytree(tiny.path, out.with_name(f"tiny-{seed}"))
-    RunDirectory(out.with_name("tiny-8")).forget(TrainResult)
+    RunDirectory(out.with_name("tiny-8")).invalidate(TrainResult)
     play = ("play", "tiny", "--out", out, "--set", "train.steps=10", "--seeds")
     code, _, err = fairway(*play, "1337,8", "--dry-run")
     assert code == 0, err

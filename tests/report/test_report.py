@@ -134,7 +134,7 @@ def test_the_proof_of_a_replaced_artifact_is_stale(tiny, fairway):
 
 
 def test_an_unfinished_run_says_what_is_missing(tiny):
-    tiny.forget(ProveResult)
+    tiny.invalidate(ProveResult)
     tiny.proof_file.unlink()
     assert "Not proved yet: fairway prove" in report.write(tiny).read_text("utf-8")
 

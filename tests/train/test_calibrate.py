@@ -164,7 +164,7 @@ def test_files_round_trip_and_store_shared_inputs_once(model: GPT, tmp_path: Pat
 def test_training_calibrates_inside_its_clock(tiny: directory.RunDirectory) -> None:
     """And without calibration it leaves none of earlier weights behind."""
     recipe = load("tiny", ["train.steps=3", "train.calibration_tokens=1024"])
-    tiny.forget(TrainResult)
+    tiny.invalidate(TrainResult)
     result = perform(recipe, tiny, TrainResult)
     assert 0 < result.calibration_s < result.train_s
     found, _ = calibrate.load(tiny.calibration)

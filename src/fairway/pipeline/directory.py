@@ -106,7 +106,7 @@ class RunDirectory:
         text = json.dumps(result.tree(), indent=2) + "\n"
         write_atomic(self._result_file(type(result)), text.encode())
 
-    def forget(self, kind: type[Result]) -> None:
+    def invalidate(self, kind: type[Result]) -> None:
         """Delete a stage's result file."""
         self._result_file(kind).unlink(missing_ok=True)
 

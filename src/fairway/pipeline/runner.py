@@ -274,6 +274,6 @@ def _invalidate(job: Job, stage: Stage) -> None:
         folder = job.run.data_folder(result).resolve()
         if folder.parent == job.run.data_root.resolve():
             shutil.rmtree(folder, ignore_errors=True)
-    job.run.forget(stage.result)
+    job.run.invalidate(stage.result)
     for path in stage.partial:
         getattr(job.run, path).unlink(missing_ok=True)
