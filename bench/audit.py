@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from fairway import console
 from fairway.audit.audit import audit
-from fairway.audit.audit_text import Subject
+from fairway.audit.audit_text import AuditText
 from fairway.audit.scorer import Local
 from gallery import scorers as gallery
 
@@ -25,8 +25,8 @@ VOCABULARIES = (1024, 8192)
 
 def audited(maker, vocab, count, seed, minutes):
     tokens = gallery.text(vocab, count, seed)
-    subject = Subject(tokens, vocab, 0, gallery.token_bytes(tokens))
-    return audit(Local(maker(vocab)), subject, minutes, seed, maker.__name__)
+    text = AuditText(tokens, vocab, 0, gallery.token_bytes(tokens))
+    return audit(Local(maker(vocab)), text, minutes, seed, maker.__name__)
 
 
 def found(minutes, tokens, vocabularies):

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairway.audit import Charges, experiments, power
+from fairway.audit import Charges, causality, normalisation, power
 from fairway.audit.audit import audit
-from fairway.audit.audit_text import Subject
-from fairway.audit.experiments import helpful
+from fairway.audit.audit_text import AuditText
+from fairway.audit.causality import helpful
+from fairway.audit.experiment import Audit, changed
 from fairway.audit.scorer import Local
 from fairway.errors import BadInput
 from gallery import scorers as gallery
@@ -19,8 +20,8 @@ from gallery import scorers as gallery
 
 def audited(scorer, vocab=1024, count=300, seed=3, minutes=0.02, maker=None):
     tokens = gallery.text(vocab, count, seed)
-    subject = Subject(tokens, vocab, 0, gallery.token_bytes(tokens))
-    return audit(Local(scorer, maker), subject, minutes, seed, "it")
+    text = AuditText(tokens, vocab, 0, gallery.token_bytes(tokens))
+    return audit(Local(scorer, maker), text, minutes, seed, "it")
 
 
 def broken(result):
@@ -46,13 +47,13 @@ def test_a_scorer_with_a_memory_is_found(maker, count):
 
 def test_bets_are_made_in_first_calls_too(monkeypatch):
     """Where no later call would lose them."""
-    monkeypatch.setattr(experiments, "whole_sum", lambda *_: None)
+    monkeypatch.setattr(normalisation, "whole_sum", lambda *_: None)
     tokens, scorer = gallery.text(256, 1500, 3), gallery.lifted_once(256)
     scorer(tokens)
     caller = Local(scorer, lambda: gallery.lifted_once(256))
     until = time.monotonic() + 20
-    job = experiments.Audit(caller, Subject(tokens, 256, 0), np.random.default_rng(3), until)
-    found = experiments.normalised(job, job.charges(tokens), [], until, 0)
+    job = Audit(caller, AuditText(tokens, 256, 0), np.random.default_rng(3), until)
+    found = normalisation.normalised(job, job.score(tokens), [], until, 0)
     assert found.verdict == "broken"
     assert "in the first call of a process sum to" in found.summary
 
@@ -81,13 +82,13 @@ def test_a_large_vocabulary():
     assert audited(gallery.legal_ttt(8192), 8192).valid
 
 
-@pytest.mark.parametrize("style", experiments._STYLES)
+@pytest.mark.parametrize("style", causality._STYLES)
 def test_a_changed_text_begins_as_it_did(style):
     """Also where the order does not begin with its beginning."""
     tokens = gallery.text(64, 200, 0)
-    job = experiments.Audit(None, Subject(tokens, 64, 0), np.random.default_rng(0), 0.0)
+    job = Audit(None, AuditText(tokens, 64, 0), np.random.default_rng(0), 0.0)
     for _ in range(20):
-        new = experiments.changed(job, tokens, job.random.permutation(200)[:150], style)
+        new = changed(job, tokens, job.random.permutation(200)[:150], style)
         assert new[0] == 0
         assert (new != tokens).any()
 
@@ -120,8 +121,8 @@ def test_what_later_boundaries_save_is_paid_for(side_bytes, valid):
         total = float(nats.sum()) + 8 * np.log(2) * side_bytes
         return Charges(nats, times, None, total, None, None, None, side_bytes)
 
-    subject = Subject(tokens, 32, 0, np.ones(len(tokens), np.int64))
-    result = audit(Local(scorer), subject, 0.02, 3, "it")
+    text = AuditText(tokens, 32, 0, np.ones(len(tokens), np.int64))
+    result = audit(Local(scorer), text, 0.02, 3, "it")
     assert ("causal" in broken(result)) is not valid
 
 
@@ -172,7 +173,7 @@ def normalised(result):
 
 
 def test_bets_find_sums_above_one_in_a_declared_order(monkeypatch):
-    monkeypatch.setattr(experiments, "whole_sum", lambda *_: None)
+    monkeypatch.setattr(normalisation, "whole_sum", lambda *_: None)
 
     def scorer(tokens):
         found = gallery.lanes(256)(tokens)
@@ -216,8 +217,8 @@ def test_wasted_bits_pass_and_are_said():
 
 @pytest.mark.parametrize("tokens", [[0, 5], [0, 0, 0, 7], [0, 0, 0], [3, 3, 0]])
 def test_texts_of_a_few_tokens(tokens):
-    subject = Subject(np.array(tokens), 9, 0)
-    result = audit(Local(lambda t: np.full(len(t), np.log(9.0))), subject, 0.005, 0, "it")
+    text = AuditText(np.array(tokens), 9, 0)
+    result = audit(Local(lambda t: np.full(len(t), np.log(9.0))), text, 0.005, 0, "it")
     assert result.valid
     assert normalised(result).power
 

@@ -20,9 +20,9 @@ def tokenizer():
 @pytest.mark.parametrize("name", ["letter", "letter.TXT", "letter.eml"])
 def test_a_text_of_any_name(tmp_path, tokenizer, name):
     (tmp_path / name).write_bytes(TEXT)
-    subject = of_text(tmp_path / name, tokenizer)
-    assert subject.lengths.sum() == len(TEXT)
-    assert subject.loss == ""
+    text = of_text(tmp_path / name, tokenizer)
+    assert text.lengths.sum() == len(TEXT)
+    assert text.loss == ""
 
 
 @pytest.mark.parametrize("name", ["t", "t.fwt", "t.FWT", "t.bin"])

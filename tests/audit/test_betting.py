@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairway.audit import betting
-from fairway.audit.experiments import charged_probabilities
+from fairway.audit.normalisation import charged_probabilities
 from fairway.audit.scorer import Local
 from gallery import scorers as gallery
 
@@ -15,7 +15,7 @@ def ratios_of(scorer, vocab, calls, count=200, seed=0):
     """Ratios of each call."""
     random, scorer = np.random.default_rng(seed), Local(scorer)
     tokens = gallery.text(vocab, count, seed)
-    expected = np.exp(-scorer.charges(tokens).nats)
+    expected = np.exp(-scorer.score(tokens).nats)
     proposal = betting.Proposal(tokens, vocab, 0, random)
     for gap in [2, 5] * (calls // 2):
         places = proposal.scattered(tokens, gap)
@@ -23,7 +23,7 @@ def ratios_of(scorer, vocab, calls, count=200, seed=0):
         new = tokens.copy()
         new[places], q = proposal.draw(tokens, places, expected[places])
         assert (new[places] != 0).all()
-        x = charged_probabilities(scorer.charges(new))[places] / q
+        x = charged_probabilities(scorer.score(new))[places] / q
         proposal.learn(x)
         yield x
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fairway.audit.audit import audit
-from fairway.audit.audit_text import Subject, lost
+from fairway.audit.audit_text import AuditText, lost
 from fairway.audit.fairway_scorer import fairway_scorer
 from fairway.audit.scorer import Local
 from fairway.coding import artifact
@@ -25,8 +25,8 @@ def test_own_scorers_are_valid(artifact_file, how):
     tokenizer = artifact.read(artifact_file).tokenizer
     tokens = tokenizer.encode_documents([b"the cat sat on a mat " * 9, b"dog ran after " * 12])
     ids = tokens.astype(np.int64)
-    subject = Subject(ids, tokenizer.vocab_size, tokenizer.bos_id, tokenizer.byte_lengths(ids))
-    result = audit(Local(fairway_scorer(artifact_file, **how)), subject, 0.03, 0, "own")
+    text = AuditText(ids, tokenizer.vocab_size, tokenizer.bos_id, tokenizer.byte_lengths(ids))
+    result = audit(Local(fairway_scorer(artifact_file, **how)), text, 0.03, 0, "own")
     assert result.valid, result.failure
     assert result.order == "left-to-right"
 

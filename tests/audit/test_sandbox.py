@@ -67,7 +67,7 @@ def port():
 
 
 def nats(child, count=4):
-    return child.charges(np.arange(count)).nats
+    return child.score(np.arange(count)).nats
 
 
 def test_charges_come_back(child):
@@ -363,7 +363,7 @@ def test_daemons_end_with_a_killed_audit(tmp_path, backend):
         "import os, sys, numpy as np\n"
         "from fairway.audit.sandbox import Child, Limits, Walls\n"
         "c = Child(sys.argv[1] + ':scorer', [], [], Limits(), Walls((sys.argv[2],)))\n"
-        "c.charges(np.arange(4)); print('running', flush=True); os.kill(os.getpid(), 9)"
+        "c.score(np.arange(4)); print('running', flush=True); os.kill(os.getpid(), 9)"
     )
     command = [sys.executable, "-P", "-c", audit, str(file), backend]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -385,7 +385,7 @@ def test_a_scorer_cannot_kill_what_started_it(child, backend):
         "    return t * 0.5\n"
     )
     started = child(body, walls=Walls((backend,)))
-    assert started.charges(np.full(4, os.getpid())).nats.tolist() == [os.getpid() / 2] * 4
+    assert started.score(np.full(4, os.getpid())).nats.tolist() == [os.getpid() / 2] * 4
 
 
 def outcome(child, sentence):
@@ -477,7 +477,7 @@ def scorer(t):
     started = child(body)
     assert nats(started)[0] == 0
     assert nats(started)[0] > 0
-    other = started.fresh()
+    other = started.restarted()
     try:
         assert nats(other)[0] == 0
     finally:
@@ -505,7 +505,7 @@ def scorer(t):
     started.close()
     files = {f.name: f.read_text() for f in (kept / "below").iterdir()}
     assert files == {"kernel.nbi": "compiled"}
-    again = started.fresh()
+    again = started.restarted()
     assert nats(again)[0] == 1
     again.close()
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from fairway import console
-from fairway.audit import experiments
-from fairway.audit.audit_text import Subject, of_shard, of_text, open_tokenizer, shortened
-from fairway.audit.experiments import Audit
+from fairway.audit import causality, counting, normalisation, ordering, repeatability
+from fairway.audit.audit_text import AuditText, of_shard, of_text, open_tokenizer, shortened
+from fairway.audit.causality import Cuts
+from fairway.audit.experiment import Audit
 from fairway.audit.sandbox import Child, Limits, Walls
 from fairway.audit.scorer import Caller, Charges
 from fairway.errors import BadInput
@@ -22,7 +23,7 @@ _PROBES = (256, 1024)  # tokens, to see how fast the scorer is before it gets th
 _WHOLE = 1 / 14  # of the time, for one call on the whole text
 _ONCE = 1 / 4  # of the time, for the one call that shows coverage and bytes
 _PIECE, _OF_PIECE = 1024, 1 / 60  # tokens of a short text, and of the time for one call on it
-_FAR, _NEAR, _SUMS, _SLICES, _FIRST = 24, 320, 24, 64, 24  # experiments of a kind, at most
+_FAR, _NEAR, _SUMS, _SLICES, _FIRST = 24, 320, 24, 64, 24  # the most experiments of a kind
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Wanted:
 def audit_scorer(name: str, wanted: Wanted) -> AuditResult:
     """Audit `FILE.py:FUNCTION` in a process of its own; its start counts. Raises BadInput."""
     began = time.monotonic()
-    subject = subject_of(wanted)
+    text = text_of(wanted)
     hidden = [p for p in (wanted.text, wanted.tokens) if p is not None]
     limits = Limits(call_s=60 * wanted.minutes, memory_bytes=wanted.memory_bytes)
     console.say(f"{name} is foreign code: it runs in processes of its own, behind these walls")
@@ -51,12 +52,12 @@ def audit_scorer(name: str, wanted: Wanted) -> AuditResult:
         console.say(f"  {line}")
     isolation = child.isolation.summary
     try:
-        return audit(child, subject, wanted.minutes, wanted.seed, name, isolation, began)
+        return audit(child, text, wanted.minutes, wanted.seed, name, isolation, began)
     finally:
         child.close()
 
 
-def subject_of(wanted: Wanted) -> Subject:
+def text_of(wanted: Wanted) -> AuditText:
     """Return the text to audit with. Raises BadInput."""
     if (wanted.text is None) == (wanted.tokens is None):
         raise BadInput("give one text: --text FILE with --tokenizer MODEL, or --tokens SHARD")
@@ -71,23 +72,23 @@ def subject_of(wanted: Wanted) -> Subject:
 
 def audit(
     caller: Caller,
-    subject: Subject,
+    text: AuditText,
     minutes: float,
     seed: int,
     name: str,
     isolation: str = "",
     began: float | None = None,
 ) -> AuditResult:
-    """Run all experiments on the tokens of `subject`, at least 2, until `minutes` after `began`.
+    """Run all experiments on the tokens of `text`, at least 2, until `minutes` after `began`.
 
     `began` is a reading of time.monotonic(), now if None. Raises BadInput.
     """
-    if len(subject.tokens) < 2:
+    if len(text.tokens) < 2:
         raise BadInput("the text has fewer than two tokens: give a longer one")
     began = time.monotonic() if began is None else began
     until = began + 60 * minutes
     with console.track("audit", 60 * minutes, "") as task:
-        job = Audit(caller, subject, np.random.default_rng(seed), until)
+        job = Audit(caller, text, np.random.default_rng(seed), until)
         job.progress = lambda: task.update(
             min(time.monotonic() - began, 60 * minutes), calls=f"{job.calls:,}"
         )
@@ -97,9 +98,9 @@ def audit(
         finally:
             if job.caller is not caller:
                 job.caller.close()
-    if len(job.subject.tokens) < whole:
+    if len(job.text.tokens) < whole:
         console.warn(
-            f"only the first {len(job.subject.tokens):,} of {whole:,} tokens were audited"
+            f"only the first {len(job.text.tokens):,} of {whole:,} tokens were audited"
             f"{', but for coverage and bytes' if job.whole else ''}: more take more --minutes"
         )
     broken = {f.condition for f in job.findings if f.verdict == "broken"}
@@ -109,7 +110,7 @@ def audit(
         valid=not broken,
         findings=job.findings,
         order="none" if not followed else "declared" if job.declared else "left-to-right",
-        tokens=len(job.subject.tokens),
+        tokens=len(job.text.tokens),
         calls=job.calls,
         seconds=time.monotonic() - began,
         isolation=isolation,
@@ -118,17 +119,20 @@ def audit(
 
 def _fitting(job: Audit, minutes: float) -> int:
     """Shorten the text to what one call of _WHOLE of the time can score; return its full length."""
-    whole = len(job.subject.tokens)
+    whole = len(job.text.tokens)
     if whole <= _PROBES[-1]:
         return whole
     fits = _fitting_tokens(job)
     most = fits(60 * minutes * _WHOLE)
     if most < whole <= fits(60 * minutes * _ONCE):
-        job.whole = job.subject
-    job.known = job.subject.tokens
-    job.subject = shortened(job.subject, min(whole, max(most, _PROBES[-1])))
+        job.whole = job.text
+    job.known = job.text.tokens
+    job.text = shortened(job.text, min(whole, max(most, _PROBES[-1])))
     job.piece = min(_PIECE, max(fits(60 * minutes * _OF_PIECE), _PROBES[0]))
-    probed, job.caller = job.caller, job.caller.fresh()  # the text is its first call, as in reality
+    probed, job.caller = (
+        job.caller,
+        job.caller.restarted(),
+    )  # the text is its first call, as in reality
     if job.caller is not probed:
         probed.close()
     return whole
@@ -141,9 +145,9 @@ def _fitting_tokens(job: Audit) -> Callable[[float], int]:
     """
     seconds = []
     for count in _PROBES:
-        job.charges(job.subject.tokens[:count])  # compiles and fills caches
+        job.score(job.text.tokens[:count])  # compiles and fills caches
         began = time.monotonic()
-        job.charges(job.subject.tokens[:count])
+        job.score(job.text.tokens[:count])
         seconds.append(time.monotonic() - began)
     per_token = max((seconds[1] - seconds[0]) / (_PROBES[1] - _PROBES[0]), 1e-7)
     per_call = max(seconds[0] - _PROBES[0] * per_token, 0.0)
@@ -152,55 +156,55 @@ def _fitting_tokens(job: Audit) -> Callable[[float], int]:
 
 def _run(job: Audit) -> None:
     """Run the experiments, cheap ones first. A broken condition does not end the others."""
-    base = job.charges(job.subject.tokens)
+    base = job.score(job.text.tokens)
     if job.whole is None:
-        job.found(experiments.coverage(job, base), experiments.byte_count(job, base))
+        job.add(counting.coverage(job, base), counting.byte_count(job, base))
     else:
-        part, job.subject = job.subject, job.whole
-        all_of_it = job.charges(job.whole.tokens)
-        job.found(experiments.coverage(job, all_of_it), experiments.byte_count(job, all_of_it))
-        job.subject = part
-    experiments.with_side(job, base)
-    if negative := experiments.probabilities(base):
-        job.found(negative)
-    job.found(experiments.repeatable(job, base))
+        part, job.text = job.text, job.whole
+        all_of_it = job.score(job.whole.tokens)
+        job.add(counting.coverage(job, all_of_it), counting.byte_count(job, all_of_it))
+        job.text = part
+    job.note_declarations(base)
+    if negative := counting.probabilities(base):
+        job.add(negative)
+    job.add(repeatability.repeatable(job, base))
     if job.findings[-1].verdict == "broken":
         return  # no two calls can be compared
     kinds = _cuts(job, base)
     moved = next((c.order_moved for c in kinds.values() if c.order_moved), "")
     boundary = next((c.boundary for c in kinds.values() if c.boundary), "")
-    job.found(
-        experiments.causal(job, kinds, "declared" if job.declared else "text's"),
-        *experiments.coding_order(job, base, moved, boundary),
+    job.add(
+        causality.causal(job, kinds, "declared" if job.declared else "text's"),
+        *ordering.coding_order(job, base, moved, boundary),
         *_noted(job, base),
     )
     if negative or any(f.condition == "causal" and f.verdict == "broken" for f in job.findings):
         return  # a charge that looks ahead says nothing about the distribution that it is from
-    length = min(job.piece, len(job.subject.tokens))
+    length = min(job.piece, len(job.text.tokens))
     if job.caller.has_distributions:
         until = job.share_of_time(0.6)
-        rows = experiments.distributions(job, length, until, _SLICES)
-        job.found(rows)
+        rows = normalisation.distributions(job, length, until, _SLICES)
+        job.add(rows)
         if rows.verdict == "broken":
             return
     suspects = [place for c in kinds.values() for place in c.unmoved]
-    job.found(experiments.normalised(job, base, suspects, job.share_of_time(0.9), _SUMS))
+    job.add(normalisation.normalised(job, base, suspects, job.share_of_time(0.9), _SUMS))
 
 
-def _cuts(job: Audit, base: Charges) -> dict[str, experiments.Cuts]:
+def _cuts(job: Audit, base: Charges) -> dict[str, Cuts]:
     """Cut the whole text, pieces of it where that is much cheaper, and texts of first calls."""
-    first = experiments.first_cuts(job, base, job.share_of_time(0.15), _FIRST)
-    whole = experiments.same_text(job.subject.tokens, base)
-    short = len(job.subject.tokens) <= 2 * job.piece
+    first = causality.first_cuts(job, base, job.share_of_time(0.15), _FIRST)
+    whole = causality.same_text(job.text.tokens, base)
+    short = len(job.text.tokens) <= 2 * job.piece
     until = job.share_of_time(0.35 if short else 0.3)
-    far = experiments.cuts_of(job, whole, until, _NEAR if short else _FAR)
+    far = causality.cuts_of(job, whole, until, _NEAR if short else _FAR)
     kinds = {"whole text": far, "first calls": first}
     if not short:
-        pieces = experiments.short_texts(job, job.piece, _NEAR)
-        kinds["pieces"] = experiments.cuts_of(job, pieces, job.share_of_time(0.3), _NEAR)
+        pieces = causality.short_texts(job, job.piece, _NEAR)
+        kinds["pieces"] = causality.cuts_of(job, pieces, job.share_of_time(0.3), _NEAR)
     return kinds
 
 
 def _noted(job: Audit, base: Charges) -> list[AuditFinding]:
     """Return findings about what a decoder may do and a reader should know."""
-    return [f for f in (experiments.documents(job), experiments.prefix(job, base)) if f]
+    return [f for f in (ordering.documents(job), ordering.prefix(job, base)) if f]

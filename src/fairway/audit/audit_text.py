@@ -1,4 +1,4 @@
-"""The text that a scorer is given: tokens, and what a decoder would have to restore."""
+"""The text of an audit: its tokens, and the bytes that a decoder would have to restore."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _DOCUMENTS_AT_ONCE = 64  # a decoded text takes far more memory than its tokens
 
 
 @dataclass(frozen=True)
-class Subject:
-    """The text of an audit: tokens int64[N], and with a tokenizer their lengths, int64[N] bytes."""
+class AuditText:
+    """Tokens int64[N] and, if a tokenizer is known, the bytes that each writes, int64[N]."""
 
     tokens: Tokens
     vocab_size: int
@@ -52,15 +52,15 @@ def open_tokenizer(path: Path) -> Tokenizer:
     return Tokenizer.from_bytes(data)
 
 
-def of_text(text: Path, tokenizer: Tokenizer) -> Subject:
+def of_text(file: Path, tokenizer: Tokenizer) -> AuditText:
     """Encode the documents of a file with `tokenizer`. Raises BadInput."""
-    documents = read_documents(text)
+    documents = read_documents(file)
     tokens = tokenizer.encode_documents(documents)
     loss = lost(documents, tokenizer.decode(tokens), tokenizer.rule)
     return _of(tokens.astype(np.int64), tokenizer, loss)
 
 
-def of_shard(shard: Path, tokenizer: Tokenizer | None) -> Subject:
+def of_shard(shard: Path, tokenizer: Tokenizer | None) -> AuditText:
     """Read the tokens of a shard. Without a tokenizer the first counts as BOS. Raises BadInput."""
     tokens = np.array(read_shard(shard), np.int64)
     if not tokens.size:
@@ -68,12 +68,12 @@ def of_shard(shard: Path, tokenizer: Tokenizer | None) -> Subject:
     if tokenizer is not None:
         _check_rule(shard, tokens, tokenizer)
         return _of(tokens, tokenizer, "")
-    return Subject(tokens, int(tokens.max()) + 1, int(tokens[0]))
+    return AuditText(tokens, int(tokens.max()) + 1, int(tokens[0]))
 
 
-def _of(tokens: Tokens, tokenizer: Tokenizer, loss: str) -> Subject:
+def _of(tokens: Tokens, tokenizer: Tokenizer, loss: str) -> AuditText:
     lengths = tokenizer.byte_lengths(tokens)
-    return Subject(
+    return AuditText(
         tokens, tokenizer.vocab_size, tokenizer.bos_id, lengths, loss, _RULES[tokenizer.rule]
     )
 
@@ -111,30 +111,30 @@ def lost(documents: Sequence[bytes], decoded: Sequence[bytes], rule: rules.Rule)
     return ""
 
 
-def shortened(subject: Subject, count: int) -> Subject:
+def shortened(text: AuditText, count: int) -> AuditText:
     """Return the text's first `count` tokens."""
-    lengths = None if subject.lengths is None else subject.lengths[:count]
-    return Subject(
-        subject.tokens[:count], subject.vocab_size, subject.bos_id, lengths, subject.loss,
-        subject.rule,
+    lengths = None if text.lengths is None else text.lengths[:count]
+    return AuditText(
+        text.tokens[:count], text.vocab_size, text.bos_id, lengths, text.loss,
+        text.rule,
     )  # fmt: skip
 
 
-def slices(subject: Subject, length: int, count: int, random: np.random.Generator) -> list[Tokens]:
+def slices(text: AuditText, length: int, count: int, random: np.random.Generator) -> list[Tokens]:
     """Draw `count` pieces of `length` tokens that begin with a document boundary, as texts do."""
-    tokens, bos = subject.tokens, subject.bos_id
+    tokens, bos = text.tokens, text.bos_id
     if len(tokens) <= length:
         return [tokens] * count
     starts = np.flatnonzero(tokens == bos) if bos is not None else np.zeros(1, np.int64)
     starts = starts[starts + length <= len(tokens)]
-    found = []
+    pieces = []
     for _ in range(count):
         if len(starts) >= count // 2:
-            found.append(tokens[(at := int(random.choice(starts))) : at + length])
+            pieces.append(tokens[(at := int(random.choice(starts))) : at + length])
         else:  # few documents: begin anywhere, after a boundary of our own
             at = int(random.integers(1, len(tokens) - length + 2))
-            found.append(np.concatenate([tokens[:1], tokens[at : at + length - 1]]))
-    return found
+            pieces.append(np.concatenate([tokens[:1], tokens[at : at + length - 1]]))
+    return pieces
 
 
 def blocks(count: int, parts: int) -> list[tuple[int, int]]:

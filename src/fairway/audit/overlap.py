@@ -16,7 +16,7 @@ import numpy as np
 
 from fairway import console
 from fairway.audit.audit_text import open_tokenizer
-from fairway.audit.experiments import finding
+from fairway.audit.experiment import finding
 from fairway.data.documents import stream_with_share
 from fairway.data.near_duplicates import NearDuplicates
 from fairway.data.shards import is_shard, read_shard

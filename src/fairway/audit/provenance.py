@@ -20,7 +20,7 @@ import torch
 
 from fairway import console, distributed
 from fairway.audit import twin_test as twins
-from fairway.audit.experiments import finding
+from fairway.audit.experiment import finding
 from fairway.config.schema import Recipe
 from fairway.io import atomic, checkpoint, foreign
 from fairway.pipeline import runner

@@ -309,7 +309,7 @@ class Child:
             ],
         }
 
-    def charges(self, tokens: Tokens) -> Charges:
+    def score(self, tokens: Tokens) -> Charges:
         reply = self._call(wire.CHARGES, tokens)
         assert reply.charges is not None
         return scorer.checked(reply.charges, len(tokens))
@@ -319,7 +319,7 @@ class Child:
         assert reply.rows is not None
         return scorer.checked_rows(reply.rows, len(tokens))
 
-    def fresh(self) -> Child:
+    def restarted(self) -> Child:
         return Child(*self._given, self._chosen)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What a scorer is, and what it must return to be audited at all.
+"""Define what a scorer is, and check what it returns.
 
 A scorer is a function: token ids int64[N] → what each token was charged, float64[N] in nats, the
 first token included (a first document boundary that is known may cost 0). It may return `Charges`
@@ -54,12 +54,17 @@ class Caller(Protocol):
 
     has_distributions: bool
 
-    def charges(self, tokens: Tokens) -> Charges: ...
-    def distributions(self, tokens: Tokens) -> Floats: ...
-    def fresh(self) -> Caller:
+    def score(self, tokens: Tokens) -> Charges:
+        """Return what the scorer charges for tokens."""
+
+    def distributions(self, tokens: Tokens) -> Floats:
+        """Return the scorer's probabilities of all tokens at every position, [N, V]."""
+
+    def restarted(self) -> Caller:
         """Return the scorer of a new process, which never saw a text."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End the process."""
 
 
 class Local:
@@ -76,14 +81,14 @@ class Local:
         self._scorer, self._maker = scorer, maker
         self.has_distributions = hasattr(scorer, "distributions")
 
-    def charges(self, tokens: Tokens) -> Charges:
+    def score(self, tokens: Tokens) -> Charges:
         return checked(plain(self._scorer(tokens.copy())), len(tokens))
 
     def distributions(self, tokens: Tokens) -> Floats:
         rows = self._scorer.distributions(tokens.copy())  # type: ignore[attr-defined]
         return checked_rows(array_of(rows), len(tokens))
 
-    def fresh(self) -> Local:
+    def restarted(self) -> Local:
         return self if self._maker is None else Local(self._maker(), self._maker)
 
     def close(self) -> None:
@@ -156,14 +161,14 @@ def _number(name: str, value: Any) -> int | float:
     return value if name == "total_nats" else int(value)
 
 
-def checked(found: Charges, count: int) -> Charges:
+def checked(charges: Charges, count: int) -> Charges:
     """Return the charges with the right dtypes. Raises BadInput at a value out of its range.
 
-    Negative charges and counts of two are findings (experiments.py): they pass. So do wrong sums.
+    Negative charges and counts of two are findings (counting.py): they pass. So do wrong sums.
     """
     arrays: dict[str, Any] = {}
     for name in ARRAYS:
-        values = getattr(found, name)
+        values = getattr(charges, name)
         if values is None:
             continue
         if values.shape != (count,) or values.dtype.kind not in "iufb":
@@ -173,7 +178,7 @@ def checked(found: Charges, count: int) -> Charges:
                 "token, the first included"
             )
         arrays[name] = _in_range(name, values, count)
-    numbers = {name: getattr(found, name) for name in NUMBERS}
+    numbers = {name: getattr(charges, name) for name in NUMBERS}
     for name, value in numbers.items():
         if value is None:
             continue
@@ -208,14 +213,14 @@ def _in_range(name: str, values: NDArray[Any], count: int) -> NDArray[Any]:
     if name != "nats" and wide.dtype.kind == "f":
         right &= wide == np.floor(wide)
     if not right.all():
-        place = int(np.flatnonzero(~right)[0])
+        position = int(np.flatnonzero(~right)[0])
         if name == "nats":
-            found, wanted = f"charged {values[place]} nats", "charge must be a number"
+            given, wanted = f"charged {values[position]} nats", "charge must be a number"
         else:
-            found, wanted = f"returned {name} {values[place]}", "value must be a whole number"
+            given, wanted = f"returned {name} {values[position]}", "value must be a whole number"
         raise BadInput(
-            f"the scorer {found} for token {place} of {count}: every {wanted} from {low:,.0f} to "
-            f"{high:,.0f}"
+            f"the scorer {given} for token {position} of {count}: every {wanted} from {low:,.0f} "
+            f"to {high:,.0f}"
         )
     return values.astype(np.float64 if name == "nats" else np.int64)
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fairway.audit.experiments import finding
+from fairway.audit.experiment import finding
 from fairway.coding import artifact
 from fairway.coding.exact_model import ExactEngine
 from fairway.coding.lanes import documents_of
