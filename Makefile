@@ -30,7 +30,7 @@ slow: venv  ## tests marked slow: what builds the package or needs a browser
 	$(ENV) $(BIN)/pytest -m slow
 
 campaign: venv  ## foreign inputs and lies by the thousand, for two hours
-	$(BIN)/fairway play tiny --out runs/tiny
+	$(BIN)/fairway run tiny --out runs/tiny
 	$(BIN)/python tests/campaign.py runs/tiny
 	$(BIN)/python tests/adversary/meaning.py runs/tiny
 
@@ -50,8 +50,8 @@ cover: venv  ## all tests, and which lines they ran
 	$(BIN)/coverage report
 
 models: venv  ## the trained models that benchmarks take with --model; stop and repeat at will
-	$(BIN)/fairway play mini --out runs/mini --set data.source=files --set data.path=$(CORPUS)
-	$(BIN)/fairway data pr264 $(PR264)
+	$(BIN)/fairway run mini --out runs/mini --set data.source=files --set data.path=$(CORPUS)
+	$(BIN)/fairway prepare pr264 $(PR264)
 	$(BIN)/fairway train pr264 $(PR264)
 	$(BIN)/fairway pack runs/pr264-small
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 SETS = ["train.steps=150", "run.checkpoint_every_s=0.2"]
 PRODUCTS = {
-    "data": lambda run: sorted((run.parent / "data").rglob("*.*")),
+    "prepare": lambda run: sorted((run.parent / "data").rglob("*.*")),
     "train": lambda run: [run / "weights.safetensors"],
     "pack": lambda run: [run / "model.fairway"],
     "prove": lambda run: [run / "proof" / "val.fwp"],

@@ -7,7 +7,7 @@ and nothing of the user's changed.
 
     python tests/campaign.py RUN [--every N] [--jobs N] [--kind KIND]
 
-RUN is the folder of a finished `fairway play tiny`, with its data beside it.
+RUN is the folder of a finished `fairway run tiny`, with its data beside it.
 """
 
 import argparse
@@ -129,9 +129,9 @@ OBJECTS = ABSENT | SPECIAL | FOLDERS | CONTENTS | {"huge and sparse": _sparse}
 
 # Where a command takes a file or a folder: X is it. What it wants: file, folder, out.
 POSITIONS: list[tuple[str, str]] = [
-    ("file", "fit X"),
-    ("file", "play X --dry-run --out o"),
-    ("file", "data X --out o"),
+    ("file", "size X"),
+    ("file", "run X --dry-run --out o"),
+    ("file", "prepare X --out o"),
     ("file", "train X --out o"),
     ("file", "sweep X --out o"),
     ("folder", "pack X"),
@@ -171,8 +171,8 @@ POSITIONS: list[tuple[str, str]] = [
     ("any", "audit data --train letter.txt --val X"),
     ("any", "audit data --train letter.txt --val letter.txt --tokenizer X"),
     ("file", "audit X:score --text letter.txt --minutes 0.01"),
-    ("dir", "fit tiny --set data.path=X"),
-    ("dir", "play tiny --dry-run --out X"),
+    ("dir", "size tiny --set data.path=X"),
+    ("dir", "run tiny --dry-run --out X"),
     ("out", "pack X/tiny"),
 ]
 
@@ -311,7 +311,7 @@ def _replaced(tree: dict[str, object], key: str, raw: str) -> bytes:
 
 def trees(run: Path) -> Iterator[Situation]:
     """Result files with one thing wrong."""
-    names = [f"{v}.json" for v in ("data", "train", "pack", "score", "prove", "verify", "env")]
+    names = [f"{v}.json" for v in ("prepare", "train", "pack", "score", "prove", "verify", "env")]
     for member in [*names, "clock.json"]:
         text = (run / member).read_text()
         looks = ["report tiny", "compare tiny --against tiny"]
@@ -394,9 +394,11 @@ def _with(text: str, key: str, value: str) -> bytes:
 def recipes(run: Path) -> Iterator[Situation]:
     text = (run / "recipe.toml").read_text()
     for what, data, codes in _toml_mutations(text):
-        yield Situation("TOML", f"fit: {what}", ("fit", "r"), codes, lambda d=data: _write("r", d))
-        for look in ("play r --dry-run --out tiny", "train r --out /dev/null/o"):
-            allowed = codes if look.startswith("play") else BAD
+        yield Situation(
+            "TOML", f"size: {what}", ("size", "r"), codes, lambda d=data: _write("r", d)
+        )
+        for look in ("run r --dry-run --out tiny", "train r --out /dev/null/o"):
+            allowed = codes if look.startswith("run") else BAD
             yield Situation(
                 "TOML",
                 f"{look}: {what}",
@@ -421,9 +423,9 @@ def recipes(run: Path) -> Iterator[Situation]:
 # Streams, environment, names, values -------------------------------------------------------------
 
 GOOD_COMMANDS = [
-    "fit tiny",
-    "fit tiny --json",
-    "fit --help",
+    "size tiny",
+    "size tiny --json",
+    "size --help",
     "--help",
     f"inspect {MODEL}",
     f"inspect {MODEL} --json",
@@ -436,10 +438,10 @@ GOOD_COMMANDS = [
     "report tiny",
     "compare tiny --against tiny --json",
     "submit --check tiny",
-    "play tiny --dry-run",
+    "run tiny --dry-run",
     "pack nowhere",
     "nonsense",
-    "fit --nonsense",
+    "size --nonsense",
     f"export {MODEL} -o o",
 ]
 STREAMS = [
@@ -512,7 +514,7 @@ NAMED = [
     f"compress {MODEL} letter.txt -o @.fwz",
     f"decompress {MODEL} letter.fwz -o @",
     "inspect @",
-    "fit @",
+    "size @",
     "report @/",
     "compare @/ --against tiny",
     "compare tiny --against tiny -o @",
@@ -522,7 +524,7 @@ NAMED = [
     "submit --check @/",
     "sweep @",
     "audit @:f",
-    "play tiny --dry-run --out @",
+    "run tiny --dry-run --out @",
     "pack @/",
     f"compress {MODEL} @ --json",
     f"compress -m {MODEL} @ -f",
@@ -595,9 +597,9 @@ VALUES = [
     "train.seed=-1",
 ]
 OPTIONS = [
-    "play tiny --dry-run --seeds @",
-    "play tiny --dry-run --force @",
-    "fit tiny --budget @",
+    "run tiny --dry-run --seeds @",
+    "run tiny --dry-run --force @",
+    "size tiny --budget @",
     "sample MODEL --tokens @",
     "sample MODEL --tokens 1 --temperature @",
     "sample MODEL --seed @ --tokens 1",
@@ -617,8 +619,8 @@ OPTIONS = [
     "submit tiny --title @ --out tiny",
     "push tiny @",
     "train tiny --device @ --out o",
-    "data fineweb --variant @ --out o",
-    "fit tiny --set @",
+    "download fineweb --variant @ --out o",
+    "size tiny --set @",
 ]
 ODD = [
     "",
@@ -646,8 +648,8 @@ ODD = [
 
 def values() -> Iterator[Situation]:
     for value in VALUES:
-        yield Situation("values", f"fit --set {value:.40}", ("fit", "tiny", "--set", value), ANY)
-    slow = ("submit tiny --author", "audit run tiny", "train tiny", "data fineweb")
+        yield Situation("values", f"size --set {value:.40}", ("size", "tiny", "--set", value), ANY)
+    slow = ("submit tiny --author", "audit run tiny", "train tiny", "download fineweb")
     for line, value in itertools.product(OPTIONS, ODD):
         if line.startswith(slow) and value in ("0", "none", "x", "../.."):
             continue  # these are good values, and the work is long

@@ -38,7 +38,7 @@ def state_home(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def finished_tiny(tmp_path_factory, state_home):
-    """The folder of one `fairway play tiny`, made once for all test processes. Do not change it."""
+    """The folder of one `fairway run tiny`, made once for all test processes. Do not change it."""
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent
@@ -46,7 +46,7 @@ def finished_tiny(tmp_path_factory, state_home):
     with open(root / "tiny.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (run / "report.html").exists():
-            command = [sys.executable, "-m", "fairway", "play", "tiny", "--out", str(run)]
+            command = [sys.executable, "-m", "fairway", "run", "tiny", "--out", str(run)]
             subprocess.run(command, check=True)
     return run
 

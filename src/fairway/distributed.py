@@ -141,6 +141,8 @@ def start(device: str = "") -> Process:
     """
     rank, size = _number("RANK", 0), _number("WORLD_SIZE", 1)
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise BadInput("there is no CUDA device here that torch can use: choose --device cpu")
     if kind == "cuda":
         place = torch.device("cuda", _number("LOCAL_RANK", 0))
         torch.cuda.set_device(place)

@@ -57,7 +57,7 @@ def test_stale_results_are_refused(finished_tiny, tmp_path):
     run = RunDirectory(shutil.copytree(finished_tiny, tmp_path / "run"))
     recipe, artifact = run.load(), run.artifact.read_bytes()
     run.create(run.load(["pack.budget_bytes=123456"]))
-    with pytest.raises(BadInput, match=r"pack.json .* was made with other pack: fairway play"):
+    with pytest.raises(BadInput, match=r"pack.json .* was made with other pack: fairway run"):
         submission.submit([run.path], tmp_path / "out", "A Name", "name", "A title")
     run.create(recipe)
     run.artifact.write_bytes(artifact + b"x")

@@ -44,6 +44,14 @@ def test_overrides_take_numbers_words_and_strings():
     assert recipe.model.smear is False
 
 
+def test_a_number_can_be_the_name_of_a_file():
+    recipe = load(
+        "tiny", ["data.path=2024", "data.tokenizer=1e3", "description='a b'", "name=true"]
+    )
+    assert (recipe.data.path, recipe.data.tokenizer) == ("2024", "1e3")
+    assert (recipe.description, recipe.name) == ("a b", "true")
+
+
 def test_a_new_budget_replaces_the_old_one():
     train = load("tiny", ["train.seconds=5"]).train
     assert (train.seconds, train.steps) == (5.0, 0)

@@ -159,7 +159,7 @@ def hub():
 
 def command(hub, out, *options):
     plain = {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1"}
-    words = ["data", "fineweb", "--variant", "sp1024", "--out", str(out), *options]
+    words = ["download", "fineweb", "--variant", "sp1024", "--out", str(out), *options]
     return [sys.executable, "-m", "fairway", *words], os.environ | plain
 
 
@@ -357,7 +357,7 @@ def test_raw_documents_of_another_upload_are_written_again(tmp_path):
 
     out, names = tmp_path / "raw", [f"sample/10BT/{n:03d}_00000.parquet" for n in range(2)]
     files = {name: parquet([f"old {name}"]) for name in names}
-    words = [sys.executable, "-m", "fairway", "data", "fineweb-raw", "--out", str(out)]
+    words = [sys.executable, "-m", "fairway", "download", "fineweb-raw", "--out", str(out)]
     with Hub(files) as hub:
         environment = command(hub, out)[1]
         assert subprocess.run([*words, "--shards", "1"], env=environment).returncode == 0
@@ -376,7 +376,7 @@ def test_raw_documents(tmp_path):
     out = tmp_path / "raw"
     with Hub(files) as hub:
         _, environment = command(hub, out)
-        words = [sys.executable, "-m", "fairway", "data", "fineweb-raw", "--shards", "2"]
+        words = [sys.executable, "-m", "fairway", "download", "fineweb-raw", "--shards", "2"]
         words += ["--out", str(out)]
         for _ in range(2):
             assert subprocess.run(words, env=environment).returncode == 0

@@ -45,7 +45,8 @@ def small_chunks(monkeypatch):
 
 
 def test_the_course_ends_with_a_proof_that_counts_every_byte(tiny):
-    data, proved, verified = (tiny.result(verb) for verb in ("data", "prove", "verify"))
+    kinds = (PrepareResult, ProveResult, VerifyResult)
+    data, proved, verified = (tiny.require(kind) for kind in kinds)
     assert proved.files == {"val.fwp": tiny.proof_file.stat().st_size}
     assert proved.bpb == 8 * tiny.proof_file.stat().st_size / data.val_bytes
     assert (proved.text_sha256, proved.lengths_sha256) == (data.text_sha256, data.lengths_sha256)

@@ -32,6 +32,11 @@ class Result(BaseModel):
         """Return the result in one line."""
         raise NotImplementedError
 
+    @property
+    def document(self) -> str:
+        """Return the text that the command was asked for, to be printed on stdout."""
+        return ""
+
     def under(self, recipe: Recipe) -> Self:
         """Return the result with what `recipe.run` says about it; the work is not repeated."""
         return self
@@ -385,7 +390,7 @@ class SubmitResult(Result):
 
 
 class FetchResult(Result):
-    """Of data fineweb and fineweb-raw."""
+    """Of download fineweb and fineweb-raw."""
 
     path: str  # of the shards or documents: data.path
     tokenizer: str  # data.tokenizer; empty for documents
@@ -439,6 +444,38 @@ class SweepResult(Result):
 
 class SampleResult(Result):
     text: str  # the prompt and what the model added
+
+    @property
+    def document(self) -> str:
+        from fairway.console import printable
+
+        return printable(self.text, "\n\t") + "\n"
+
+
+class RecipesResult(Result):
+    recipes: dict[str, str]  # descriptions by name
+
+
+class ConfigResult(Result):
+    recipe: Recipe
+
+    @property
+    def document(self) -> str:
+        from fairway.config.toml import dumps
+
+        return dumps(self.recipe)
+
+
+class ModelAtHand(BaseModel):
+    """An artifact that a command can take with -m."""
+
+    path: str
+    size_bytes: int
+    verified_bpb: float | None  # of the proof beside it, if this user has decoded it
+
+
+class ModelsResult(Result):
+    models: list[ModelAtHand]
 
 
 class Evidence(BaseModel):

@@ -10,11 +10,19 @@ import sys
 import time
 
 import pytest
+import torch
 
 from fairway import console
 from fairway.cli import ending, main
+from fairway.config import toml
 from fairway.errors import Interrupted
-from fairway.pipeline.results import PrepareResult, ScoreResult, TrainResult, VerifyResult
+from fairway.pipeline.results import (
+    PrepareResult,
+    ProveResult,
+    ScoreResult,
+    TrainResult,
+    VerifyResult,
+)
 
 HEAVY = ("torch", "numpy", "pydantic", "rich", "matplotlib")
 
@@ -51,6 +59,52 @@ def test_every_command_has_help(fairway):
         assert "--json" in out
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("recipes",), ("config", "show", "pr264"), ("models", "."), ("inspect", "{artifact}"),
+     ("inspect", "{proof}"), ("submit", "--check", "{folder}")],
+)  # fmt: skip
+def test_commands_that_compute_nothing_import_no_torch(words, finished_tiny, tmp_path):
+    (tmp_path / "README.md").write_text("# a submission\n")
+    places = {
+        "artifact": finished_tiny / "model.fairway",
+        "proof": finished_tiny / "proof" / "val.fwp",
+        "folder": tmp_path,
+    }
+    given = [word.format(**places) for word in words]
+    code = (
+        f"import sys; sys.argv = ['fairway', *{given!r}]\n"
+        "from fairway.cli.main import main\n"
+        "try: main()\n"
+        "finally: assert 'torch' not in sys.modules"
+    )
+    shown = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
+    assert "AssertionError" not in shown.stderr
+    assert shown.returncode in (0, 1), shown.stderr
+
+
+def test_recipes_and_their_configuration(fairway):
+    code, out, err = fairway("recipes", "--json")
+    assert code == 0
+    assert {"demo", "mini", "pr264", "tiny"} <= set(json.loads(out)["recipes"])
+    assert "pr264" in err
+    code, out, err = fairway("config", "show", "tiny", "--set", "data.path=2024")
+    assert (code, err) == (0, "")
+    assert toml.loads(out) == toml.load("tiny", ["data.path=2024"])
+    code, out, _ = fairway("config", "show", "tiny", "--json")
+    assert json.loads(out)["recipe"]["name"] == "tiny"
+
+
+def test_models_at_hand(fairway, tiny, monkeypatch):
+    monkeypatch.setenv("FAIRWAY_MODEL", str(tiny.artifact))
+    code, out, _ = fairway("models", tiny.path.parent, "--json")
+    assert code == 0
+    named, found = json.loads(out)["models"]
+    assert named["path"] == found["path"] == str(tiny.artifact)
+    assert found["size_bytes"] == tiny.artifact.stat().st_size
+    assert found["verified_bpb"] == tiny.require(ProveResult).bpb
+
+
 # Bad input: one sentence and exit code 2.
 
 
@@ -62,23 +116,35 @@ def refused(fairway, *arguments):
     return err.rpartition("error: ")[2]
 
 
-def test_unknown_keys_and_verbs(fairway, tmp_path):
+def test_an_unknown_device_is_a_sentence(fairway, tiny):
+    for device in ("gpu", "cuda:9", "meta"):
+        sentence = refused(fairway, "train", tiny.recipe, "--out", tiny.path, "--device", device)
+        assert f"--device {device}: choose cpu or cuda" in sentence
+    if not torch.cuda.is_available():
+        tiny.forget(TrainResult)
+        train = ("train", tiny.recipe, "--out", tiny.path, "--device", "cuda")
+        assert "there is no CUDA device here" in refused(fairway, *train)
+
+
+def test_unknown_keys_and_stages(fairway, tmp_path):
     out = tmp_path / "run"
-    sentence = refused(fairway, "play", "tiny", "--out", out, "--set", "model.dims=3")
+    sentence = refused(fairway, "run", "tiny", "--out", out, "--set", "model.dims=3")
     assert "unknown key model.dims, did you mean 'dim'?" in sentence
-    assert "no such verb" in refused(fairway, "play", "tiny", "--out", out, "--force", "packing")
+    assert "no stage packing: choose one of" in refused(
+        fairway, "run", "tiny", "--out", out, "--force", "packing"
+    )
     assert not out.exists()
 
 
 def test_missing_files(fairway, tmp_path):
-    assert "no recipe 'nope'" in refused(fairway, "play", "nope")
+    assert "no recipe 'nope'" in refused(fairway, "run", "nope")
     assert "is no run folder" in refused(fairway, "verify", tmp_path / "nope")
     missing = tmp_path / "nope.fairway"
     assert str(missing) in refused(fairway, "inspect", missing)
     assert str(missing) in refused(fairway, "sample", missing, "--prompt", "x")
     assert "there is nothing to report on" in refused(fairway, "report", tmp_path)
     source = ("--set", "data.source=files", "--set", f"data.path={tmp_path / 'nope'}")
-    assert "nope" in refused(fairway, "data", "tiny", "--out", tmp_path / "run", *source)
+    assert "nope" in refused(fairway, "prepare", "tiny", "--out", tmp_path / "run", *source)
 
 
 def test_exact_arithmetic_of_what_learns(fairway, tiny):
@@ -102,7 +168,7 @@ def test_an_empty_corpus(fairway, tmp_path):
     (tmp_path / "text").mkdir()
     source = ("--set", "data.source=files", "--set", f"data.path={tmp_path / 'text'}")
     assert str(tmp_path / "text") in refused(
-        fairway, "data", "tiny", "--out", tmp_path / "run", *source
+        fairway, "prepare", "tiny", "--out", tmp_path / "run", *source
     )
 
 
@@ -113,7 +179,7 @@ def test_a_vocabulary_larger_than_the_corpus_allows(fairway, tmp_path):
     (folder / "val.txt").write_text("four five six " * 50)
     options = ["data.source=files", f"data.path={folder}", "data.vocab_size=5000"]
     sets = [word for option in options for word in ("--set", option)]
-    sentence = refused(fairway, "data", "tiny", "--out", tmp_path / "run", *sets)
+    sentence = refused(fairway, "prepare", "tiny", "--out", tmp_path / "run", *sets)
     assert "vocab" in sentence
 
 
@@ -139,7 +205,7 @@ def test_an_artifact_of_a_newer_version(fairway, tiny):
 
 def test_an_unwritable_folder(fairway, tmp_path):
     (tmp_path / "file").write_text("")
-    sentence = refused(fairway, "data", "tiny", "--out", tmp_path / "file" / "run")
+    sentence = refused(fairway, "prepare", "tiny", "--out", tmp_path / "file" / "run")
     assert "cannot write to" in sentence
     assert "choose another with --out" in sentence
 
@@ -211,7 +277,7 @@ def ended(error):
 
 
 def test_debug_shows_the_traceback(fairway):
-    code, _, shown = fairway("play", "nope", "--debug")
+    code, _, shown = fairway("run", "nope", "--debug")
     assert code == 2
     assert shown.startswith("Traceback (most recent call last):")
     assert "error: no recipe 'nope'" in shown
@@ -254,39 +320,39 @@ def test_a_damaged_proof_is_not_verified(fairway, tiny):
 
 def test_finished_work_is_skipped(fairway, tiny):
     before = {path: path.read_bytes() for path in tiny.path.glob("*.json")}
-    code, out, err = fairway("play", "tiny", "--out", tiny.path, "--json")
+    code, out, err = fairway("run", "tiny", "--out", tiny.path, "--json")
     assert code == 0, err
     assert err.count("finished before") == 5
     assert "verify: remembered: verified" in err
     results = json.loads(out)
-    assert list(results) == ["data", "train", "pack", "score", "prove", "verify"]
+    assert list(results) == ["prepare", "train", "pack", "score", "prove", "verify"]
     assert results["verify"]["verified"] is True
-    assert results["prove"]["text_bytes"] == results["data"]["val_bytes"]
+    assert results["prove"]["text_bytes"] == results["prepare"]["val_bytes"]
     assert {path: path.read_bytes() for path in before} == before
 
 
 def test_force_redoes_a_verb_and_what_depends_on_it(fairway, tiny):
-    code, _, err = fairway("play", "tiny", "--out", tiny.path, "--force", "score")
+    code, _, err = fairway("run", "tiny", "--out", tiny.path, "--force", "score")
     assert code == 0, err
     assert err.count("finished before") == 4
 
 
 def test_dry_run_says_what_would_run_and_why(fairway, tiny):
-    code, _, err = fairway("play", "tiny", "--out", tiny.path, "--dry-run")
+    code, _, err = fairway("run", "tiny", "--out", tiny.path, "--dry-run")
     assert code == 0
     assert err.count("│ finished") == 6
     sets = ("--set", "pack.mlp_bits=4", "--set", "score.stride=8")
-    _, _, err = fairway("play", "tiny", "--out", tiny.path, "--dry-run", *sets)
+    _, _, err = fairway("run", "tiny", "--out", tiny.path, "--dry-run", *sets)
     assert err.count("│ finished") == 2
     assert "changed: pack" in err
     assert "after pack" in err
-    _, _, err = fairway("play", "tiny", "--out", tiny.path, "--dry-run", "--force", "score")
+    _, _, err = fairway("run", "tiny", "--out", tiny.path, "--dry-run", "--force", "score")
     assert err.count("│ finished") == 5
     assert "would run (--force score)" in err
 
 
 def test_dry_run_of_a_new_run_makes_nothing(fairway, tmp_path):
-    code, _, err = fairway("play", "tiny", "--out", tmp_path / "new", "--dry-run")
+    code, _, err = fairway("run", "tiny", "--out", tmp_path / "new", "--dry-run")
     assert code == 0
     assert err.count("would run") == 6
     assert list(tmp_path.iterdir()) == []
@@ -315,11 +381,12 @@ def test_compress_and_decompress_any_bytes(fairway, tiny, tmp_path):
 
 
 def test_sample_and_inspect(fairway, tiny):
-    options = ("--prompt", "The", "--tokens", "5", "--json")
+    options = ("--prompt", "The", "--tokens", "5")
     code, out, err = fairway("sample", tiny.artifact, *options)
     assert code == 0
-    assert json.loads(out)["text"].startswith("The")
-    assert "The" in err
+    assert out.startswith("The")
+    assert err == ""
+    assert json.loads(fairway("sample", tiny.artifact, *options, "--json")[1])["text"] == out[:-1]
     code, out, err = fairway("inspect", tiny.artifact, "--json")
     assert code == 0
     assert sum(json.loads(out)["parts"].values()) == tiny.artifact.stat().st_size
@@ -327,20 +394,20 @@ def test_sample_and_inspect(fairway, tiny):
     assert "of the challenge's 16,000,000 bytes" in err
 
 
-def test_fit_says_which_shapes_fit(fairway, tmp_path, monkeypatch):
+def test_size_says_which_shapes_fit(fairway, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, out, err = fairway("fit", "tiny", "--budget", 20_000, "--set", "model.dim=48", "--json")
+    code, out, err = fairway("size", "tiny", "--budget", 20_000, "--set", "model.dim=48", "--json")
     assert code == 0, err
     found = json.loads(out)
     assert found["budget_bytes"] == 20_000
     assert found["shapes"][0]["dim"] == 48
     assert "of the challenge's 16,000,000 bytes" in err
     assert "yes" in err
-    code, _, err = fairway("fit", "tiny", "--budget", 100)
+    code, _, err = fairway("size", "tiny", "--budget", 100)
     assert code == 1
     assert "over pack.budget_bytes" in err
-    assert "pack.budget_bytes" in refused(fairway, "fit", "tiny", "--budget", 0)
-    assert "no recipe 'nope'" in refused(fairway, "fit", "nope")
+    assert "pack.budget_bytes" in refused(fairway, "size", "tiny", "--budget", 0)
+    assert "no recipe 'nope'" in refused(fairway, "size", "nope")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -372,7 +439,7 @@ def test_ranks_of_torchrun_go_through_several_verbs_together(tiny):
     for verb in ("score", "verify"):
         (tiny.path / f"{verb}.json").unlink()
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*launcher, "-m", "fairway", "play", "tiny", "--out", str(tiny.path)]
+    command = [*launcher, "-m", "fairway", "run", "tiny", "--out", str(tiny.path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     assert tiny.require(VerifyResult).verified

@@ -1,0 +1,125 @@
+"""Commands before a run: recipes and their configuration, sizes, models at hand, downloads."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fairway.cli import show
+from fairway.cli.command import RecipeName, Sets, app, command, given
+from fairway.errors import BadInput
+
+if TYPE_CHECKING:
+    from fairway.pipeline.results import Result
+
+configs = typer.Typer(
+    help="What a recipe resolves to.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(configs, name="config")
+
+
+@command()
+def recipes() -> "Result":
+    """List the recipes that ship with Fairway."""
+    from fairway import console
+    from fairway.config import toml
+    from fairway.pipeline.results import RecipesResult
+
+    found = [toml.load(name) for name in toml.shipped()]
+    for recipe in found:
+        console.say_lines(f"{recipe.name:<12}  {recipe.description}")
+    return RecipesResult(recipes={recipe.name: recipe.description for recipe in found})
+
+
+@command(to=configs, name="show")
+def config_show(recipe: RecipeName, sets: Sets = None) -> "Result":
+    """Print a recipe with all its defaults, as TOML on stdout."""
+    from fairway.config import toml
+    from fairway.pipeline.results import ConfigResult
+
+    return ConfigResult(recipe=toml.load(recipe, sets or []))
+
+
+@command()
+def models(
+    folder: Annotated[
+        Path, typer.Argument(metavar="[FOLDER]", help="Where run directories lie.")
+    ] = Path("runs"),
+) -> "Result":
+    """List the artifacts at hand: of FAIRWAY_MODEL, and of the run directories in a folder."""
+    from fairway import console
+    from fairway.pipeline import verdicts
+    from fairway.pipeline.directory import RunDirectory
+    from fairway.pipeline.results import ModelAtHand, ModelsResult
+
+    runs = [RunDirectory(place.parent) for place in sorted(folder.glob("*/model.fairway"))]
+    found = [
+        ModelAtHand(
+            path=str(run.artifact),
+            size_bytes=run.artifact.stat().st_size,
+            verified_bpb=known.bpb if (known := verdicts.known(run)) and known.verified else None,
+        )
+        for run in runs
+    ]
+    if (named := os.environ.get("FAIRWAY_MODEL")) and Path(named).is_file():
+        size_bytes = Path(named).stat().st_size
+        found.insert(0, ModelAtHand(path=named, size_bytes=size_bytes, verified_bpb=None))
+    console.table(
+        "Models",
+        ["artifact", "bytes", "bits per byte, verified here"],
+        ([m.path, f"{m.size_bytes:,}", f"{m.verified_bpb or '-'}"] for m in found),
+    )
+    return ModelsResult(models=found)
+
+
+@command()
+def size(
+    recipe: RecipeName,
+    budget: Annotated[int | None, typer.Option(metavar="BYTES", help="The byte budget.")] = None,
+    sets: Sets = None,
+) -> "Result":
+    """Predict the artifact's bytes before training, and which shapes fit the byte budget."""
+    from fairway.config.toml import load
+    from fairway.quantize.size import GOOD_BITS_PER_WEIGHT, fit
+
+    found = fit(load(recipe, [*(sets or []), *given("pack.budget_bytes", budget)]))
+    show.sizes(found, GOOD_BITS_PER_WEIGHT)
+    return found
+
+
+@command()
+def download(
+    name: Annotated[str, typer.Argument(metavar="fineweb|fineweb-raw", help="The data set.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("data"),
+    variant: Annotated[str, typer.Option(help="Of fineweb: sp1024, sp8192.")] = "sp1024",
+    shards: Annotated[
+        int, typer.Option(min=0, help="For training: files, of fineweb 100 M tokens each.")
+    ] = 1,
+    processes: Annotated[int, typer.Option(min=1, help="Of fineweb-raw.")] = 2,
+) -> "Result":
+    """Fetch FineWeb from the Hub: token shards of the challenge, or documents."""
+    from fairway import console
+    from fairway.data import fineweb
+    from fairway.pipeline.results import FetchResult
+
+    if name == "fineweb":
+        path, tokenizer = fineweb.shards(variant, out, shards)
+        files = sorted(path.glob("*.bin"))
+        source = f"--set data.source=shards --set data.path={path} --set data.tokenizer={tokenizer}"
+    elif name == "fineweb-raw":
+        path, tokenizer = fineweb.documents(out, shards, processes), None
+        files = sorted(path.glob("*.jsonl.zst"))
+        source = f"--set data.source=files --set data.path={path}"
+    else:
+        raise BadInput(f"no data set {name}: choose fineweb or fineweb-raw")
+    console.say(f"{len(files)} files in {path}; for a recipe: {source}")
+    return FetchResult(
+        path=str(path),
+        tokenizer=str(tokenizer or ""),
+        shards=len(files),
+        size_bytes=sum(file.stat().st_size for file in files),
+    )

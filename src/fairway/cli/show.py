@@ -1,0 +1,101 @@
+"""Print results as tables; sentences and pages are printed where they are made."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fairway.pipeline.inspect import Inspection
+    from fairway.pipeline.results import CheckResult, HeaderResult, VerifyResult
+    from fairway.quantize.size import FitResult
+    from fairway.report.report import Table
+
+
+def tables(found: "Sequence[Table]") -> None:
+    """Print tables of a report, each with its note."""
+    from fairway import console
+
+    for table in found:
+        console.table(table.title, table.columns, table.rows)
+        console.say_lines(table.note + "\n")
+
+
+def verdict(found: "VerifyResult") -> None:
+    """Print what the two files hold, and the verdict in one line."""
+    from fairway import console
+    from fairway.report import report
+
+    for line in report.verdict_lines(found):
+        console.say(line)
+    console.say(f"verify: {found.sentence}")
+
+
+def findings(found: "CheckResult") -> None:
+    """Print the rules of a submission and whether they hold."""
+    from fairway import console
+
+    rows = [[f"{f.rule}: {f.evidence}", f.verdict] for f in found.findings]
+    console.table(f"Checks of {found.folder}", ["rule", "holds"], rows)
+
+
+def header(found: "HeaderResult") -> None:
+    """Print what the header of a proof says."""
+    from fairway import console
+
+    for name, value in found.model_dump(exclude={"stamp"}).items():
+        console.say(f"{name}: {value}")
+    console.say("The header is not decoded text: fairway verify MODEL PROOF decodes it.")
+
+
+def inspection(found: "Inspection") -> None:
+    """Print the parts and tensors of an artifact."""
+    from fairway import console
+    from fairway.config import budget
+
+    console.table("Parts", ["part", "bytes"], found.parts.items())
+    console.table(
+        "Tensors",
+        ["tensor", "shape", "part", "bits per weight", "largest code", "steps"],
+        (
+            [
+                t.name, " × ".join(map(str, t.shape)), t.part, f"{t.bits_per_weight:.2f}",
+                t.largest_code, f"{t.smallest_step:.2g} to {t.largest_step:.2g}",
+            ]
+            for t in found.tensors
+        ),
+    )  # fmt: skip
+    console.say(
+        f"{found.artifact_bytes:,} bytes, {found.weights:,} weights, "
+        f"{found.bits_per_weight:.2f} bits per coded weight, "
+        f"recall {found.recall or 'off'}, cache {found.cache or 'off'}; "
+        f"sha256 {found.sha256}"
+    )
+    console.say(budget.sentence(found.artifact_bytes))
+
+
+def sizes(found: "FitResult", good_bits_per_weight: float) -> None:
+    """Print the predicted bytes of an artifact, and the shapes near it."""
+    from fairway import console
+    from fairway.config import budget
+
+    console.table(
+        f"Parts, predicted for the quantizer {found.quantizer}",
+        ["part", "bytes"],
+        [*found.parts.items(), ("total", found.artifact_bytes)],
+    )
+    console.table(
+        f"Shapes at {found.budget_bytes:,} bytes, the recipe's first",
+        ["layers", "width", "tokens", "bigrams", "weights", "bits", "FLOPs", "fits"],
+        (
+            [
+                s.num_layers, s.dim, s.vocab_size, s.bigram_rows, f"{s.weights:,}",
+                f"{s.bits_per_weight:.2f}", f"{s.relative_flops:.2f}", "yes" if s.fits else "",
+            ]
+            for s in found.shapes
+        ),
+    )  # fmt: skip
+    console.say(
+        "bits: per weight of the matrices, when the artifact fills the budget; a shape fits with "
+        f"{good_bits_per_weight} or more. FLOPs: per token of training, the recipe's "
+        f"{found.flops_per_token:.3g} are 1"
+    )
+    console.say(budget.sentence(found.artifact_bytes))

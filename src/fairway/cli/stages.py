@@ -1,0 +1,276 @@
+"""Commands of the pipeline: all stages of a recipe, or one stage of a run directory."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fairway.cli import show
+from fairway.cli.command import (
+    Arithmetic,
+    Method,
+    Out,
+    Output,
+    RecipeName,
+    RunFolder,
+    Sets,
+    Text,
+    command,
+    given,
+    is_main_rank,
+    load,
+)
+from fairway.errors import BadInput
+
+if TYPE_CHECKING:
+    from fairway.config.schema import Recipe
+    from fairway.pipeline.directory import RunDirectory
+    from fairway.pipeline.results import Result
+
+Force = Annotated[str, typer.Option(metavar="STAGE", help="Redo it and all that depends on it.")]
+
+
+@command()
+def demo() -> "dict[str, Result]":
+    """Run all stages on this CPU, with a corpus that every Python ships (runs/demo)."""
+    recipe, run = load("demo", None, None)
+    return _run_all(recipe, run)
+
+
+@command()
+def run(
+    recipe: RecipeName,
+    out: Out = None,
+    sets: Sets = None,
+    method: Method = None,
+    force: Force = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run.")] = False,
+    seeds: Annotated[
+        str, typer.Option(metavar="1,2,3", help="One run per seed: folder OUT-SEED each.")
+    ] = "",
+) -> "dict[str, Result] | None":
+    """Run all stages of a recipe. Stages whose inputs did not change are skipped."""
+    from fairway.pipeline.runner import stage_of
+
+    if force:
+        stage_of(force)
+    sets = [*(sets or []), *given("adapt.method", method)]
+    jobs = _of_seeds(recipe, out, sets, seeds) if seeds else [("", *load(recipe, out, sets))]
+    if dry_run:
+        from fairway import console
+        from fairway.pipeline import plan
+
+        for _, loaded, place in jobs:
+            steps = plan.plan(loaded, place, force)
+            console.table(f"{loaded.name} in {place.path}", plan.COLUMNS, plan.rows(steps))
+        return None
+    results: dict[str, Result] = {}
+    for name, loaded, place in jobs:
+        results |= {name + stage: r for stage, r in _run_all(loaded, place, force).items()}
+    if len(jobs) > 1 and is_main_rank():
+        from fairway.report import report
+
+        show.tables([report.seeds_table([place for _, _, place in jobs])])
+    return results
+
+
+def _of_seeds(
+    recipe: str, out: Path | None, sets: list[str], seeds: str
+) -> "list[tuple[str, Recipe, RunDirectory]]":
+    """Return a recipe and a run directory per seed, side by side, so that they share their data."""
+    words = [word.strip() for word in seeds.split(",")]
+    if not all(word.isdecimal() for word in words) or len(set(words)) < len(words):
+        raise BadInput(f"--seeds {seeds}: give different whole numbers, as in 1337,42,2025")
+    jobs = []
+    for word in words:
+        loaded, run = load(recipe, out, [*sets, f"train.seed={word}"])
+        folder = run.path.with_name(f"{run.path.name}-{word}")
+        jobs.append((f"{word}.", loaded, type(run)(folder)))
+    return jobs
+
+
+def _run_all(recipe: "Recipe", run: "RunDirectory", force: str = "") -> "dict[str, Result]":
+    """Run every stage in order, then print the tables and write the report."""
+    from fairway import console
+    from fairway.data.tokenizer import load_challenge
+    from fairway.pipeline.pack import check_budget
+    from fairway.pipeline.runner import run_stages
+    from fairway.report import report
+
+    if recipe.data.tokenizer:  # a tokenizer that is there already: what it takes is known now
+        check_budget(recipe.model, load_challenge(recipe.data.tokenizer), recipe.pack)
+    results = run_stages(recipe, run, force=force)
+    if is_main_rank():
+        page = report.write(run)
+        show.tables(report.tables(report.Results(run)))
+        console.say(f"report: {page}")
+    return results
+
+
+@command()
+def prepare(recipe: RecipeName, out: Out = None, sets: Sets = None) -> "Result | None":
+    """Documents to tokens: corpus, split, tokenizer, shards."""
+    loaded, place = load(recipe, out, sets)
+    return _one("prepare", loaded, place)
+
+
+@command()
+def train(
+    recipe: RecipeName,
+    out: Out = None,
+    sets: Sets = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda; default: cuda if there is one.")] = "",
+    replay_clock: Annotated[
+        bool, typer.Option("--replay-clock", help="Repeat a run in seconds by its stored clock.")
+    ] = False,
+    then_pack: Annotated[bool, typer.Option("--pack", help="Then pack, in this process.")] = False,
+) -> "Result | dict[str, Result] | None":
+    """Tokens to weights; also under torchrun."""
+    from fairway.pipeline.runner import run_stages
+
+    if device not in ("", "cpu", "cuda"):
+        raise BadInput(f"--device {device}: choose cpu or cuda")
+    loaded, run = load(recipe, out, sets)
+    names = ["train", *["pack"] * then_pack]
+    results = run_stages(loaded, run, names, device=device, replay=replay_clock, again=replay_clock)
+    return results if then_pack else results.get("train")
+
+
+@command()
+def pack(
+    run: RunFolder,
+    budget: Annotated[int | None, typer.Option(metavar="BYTES", help="The byte budget.")] = None,
+    sets: Sets = None,
+) -> "Result | None":
+    """Weights to one artifact file under the byte budget."""
+    overrides = [*(sets or []), *given("pack.budget_bytes", budget)]
+    recipe, folder = _reload(run, "pack", overrides)
+    return _one("pack", recipe, folder)
+
+
+@command(opens_files=True)
+def score(
+    run: RunFolder,
+    protocol: Annotated[str | None, typer.Option(help="plain, sliding or rolling.")] = None,
+    stride: Annotated[int | None, typer.Option(help="Of sliding windows, in tokens.")] = None,
+    arithmetic: Arithmetic = None,
+    method: Method = None,
+    text: Text = None,
+    sets: Sets = None,
+) -> "Result | None":
+    """Bits per byte of the validation text under the artifact."""
+    overrides = [
+        *(sets or []),
+        *given("score.arithmetic", arithmetic),
+        *given("adapt.method", method),
+        *given("score.protocol", protocol),
+        *given("score.stride", stride),
+    ]
+    recipe, folder = _reload(run, "score", overrides)
+    _refuse_exact_learning(recipe, arithmetic)
+    return _one("score", recipe, folder, text)
+
+
+@command(opens_files=True)
+def prove(
+    run: RunFolder,
+    arithmetic: Arithmetic = None,
+    method: Method = None,
+    text: Text = None,
+    sets: Sets = None,
+) -> "Result | None":
+    """Write the validation text as a file that decodes from the artifact alone."""
+    overrides = [
+        *(sets or []),
+        *given("prove.arithmetic", arithmetic),
+        *given("adapt.method", method),
+    ]
+    recipe, folder = _reload(run, "prove", overrides)
+    _refuse_exact_learning(recipe, arithmetic)
+    return _one("prove", recipe, folder, text)
+
+
+@command(opens_files=True)
+def verify(
+    paths: Annotated[list[Path], typer.Argument(metavar="MODEL PROOF | RUN")],
+    text: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The text that the proof must decode to.")
+    ] = None,
+    text_field: Annotated[str, typer.Option(metavar="NAME", help="Of JSON lines.")] = "text",
+) -> "Result | None":
+    """Decode a proof in a separate process: two files, or a run directory. Trusts nothing else."""
+    from fairway.pipeline import verdicts
+    from fairway.pipeline.directory import Job
+
+    if not is_main_rank():
+        return None
+    if len(paths) > 2:
+        raise BadInput("give an artifact and a proof: fairway verify MODEL PROOF [--text FILE]")
+    if len(paths) == 2:
+        verdict = verdicts.verify_files(paths[0], paths[1], text, text_field)
+    elif paths[0].is_file():
+        raise BadInput(f"give the proof, too: fairway verify {paths[0]} PROOF [--text FILE]")
+    else:
+        recipe, run = _reload(paths[0], "verify", [])
+        verdict = verdicts.verify(Job(recipe, run, text), text_field)
+    show.verdict(verdict)
+    return verdict
+
+
+def _reload(folder: Path, name: str, sets: list[str]) -> "tuple[Recipe, RunDirectory]":
+    """Return the recipe of an existing run. Only what the stage depends on can be overridden."""
+    from fairway.pipeline.directory import RunDirectory
+    from fairway.pipeline.runner import stage_of
+
+    run, keys = RunDirectory(folder), (*stage_of(name).keys, "run")
+    run.load()
+    for assignment in sets:
+        key = assignment.partition("=")[0].strip() + "."
+        if not any(key.startswith(f"{part}.") for part in keys):
+            raise BadInput(
+                f"--set {assignment}: '{name}' reads only {list(keys)} of the recipe; "
+                "use fairway run RECIPE to change what comes before it"
+            )
+    return run.load(sets), run
+
+
+def _one(
+    name: str, recipe: "Recipe", run: "RunDirectory", text: Path | None = None
+) -> "Result | None":
+    """Run one stage. Return its result; None on other ranks of torchrun."""
+    from fairway.pipeline.runner import run_stages
+
+    return run_stages(recipe, run, [name], text=text).get(name)
+
+
+def _refuse_exact_learning(recipe: "Recipe", arithmetic: str | None) -> None:
+    """Raise BadInput where a method learns that this or an earlier command chose."""
+    method = recipe.adapt.method
+    if arithmetic == "exact" and method != "none":
+        raise BadInput(
+            f"--adapt {method} learns in floating point: leave out --arithmetic exact, and the "
+            "proof will name the kind of machine that it needs; or --adapt none"
+        )
+
+
+@command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
+    output: Output = None,
+) -> None:
+    """Write each run's tables and one self-contained page, RUN/report.html; -o: one for all."""
+    from fairway import console
+    from fairway.io.atomic import check_writable
+    from fairway.pipeline.directory import RunDirectory
+    from fairway.report import report
+
+    if output:
+        check_writable(output)
+        report.write_many([RunDirectory(folder) for folder in runs], output)
+        console.say(f"report: {output}")
+        return
+
+    for folder in runs:
+        page = report.write(RunDirectory(folder))
+        show.tables(report.tables(report.Results(RunDirectory(folder))))
+        console.say(f"report: {page}")
