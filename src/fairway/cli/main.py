@@ -11,15 +11,16 @@ from fairway import startup
 startup.protect()
 
 import sys
+from importlib import import_module
 from typing import Any
 
 import typer
 
-# isort: off  -- `--help` lists commands in this order
-from fairway.cli import audits, ending, experiments, files, recipes, stages  # noqa: F401
+from fairway.cli import ending
 from fairway.cli.command import app
 
-# isort: on
+for group in ("stages", "files", "recipes", "experiments", "audits"):  # the order of --help
+    import_module(f"fairway.cli.{group}")
 
 # What typer raises for any mistake in options and arguments; it exports only this kind of it.
 _Usage: Any = typer.BadParameter.__mro__[2]
