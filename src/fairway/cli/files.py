@@ -47,7 +47,7 @@ def compress(
     def work(artifact: Path, source: Any, target: Any, report: Any) -> None:
         compress(artifact, source, target, kind, report)
 
-    return _files(context, work, "compress", files, output, stdout, force, model)
+    return _files(work, "compress", _sources(context, files, model), output, stdout, force)
 
 
 @command(opens_files=True)
@@ -64,31 +64,38 @@ def decompress(
     from fairway.coding.compress import decompress
 
     target = Path(os.devnull) if test else output
-    return _files(context, decompress, "decompress", files, target, stdout, force, model, test)
+    sources = _sources(context, files, model)
+    return _files(decompress, "decompress", sources, target, stdout, force, test)
 
 
-def _files(
-    context: typer.Context,
-    work: Callable[..., None],
-    verb: str,
-    names: list[Path],
-    output: Path | None,
-    stdout: bool,
-    force: bool,
-    model: Path | None,
-    test: bool = False,
-) -> "Result | dict[str, Result] | None":
-    """Do `work` on every file. The first is the artifact, unless `model` names one."""
+def _sources(
+    context: typer.Context, names: list[Path], model: Path | None
+) -> tuple[Path, list[Path]]:
+    """Return the artifact and the files. The first is the artifact, unless `model` names one."""
     from fairway.coding import files
 
     given = context.get_parameter_source("model")
-    from_environment = given is not None and given.name == "ENVIRONMENT"
-    artifact, sources = files.artifact_of(names, model, from_environment)
+    return files.artifact_of(names, model, given is not None and given.name == "ENVIRONMENT")
+
+
+def _files(
+    work: Callable[..., None],
+    command: str,
+    given: tuple[Path, list[Path]],
+    output: Path | None,
+    stdout: bool,
+    force: bool,
+    test: bool = False,
+) -> "Result | dict[str, Result] | None":
+    """Do `work` on every file."""
+    from fairway.coding import files
+
+    artifact, sources = given
     if test:
         jobs = [files.plan([source], output, False, True, True)[0] for source in sources]
     else:
-        jobs = files.plan(sources, output, stdout, force, verb == "decompress")
-    results = {str(job.source): files.run(job, artifact, work, verb) for job in jobs}
+        jobs = files.plan(sources, output, stdout, force, command == "decompress")
+    results = {str(job.source): files.run(job, artifact, work, command) for job in jobs}
     if any(job.is_piped for job in jobs):
         return None  # standard output has bytes, and no JSON after them
     return next(iter(results.values())) if len(results) == 1 else dict(results)

@@ -7,22 +7,20 @@ outside the run directory. The hashes of these stand in its `stamp`, as `part=ha
 
 from __future__ import annotations
 
-import functools
 import json
 import os
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
 
 from fairway import console
-from fairway.config.schema import Recipe, Section
+from fairway.config.schema import Recipe
 from fairway.errors import BadInput
 from fairway.io.atomic import sha256_file, short_hash
 from fairway.pipeline import verdicts
 from fairway.pipeline.directory import Job, R, RunDirectory
-from fairway.pipeline.results import PrepareResult, Result, VerifyResult
+from fairway.pipeline.results import Result, VerifyResult
 from fairway.pipeline.stage import STAGES, Stage
 from fairway.pipeline.verify import sha256_readable
 
@@ -124,9 +122,11 @@ def stamp(job: Job, kind: type[Result], inputs: bool = True) -> str:
     stage = stage_of(kind.stage)
     parts = {"code": str(stage.version)}
     for key in stage.keys:
-        value: Any = functools.reduce(getattr, key.split("."), job.recipe)
-        tree = value.what_counts() if isinstance(value, Section) else value
-        parts[key] = short_hash(json.dumps(tree))
+        section, *inner = key.split(".")
+        values = functools.reduce(
+            operator.getitem, inner, getattr(job.recipe, section).what_counts()
+        )
+        parts[key] = short_hash(json.dumps(values))
     for needed in stage.needs:
         found = job.run.recorded(needed)
         hashes = [getattr(found, field) for field in stage_of(needed.stage).hashes] if found else []
@@ -269,11 +269,7 @@ def _verdict(job: Job, decode: bool) -> Result:
 
 def _invalidate(job: Job, stage: Stage) -> None:
     """Drop a result and its unfinished work, so that the stage runs again."""
-    result = job.run.recorded(stage.result)
-    if isinstance(result, PrepareResult):
-        folder = job.run.data_folder(result).resolve()
-        if folder.parent == job.run.data_root.resolve():
-            shutil.rmtree(folder, ignore_errors=True)
+    stage.remove(job.run)
     job.run.invalidate(stage.result)
     for path in stage.partial:
         getattr(job.run, path).unlink(missing_ok=True)

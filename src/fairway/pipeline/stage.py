@@ -5,12 +5,13 @@ A new stage is one row here and one function. The runner (runner.py) reads nothi
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from fairway.config.schema import Recipe
-from fairway.pipeline.directory import Job
+from fairway.pipeline.directory import Job, RunDirectory
 from fairway.pipeline.results import (
     PackResult,
     PrepareResult,
@@ -36,6 +37,7 @@ class Stage:
     partial: tuple[str, ...] = ()  # paths in RunDirectory of unfinished work
     documents: Callable[[Recipe], str] | None = None  # hash of inputs outside the run directory
     is_complete: Callable[[Job, Any], bool] = lambda job, result: True  # outputs elsewhere
+    remove: Callable[[RunDirectory], None] = lambda run: None  # delete these
     shared: Callable[[Recipe], bool] = lambda recipe: False  # whether all ranks work on it together
     cached: bool = True  # whether a result in the run directory may stand for the work
 
@@ -63,6 +65,13 @@ def _is_prepared(job: Job, result: PrepareResult) -> bool:
     from fairway.pipeline.prepare import is_complete
 
     return is_complete(job.run.data_folder(result))
+
+
+def _remove_data(run: RunDirectory) -> None:
+    result = run.recorded(PrepareResult)
+    folder = run.data_folder(result).resolve() if result else None
+    if folder and folder.parent == run.data_root.resolve():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _train(job: Job, **options: Any) -> TrainResult:
@@ -98,7 +107,7 @@ def _verify(job: Job) -> VerifyResult:
 STAGES: tuple[Stage, ...] = (
     Stage(
         _prepare, PrepareResult, keys=("data",), needs=(), version=1,
-        documents=_documents, is_complete=_is_prepared,
+        documents=_documents, is_complete=_is_prepared, remove=_remove_data,
     ),
     Stage(
         _train, TrainResult, keys=("model", "optim", "train"), needs=(PrepareResult,), version=2,
