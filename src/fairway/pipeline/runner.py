@@ -122,11 +122,9 @@ def stamp(job: Job, kind: type[Result], inputs: bool = True) -> str:
     stage = stage_of(kind.stage)
     parts = {"code": str(stage.version)}
     for key in stage.keys:
-        section, *inner = key.split(".")
-        values = functools.reduce(
-            operator.getitem, inner, getattr(job.recipe, section).what_counts()
-        )
-        parts[key] = short_hash(json.dumps(values))
+        section, _, name = key.partition(".")
+        values = getattr(job.recipe, section).what_counts()
+        parts[key] = short_hash(json.dumps(values[name] if name else values))
     for needed in stage.needs:
         found = job.run.recorded(needed)
         hashes = [getattr(found, field) for field in stage_of(needed.stage).hashes] if found else []
