@@ -38,7 +38,7 @@ class Network:
         ring = (len(shape.passes), lanes, shape.num_kv_heads)
         self._keys = np.zeros((*ring, h, slots), np.int16)
         self._values = np.zeros((*ring, h, slots), np.int16)
-        self._units = np.ones((*ring, slots), np.float32)  # what one unit of a value is worth
+        self._value_scales = np.ones((*ring, slots), np.float32)  # what a code of 1 is worth
         self._embedding = np.zeros((lanes, shape.dim), np.int32)  # the last token's, normed
 
     @property
@@ -50,7 +50,7 @@ class Network:
         """Keep the first `lanes` lanes only."""
         self._bookkeeping.shrink_batch(lanes)
         self._keys, self._values = self._keys[:, :lanes], self._values[:, :lanes]
-        self._units, self._embedding = self._units[:, :lanes], self._embedding[:lanes]
+        self._value_scales, self._embedding = self._value_scales[:, :lanes], self._embedding[:lanes]
 
     def forward(self, tokens: Longs) -> Head:
         """Take int64[L, S], S ≤ block, as the next tokens; return the last layer's output."""
@@ -71,9 +71,9 @@ class Network:
             y = self._attention(i, x, block, rotation)
             mlp_input = _normed_input(x, layer.up) if layer.parallel else None
             _add(x, e, layer.o, *_input(y, layer.o))
-            codes, unit = mlp_input or _normed_input(x, layer.up)
+            codes, token_scale = mlp_input or _normed_input(x, layer.up)
             hidden = _matmul(codes, layer.up)
-            activate(hidden, layer.up.rows, unit)
+            activate(hidden, layer.up.rows, token_scale)
             _add(x, e, layer.down, *_input(hidden, layer.down))
             if i < len(p.layers) // 2:
                 stack.append((x.copy(), e.copy()))
@@ -87,9 +87,9 @@ class Network:
             assert p.bigram_codes is not None
             assert p.bigram_scales is not None
             rows = block.bigram_rows.reshape(-1)
-            codes, unit = _table_input(rows, p.bigram_codes, p.bigram_scales, p.bigram)
+            codes, token_scale = _table_input(rows, p.bigram_codes, p.bigram_scales, p.bigram)
             no_exponents = np.zeros(len(x), np.int32)  # they stay 0: x is normalised at once
-            _add(x, no_exponents, p.bigram, codes, unit)
+            _add(x, no_exponents, p.bigram, codes, token_scale)
         kernels.normalize(x, RESIDUAL_BITS)
         return x
 
@@ -108,20 +108,22 @@ class Network:
         """Return the input of the output projection of pass i, float32[N, H·h]."""
         p, shape = self._operands, self._operands.shape
         layer, H, h, first = p.layers[i], shape.num_heads, shape.head_dim, block.positions[0]
-        keys, values, units = self._keys[i], self._values[i], self._units[i]
-        codes, unit = _normed_input(x, layer.qkv)
+        keys, values, value_scales = self._keys[i], self._values[i], self._value_scales[i]
+        codes, token_scale = _normed_input(x, layer.qkv)
         acc, rows = _matmul(codes, layer.qkv), layer.qkv.rows
         queries = np.empty((len(x), H, h), np.float32)
         kernels.rotate_heads(acc, rows, first, *rotation, p.normed_bits, queries, keys)
-        kernels.store_values(acc, rows, unit, first, p.largest_value, values, units)
+        kernels.store_values(acc, rows, token_scale, first, p.largest_value, values, value_scales)
         y = np.empty((len(x), H * h), np.float32)
         kernels.attend(
-            queries, keys, values, units, block.starts.reshape(-1), first, shape.window,
+            queries, keys, values, value_scales, block.starts.reshape(-1), first, shape.window,
             layer.score_scales, layer.exclusive, y,
         )  # fmt: skip
         if layer.gate is not None:
-            codes, unit = _normed_input(x, layer.gate)
-            kernels.gate_heads(_matmul(codes, layer.gate), layer.gate.rows, unit, p.tables.gate, y)
+            codes, token_scale = _normed_input(x, layer.gate)
+            kernels.gate_heads(
+                _matmul(codes, layer.gate), layer.gate.rows, token_scale, p.tables.gate, y
+            )
         return y
 
 
@@ -185,36 +187,36 @@ def _mm(a: Floats, b: Floats) -> Floats:
 
 
 def _normed_input(x: Ints, linear: Linear) -> tuple[Floats, Floats]:
-    """Quantize x / rms(x): codes float32[N, n] and the unit of each row, float32[N]."""
-    codes, unit = np.empty(x.shape, np.float32), np.empty(len(x), np.float32)
+    """Quantize x / rms(x): codes float32[N, n] and each row's scale, float32[N]."""
+    codes, token_scale = np.empty(x.shape, np.float32), np.empty(len(x), np.float32)
     scratch = np.empty(x.shape[1], np.float32)
-    kernels.norm_input(x, *_scaling(linear), scratch, codes, unit)
-    return codes, unit
+    kernels.norm_input(x, *_scaling(linear), scratch, codes, token_scale)
+    return codes, token_scale
 
 
 def _table_input(
     rows: Longs, table: Floats, scales: Floats, linear: Linear
 ) -> tuple[Floats, Floats]:
-    """Quantize rows of a table: codes float32[N, n] and the unit of each row, float32[N]."""
+    """Quantize rows of a table: codes float32[N, n] and each row's scale, float32[N]."""
     n = table.shape[1]
-    codes, unit = np.empty((len(rows), n), np.float32), np.empty(len(rows), np.float32)
+    codes, token_scale = np.empty((len(rows), n), np.float32), np.empty(len(rows), np.float32)
     scratch = np.empty(n, np.float32)
-    kernels.table_input(rows, table, scales, *_scaling(linear), scratch, codes, unit)
-    return codes, unit
+    kernels.table_input(rows, table, scales, *_scaling(linear), scratch, codes, token_scale)
+    return codes, token_scale
 
 
 def _input(y: Floats, linear: Linear) -> tuple[Floats, Floats]:
-    """Quantize y, overwriting it: codes float32[N, n] and the unit of each row, float32[N]."""
-    codes, unit = np.empty_like(y), np.empty(len(y), np.float32)
-    kernels.quantize_input(y, *_scaling(linear), codes, unit)
-    return codes, unit
+    """Quantize y, overwriting it: codes float32[N, n] and each row's scale, float32[N]."""
+    codes, token_scale = np.empty_like(y), np.empty(len(y), np.float32)
+    kernels.quantize_input(y, *_scaling(linear), codes, token_scale)
+    return codes, token_scale
 
 
 def _scaling(linear: Linear) -> tuple[Floats, Floats, Floats]:
     return linear.columns, linear.scales, linear.inverses
 
 
-def _add(x: Ints, e: Ints, linear: Linear, codes: Floats, unit: Floats) -> None:
+def _add(x: Ints, e: Ints, linear: Linear, codes: Floats, token_scale: Floats) -> None:
     """Add a linear map's output to the rows of the residual stream, x · 2^e, in place."""
     scratch = np.empty(x.shape[1], np.float32)
-    kernels.add_scaled(x, e, _matmul(codes, linear), linear.rows, unit, scratch)
+    kernels.add_scaled(x, e, _matmul(codes, linear), linear.rows, token_scale, scratch)

@@ -76,9 +76,9 @@ class _DeviceLinear:
             first = last
         return total.to(torch.float32)
 
-    def output(self, codes: Tensor, unit: Tensor) -> Tensor:
-        """Return what the map of the input codes · unit is worth: float32[N, m]."""
-        return self.matmul(codes) * self.rows * unit[:, None]
+    def output(self, codes: Tensor, token_scale: Tensor) -> Tensor:
+        """Return the map of the inputs that the codes stand for, float32[N, m]."""
+        return self.matmul(codes) * self.rows * token_scale[:, None]
 
 
 class DeviceOperands:
@@ -192,9 +192,9 @@ class DeviceNetwork:
         z = z.clamp(-limit, limit)
         return torch.maximum(z, z * 0.5)
 
-    def _gate(self, linear: _DeviceLinear, codes: Tensor, unit: Tensor) -> Tensor:
+    def _gate(self, linear: _DeviceLinear, codes: Tensor, token_scale: Tensor) -> Tensor:
         """Return σ with GATE_BITS, float32[N, m]."""
-        t = linear.output(codes, unit)
+        t = linear.output(codes, token_scale)
         return (_interpolated(t, self._on.gate_table) + (1 << GATE_BITS - 1)).float()
 
     def _embedded(self, block: Block) -> Tensor:
@@ -205,10 +205,10 @@ class DeviceNetwork:
             assert p.bigram_codes is not None
             assert p.bigram_scales is not None
             rows = block.bigram_rows.reshape(-1)
-            codes, unit = self._input(self._on.tensor(p.bigram_codes[rows]), self._on.bigram)
-            unit = unit * self._on.tensor(p.bigram_scales[rows])
+            codes, token_scale = self._input(self._on.tensor(p.bigram_codes[rows]), self._on.bigram)
+            token_scale = token_scale * self._on.tensor(p.bigram_scales[rows])
             zeros = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-            x, _ = self._sum(x, zeros, self._on.bigram.output(codes, unit))
+            x, _ = self._sum(x, zeros, self._on.bigram.output(codes, token_scale))
         n = self._inverse_rms(x) * self._power(RESIDUAL_BITS)
         return _fixed(x.float() * n[:, None])
 
@@ -229,10 +229,10 @@ class DeviceNetwork:
         shape, layer = self._operands.shape, self._layers[i]
         H, G, h = shape.num_heads, shape.num_kv_heads, shape.head_dim
         L, S = reach.shape[:2]
-        codes, unit = self._normed_input(x, layer.qkv)
+        codes, token_scale = self._normed_input(x, layer.qkv)
         y = (layer.qkv.matmul(codes) * layer.qkv.rows).view(len(x), H + 2 * G, h)
         rotated = self._rotated(y[:, : H + G], *rotation)
-        v, e = self._values(y[:, H + G :] * unit[:, None, None])
+        v, e = self._values(y[:, H + G :] * token_scale[:, None, None])
         q = rotated[:, :H].view(L, S, G, H // G, h).permute(0, 2, 3, 1, 4)
         k = rotated[:, H:].view(L, S, G, h).transpose(1, 2)
         v, e = v.view(L, S, G, h).transpose(1, 2), e.view(L, S, G).transpose(1, 2)
@@ -288,7 +288,7 @@ class DeviceNetwork:
         return torch.where(zero[..., None], 0.0, codes), e
 
     def _input(self, x: Tensor, linear: _DeviceLinear) -> tuple[Tensor, Tensor]:
-        """Quantize x float32[N, n]: integers in float32, and the unit of each row."""
+        """Quantize x float32[N, n]: integers in float32, and each row's scale."""
         a = x * linear.columns
         largest = a.abs().amax(-1)
         e, t = _exponent(largest)
@@ -298,9 +298,9 @@ class DeviceNetwork:
         return codes, torch.where(zero, 0.0, linear.inverses[t] * self._power(e))
 
     def _normed_input(self, x: Tensor, linear: _DeviceLinear) -> tuple[Tensor, Tensor]:
-        """Quantize x / rms(x) of int32[N, d]: integers in float32, and the unit of each row."""
-        codes, unit = self._input(x.float(), linear)
-        return codes, unit * self._inverse_rms(x)
+        """Quantize x / rms(x) of int32[N, d]: integers in float32, and each row's scale."""
+        codes, token_scale = self._input(x.float(), linear)
+        return codes, token_scale * self._inverse_rms(x)
 
     def _sum(self, x: Tensor, e: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return (x, e) of x · 2^e + t, for rows of int32 x and float32 t."""

@@ -6,8 +6,8 @@ becomes an integer before anything is added to it. So neither the order of sums 
 multiply-add can change a bit. `_dots` and `_weighted_sum` let the compiler reorder exact sums.
 
 Legend: N rows (tokens), d width, h head width, L lanes, G key/value heads, C slots of a ring.
-Of a linear map: acc float32[N, m], the integer sums; rows float32[m] and unit float32[N], whose
-product is what one unit of acc[n, m] is worth.
+Of a linear map: acc float32[N, m], the integer sums; rows float32[m] and token_scale float32[N],
+whose product is what 1 in acc[n, m] is worth.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def _fixed(t):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def table_input(rows, codes, row_scales, columns, scales, inverses, a, out, unit):  # type: ignore[no-untyped-def]
+def table_input(rows, codes, row_scales, columns, scales, inverses, a, out, token_scale):  # type: ignore[no-untyped-def]
     """Look up rows of a table [·, n] and quantize them as the input of a linear map."""
     bits = a.view(np.int32)
     for r in range(rows.shape[0]):
@@ -133,7 +133,7 @@ def table_input(rows, codes, row_scales, columns, scales, inverses, a, out, unit
         for j in range(a.shape[0]):
             a[j] = row[j] * columns[j]
         inverse = _quantize(a, bits, scales, inverses, out[r])
-        unit[r] = inverse * row_scales[rows[r]]
+        token_scale[r] = inverse * row_scales[rows[r]]
 
 
 @njit(cache=True, nogil=True)
@@ -165,12 +165,12 @@ def _add_row(x, e, t, bits):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def add_scaled(x, e, acc, rows, unit, t):  # type: ignore[no-untyped-def]
-    """Add a linear map's output acc · rows · unit to the residual stream x · 2^e."""
+def add_scaled(x, e, acc, rows, token_scale, t):  # type: ignore[no-untyped-def]
+    """Add a linear map's output acc · rows · token_scale to the residual stream x · 2^e."""
     bits = t.view(np.int32)
     for r in range(x.shape[0]):
         for i in range(x.shape[1]):
-            t[i] = acc[r, i] * rows[i] * unit[r]
+            t[i] = acc[r, i] * rows[i] * token_scale[r]
         e[r] = _add_row(x[r], e[r], t, bits)
 
 
@@ -211,12 +211,12 @@ def _gate(t, table):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def gate_heads(acc, rows, unit, table, y):  # type: ignore[no-untyped-def]
+def gate_heads(acc, rows, token_scale, table, y):  # type: ignore[no-untyped-def]
     """Multiply each head of y [N, H·h] by its gate, from acc [N, H]."""
     h = y.shape[1] // acc.shape[1]
     for r in range(y.shape[0]):
         for k in range(acc.shape[1]):
-            g = _gate(acc[r, k] * rows[k] * unit[r], table) * POWERS[127 - GATE_BITS]
+            g = _gate(acc[r, k] * rows[k] * token_scale[r], table) * POWERS[127 - GATE_BITS]
             for i in range(k * h, k * h + h):
                 y[r, i] = y[r, i] * g
 
@@ -260,42 +260,42 @@ def mix(x, e, x0, factors, skip, skipped, skipped_e, t):  # type: ignore[no-unty
 
 
 @njit(cache=True, nogil=True)
-def norm_input(x, columns, scales, inverses, a, codes, unit):  # type: ignore[no-untyped-def]
-    """Quantize x / rms(x) as the input of a linear map: codes [N, d] and the unit of each row."""
+def norm_input(x, columns, scales, inverses, a, codes, token_scale):  # type: ignore[no-untyped-def]
+    """Quantize x / rms(x) as the input of a linear map: codes [N, d] and each row's scale."""
     bits = a.view(np.int32)
     for r in range(x.shape[0]):
         n = _inverse_rms(x[r])
         for j in range(x.shape[1]):
             a[j] = np.float32(x[r, j]) * columns[j]
         inverse = _quantize(a, bits, scales, inverses, codes[r])
-        unit[r] = inverse * n
+        token_scale[r] = inverse * n
 
 
 @njit(cache=True, nogil=True)
-def quantize_input(y, columns, scales, inverses, codes, unit):  # type: ignore[no-untyped-def]
+def quantize_input(y, columns, scales, inverses, codes, token_scale):  # type: ignore[no-untyped-def]
     """Quantize y [N, n] as the input of a linear map; y is overwritten."""
     for r in range(y.shape[0]):
         a = y[r]
         for j in range(a.shape[0]):
             a[j] = a[j] * columns[j]
-        unit[r] = _quantize(a, a.view(np.int32), scales, inverses, codes[r])
+        token_scale[r] = _quantize(a, a.view(np.int32), scales, inverses, codes[r])
 
 
 @njit(cache=True, nogil=True)
-def relu_squared(acc, rows, unit):  # type: ignore[no-untyped-def]
-    """Replace acc by relu(acc · rows · unit)²."""
+def relu_squared(acc, rows, token_scale):  # type: ignore[no-untyped-def]
+    """Replace acc by relu(acc · rows · token_scale)²."""
     for r in range(acc.shape[0]):
         for i in range(acc.shape[1]):
-            t = min(max(acc[r, i] * rows[i] * unit[r], np.float32(0)), HUGE_ROOT)
+            t = min(max(acc[r, i] * rows[i] * token_scale[r], np.float32(0)), HUGE_ROOT)
             acc[r, i] = t * t
 
 
 @njit(cache=True, nogil=True)
-def leaky_squared(acc, rows, unit):  # type: ignore[no-untyped-def]
-    """Replace acc by max(z, z/2)² with z = acc · rows · unit."""
+def leaky_squared(acc, rows, token_scale):  # type: ignore[no-untyped-def]
+    """Replace acc by max(z, z/2)² with z = acc · rows · token_scale."""
     for r in range(acc.shape[0]):
         for i in range(acc.shape[1]):
-            t = min(max(acc[r, i] * rows[i] * unit[r], -HUGE_ROOT), HUGE_ROOT)
+            t = min(max(acc[r, i] * rows[i] * token_scale[r], -HUGE_ROOT), HUGE_ROOT)
             t = max(t, t * np.float32(0.5))
             acc[r, i] = t * t
 
@@ -348,8 +348,10 @@ def rotate_heads(acc, rows, first, cos, sin, bits, queries, keys):  # type: igno
 
 
 @njit(cache=True, nogil=True)
-def store_values(acc, rows, unit, first, largest_code, values, units):  # type: ignore[no-untyped-def]
-    """Quantize the values in acc [N, (H+2G)·h] into the rings values [L, G, h, C], units [L, G, C].
+def store_values(  # type: ignore[no-untyped-def]
+    acc, rows, token_scale, first, largest_code, values, value_scales
+):
+    """Quantize the values in acc [N, (H+2G)·h] into the ring [L, G, h, C] and its scales [L, G, C].
 
     Rows and slots are those of rotate_heads.
     """
@@ -361,13 +363,13 @@ def store_values(acc, rows, unit, first, largest_code, values, units):  # type: 
         for k in range(G):
             at = acc.shape[1] - (G - k) * h
             for i in range(h):
-                value[i] = acc[r, at + i] * rows[at + i] * unit[r]
+                value[i] = acc[r, at + i] * rows[at + i] * token_scale[r]
             largest = np.float32(0)
             for i in range(h):
                 largest = max(largest, abs(value[i]))
             if largest < SMALLEST:
                 values[b, k, :, slot] = 0
-                units[b, k, slot] = SMALLEST
+                value_scales[b, k, slot] = SMALLEST
                 continue
             _, e = math.frexp(largest)
             e -= 8  # codes up to 256
@@ -375,7 +377,7 @@ def store_values(acc, rows, unit, first, largest_code, values, units):  # type: 
                 e += 1
             for i in range(h):
                 values[b, k, i, slot] = np.int16(np.rint(value[i] * POWERS[127 - e]))
-            units[b, k, slot] = POWERS[127 + e]
+            value_scales[b, k, slot] = POWERS[127 + e]
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -436,10 +438,10 @@ def _softmax(dots, scores, scale):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _scale_weights(weights, units, factor):  # type: ignore[no-untyped-def]
-    """Replace weights by rint(weights · units · factor); powers of two, so this rounds once."""
+def _scale_weights(weights, scales, factor):  # type: ignore[no-untyped-def]
+    """Replace weights by rint(weights · scales · factor); powers of two, so this rounds once."""
     for k in range(weights.shape[0]):
-        weights[k] = np.rint(weights[k] * units[k] * factor)
+        weights[k] = np.rint(weights[k] * scales[k] * factor)
 
 
 @njit(cache=True, nogil=True)
@@ -452,7 +454,7 @@ def _largest(bits, top):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def attend(  # type: ignore[no-untyped-def]
-    queries, keys, values, units, starts, first, window, score_scales, exclusive, y
+    queries, keys, values, value_scales, starts, first, window, score_scales, exclusive, y
 ):
     """Set y [N, H·h] to what attention returns, float32. Rings and rows are those of rotate_heads.
 
@@ -473,16 +475,16 @@ def attend(  # type: ignore[no-untyped-def]
         old, new, weights = room[: end - begin], room[end - begin : n], room[:n]
         rest = n - (end - begin)
         for g in range(G):
-            key, value, unit = keys[b, g], values[b, g], units[b, g]
-            bits = unit.view(np.int32)
+            key, value, scale = keys[b, g], values[b, g], value_scales[b, g]
+            bits = scale.view(np.int32)
             top = _largest(bits[:rest], _largest(bits[begin:end], np.int32(0))) >> 23
             for head in range(g * group, (g + 1) * group):
                 _dots(queries[r, head], key, begin, old)
                 if rest > 0:
                     _dots(queries[r, head], key, 0, new)
                 _softmax(weights, scores, score_scales[head])
-                _scale_weights(old, unit[begin:end], POWERS[254 - top])
-                _scale_weights(new, unit[:rest], POWERS[254 - top])
+                _scale_weights(old, scale[begin:end], POWERS[254 - top])
+                _scale_weights(new, scale[:rest], POWERS[254 - top])
                 total[:] = 0
                 _weighted_sum(old, value, begin, total)
                 if rest > 0:
@@ -494,12 +496,12 @@ def attend(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def logits(acc, rows, unit, table, out):  # type: ignore[no-untyped-def]
+def logits(acc, rows, token_scale, table, out):  # type: ignore[no-untyped-def]
     """Set out int32[N, V] to softcapped base-2 logits, EXPONENT_BITS; each row's largest is 0."""
     for r in range(acc.shape[0]):
         top = np.int32(-(1 << 31))
         for i in range(acc.shape[1]):
-            out[r, i] = np.int32(_looked_up(acc[r, i] * rows[i] * unit[r], table))
+            out[r, i] = np.int32(_looked_up(acc[r, i] * rows[i] * token_scale[r], table))
             top = max(top, out[r, i])
         for i in range(acc.shape[1]):
             out[r, i] -= top

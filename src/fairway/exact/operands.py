@@ -47,10 +47,10 @@ _LARGEST_SCALE, _SMALLEST_SCALE = 2.0**20, 2.0**-60
 
 @dataclass(frozen=True, repr=False)
 class Linear:
-    """A weight matrix [m, n] in integers: y_i = (Σ_j codes_ij · a_j) · rows_i · unit.
+    """A weight matrix [m, n] in integers: y_i = (Σ_j codes_ij · a_j) · rows_i · token_scale.
 
     The inputs x become a_j = rint(x_j · columns_j · s) with |a_j| ≤ largest_input, so that no
-    partial sum over a slice leaves the integers that float32 holds; unit = 1 / s.
+    partial sum over a slice leaves the integers that float32 holds; token_scale = 1 / s.
     """
 
     slices: tuple[Floats, ...]  # codes [m, n_i]; n is cut where one sum could become too large
