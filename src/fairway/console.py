@@ -1,4 +1,4 @@
-"""Progress, tables and metrics. Human output goes to stderr; `--json` prints results on stdout."""
+"""Print progress, tables and metrics on stderr; `--json` prints results on stdout."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from fairway.io import foreign
 
 class _Stderr(Console):
     def on_broken_pipe(self) -> None:
-        """Be silent from here on. By default rich ends the process, and closes standard output."""
+        """Print nothing from here on. By default rich would end the process and close stdout."""
         self.quiet = True
 
 
@@ -38,7 +38,7 @@ _LINE_EVERY_S = 20.0  # progress lines where stderr is no terminal
 
 
 def silence() -> None:
-    """No output from here on: ranks other than 0."""
+    """Print nothing from here on, as ranks other than 0 do."""
     _console.quiet = True
 
 
@@ -104,7 +104,7 @@ class Task:
         self._first: float | None = None
 
     def update(self, done: float, **values: object) -> None:
-        """`done` of the total is done; `values` are shown beside it (loss=…, bpb=…)."""
+        """Show that `done` of the total is done, and `values` beside it (loss=…, bpb=…)."""
         if self._first is None:
             self._first = done  # work that an earlier process did
         now = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The two ways in which a command ends without success (docs/commands.md, exit codes)."""
+"""Define the two ways in which a command ends without success (docs/commands.md)."""
 
 
 class BadInput(Exception):

@@ -1,4 +1,4 @@
-"""numba, as all kernels use it: without settings from the current folder, with a cache of our own.
+"""Import numba without settings from the current folder, and with a cache of our own.
 
 numba reads .numba_config.yaml from the current folder when it is imported and before each
 compilation, and unpickles whatever lies in the cache folder that this file may name.
@@ -15,7 +15,7 @@ from fairway import startup
 
 
 def _import_numba() -> Any:
-    """Import numba while nothing can read YAML, then give it a file of settings that is none."""
+    """Import numba while nothing can read YAML, then let it read no file of settings."""
     before = sys.modules.get("yaml")
     sys.modules["yaml"] = None  # type: ignore[assignment]
     try:

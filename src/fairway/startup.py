@@ -1,4 +1,4 @@
-"""What happens before anything heavy is imported: no code and no settings from the current folder.
+"""Keep code and settings of the current folder out, before anything heavy is imported.
 
 Fairway is made to look at other people's files, often from inside the folder that holds them. Its
 libraries read settings from the current folder, keep compiled code in folders with names that
@@ -37,7 +37,7 @@ _ending: list[Path] = []  # folders that `_until_the_end` has made in this proce
 
 
 def protect() -> None:
-    """Pin, for this process and for those it starts, what libraries would take from elsewhere."""
+    """Pin what libraries would take from elsewhere, for this process and those it starts."""
     sys.path[:] = _whole(sys.path)
     os.environ["PYTHONSAFEPATH"] = "1"  # as python -P: processes of ours look nowhere else either
     for name in _SEARCHED:

@@ -1,4 +1,4 @@
-"""Folders of the user's own: compiled code that is kept, and verdicts that are remembered.
+"""Find folders of the user's own, for compiled code and for verdicts.
 
 What lies in them is believed: numba unpickles what it finds in its cache, and a remembered verdict
 is stated as true. So a folder is used only if nobody but the user and the administrator (root) can
@@ -47,7 +47,7 @@ def home() -> Path | None:
 
 
 def is_safe(path: Path) -> bool:
-    """Whether nobody but this user and root can change what stands at an absolute path.
+    """Return whether only this user and root can change what stands at an absolute path.
 
     The last folder belongs to this user, and no group and no others may write to it. Folders and
     links above belong to the user or to root; others may write to them only where they cannot
@@ -62,7 +62,7 @@ def is_safe(path: Path) -> bool:
 
 
 def _holds(path: Path, links: int) -> bool:
-    """Whether every folder and link on the way to `path` belongs to this user or to root."""
+    """Return whether all folders and links on the way to `path` belong to this user or root."""
     for part in [*reversed(path.parents), path]:
         found = os.lstat(part)
         if found.st_uid not in (0, os.getuid()) or links < 0:
@@ -77,7 +77,7 @@ def _holds(path: Path, links: int) -> bool:
 
 
 def _is_private_group(found: os.stat_result) -> bool:
-    """Whether only a group can write that is the user's alone: its name is the user's own.
+    """Return whether a group is the user's alone: its name is the user's own.
 
     Some systems give every user such a group, and let it write to what the user makes.
     """

@@ -1,4 +1,4 @@
-"""Is somebody else's score valid? Experiments on scorers, data and run folders (docs/audit.md)."""
+"""Is somebody else's score valid? Experiments on scorers, data and runs (docs/audit.md)."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ class Bets:
 
     @property
     def best(self) -> int:
-        """The kind of bet that paid most."""
+        """Return the kind of bet that paid most."""
         return int(np.argmax(self._wealth.max(1)))
 
     def draws(self, kind: int) -> int:

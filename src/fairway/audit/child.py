@@ -1,4 +1,4 @@
-"""The process in which foreign code runs: load its file, then answer questions.
+"""Run in the process for foreign code: load its file, then answer questions.
 
 enter.py starts it within its walls. What the code prints goes nowhere.
 """

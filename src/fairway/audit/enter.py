@@ -1,4 +1,4 @@
-"""First thing in the processes for foreign code: build the walls, then run child.py within them.
+"""Start in the processes for foreign code: build the walls, then run child.py within them.
 
 Run by its path, with the standard library alone, so that it has one thread: then a process may
 enter namespaces. Three processes come of it. The warden stays outside and ends all others when the

@@ -1,4 +1,4 @@
-"""Landlock: the kernel's file, network and signal rules that need no privileges (Linux 5.13).
+"""Set Landlock rules for files, network and signals, which need no privileges (Linux 5.13).
 
 Standard library only: enter.py imports this file before anything starts a thread.
 """

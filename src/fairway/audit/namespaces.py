@@ -1,4 +1,4 @@
-"""A file system, a process table and a network of one's own, by unshare and mount.
+"""Give a process a file system, a process table and a network of its own (unshare, mount).
 
 Standard library only: a process may enter a user namespace only while it has one thread, so this
 file is imported by enter.py before numpy or torch.

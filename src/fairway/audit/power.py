@@ -1,4 +1,4 @@
-"""What an experiment would have found, with probability 0.99, over our own random choices alone.
+"""Say what an experiment would have found with probability 0.99 over its own random choices.
 
 Of m independent uniform draws, none hits a share s of the places with probability (1 - s)^m. So a
 fault that shows at s = 1 - 0.01^(1/m) of the places or more is found with probability 0.99.

@@ -1,4 +1,4 @@
-"""An audit for readers: findings, their power, and pictures of where the evidence lies."""
+"""Print an audit: findings, their power, and pictures of where the evidence lies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Foreign code in processes of its own, behind what walls this machine has (docs/audit.md).
+"""Run foreign code in processes of its own, behind the walls that this machine has.
 
 Messages are fixed binary frames (wire.py); nothing is unpickled or parsed as JSON. What stands at
 once: bubblewrap or namespaces of our own, Landlock, a filter of system calls, limits in all and for
@@ -99,7 +99,7 @@ class Isolation:
 
     @property
     def inside(self) -> bool:
-        """Whether it has namespaces of its own: files, processes, network, IPC."""
+        """Return whether the process has namespaces of its own: files, processes, network, IPC."""
         return self.backend != NONE
 
     def rows(self) -> list[tuple[str, bool, str]]:
@@ -164,7 +164,7 @@ class Isolation:
 
     @property
     def summary(self) -> str:
-        """The walls in one line, and what they do not keep."""
+        """Return the walls in one line, and what they do not keep."""
         walls = [self.backend if self.inside else "no namespaces"]
         walls += [f"Landlock {self.landlock}" if self.landlock else "no Landlock"]
         walls += ["seccomp" if self.seccomp else "no seccomp"]
@@ -185,7 +185,7 @@ class Child:
         limits: Limits,
         walls: Walls | None = None,
     ) -> None:
-        """name: FILE.py:FUNCTION. It must not read `hidden`, and may read `readable` too."""
+        """Start the scorer `name`, FILE.py:FUNCTION. It may read `readable`, and not `hidden`."""
         self._limits, self._name, self._walls = limits, name, walls or Walls()
         self._given = (name, list(hidden), list(readable), limits)
         file, function = scorer.split(name)
@@ -310,16 +310,19 @@ class Child:
         }
 
     def score(self, tokens: Tokens) -> Charges:
+        """Return what the scorer charges for tokens. Raises BadInput."""
         reply = self._call(wire.CHARGES, tokens)
         assert reply.charges is not None
         return scorer.checked(reply.charges, len(tokens))
 
     def distributions(self, tokens: Tokens) -> Floats:
+        """Return the scorer's probabilities of all tokens, [N, V]. Raises BadInput."""
         reply = self._call(wire.ROWS, tokens)
         assert reply.rows is not None
         return scorer.checked_rows(reply.rows, len(tokens))
 
     def restarted(self) -> Child:
+        """Return the scorer in a new process, which never saw a text."""
         return Child(*self._given, self._chosen)
 
     def close(self) -> None:

@@ -82,6 +82,7 @@ class Local:
         self.has_distributions = hasattr(scorer, "distributions")
 
     def score(self, tokens: Tokens) -> Charges:
+        """Return what the scorer charges for tokens. Raises BadInput."""
         return checked(plain(self._scorer(tokens.copy())), len(tokens))
 
     def distributions(self, tokens: Tokens) -> Floats:
@@ -89,6 +90,7 @@ class Local:
         return checked_rows(array_of(rows), len(tokens))
 
     def restarted(self) -> Local:
+        """Return a scorer that never saw a text."""
         return self if self._maker is None else Local(self._maker(), self._maker)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A filter of system calls (seccomp-BPF), for what no namespace and no Landlock rule keeps out.
+"""Filter system calls (seccomp-BPF) that no namespace and no Landlock rule keeps out.
 
 Standard library only: enter.py imports this file before anything starts a thread.
 """

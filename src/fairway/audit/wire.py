@@ -1,4 +1,4 @@
-"""What goes between the audit and the process for foreign code: fixed binary frames, bounded.
+"""Exchange bounded binary frames between the audit and the process for foreign code.
 
 The scorer can write to any descriptor of its process, so a reply is a stranger's bytes. A reply is
 read only as far as the question allows: N charges for N tokens, in the types that were agreed. It

@@ -1,4 +1,4 @@
-"""Tokens → training batches: a pure function of (seed, step), the same for any number of ranks.
+"""Cut tokens into training batches, a pure function of (seed, step) for any number of ranks.
 
 Legend: B rows of the global batch, T tokens of a window. The shards form one sequence of tokens;
 a window may hold several documents, with BOS tokens between them.
@@ -19,16 +19,16 @@ Shard = npt.NDArray[np.uint16]
 Rows = npt.NDArray[np.int64]
 Batch = tuple[Rows, Rows]
 
-_SPANS = 8  # consecutive stretches of a batch in the challenge's order: one per GPU of its machine
+_STRETCHES = 8  # of a batch in the challenge's order: one per GPU of its machine
 
 
 class Batches:
     """Inputs x and targets y (x one token later) of every step.
 
     shuffled: an epoch cuts the tokens at stride T, from an offset of its own, and visits every
-    window once, in an order of its own. sequential: the challenge's strict order (REFERENCE A5);
-    a batch is 8 spans (1 where B is no multiple of 8) of B·T/8 + 1 consecutive tokens; the pair
-    from one span to the next is never trained; after the last token comes the first.
+    window once, in an order of its own. sequential: the strict order of the challenge's script. A
+    batch is 8 stretches (1 if B is no multiple of 8) of B·T/8 + 1 consecutive tokens. The pair from
+    one stretch to the next is never trained. The first token follows the last.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Batches:
         order: Literal["shuffled", "sequential"],
         seed: int,
     ) -> None:
-        """`tokens`: uint16[n] per shard. Raises BadInput when they do not fill two windows."""
+        """Take the shards, uint16[n] each. Raises BadInput when they do not fill two windows."""
         self._shards = [shard for shard in tokens if shard.size]
         self._starts = np.cumsum([0, *(shard.size for shard in self._shards)], dtype=np.int64)
         self._total = int(self._starts[-1])
@@ -54,7 +54,7 @@ class Batches:
         self._epoch = lru_cache(maxsize=2)(self._draw_epoch)
 
     def batch(self, step: int, rank: int = 0, size: int = 1) -> Batch:
-        """(x, y), int64[B / size, T] each: rank's rows of the step's global batch.
+        """Return (x, y), int64[B / size, T] each: the rank's rows of the step's global batch.
 
         `size` must divide B.
         """
@@ -66,20 +66,20 @@ class Batches:
         return rows[:, :-1], rows[:, 1:]
 
     def stream(self, state: int, rank: int = 0, size: int = 1) -> Iterator[tuple[Batch, int]]:
-        """Batches from step `state` on, each with the state that goes on after it."""
+        """Yield batches from step `state` on, each with the state to resume from after it."""
         while True:
             batch = self.batch(state, rank, size)
             state += 1
             yield batch, state
 
     def _starts_of(self, step: int) -> Rows:
-        """int64[B]: where each row of the global batch begins in the sequence."""
+        """Return where each row of the global batch begins in the sequence, int64[B]."""
         rows = np.arange(self._rows, dtype=np.int64)
         if self._order == "sequential":
-            spans = _SPANS if self._rows % _SPANS == 0 else 1
-            span, row = np.divmod(rows, self._rows // spans)
-            span_tokens = self._rows // spans * self._window + 1
-            return np.asarray((step * spans + span) * span_tokens + row * self._window)
+            stretches = _STRETCHES if self._rows % _STRETCHES == 0 else 1
+            stretch, row = np.divmod(rows, self._rows // stretches)
+            stretch_tokens = self._rows // stretches * self._window + 1
+            return np.asarray((step * stretches + stretch) * stretch_tokens + row * self._window)
         epochs, places = np.divmod(step * self._rows + rows, self.windows)
         return np.array(
             [
@@ -97,7 +97,7 @@ class Batches:
         return int(generator.integers(self._window)), generator.permutation(self.windows)
 
     def _take(self, start: int, count: int) -> Rows:
-        """int64[count] consecutive tokens, over the ends of shards; the last precedes the first."""
+        """Return int64[count] consecutive tokens, across shards; the first follows the last."""
         parts = []
         while count:
             start %= self._total

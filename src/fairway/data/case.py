@@ -1,4 +1,4 @@
-"""Words in lower case behind marks, so that "The" and "the" share their pieces (CaseOps, #1729).
+"""Put words in lower case behind marks: "The" and "the" share their pieces (CaseOps, #1729).
 
     " The USA's iPhone"  →  TITLE " the" CAPS " usa's iPhone"
 
@@ -21,7 +21,7 @@ _MARKED = re.compile(rb"\xff( ?)([a-z])|\xfe( ?)([a-z]+)|\xfd(.)|[\xfe\xff]", re
 
 
 def mark(text: str) -> str:
-    """Words of ASCII letters like "The" and "THE" in lower case, a mark before each.
+    """Return a text with words like "The" and "THE" in lower case, a mark before each.
 
     All other words stay. The text holds no marks of its own.
     """
@@ -36,18 +36,18 @@ def mark(text: str) -> str:
 
 
 def written(piece: str) -> bytes:
-    """The bytes of a piece for `unmark`."""
+    """Return the bytes of a piece for `unmark`."""
     data = piece.encode()
     return data.replace(TITLE.encode(), bytes([_TITLE])).replace(CAPS.encode(), bytes([_CAPS]))
 
 
 def raw(byte: int) -> bytes:
-    """A byte that is no mark, for `unmark`."""
+    """Return a byte that is no mark, for `unmark`."""
     return bytes([_ESCAPE, byte] if byte >= _ESCAPE else [byte])
 
 
 def unmark(data: bytes) -> bytes:
-    """The text of joined pieces and bytes; a mark without a word behind it writes nothing."""
+    """Return the text of joined pieces. A mark without a word behind it writes nothing."""
 
     def plain(match: re.Match[bytes]) -> bytes:
         title_space, letter, caps_space, word, byte = match.groups(b"")

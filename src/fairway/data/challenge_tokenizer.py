@@ -1,4 +1,4 @@
-"""SentencePiece models that keep the challenge's rule of which bytes count (text/rules.py).
+"""Check SentencePiece models: they must keep the challenge's rule of counted bytes (rules.py).
 
 A model is opened only if its tokens restore the normalised text of any document: then the bytes
 that are charged are the bytes that count. `opened` builds the model anew from what it has checked,
@@ -162,7 +162,7 @@ def _map_sha256(spec: Any) -> str:
 
 
 def _settings_fault(model: Any) -> str:
-    """Why the settings would make another text of a document; empty: they do not."""
+    """Return why the settings would change the text of a document; empty if they do not."""
     spec, trainer = model.normalizer_spec, model.trainer_spec
     sha256 = _map_sha256(spec)
     if sha256 != rules.MAP_SHA256 and sha256 not in rules.OTHER_MAPS_SHA256:
@@ -185,7 +185,7 @@ def _settings_fault(model: Any) -> str:
 
 
 def _pieces_fault(pieces: list[tuple[str, int, float]], bos: int) -> str:
-    """Why tokens of these pieces would not restore a text; empty: they do."""
+    """Return why tokens of these pieces would not restore a text; empty if they do."""
     kinds = {text: kind for text, kind, _ in pieces}
     if len(kinds) < len(pieces):
         twice = Counter(text for text, _, _ in pieces).most_common(1)[0][0]

@@ -34,7 +34,7 @@ class Corpus:
     """
 
     def __init__(self, data: Data) -> None:
-        """Raises BadInput when the source is missing or leaves nothing to train on."""
+        """Select the files. Raises BadInput if the source is missing or leaves no training text."""
         self._data = data
         self.selection = select(data.path) if data.source == "files" else Selection(Path(), [], [])
         self._files = self.selection.files

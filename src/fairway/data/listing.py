@@ -1,4 +1,4 @@
-"""Entries of folders: their names on one line, and those that are not read, with the reason."""
+"""Show names of files on one line, and tell which entries of a folder are not read, and why."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Skipped:
 
 
 def skip_lines(skipped: Iterable[Skipped]) -> list[str]:
-    """A line for each reason, with the number of files and the first names."""
+    """Return a line for each reason, with the number of files and the first names."""
     groups: dict[str, list[str]] = {}
     for entry in skipped:
         groups.setdefault(entry.reason, []).append(entry.name)
@@ -31,25 +31,25 @@ def skip_lines(skipped: Iterable[Skipped]) -> list[str]:
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
+    """Return the first few names, and how many more there are."""
     more = len(names) - _SHOWN
     text = ", ".join(show(name) for name in names[:_SHOWN])
     return f"{text} and {more:,} more" if more > 0 else text
 
 
 def show(name: object) -> str:
-    """A name on one line, whatever bytes it has."""
+    """Return a name on one line, whatever bytes it has."""
     text = str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def name_below(root: Path, file: Path) -> str:
-    """The path of `file` below `root`, with slashes; its own name where both are the same."""
+    """Return the path of `file` below `root`, with slashes; its name if both are the same."""
     return file.name if file == root else file.relative_to(root).as_posix()
 
 
 def entries_of(folder: Path) -> list[os.DirEntry[str]]:
-    """What a folder holds. Raises BadInput when it cannot be read."""
+    """Return the entries of a folder. Raises BadInput when it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return list(entries)

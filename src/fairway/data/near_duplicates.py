@@ -35,7 +35,7 @@ class NearDuplicates:
     """
 
     def __init__(self, documents: Iterable[bytes], kept: int) -> None:
-        """kept: one in so many fingerprints is kept."""
+        """Index the documents. One in `kept` fingerprints is kept."""
         self._kept = kept
         self._exact: dict[bytes, int] = {}
         self.counts: list[int] = []  # distinct fingerprints of each document

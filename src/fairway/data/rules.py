@@ -1,4 +1,4 @@
-"""Which bytes of a document count: two rules, and no tokenizer has a say in either.
+"""Say which bytes of a document count, by two rules that depend on no tokenizer.
 
 Rule "bytes": the document's own bytes. Rule "challenge": the bytes of the document after one fixed
 normalisation, the one of the challenge's published tokenizers: SentencePiece's map `nmt_nfkc` of
@@ -119,7 +119,7 @@ def _normalizer() -> Any:
 
 @cache
 def _pinned() -> tuple[bytes, list[tuple[str, str]]]:
-    """The character map as SentencePiece stores it, and its entries: text and what replaces it."""
+    """Return the character map as SentencePiece stores it, and its entries (text, replacement)."""
     import sentencepiece
     from sentencepiece import sentencepiece_model_pb2
 
@@ -139,5 +139,5 @@ def _pinned() -> tuple[bytes, list[tuple[str, str]]]:
 
 @cache
 def _mapped() -> frozenset[str]:
-    """The characters that the map replaces or removes wherever they stand alone."""
+    """Return the characters that the map replaces or removes wherever they stand alone."""
     return frozenset(text for text, _ in _pinned()[1] if len(text) == 1)

@@ -1,4 +1,4 @@
-"""Which files below a path are read, what each of them is, and why the others are not read.
+"""Select the text files below a path, and say what each is and why others are not read.
 
 `what_is` decides what a file is: by the ending of its name, in any case of letters, and by the
 first bytes of its content. Nothing else in Fairway looks at the name of a text file. A folder gives
@@ -91,11 +91,11 @@ class Selection:
     skipped: list[Skipped]
 
     def name(self, file: TextFile) -> str:
-        """The file's path below the root."""
+        """Return the file's path below the root."""
         return name_below(self.root, file.path)
 
     def summary(self) -> list[str]:
-        """What to tell about files that are read without a split."""
+        """Return lines that say which files are read, where there is no split."""
         if self.files[0].path == self.root:
             return self.lines()
         first = f"text files in {show(self.root)}: {len(self.files):,}; {self.others}"
@@ -103,11 +103,11 @@ class Selection:
 
     @property
     def others(self) -> str:
-        """How many entries are not read."""
+        """Return in words how many entries are not read."""
         return f"{len(self.skipped):,} other entries skipped"
 
     def lines(self) -> list[str]:
-        """Notes on files that are read, and a line for each reason to skip some."""
+        """Return notes on files that are read, and a line for each reason to skip others."""
         return [f"{show(self.name(f))} {f.note}" for f in self.files if f.note] + skip_lines(
             self.skipped
         )
@@ -157,7 +157,7 @@ def select(path: str | Path) -> Selection:
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Whether a file or one of its folders has a name that matches one of the patterns.
+    """Return whether the name of a file or of one of its folders matches one of the patterns.
 
     name: the file's path below the folder that was selected. pattern: shell patterns with commas
     between them. Upper and lower case are the same.
@@ -167,7 +167,7 @@ def matches(name: str, pattern: str) -> bool:
 
 
 def ending_of(name: str) -> tuple[Form | None, Packing]:
-    """What the endings of a name say: the form, None for an unknown one, and the packing."""
+    """Return what the endings of a name say: the form (None: unknown) and the packing."""
     stem, dot, last = name.lower().rpartition(".")
     packing = _PACKINGS.get(dot + last, "") if stem else ""
     if packing:
@@ -179,7 +179,7 @@ def ending_of(name: str) -> tuple[Form | None, Packing]:
 
 
 def _examined(path: Path, named: bool) -> TextFile:
-    """Raises _NotText, OSError, and BadInput for a file whose name promises another content."""
+    """Look into a file. Raises _NotText, OSError, and BadInput if name and content disagree."""
     form, claimed = ending_of(path.name)
     if form is None and not named:
         raise _NotText("unknown ending")
@@ -213,7 +213,7 @@ def _packing_of(head: bytes) -> Packing:
 
 
 def _foreign(head: bytes) -> str:
-    """What a content that is no text is; empty for text."""
+    """Return what the content is if it is no text; empty for text."""
     if head[257:262] == b"ustar":
         return _UNPACK.format("a tar archive")
     for magic, what in _FOREIGN:
@@ -225,7 +225,7 @@ def _foreign(head: bytes) -> str:
 
 
 def _unpacked_head(head: bytes, packing: Packing) -> bytes:
-    """The first bytes inside; fewer, or none, where that part of the file is damaged."""
+    """Return the first bytes inside; fewer or none if that part of the file is damaged."""
     try:
         if packing == "gzip":
             return zlib.decompressobj(31).decompress(head, _HEAD_BYTES)
@@ -241,7 +241,7 @@ def _unpacked_head(head: bytes, packing: Packing) -> bytes:
 
 
 def _classified(root: Path) -> tuple[list[TextFile], list[Skipped]]:
-    """The text files below a folder, and every other entry with the reason why it is none."""
+    """Return the text files below a folder, and every other entry with the reason to skip it."""
     files: list[TextFile] = []
     skipped: list[Skipped] = []
     owners: dict[tuple[int, int], str] = {}
@@ -272,7 +272,7 @@ def _classified(root: Path) -> tuple[list[TextFile], list[Skipped]]:
 
 
 def _walk(root: Path) -> Iterator[tuple[Path, str]]:
-    """Every entry below a folder that is no folder, or is one that is not entered, and why."""
+    """Yield every file below a folder, and every folder that is not entered, with the reason."""
     folders = [root]
     while folders:
         folder = folders.pop()

@@ -1,4 +1,4 @@
-"""Token shards in the challenge's format, memory-mapped.
+"""Read and write token shards in the challenge's format, memory-mapped.
 
 256 little-endian int32 (magic 20240520, version 1, number of tokens n, zeros), then n uint16.
 """
@@ -35,7 +35,7 @@ def write_shard(path: Path, tokens: npt.NDArray[np.uint16]) -> None:
 
 
 def read_shard(path: Path) -> npt.NDArray[np.uint16]:
-    """uint16[n], memory-mapped and read-only. Raises BadInput, a sentence for each damage."""
+    """Return the tokens uint16[n], memory-mapped and read-only. Raises BadInput."""
     with foreign.open_file(path, "the shard") as file:
         head = file.read(HEADER_BYTES)
         size = os.fstat(file.fileno()).st_size
@@ -57,7 +57,7 @@ def read_shard(path: Path) -> npt.NDArray[np.uint16]:
 
 
 def select_shards(folder: str | Path) -> tuple[list[Path], list[Path], list[Skipped]]:
-    """The training shards, the validation shards and what else is in a folder.
+    """Return the training shards, the validation shards and the other entries of a folder.
 
     Shards are called *_train_*.bin and *_val_*.bin, in any case of letters. Raises BadInput.
     """
@@ -103,7 +103,7 @@ def select_shards(folder: str | Path) -> tuple[list[Path], list[Path], list[Skip
 
 
 def is_shard(path: Path) -> bool:
-    """Whether a file is meant as a token shard, by its content or its name."""
+    """Return whether a file is meant as a token shard, by its content or its name."""
     try:
         with open(path, "rb") as file:
             head = file.read(len(PREFIX))

@@ -1,4 +1,4 @@
-"""Documents that every Python ships: the standard library's docstrings and source code."""
+"""Make documents of what every Python ships: docstrings and source of the standard library."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Bytes ↔ tokens. Fairway's own tokenizer is lossless for any bytes; the challenge's is supported.
+"""Turn documents into tokens and back, without loss for any bytes.
 
 Ids of Fairway's tokenizer: 0 is BOS, 1..256 are the bytes 0..255, 257.. are byte-pair pieces in the
 order in which they were merged. SentencePiece trains the pieces and does the encoding, without any
 normalisation. What it cannot write (its own mark for a space, the characters that stand for newline
 and tab, invalid UTF-8) is cut out first and written as byte tokens. Decoding is a table of bytes.
-With `cased` pieces, words are in lower case behind marks, which decoding takes back (text/case.py).
+With `cased` pieces, words are in lower case behind marks, which decoding takes back (case.py).
 
 An artifact stores only the pieces: the SentencePiece model is rebuilt from them.
 """
@@ -61,7 +61,7 @@ _BPE = 2  # TrainerSpec.ModelType
 class Tokenizer(ABC):
     """Documents (bytes) ↔ tokens (uint16), with a BOS token before each document.
 
-    `rule` says which bytes of a document count (text/rules.py): "bytes", all; "challenge", those
+    `rule` says which bytes of a document count (rules.py): "bytes", all; "challenge", those
     of its normalised text. What tokens decode to are these bytes, for every tokenizer that opens.
     """
 
@@ -72,19 +72,19 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def _encode_batch(self, documents: Sequence[bytes]) -> list[Tokens]:
-        """Tokens of each document, without BOS."""
+        """Return the tokens of each document, without BOS."""
 
     @abstractmethod
     def _forms(self, tokens: Tokens) -> npt.NDArray[np.int64]:
-        """int64[N]: the index into `_table` of each token, given the token before it."""
+        """Return the index into `_table` of each token, given the previous token: int64[N]."""
 
     @abstractmethod
     def to_bytes(self) -> bytes:
-        """All that encoding and decoding need, compact (docs/formats.md)."""
+        """Return all that encoding and decoding need, compact (docs/formats.md)."""
 
     @staticmethod
     def from_bytes(data: bytes) -> Tokenizer:
-        """Inverse of `to_bytes`. Raises BadInput on damage or a newer version."""
+        """Restore a tokenizer from `to_bytes`. Raises BadInput on damage or a newer version."""
         kind = data[:1]
         if kind in (_ByteTokenizer.KIND, _ByteTokenizer.CASED_KIND):
             text = byte_mixing.decompress(data[1:])
@@ -96,19 +96,19 @@ class Tokenizer(ABC):
 
     @cached_property
     def sha256(self) -> str:
-        """Of `to_bytes()`."""
+        """The SHA-256 of `to_bytes()`, in hexadecimal."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
     def encode(self, document: bytes) -> Tokens:
-        """uint16[n] tokens of one document, without BOS."""
+        """Return the tokens of one document without BOS, uint16[n]."""
         return self._encode_batch([document])[0]
 
     def encode_documents(self, documents: Iterable[bytes]) -> Tokens:
-        """uint16[N] tokens of all documents, each with BOS before it."""
+        """Return the tokens of all documents, each with BOS before it: uint16[N]."""
         return _concatenate(self.encode_stream(documents))
 
     def encode_stream(self, documents: Iterable[bytes]) -> Iterator[Tokens]:
-        """The same in pieces, so that neither documents nor tokens are in memory all at once."""
+        """Yield the tokens of all documents, each with BOS before it, in parts."""
         bos = np.array([self.bos_id], np.uint16)
         for batch in groups(documents, _BATCH_BYTES):
             for tokens in self._encode_batch(batch):
@@ -116,7 +116,7 @@ class Tokenizer(ABC):
                 yield tokens
 
     def decode(self, tokens: npt.ArrayLike) -> list[bytes]:
-        """Documents of tokens[N], whose first is BOS. Raises BadInput."""
+        """Return the documents of tokens[N], whose first is BOS. Raises BadInput."""
         ids = self._checked(tokens)
         starts = np.flatnonzero(ids == self.bos_id).tolist()
         if ids.size and starts[:1] != [0]:
@@ -126,14 +126,14 @@ class Tokenizer(ABC):
         return [self._finished(b"".join(written[a:b])) for a, b in ends]
 
     def byte_lengths(self, tokens: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """int64[N]: bytes that each of tokens[N] writes; 0 for BOS. They sum to the text's length.
+        """Return the bytes that each of tokens[N] writes, int64[N]; 0 for BOS.
 
         The first token counts as the first of a document. Raises BadInput.
         """
         return self._lengths[self._forms(self._checked(tokens))]
 
     def most_tokens(self, text_bytes: int, documents: int) -> int:
-        """More than this no text has: a token writes a byte, but for BOS and the one after it."""
+        """Return the most tokens of a text: each writes a byte, but BOS and the one after it."""
         return text_bytes + 2 * documents
 
     @cached_property
@@ -141,7 +141,7 @@ class Tokenizer(ABC):
         return np.array([len(self._finished(piece)) for piece in self._table], np.int64)
 
     def _finished(self, written: bytes) -> bytes:
-        """The text of what tokens write, joined; its length is the sum of theirs."""
+        """Return the text of what tokens write, joined; its length is the sum of theirs."""
         return written
 
     def _checked(self, tokens: npt.ArrayLike) -> Tokens:
@@ -216,13 +216,13 @@ class _ByteTokenizer(Tokenizer):
 
     @cached_property
     def _id_of_model_id(self) -> Tokens:
-        """uint16[V + 3]: the ids of the rebuilt model are ours, then the three marks."""
+        """Map ids of the rebuilt model to ours, uint16[V + 3]: the same, then the three marks."""
         marks = [FIRST_BYTE + ord(character) for character in _MARKS]
         return np.array([*range(self.vocab_size), *marks], np.uint16)
 
     @cached_property
     def _processor(self) -> Any:
-        """A SentencePiece byte-pair model that merges the pieces by rank."""
+        """Build a SentencePiece byte-pair model that merges the pieces by rank."""
         model = _new_model()
         model.trainer_spec.model_type = _BPE
         model.trainer_spec.byte_fallback = True
@@ -295,18 +295,18 @@ class _ChallengeTokenizer(Tokenizer):
 
 
 def load_challenge(path: str | Path) -> Tokenizer:
-    """The challenge's tokenizer from its SentencePiece .model file. Raises BadInput."""
+    """Open the challenge's tokenizer, a SentencePiece .model file. Raises BadInput."""
     model = foreign.read_bytes(Path(path), "the tokenizer")
     return _ChallengeTokenizer(challenge_tokenizer.opened(model, str(path)), str(path))
 
 
 def train_tokenizer(documents: Iterable[bytes], vocab_size: int, cased: bool = False) -> Tokenizer:
-    """Fairway's tokenizer with `vocab_size` ids; the same documents always give the same one.
+    """Train Fairway's tokenizer with `vocab_size` ids. Equal documents give an equal tokenizer.
 
     SentencePiece byte-pair training: pieces do not reach over a space, digits stand alone, runs of
     spaces may be pieces. Raises BadInput when the documents allow fewer pieces.
 
-    cased: words in lower case behind marks, which are the first two pieces (text/case.py).
+    cased: words in lower case behind marks, which are the first two pieces (case.py).
     """
     texts = [document.decode("utf-8", "surrogateescape") for document in documents]
     if cased:
@@ -328,7 +328,7 @@ def train_tokenizer(documents: Iterable[bytes], vocab_size: int, cased: bool = F
 
 
 def _train_pieces(texts: Sequence[str], vocab_size: int, always: str) -> list[str]:
-    """vocab_size - 257 pieces in merge order, or as many as the texts allow.
+    """Train vocab_size - 257 pieces in merge order, or as many as the texts allow.
 
     The characters `always` are the first of them.
     """
@@ -345,7 +345,7 @@ def _train_pieces(texts: Sequence[str], vocab_size: int, always: str) -> list[st
 
 
 def _alphabet(texts: Sequence[str], vocab_size: int, always: str) -> tuple[list[str], list[str]]:
-    """Characters that training sees: those of one byte, and the longer ones that earn a piece.
+    """Return the characters that training sees: of one byte, and longer ones that earn a piece.
 
     A longer character earns one when it saves more byte tokens than a usual piece saves tokens:
     about one in 8 · vocab_size characters of the text. They get at most half of the pieces.
@@ -364,7 +364,7 @@ def _alphabet(texts: Sequence[str], vocab_size: int, always: str) -> tuple[list[
 
 
 def _train_model(sentences: Iterator[str], size: int) -> Any:
-    """A ModelProto of at most `size` pieces: unknown, bytes, merges in order, single characters."""
+    """Train a ModelProto of `size` pieces or less: unknown, bytes, merges, single characters."""
     import sentencepiece
 
     model, proto = io.BytesIO(), _new_model()
@@ -394,7 +394,7 @@ def _train_model(sentences: Iterator[str], size: int) -> Any:
 
 
 def _sentences(texts: Iterable[str], alphabet: Sequence[str]) -> Iterator[str]:
-    """Stretches of `texts` that hold nothing but the alphabet, newlines and tabs marked."""
+    """Yield stretches of texts in the alphabet alone, with newlines and tabs marked."""
     other = re.compile(f"[^{re.escape(''.join(alphabet))}]+")
     for text in texts:
         for stretch in other.split(text):
@@ -405,7 +405,7 @@ def _sentences(texts: Iterable[str], alphabet: Sequence[str]) -> Iterator[str]:
 
 
 def _segments(document: bytes, cased: bool) -> Iterator[str | bytes]:
-    """The document in order: text for SentencePiece (str), and bytes that become byte tokens."""
+    """Split a document into text for SentencePiece (str) and bytes that become byte tokens."""
     text = document.decode("utf-8", "surrogateescape")
     for i, part in enumerate(_UNWRITABLE.split(text)):
         if i % 2:

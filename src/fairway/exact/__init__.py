@@ -1,1 +1,1 @@
-"""Artifact → integer frequencies, the same bits on every machine. docs/exact.md is its contract."""
+"""Compute integer frequencies, the same bits on every machine. docs/exact.md is the contract."""

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whatever is killed; locks; hashes.
+"""Write files that are whole or absent, whatever is killed; lock folders; hash files.
 
 Every file is written under a temporary name, flushed and renamed, so that a kill at any moment
 leaves either the old file or the new one.
@@ -22,13 +22,13 @@ from fairway.io import foreign
 
 
 def short_hash(text: str) -> str:
-    """48 bits of SHA-256 in hexadecimal: for names and stamps."""
+    """Return 48 bits of SHA-256 in hexadecimal, for names and stamps."""
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """An advisory lock that a killed process releases by itself. Raises BadInput."""
+    """Hold an advisory lock, which a killed process releases by itself. Raises BadInput."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
@@ -100,7 +100,7 @@ def replacing(
 
 
 def _mode(path: Path) -> int | None:
-    """Permissions of the file that stands there; None where none does. Raises IsADirectoryError."""
+    """Return the permissions of a file, or None without one. Raises IsADirectoryError."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Named tensors and a JSON note in one safetensors file, written atomically. No pickle."""
+"""Save named tensors and a JSON note in one safetensors file, written atomically. No pickle."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fairway.io.atomic import replacing
 
 
 def save(path: Path, tensors: dict[str, Tensor], note: dict[str, Any]) -> None:
-    """Raises OSError when the disk is full."""
+    """Write tensors and a note to `path`. Raises OSError when the disk is full."""
     named = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with replacing(path) as temporary:
         try:
@@ -26,7 +26,7 @@ def save(path: Path, tensors: dict[str, Tensor], note: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Raises BadInput when the file is missing or damaged."""
+    """Return the tensors and the note of a file. Raises BadInput if it is missing or damaged."""
     foreign.open_file(path, "the file").close()  # a pipe would make us wait
     try:
         with safetensors.safe_open(path, "pt") as file:

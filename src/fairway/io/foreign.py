@@ -91,7 +91,7 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON, unless a key stands in it twice: readers do not agree which one counts."""
+    """Return a JSON object. Refuse a key that stands twice: readers disagree which one counts."""
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("a key stands twice in one object")

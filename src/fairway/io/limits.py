@@ -1,8 +1,8 @@
-"""How much memory and work a file may ask for: what follows from its size, unless it is raised.
+"""Limit the memory and work that a file may ask for: a multiple of its size, unless raised.
 
-Files come from strangers, and a few bytes can ask for gigabytes or hours. Whoever is about to take
-memory for a file says how much, before; what is far beyond the size of the file is refused with a
-sentence. One setting for the whole process: threads share it.
+Files come from strangers, and a few bytes can ask for gigabytes or hours. Code that is about to
+take memory for a file says first how much. A claim far beyond the size of the file is refused with
+a sentence. The whole process has one setting, which threads share.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import re
 
 from fairway.errors import BadInput
 
-FREE_BYTES = 1 << 30  # for any file
-BYTES_PER_BYTE = 320  # more for each of its own
+FREE_BYTES = 1 << 30  # that any file may ask for
+BYTES_PER_BYTE = 320  # that each byte of a file adds
 FREE_TOKENS = 1 << 22
 TOKENS_PER_BYTE = 1024
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -21,13 +21,13 @@ _most_bytes = _most_tokens = 0  # 0: by the file's size
 
 
 def raise_to(memory: str = "", tokens: int = 0) -> None:
-    """Let files ask for so much, as the user says: "8G". Raises BadInput."""
+    """Set the limits that the user gives: memory as in "8G", and tokens. Raises BadInput."""
     global _most_bytes, _most_tokens
     _most_bytes, _most_tokens = parse(memory) if memory else 0, tokens
 
 
 def parse(memory: str) -> int:
-    """Bytes of "800M" or "8G", in binary units. Raises BadInput."""
+    """Return the bytes of "800M" or "8G", in binary units. Raises BadInput."""
     match = re.fullmatch(r"([0-9]{1,12})([KMGT]?)(i?B)?", memory.strip(), re.IGNORECASE | re.ASCII)
     if not match or not int(match[1]):
         raise BadInput(f"--max-memory {memory}: give a number of bytes, as in 800M or 8G")
