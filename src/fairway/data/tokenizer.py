@@ -1,4 +1,4 @@
-"""Turn documents into tokens and back, without loss for any bytes.
+"""Turn documents into tokens and back. Fairway's own tokenizer restores any bytes.
 
 Ids of Fairway's tokenizer: 0 is BOS, 1..256 are the bytes 0..255, 257.. are byte-pair pieces in the
 order in which they were merged. SentencePiece trains the pieces and does the encoding, without any
