@@ -146,20 +146,20 @@ POSITIONS: list[tuple[str, str]] = [
     ("folder", "submit X --out o --author A --github a"),
     ("check", "submit --check X"),
     ("folder", "push X nobody/nothing"),
-    ("file", "compress X letter.txt"),
+    ("file", "compress -m X letter.txt"),
     ("file", "compress letter.txt -m X"),
-    ("source", f"compress {MODEL} X -o o"),
-    ("source", f"compress {MODEL} X -c"),
-    ("source", f"compress {MODEL} letter.txt X"),
-    ("out", f"compress {MODEL} letter.txt -o X"),
-    ("out", f"compress {MODEL} letter.txt -f -o X"),
-    ("out", f"compress {MODEL} letter.txt -f -o X/in"),
-    ("file", "decompress X letter.fwz -o o"),
-    ("file", f"decompress {MODEL} X -o o"),
-    ("file", f"decompress {MODEL} X -t"),
-    ("file", f"decompress {MODEL} X"),
-    ("out", f"decompress {MODEL} letter.fwz -o X"),
-    ("out", f"decompress {MODEL} letter.fwz -f -o X"),
+    ("source", f"compress -m {MODEL} X -o o"),
+    ("source", f"compress -m {MODEL} X -c"),
+    ("source", f"compress -m {MODEL} letter.txt X"),
+    ("out", f"compress -m {MODEL} letter.txt -o X"),
+    ("out", f"compress -m {MODEL} letter.txt -f -o X"),
+    ("out", f"compress -m {MODEL} letter.txt -f -o X/in"),
+    ("file", "decompress -m X letter.fwz -o o"),
+    ("file", f"decompress -m {MODEL} X -o o"),
+    ("file", f"decompress -m {MODEL} X -t"),
+    ("file", f"decompress -m {MODEL} X"),
+    ("out", f"decompress -m {MODEL} letter.fwz -o X"),
+    ("out", f"decompress -m {MODEL} letter.fwz -f -o X"),
     ("file", "sample X --tokens 1"),
     ("file", "inspect X"),
     ("file", "inspect X --json"),
@@ -429,11 +429,11 @@ GOOD_COMMANDS = [
     "--help",
     f"inspect {MODEL}",
     f"inspect {MODEL} --json",
-    f"compress {MODEL} letter.txt -c",
-    f"compress {MODEL} - -o o",
-    f"compress {MODEL} letter.txt -o o",
-    f"decompress {MODEL} letter.fwz -c",
-    f"decompress {MODEL} letter.fwz -t --json",
+    f"compress -m {MODEL} letter.txt -c",
+    f"compress -m {MODEL} - -o o",
+    f"compress -m {MODEL} letter.txt -o o",
+    f"decompress -m {MODEL} letter.fwz -c",
+    f"decompress -m {MODEL} letter.fwz -t --json",
     f"sample {MODEL} --tokens 1 --json",
     "report tiny",
     "compare tiny --against tiny --json",
@@ -510,9 +510,9 @@ NAMES = [
     "\u200bzero",
 ]
 NAMED = [
-    f"compress {MODEL} @",
-    f"compress {MODEL} letter.txt -o @.fwz",
-    f"decompress {MODEL} letter.fwz -o @",
+    f"compress -m {MODEL} @",
+    f"compress -m {MODEL} letter.txt -o @.fwz",
+    f"decompress -m {MODEL} letter.fwz -o @",
     "inspect @",
     "size @",
     "report @/",
@@ -526,11 +526,11 @@ NAMED = [
     "audit @:f",
     "run tiny --dry-run --out @",
     "pack @/",
-    f"compress {MODEL} @ --json",
+    f"compress -m {MODEL} @ --json",
     f"compress -m {MODEL} @ -f",
     "submit nowhere --out @",
     "audit run @/ --steps 1",
-    f"compress {MODEL} letter.txt -f -o @",
+    f"compress -m {MODEL} letter.txt -f -o @",
 ]
 
 
@@ -609,7 +609,7 @@ OPTIONS = [
     "score tiny --protocol @",
     "prove tiny --arithmetic @",
     "score tiny --adapt @",
-    "compress MODEL letter.txt -o o --arithmetic @",
+    "compress -m MODEL letter.txt -o o --arithmetic @",
     "audit data --train letter.txt --val letter.txt --overlap @",
     "audit run tiny --steps @",
     "audit x.py:f --minutes @",
@@ -681,8 +681,8 @@ def warm_up(run: Path, folder: Path) -> None:
     import fairway.report.sweep  # noqa: F401
     from fairway.cli.main import main
 
-    _run(main, f"compress {run}/model.fairway letter.txt -o letter.fwz")
-    _run(main, f"decompress {run}/model.fairway letter.fwz -t")
+    _run(main, f"compress -m {run}/model.fairway letter.txt -o letter.fwz")
+    _run(main, f"decompress -m {run}/model.fairway letter.fwz -t")
 
 
 def _run(main: Callable[[], None], line: str) -> None:

@@ -180,7 +180,7 @@ def test_commands_inside_a_strangers_folder_run_and_read_nothing_of_it(stranger)
     program = commands(
         "inspect model.fairway",
         "sample model.fairway --tokens 2",
-        "compress model.fairway letter.txt",
+        "compress -m model.fairway letter.txt",
         "decompress -t model.fairway letter.txt.fwz",
         "report .",
     )
@@ -350,7 +350,12 @@ def test_a_user_without_home_works_in_a_strangers_folder(stranger, public):
         owned(public / "fairway-12345")
     owned(folder)
     before = set(os.listdir(folder))
-    lines = ("inspect model.fairway", "compress model.fairway letter.txt", "verify .", "report .")
+    lines = (
+        "inspect model.fairway",
+        "compress -m model.fairway letter.txt",
+        "verify .",
+        "report .",
+    )
     with opened(folder) as names:
         done = subprocess.run(
             [*AS_12345, *PYTHON, "-c", commands(*lines)],

@@ -16,7 +16,7 @@ def trapped(tiny, tmp_path):
     """A run, a compressed file and a submission whose folders hold modules that leave a trace."""
     text = tmp_path / "text"
     text.write_bytes(b"what a decoder reads\n")
-    subprocess.run([COMMAND, "compress", tiny.artifact, text], check=True)
+    subprocess.run([COMMAND, "compress", "-m", tiny.artifact, text], check=True)
     trace = tmp_path / "trace"
     code = f"open({str(trace)!r}, 'w')\n"
     for folder in (tiny.path, tmp_path):
@@ -31,7 +31,7 @@ def trapped(tiny, tmp_path):
     [
         (["verify", "{run}"], [0]),
         (["inspect", "{run}/model.fairway"], [0]),
-        (["decompress", "{run}/model.fairway", "{folder}/text.fwz"], [0]),
+        (["decompress", "-m", "{run}/model.fairway", "{folder}/text.fwz"], [0]),
         (["submit", "--check", "{run}"], [1]),
     ],
     ids=lambda value: value[0] if isinstance(value[0], str) else "",

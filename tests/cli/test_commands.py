@@ -158,8 +158,8 @@ def test_exact_arithmetic_of_what_learns(fairway, tiny):
 
 def test_missing_input_of_compress(fairway, tiny, tmp_path):
     missing = tmp_path / "nope.txt"
-    assert "cannot read" in refused(fairway, "compress", tiny.artifact, missing)
-    assert "-o FILE" in refused(fairway, "decompress", tiny.artifact, missing)
+    assert "cannot read" in refused(fairway, "compress", "-m", tiny.artifact, missing)
+    assert "-o FILE" in refused(fairway, "decompress", "-m", tiny.artifact, missing)
 
 
 def test_an_empty_corpus(fairway, tmp_path):
@@ -216,7 +216,7 @@ def test_a_full_disk(tiny, tmp_path):
     letter.write_text("Dear reader")
     script = (
         f"mount -t tmpfs -o size=4k none {disk} && head -c 4096 /dev/zero > {disk / 'filled'} && "
-        f"exec {sys.executable} -m fairway compress {tiny.artifact} {letter} -o {disk / 'out'}"
+        f"exec {sys.executable} -m fairway compress -m {tiny.artifact} {letter} -o {disk / 'out'}"
     )
     namespace = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
     if not shutil.which("unshare") or subprocess.run([*namespace, "true"]).returncode:
@@ -369,12 +369,12 @@ def test_score_protocols(fairway, tiny):
 def test_compress_and_decompress_any_bytes(fairway, tiny, tmp_path):
     letter = tmp_path / "letter.txt"
     letter.write_bytes("Grüße,\r\n\t▁ 🙂\xff".encode("latin-1", "ignore") + b"\xff\x00 end")
-    code, out, _ = fairway("compress", tiny.artifact, letter, "--json")
+    code, out, _ = fairway("compress", "-m", tiny.artifact, letter, "--json")
     assert code == 0
     assert json.loads(out)["input_bytes"] == letter.stat().st_size
     before = letter.read_bytes()
     letter.unlink()
-    assert fairway("decompress", tiny.artifact, tmp_path / "letter.txt.fwz")[0] == 0
+    assert fairway("decompress", "-m", tiny.artifact, tmp_path / "letter.txt.fwz")[0] == 0
     assert letter.read_bytes() == before
 
 

@@ -206,10 +206,10 @@ def test_modes_and_times_are_the_inputs(fairway, artifact_file, tmp_path):
     source.write_bytes(b"a secret")
     source.chmod(0o600)
     os.utime(source, (1, 1_000_000_000))
-    assert fairway("compress", artifact_file, source)[0] == 0
+    assert fairway("compress", "-m", artifact_file, source)[0] == 0
     packed = tmp_path / "x.fwz"
     source.unlink()
-    assert fairway("decompress", artifact_file, packed)[0] == 0
+    assert fairway("decompress", "-m", artifact_file, packed)[0] == 0
     for path in (packed, source):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert path.stat().st_mtime == 1_000_000_000
@@ -221,11 +221,11 @@ def test_pipes_and_devices_are_written_into_and_stay(fairway, artifact_file, tmp
     os.mkfifo(pipe)
     reader = threading.Thread(target=lambda: found.append(pipe.read_bytes()))
     reader.start()
-    assert fairway("compress", artifact_file, source, "-f", "-o", pipe)[0] == 0
+    assert fairway("compress", "-m", artifact_file, source, "-f", "-o", pipe)[0] == 0
     reader.join()
     assert found[0].startswith(b"FWZ")
     assert pipe.is_fifo()
-    code, _, shown = fairway("compress", artifact_file, source, "-o", "/dev/full")
+    code, _, shown = fairway("compress", "-m", artifact_file, source, "-o", "/dev/full")
     assert (code, "/dev/full" in shown) == (2, True)
     assert Path("/dev/full").is_char_device()
 
@@ -233,7 +233,7 @@ def test_pipes_and_devices_are_written_into_and_stay(fairway, artifact_file, tmp
 def test_a_file_is_never_its_own_output(fairway, artifact_file, tmp_path):
     source = tmp_path / "x"
     source.write_bytes(b"a letter")
-    code, _, shown = fairway("compress", artifact_file, source, "-f", "-o", source)
+    code, _, shown = fairway("compress", "-m", artifact_file, source, "-f", "-o", source)
     assert code == 2
     assert "overwrite its own input" in shown
     assert source.read_bytes() == b"a letter"
@@ -247,12 +247,12 @@ def test_a_prompt_that_is_no_utf_8(fairway, artifact_file):
 @pytest.mark.parametrize(
     ("line", "code", "sentence"),
     [
-        ('"$F" compress "$M" <(echo a letter) -o out', 0, ""),
-        ('"$F" compress "$M" - -o out <&-', 2, "standard input is closed"),
-        ('"$F" compress "$M" x -c >&-', 2, "standard output is closed"),
-        ('"$F" compress "$M" x -c > /dev/full', 2, "the disk is full (standard output)"),
+        ('"$F" compress -m "$M" <(echo a letter) -o out', 0, ""),
+        ('"$F" compress -m "$M" - -o out <&-', 2, "standard input is closed"),
+        ('"$F" compress -m "$M" x -c >&-', 2, "standard output is closed"),
+        ('"$F" compress -m "$M" x -c > /dev/full', 2, "the disk is full (standard output)"),
         ('"$F" inspect "$M" --json 2>&- | grep -q sha256', 0, ""),
-        ('"$F" compress "$M" x -o out 2>/dev/full', 0, ""),
+        ('"$F" compress -m "$M" x -o out 2>/dev/full', 0, ""),
         ('mkdir gone; cd gone; rmdir ../gone; "$F" report runs/x', 2, "runs/x"),
     ],
 )

@@ -191,7 +191,7 @@ def test_small_files_do_not_take_gigabytes(greedy, tmp_path):
 
 def test_who_trusts_a_file_lets_it(greedy, tmp_path, fairway):
     (_, file, _), *_ = hostile(greedy, tmp_path)
-    code, _, said = fairway("decompress", "-t", greedy, file)
+    code, _, said = fairway("decompress", "-t", "-m", greedy, file)
     assert (code, "with --max-memory" in said) == (2, True)
     code, _, said = fairway("inspect", greedy, "--max-memory", "1K")
     assert (code, "that you allow" in said) == (2, True)

@@ -196,7 +196,7 @@ def test_a_proof_is_inspected_and_decompressed(fairway, two_files, tiny, tmp_pat
     assert tiny.require(ProveResult).artifact_sha256.startswith(header["artifact_sha256_begins"])
     assert "fairway verify MODEL PROOF decodes it" in err
     named = shutil.copy(proof, tmp_path / "val.fwp")
-    code, _, err = fairway("decompress", model, named)
+    code, _, err = fairway("decompress", "-m", model, named)
     assert code == 0, err
     folder = tiny.data_folder(tiny.require(PrepareResult))
     documents = load_tokenizer(folder).decode(load_val(folder))

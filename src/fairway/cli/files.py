@@ -17,11 +17,12 @@ from fairway.cli.command import (
     command,
     refuse_surrogates,
 )
+from fairway.errors import BadInput
 
 if TYPE_CHECKING:
     from fairway.pipeline.results import Result
 
-Files = Annotated[list[Path], typer.Argument(metavar="[ARTIFACT] FILE...", help="- is a pipe.")]
+Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="- is a pipe.")]
 ModelFile = Annotated[
     Path | None, typer.Option("--model", "-m", envvar="FAIRWAY_MODEL", help="The artifact.")
 ]
@@ -47,7 +48,7 @@ def compress(
     def work(artifact: Path, source: Any, target: Any, report: Any) -> None:
         compress(artifact, source, target, kind, report)
 
-    return _files(work, "compress", _sources(context, files, model), output, stdout, force)
+    return _files(work, "compress", _artifact(context, files, model), files, output, stdout, force)
 
 
 @command(opens_files=True)
@@ -64,24 +65,26 @@ def decompress(
     from fairway.coding.compress import decompress
 
     target = Path(os.devnull) if test else output
-    sources = _sources(context, files, model)
-    return _files(decompress, "decompress", sources, target, stdout, force, test)
+    artifact = _artifact(context, files, model)
+    return _files(decompress, "decompress", artifact, files, target, stdout, force, test)
 
 
-def _sources(
-    context: typer.Context, names: list[Path], model: Path | None
-) -> tuple[Path, list[Path]]:
-    """Return the artifact and the files. The first is the artifact, unless `model` names one."""
+def _artifact(context: typer.Context, names: list[Path], model: Path | None) -> Path:
+    """Return the artifact that -m or FAIRWAY_MODEL names. Raises BadInput."""
     from fairway.coding import files
 
     given = context.get_parameter_source("model")
-    return files.artifact_of(names, model, given is not None and given.name == "ENVIRONMENT")
+    files.check_files(names, with_artifacts=given is not None and given.name == "COMMANDLINE")
+    if model is None:
+        raise BadInput("no artifact: name it with -m MODEL, or set FAIRWAY_MODEL to one")
+    return model
 
 
 def _files(
     work: Callable[..., None],
     command: str,
-    given: tuple[Path, list[Path]],
+    artifact: Path,
+    sources: list[Path],
     output: Path | None,
     stdout: bool,
     force: bool,
@@ -90,7 +93,6 @@ def _files(
     """Do `work` on every file."""
     from fairway.coding import files
 
-    artifact, sources = given
     if test:
         jobs = [files.plan([source], output, False, True, True)[0] for source in sources]
     else:

@@ -43,34 +43,25 @@ class Job:
         return self.target == _PIPE
 
 
-def artifact_of(
-    files: list[Path], model: Path | None, from_environment: bool = False
-) -> tuple[Path, list[Path]]:
-    """The artifact and the files.
+def check_files(files: list[Path], with_artifacts: bool) -> None:
+    """Refuse files that are named twice, and artifacts unless `-m` has named another.
 
-    model: what -m names, and then every file is compressed, artifacts too; or what FAIRWAY_MODEL
-    names (`from_environment`), which yields to an artifact that stands first. Without either the
-    artifact stands first. Raises BadInput when no artifact is named.
+    Raises BadInput.
     """
-    artifact, sources = model, files
-    if len(files) > 1 and (model is None or (from_environment and _is_artifact(files[0]))):
-        if model is not None:
-            console.say(f"the artifact is {files[0]}, which stands first, not FAIRWAY_MODEL's")
-        artifact, sources = files[0], files[1:]
-    if artifact is None:
-        raise BadInput(
-            "no artifact: name it first (ARTIFACT FILE), or set FAIRWAY_MODEL to a model.fairway"
-        )
     seen: set[Path] = set()
-    for file in sources:
+    for file in files:
         real = file if file == _PIPE else file.resolve()
         if real in seen:
             raise BadInput(f"{file} is named twice: name every file once")
         seen.add(real)
-    return artifact, sources
+        if not with_artifacts and _is_artifact(file):
+            raise BadInput(
+                f"{file} is an artifact: name the model with -m MODEL, and only the files after it"
+            )
 
 
 def _is_artifact(file: Path) -> bool:
+    """Return whether a regular file begins as an artifact does."""
     try:
         with foreign.open_file(file, "the artifact") as opened:
             return opened.read(len(MAGIC)) == MAGIC
