@@ -30,29 +30,32 @@ import torch
 from numpy.typing import NDArray
 
 from fairway import console, distributed
-from fairway.coding import artifact
-from fairway.coding.exact_model import BLOCK, ExactEngine, ExactPredictor
-from fairway.coding.predictor import FloatPredictor
+from fairway.coding import artifact, online
+from fairway.coding.exact_model import BLOCK_TOKENS, ExactModel
+from fairway.coding.float_model import FloatModel, FloatStepper
+from fairway.coding.lanes import Layout
+from fairway.coding.model import CodingModel
+from fairway.coding.protocols import text_costs
 from fairway.config.schema import Score
 from fairway.config.toml import loads
 from fairway.exact.cpu import Network
 from fairway.exact.operands import Operands
+from fairway.formats.coded_tokens import Starts
 from fairway.formats.range_coder import TOTAL
 from fairway.model.gpt import GPT
 from fairway.pipeline import texts
 from fairway.pipeline.directory import RunDirectory
-from fairway.pipeline.score import Charges, charges, exact_charges
 from fairway.train.loop import commit
 
 ROLLING = Score(protocol="rolling")
 STEPS = 48  # of decoding that are timed, after as many
 
 
-def collected(found: Charges, count: int) -> NDArray[np.float64]:
-    """Bits of every token, the first 0."""
-    bits = np.zeros(count)
-    for positions, nats in found:
-        bits[positions] = nats / np.log(2)
+def bits_of(model: CodingModel, tokens: NDArray[np.uint16]) -> NDArray[np.float64]:
+    """Return the bits of every token, the first 0."""
+    bits = np.zeros(len(tokens))
+    for costs in text_costs(model, tokens, ROLLING, online.USUAL_DIVISION):
+        bits[costs.positions] = costs.nats / np.log(2)
     return bits
 
 
@@ -90,16 +93,16 @@ def main() -> int:
     distributed.start("cpu")
     threads = torch.get_num_threads()
     text = texts.load(loads(run.recipe.read_text()), run, opened.tokenizer, None)
-    engine, model = ExactEngine(opened, threads), opened.build_model()
-    operands = engine.operands
+    network = opened.build_model()
+    exact_model, float_model = ExactModel(opened, threads), FloatModel(network)
+    operands = exact_model.operands
 
     share = args.bytes / text.text_bytes
     documents = np.flatnonzero(text.tokens == operands.bos_id)
     end = int(documents[min(int(share * len(documents)) + 1, len(documents) - 1)])
     tokens = np.array(text.tokens[:end])
     text_bytes = texts.describe(tokens, opened.tokenizer).text_bytes
-    exact = collected(exact_charges(engine, tokens, ROLLING), end)
-    real = collected(charges(model, tokens, ROLLING), end)
+    exact, real = bits_of(exact_model, tokens), bits_of(float_model, tokens)
     floor = -np.log2(2.0**-real * (TOTAL - operands.vocab_size) / TOTAL + 1 / TOTAL)
     difference = exact - real
     figures: dict[str, float] = {
@@ -114,23 +117,25 @@ def main() -> int:
     timed = tokens[: args.timed]
 
     def score_exact() -> float:
-        return rate(len(timed), lambda: list(exact_charges(engine, timed, ROLLING)))
+        return rate(len(timed), lambda: bits_of(exact_model, timed))
 
     def score_float() -> float:
-        return rate(len(timed), lambda: list(charges(model, timed, ROLLING)))
+        return rate(len(timed), lambda: bits_of(float_model, timed))
 
     scored = alternate({"exact": score_exact, "float": score_float}, args.repeats)
     fed = np.random.default_rng(1).integers(0, operands.vocab_size, (2 * STEPS, args.lanes))
-    predictor = ExactPredictor(engine, args.lanes)
+    starts = np.arange(args.lanes) * 2 * STEPS
+    layout = Layout(2 * STEPS * args.lanes, Starts(starts, starts > 0))
+    stepper = exact_model.stepper(layout)
 
     def decode_exact() -> float:
         for tokens_of_lanes in fed[:STEPS]:
-            predictor.step(tokens_of_lanes)
-        return rate(STEPS * args.lanes, lambda: [predictor.step(t) for t in fed[STEPS:]])
+            stepper.step(tokens_of_lanes)
+        return rate(STEPS * args.lanes, lambda: [stepper.step(t) for t in fed[STEPS:]])
 
     def decode_float() -> float:
         each = args.lanes // threads
-        return threads * STEPS * each / _side_by_side(model, fed[:, :each], threads)
+        return threads * STEPS * each / _side_by_side(network, fed[:, :each], threads)
 
     decoded = alternate({"exact": decode_exact, "float": decode_float}, args.repeats)
     for name, pair in (("score", scored), ("decode", decoded)):
@@ -150,25 +155,25 @@ def main() -> int:
 
 def _profile(profile: cProfile.Profile, operands: Operands, tokens: NDArray[np.uint16]) -> None:
     """In this thread, as a profiler sees no other."""
-    network = Network(operands, 1, BLOCK)
+    network = Network(operands, 1, BLOCK_TOKENS)
     profile.enable()
-    for first in range(0, len(tokens) - BLOCK, BLOCK):
-        head = network.forward(tokens[None, first : first + BLOCK].astype(np.int64))
-        head.intervals(tokens[first + 1 : first + BLOCK + 1].astype(np.int64))
+    for first in range(0, len(tokens) - BLOCK_TOKENS, BLOCK_TOKENS):
+        head = network.forward(tokens[None, first : first + BLOCK_TOKENS].astype(np.int64))
+        head.intervals(tokens[first + 1 : first + BLOCK_TOKENS + 1].astype(np.int64))
     profile.disable()
 
 
-def _side_by_side(model: GPT, fed: NDArray[np.int64], threads: int) -> float:
+def _side_by_side(network: GPT, fed: NDArray[np.int64], threads: int) -> float:
     """Seconds for STEPS steps of `threads` float decoders, each in a thread of its own."""
 
     def one(_: int) -> float:
         torch.set_num_threads(1)
-        predictor = FloatPredictor(model, fed.shape[1])
+        stepper = FloatStepper(network, fed.shape[1])
         for tokens in fed[:STEPS]:
-            predictor.step(tokens)
+            stepper.step(tokens)
         began = time.perf_counter()
         for tokens in fed[STEPS:]:
-            predictor.step(tokens)
+            stepper.step(tokens)
         return time.perf_counter() - began
 
     with ThreadPoolExecutor(threads) as pool:

@@ -35,9 +35,8 @@ import numpy as np
 import torch
 
 from fairway import console
-from fairway.coding import artifact, compress, exact_model, fwz_chunks, session
+from fairway.coding import artifact, compress, exact_model, fwz_chunks, online, session
 from fairway.coding.codec import Codec
-from fairway.coding.online import settings
 from fairway.coding.sample import continuation
 from fairway.config.schema import Adapt
 from fairway.errors import BadInput
@@ -176,8 +175,8 @@ def opened_once(model: Path) -> None:
 def subjects(model: Path) -> dict[str, Subject]:
     opened = artifact.read(model)
     prose = b"".join(continuation(model, b"", 400, 1.0, 0))[:700]
-    with session.computing(opened, "exact") as (engine, _):
-        codec = Codec(engine, opened.tokenizer)
+    with session.coding_session(opened, "exact") as (model, _):
+        codec = Codec(model, opened.tokenizer)
         return {
             "compressed file": compressed(model, codec, prose),
             "proof": exact_proof(model, codec, prose[:300]),
@@ -241,7 +240,7 @@ def exact_proof(model: Path, codec: Codec, prose: bytes) -> Subject:
 def float_header() -> Subject:
     """With an environment and adaptation. The text is what it says, as far as it is printed."""
     machine = Machine(False, b"abcd", "2.13.0+cpu|x86_64|AMD EPYC|AVX512|float32")
-    learning = settings.to_bytes(Adapt(method="lora"))
+    learning = online.to_bytes(Adapt(method="lora"))
     header = Header(machine, learning, b"t" * 8, b"a" * 4, 1)
     stored = ProofChunk(None, [b"abc"]).to_bytes()
 
@@ -249,7 +248,7 @@ def float_header() -> Subject:
         reader = Reader(mutant, "the proof's header")
         found = Header.read(reader)
         read_chunks(reader, found.chunks)
-        target.write(repr((found, settings.from_bytes(found.learning))).encode())
+        target.write(repr((found, online.from_bytes(found.learning))).encode())
 
     good = io.BytesIO()
     read(join([header.to_bytes() + stored]), good)

@@ -55,7 +55,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, SerializeAsAny
 
 from fairway import console, distributed
-from fairway.coding import artifact
+from fairway.coding import artifact, online
+from fairway.coding.float_model import FloatModel
+from fairway.coding.protocols import text_costs
 from fairway.config import toml
 from fairway.config.schema import Model, Pack, Score
 from fairway.data.tokenizer import Tokenizer
@@ -69,7 +71,6 @@ from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.pack import Packed
 from fairway.pipeline.prepare import load_tokenizer, load_val
 from fairway.pipeline.results import PrepareResult
-from fairway.pipeline.score import charges
 from fairway.quantize import gptq
 from fairway.quantize.gptq import FactoredHessian
 from fairway.quantize.quantizers import QUANTIZERS, Quantizer
@@ -271,8 +272,9 @@ class Meter:
     def _nats(self, model: GPT) -> Floats:
         model.dtype = torch.float32
         nats = np.full(len(self.tokens), np.nan)
-        for positions, charged in charges(model, self.tokens, Score(protocol="plain")):
-            nats[positions] = charged
+        how = Score(protocol="plain")
+        for costs in text_costs(FloatModel(model), self.tokens, how, online.USUAL_DIVISION):
+            nats[costs.positions] = costs.nats
         if not np.all(np.isfinite(nats[1:])):
             raise AssertionError("a token was not charged, or its loss is not finite")
         return nats[1:]

@@ -20,7 +20,8 @@ import numpy as np
 from fairway.coding import artifact
 from fairway.coding.codec import Codec
 from fairway.coding.lanes import Layout
-from fairway.coding.predictor import Predictor, remembering
+from fairway.coding.match_model import MatchStepper
+from fairway.coding.model import Stepper
 from fairway.config.schema import Memory
 from fairway.exact.operands import Operands, prepare
 from fairway.formats.proof import Header, read_chunks, text_digest
@@ -31,21 +32,22 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from oracles.exact_network import ExactNetwork
 
 
-class _ReferencePredictor(ExactNetwork):
+class _ReferenceStepper(ExactNetwork):
     def observe(self, tokens: object) -> None:
         return
 
 
-class ReferenceEngine:
+class ReferenceModel:
+    """As much of a CodingModel as a decoder needs."""
+
     def __init__(self, operands: Operands, memory: Memory) -> None:
         self._operands, self._memory = operands, memory
 
-    def predictor(self, layout: Layout) -> Predictor:
-        inner, p = _ReferencePredictor(self._operands, layout.lanes), self._operands
-        return remembering(inner, self._memory, p.vocab_size, p.bos_id, layout)
-
-    def intervals(self, tokens: object, layout: Layout) -> None:
-        return None
+    def stepper(self, layout: Layout) -> Stepper:
+        inner, p = _ReferenceStepper(self._operands, layout.lanes), self._operands
+        if not any(self._memory):
+            return inner
+        return MatchStepper(inner, self._memory, p.vocab_size, p.bos_id, layout)
 
 
 def main() -> int:
@@ -59,7 +61,7 @@ def main() -> int:
     header = Header.read(reader)
     if header.machine:
         raise SystemExit("this proof is in floating point: the reference decodes exact ones")
-    codec = Codec(ReferenceEngine(prepare(opened), opened.memory), opened.tokenizer)
+    codec = Codec(ReferenceModel(prepare(opened), opened.memory), opened.tokenizer)
     began = time.perf_counter()
     digest = Digest()
     with open(args.out, "wb") as out:

@@ -23,6 +23,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from math import log
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,12 +35,14 @@ from numpy.typing import NDArray
 
 import peer as peers
 from fairway import console, distributed
-from fairway.coding import artifact
+from fairway.coding import artifact, online
 from fairway.coding.artifact import Artifact
 from fairway.coding.bits import bits_per_byte
-from fairway.coding.online import adapt
-from fairway.coding.online.settings import ORDERS
-from fairway.config.schema import NO_MEMORY, Adapt, Memory, Model, Score
+from fairway.coding.float_model import FloatModel
+from fairway.coding.online import ORDERS
+from fairway.coding.protocols import text_costs
+from fairway.coding.session import open_model
+from fairway.config.schema import NO_MEMORY, Adapt, Memory, Model, Prove, Score
 from fairway.data.documents import read_documents
 from fairway.io import atomic
 from fairway.model.gpt import GPT, build
@@ -47,7 +50,6 @@ from fairway.pipeline import texts
 from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.prepare import load_val
 from fairway.pipeline.results import PrepareResult
-from fairway.pipeline.score import charges
 from fairway.train.loop import commit
 
 Tokens = NDArray[np.uint16]
@@ -186,15 +188,14 @@ def adapted(
     opened: Artifact, tokens: Tokens, how: Adapt, memory: Memory = NO_MEMORY
 ) -> tuple[NDArray[np.float64], float]:
     """Nats of every token, float64[N], 0 for the first; seconds."""
-    nats, model = np.zeros(len(tokens)), network(opened)
+    nats, place = np.zeros(len(tokens)), distributed.start()
+    opened = replace(opened, memory=memory)
+    model = open_model(
+        opened, "float", how, device=place.device, dtype=place.dtype, tokens=len(tokens)
+    )
     began = time.perf_counter()
-    if how.method == "none":
-        for positions, charged in charges(model, tokens, ROLLING, memory):
-            nats[positions] = charged
-    else:
-        learner = adapt.Learner(model, how, len(tokens))
-        for part in adapt.charges(learner, tokens, ROLLING, memory=memory):
-            nats[part.positions] = part.nats
+    for costs in text_costs(model, tokens, ROLLING, online.division(how, Prove().lanes)):
+        nats[costs.positions] = costs.nats
     return nats, time.perf_counter() - began
 
 
@@ -298,9 +299,9 @@ def protocols(args: argparse.Namespace) -> Iterator[Row]:
         model.shape = opened.model.model_copy(update={"window": window})
         how = Score.model_validate({"protocol": protocol, "stride": args.stride})
         began, nats, times = time.perf_counter(), 0.0, np.zeros(len(tokens), np.int64)
-        for positions, costs in charges(model, tokens, how):
-            np.add.at(times, positions, 1)
-            nats += float(costs.sum())
+        for costs in text_costs(FloatModel(model), tokens, how, online.USUAL_DIVISION):
+            np.add.at(times, costs.positions, 1)
+            nats += float(costs.nats.sum())
         if times[0] != 0 or (times[1:] != 1).any():
             raise SystemExit(f"{protocol}: a token is not charged exactly once")
         seconds = time.perf_counter() - began
@@ -351,7 +352,9 @@ def peer(args: argparse.Namespace) -> Iterator[Row]:
             tokens = torch.randint(1, VOCAB, (count + 1,)).numpy().astype(np.uint16)
             how = Score.model_validate({"protocol": protocol, "stride": stride or 64})
             sides = {
-                "ours": lambda m=model, t=tokens, h=how: list(charges(m, t, h)),
+                "ours": lambda m=model, t=tokens, h=how: list(
+                    text_costs(FloatModel(m), t, h, online.USUAL_DIVISION)
+                ),
                 "theirs": original(script, theirs, tokens, shape, stride),
             }
             spent: dict[str, list[float]] = {side: [] for side in sides}

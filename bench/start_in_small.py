@@ -37,7 +37,10 @@ import zstandard
 from torch import Tensor
 
 from fairway import console, distributed
+from fairway.coding import online
 from fairway.coding.bits import bits_per_byte
+from fairway.coding.float_model import FloatModel
+from fairway.coding.protocols import text_costs
 from fairway.config import toml
 from fairway.formats.tensors import weights_from_codes
 from fairway.io import checkpoint
@@ -48,7 +51,6 @@ from fairway.pipeline import texts
 from fairway.pipeline.directory import Job, RunDirectory
 from fairway.pipeline.prepare import load_tokenizer
 from fairway.pipeline.results import PrepareResult, ProveResult, TrainResult
-from fairway.pipeline.score import charges
 from fairway.quantize.grids import bits_of, rtn
 from fairway.train.loop import commit
 
@@ -145,7 +147,8 @@ def sliding_bpb(run: RunDirectory, weights: Mapping[str, Tensor], path: str) -> 
     model = GPT(loaded.model, tokenizer.vocab_size, tokenizer.bos_id)
     model.load_state_dict(weights)
     model.to(here.device).dtype = here.dtype
-    nats = sum(float(each.sum()) for _, each in charges(model, text.tokens, ORIGINAL.score))
+    costs = text_costs(FloatModel(model), text.tokens, ORIGINAL.score, online.USUAL_DIVISION)
+    nats = sum(float(some.nats.sum()) for some in costs)
     return bits_per_byte(nats, text.text_bytes)
 
 

@@ -144,10 +144,10 @@ def test_an_inexact_product_of_the_artifact_is_refused(monkeypatch, artifact_fil
         return torch.mm(a, b.t()).numpy()
 
     opened = artifact.read(artifact_file)
-    exact_model.ExactEngine(opened)
+    exact_model.ExactModel(opened)
     monkeypatch.setattr(cpu, "_matmul", rounded)
     with pytest.raises(BadInput, match="ONEDNN_DEFAULT_FPMATH_MODE"):
-        exact_model.ExactEngine(opened)
+        exact_model.ExactModel(opened)
 
 
 def test_constants_come_from_integers():

@@ -14,7 +14,7 @@ import torch
 
 from fairway.coding import artifact
 from fairway.coding.codec import Codec
-from fairway.coding.exact_model import ExactEngine
+from fairway.coding.exact_model import ExactModel
 from fairway.config.schema import Recipe
 from fairway.config.toml import load
 from fairway.errors import BadInput
@@ -136,7 +136,7 @@ def test_on_it_trains_resumes_packs_and_decodes(
 
 def decodes(opened: artifact.Artifact) -> None:
     """Encoded many tokens at a time, decoded one at a time; the same bytes come back."""
-    codec = Codec(ExactEngine(opened), opened.tokenizer)
+    codec = Codec(ExactModel(opened), opened.tokenizer)
     documents = [b"A switch is on or off. " * 6, b"", b"def forward(self, x):\n    return x\n"]
     tokens = codec.tokenizer.encode_documents(documents)
     chunk = codec.encode(tokens, documents, 2, lambda *_: None)

@@ -1,4 +1,4 @@
-"""The Python interface: what an artifact can do, in four calls. docs/python.md."""
+"""Use an artifact from Python: log-probabilities, compression, samples. docs/python.md."""
 
 from __future__ import annotations
 
@@ -7,58 +7,57 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fairway.coding import artifact, sample
 from fairway.coding.compress import compress, decompress
-from fairway.coding.exact_model import ExactEngine
 from fairway.coding.lanes import Division
+from fairway.coding.protocols import text_costs
+from fairway.coding.session import open_model
 from fairway.config.schema import Score
-from fairway.pipeline.score import exact_charges
 
 
 @dataclass(frozen=True)
 class LogProbs:
-    """Of one document. token_ids uint16[N], BOS first; logprobs float64[N - 1], in nats, of
-    token_ids[1:], each given all tokens before it; text_bytes of what they decode to."""
+    """The log-probabilities of one document's tokens, each given all tokens before it."""
 
-    token_ids: NDArray[np.uint16]
-    logprobs: NDArray[np.float64]
-    text_bytes: int
+    token_ids: NDArray[np.uint16]  # [N], BOS first
+    logprobs: NDArray[np.float64]  # [N - 1], of token_ids[1:], in nats
+    text_bytes: int  # of the text that the tokens decode to
 
     @property
     def bits_per_byte(self) -> float:
+        """Return the document's code length over its length in bytes."""
         return float(-self.logprobs.sum() / np.log(2) / max(self.text_bytes, 1))
 
 
 class Model:
-    """An artifact, opened. Predictions are in exact arithmetic: the same on every machine."""
+    """An opened artifact. It predicts in exact arithmetic: the same bits on every machine."""
 
     def __init__(self, path: str | Path) -> None:
         """Raises BadInput that names what is wrong with the file."""
         self.path = Path(path)
         self._artifact = artifact.read(self.path)
-        self._engine = ExactEngine(self._artifact, torch.get_num_threads())
+        self._model = open_model(self._artifact)
 
     def logprobs(self, text: str | bytes) -> LogProbs:
-        """How likely the model finds a text. Raises BadInput where it cannot be tokenized."""
+        """Return the log-probability of every token. Raises BadInput for text without tokens."""
         tokenizer = self._artifact.tokenizer
         tokens = tokenizer.encode_documents([text.encode() if isinstance(text, str) else text])
-        found, whole = np.zeros(len(tokens)), Division(1, len(tokens))
-        for positions, nats in exact_charges(self._engine, tokens, Score(), whole):
-            found[positions] = -nats
+        logprobs, whole = np.zeros(len(tokens)), Division(1, len(tokens))
+        for costs in text_costs(self._model, tokens, Score(), whole):
+            logprobs[costs.positions] = -costs.nats
         size = sum(map(len, tokenizer.decode(tokens)))
-        return LogProbs(tokens, found[1:], size)
+        return LogProbs(tokens, logprobs[1:], size)
 
     def compress(self, data: bytes) -> bytes:
-        """Any bytes as a .fwz file that `decompress`, or fairway decompress, restores."""
+        """Return a .fwz file that `decompress`, or fairway decompress, restores to `data`."""
         out = io.BytesIO()
         compress(self.path, io.BytesIO(data), out, "exact", lambda done: None)
         return out.getvalue()
 
     def decompress(self, data: bytes) -> bytes:
-        """Inverse of `compress`. Raises BadInput: damaged bytes, or those of another model."""
+        """Return the inverse of `compress`. Raises BadInput for damage or another model's file."""
         out = io.BytesIO()
         decompress(self.path, io.BytesIO(data), out, lambda done: None)
         return out.getvalue()
@@ -66,5 +65,5 @@ class Model:
     def generate(
         self, prompt: str = "", tokens: int = 200, temperature: float = 0.8, seed: int = 0
     ) -> str:
-        """The prompt and what the model adds; temperature 0 takes the likeliest token."""
+        """Return the prompt and what the model adds; temperature 0 takes the likeliest token."""
         return sample.sample(self.path, prompt, tokens, temperature, seed)

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from fairway.coding import artifact, lanes
 from fairway.coding.codec import Codec
-from fairway.coding.exact_model import ExactEngine
-from fairway.coding.predictor import FloatEngine
+from fairway.coding.exact_model import ExactModel
+from fairway.coding.float_model import FloatModel
 from fairway.errors import BadInput
 from fairway.formats import coded_tokens
 from fairway.formats.proof import read_chunks
@@ -17,8 +17,8 @@ from fairway.io.binary import Reader, join, varint
 def codec(request, artifact_file):
     opened = artifact.read(artifact_file)
     if request.param == "float":
-        return Codec(FloatEngine(opened.build_model()), opened.tokenizer)
-    return Codec(ExactEngine(opened, workers=2), opened.tokenizer)
+        return Codec(FloatModel(opened.build_model()), opened.tokenizer)
+    return Codec(ExactModel(opened, workers=2), opened.tokenizer)
 
 
 def nothing(tokens, bits):
@@ -106,7 +106,7 @@ def test_documents_that_the_tokens_do_not_write_are_stored(codec):
 
 
 def test_lockstep_gives_the_bytes_of_the_parallel_pass(artifact_file):
-    class Lockstep(ExactEngine):
+    class Lockstep(ExactModel):
         def intervals(self, tokens, layout):
             return None
 
@@ -114,13 +114,13 @@ def test_lockstep_gives_the_bytes_of_the_parallel_pass(artifact_file):
     documents = [b"the cat sat on a mat. " * n for n in (700, 3, 900, 0, 40)]
     bodies = [
         encode(Codec(engine, opened.tokenizer), documents).body
-        for engine in (ExactEngine(opened, 1), ExactEngine(opened, 2), Lockstep(opened, 2))
+        for engine in (ExactModel(opened, 1), ExactModel(opened, 2), Lockstep(opened, 2))
     ]
     assert bodies[0] == bodies[1] == bodies[2]
 
 
 def test_a_chunk_from_another_model_is_refused(codec, lively_model):
-    other = Codec(FloatEngine(lively_model), codec.tokenizer)  # not quantised: nearly the same
+    other = Codec(FloatModel(lively_model), codec.tokenizer)  # not quantised: nearly the same
     chunk = encode(codec, [b"the cat sat on a mat. " * 20])
     with pytest.raises(BadInput, match="the chunk decodes to another text"):
         decode(other, [chunk.body])

@@ -15,8 +15,8 @@ from fairway.coding import compress as module
 from fairway.coding.codec import Codec
 from fairway.coding.compress import compress as write
 from fairway.coding.compress import decompress as read
-from fairway.coding.exact_model import ExactEngine
-from fairway.coding.session import computing
+from fairway.coding.exact_model import ExactModel
+from fairway.coding.session import coding_session
 from fairway.config.schema import Pack
 from fairway.data.tokenizer import train_tokenizer
 from fairway.errors import BadInput
@@ -94,7 +94,7 @@ def test_recall_compresses(memory_file, artifact_file, small_pieces, monkeypatch
 
     def by_network(model):
         opened = artifact.read(model)
-        with computing(opened, arithmetic) as (engine, _):
+        with coding_session(opened, arithmetic) as (engine, _):
             codec, cut = Codec(engine, opened.tokenizer), list(fwz_chunks.cut(WORDS))
             charged = fwz_chunks._ask(codec, cut, [100.0] * len(cut), nothing)
             body = fwz_chunks._chunk(codec, cut, set(charged.pieces), charged).to_bytes()
@@ -188,7 +188,7 @@ def test_what_the_network_saves_too_slowly_is_left_to_brotli(monkeypatch):
 @pytest.fixture(scope="module")
 def codec(artifact_file):
     opened = artifact.read(artifact_file)
-    return Codec(ExactEngine(opened), opened.tokenizer)
+    return Codec(ExactModel(opened), opened.tokenizer)
 
 
 def read_chunk(codec, body):
@@ -199,7 +199,7 @@ def test_each_piece_goes_where_it_costs_less(monkeypatch):
     """Prose to a network that has read some, noise and runs to brotli."""
     monkeypatch.setattr(fwz, "PIECE_BYTES", 200)
     opened = artifact.read(GOLDEN / "portable.fairway")
-    codec = Codec(ExactEngine(opened), opened.tokenizer)
+    codec = Codec(ExactModel(opened), opened.tokenizer)
     data = PROSE[:400] + NOISE * 2 + b"x" * 200 + PROSE[400:600]
     chunk = read_chunk(codec, fwz_chunks.encode(codec, data, nothing))
     assert chunk.groups == ((0, 2), (400, 1))
@@ -235,7 +235,7 @@ def test_many_capitals_are_as_many_tokens_as_are_read_back(lively_model, tmp_pat
     how = Pack(quantizer="uniform", step=0.1)
     file.write_bytes(pack_weights(lively_model.shape, tokenizer, weights, {}, how).data)
     opened = artifact.read(file)
-    codec = Codec(ExactEngine(opened), opened.tokenizer)
+    codec = Codec(ExactModel(opened), opened.tokenizer)
     monkeypatch.setattr(fwz_chunks, "MAX_CHUNK_BYTES", 300)
     monkeypatch.setattr(fwz, "MAX_CHUNK_BYTES", 300)
     data = b"".join(bytes([65 + i, 10]) for i in np.random.default_rng(1).integers(26, size=150))

@@ -11,16 +11,14 @@ from hypothesis import strategies as st
 
 from fairway.coding import artifact, match_model
 from fairway.coding.codec import Codec
-from fairway.coding.exact_model import ExactEngine
 from fairway.coding.lanes import Division, Layout, Starts, chunk_ends, documents_of, lane_starts
 from fairway.coding.match_model import MatchModel, MatchStepper
-from fairway.coding.online import adapt
-from fairway.coding.online.adapt import AdaptiveEngine
-from fairway.coding.online.methods import division
-from fairway.coding.predictor import FloatEngine, Intervals
+from fairway.coding.model import Intervals, TokenCosts
+from fairway.coding.online import division
+from fairway.coding.protocols import text_costs
+from fairway.coding.session import open_model
 from fairway.config.schema import Adapt, Memory, Score, Sgd
 from fairway.formats.range_coder import TOTAL
-from fairway.pipeline.score import charges, exact_charges
 
 BOS, V = 0, 8
 GOLDEN = "e188831254e1f27051a61c6c038e7fc716dd8126608740d850175a20bac7cf20"
@@ -59,13 +57,13 @@ def joined(documents):
 
 def tables(tokens, layout, memory):
     """(positions, mixed tables) of every step, lanes in lockstep."""
-    predictor = MatchStepper(Uniform(layout.lanes), memory, V, BOS, layout)
+    stepper = MatchStepper(Uniform(layout.lanes), memory, V, BOS, layout)
     fed = np.full(layout.lanes, BOS, np.int64)
     for step in range(layout.steps):
         where = layout.positions(step)
-        yield where, predictor.step(fed[: len(where)]).copy()
+        yield where, stepper.step(fed[: len(where)]).copy()
         fed = tokens[where].astype(np.int64)
-        predictor.observe(fed)
+        stepper.observe(fed)
 
 
 def layout_of(tokens, cuts):
@@ -84,11 +82,10 @@ def test_encoder_and_decoder_mix_alike(documents, cuts, memory):
     for first, length in zip(layout.first.tolist(), layout.length.tolist(), strict=True):
         at = np.arange(first, first + length)
         for piece in np.array_split(np.arange(length), 3):
-            network = recall_input(tokens, at[piece], first)
-            part = known.intervals(network)
-            found |= dict(
-                zip(part.positions.tolist(), zip(part.starts, part.stops, strict=True), strict=True)
-            )
+            network = network_costs(tokens, at[piece], first)
+            mixed = known.mix(network)
+            pairs = zip(*mixed.intervals, strict=True)
+            found |= dict(zip(mixed.positions.tolist(), pairs, strict=True))
     for where, table in tables(tokens, layout, memory):
         assert (table[:, 0] == 0).all()
         assert (table[:, -1] == TOTAL).all()
@@ -98,12 +95,13 @@ def test_encoder_and_decoder_mix_alike(documents, cuts, memory):
             assert found[position] == (table[lane, symbol], table[lane, symbol + 1])
 
 
-def recall_input(tokens, positions, first):
+def network_costs(tokens, positions, first):
     """What `Uniform` would say of a lane that begins at `first`."""
     starts = tokens[positions].astype(np.int64) * (TOTAL // V)
     fed = np.where(positions == first, BOS, tokens[positions - 1])
     before = np.where(positions - first < 2, BOS, tokens[positions - 2])
-    return Intervals(positions, starts, starts + TOTAL // V, states_after(fed, before))
+    intervals = Intervals(starts, starts + TOTAL // V)
+    return TokenCosts.of(positions, intervals, states_after(fed, before))
 
 
 class Definition:
@@ -183,12 +181,12 @@ def test_the_mixture_is_its_definition(documents, memory):
     tokens = joined(documents)
     layout = Layout(len(tokens), Starts.whole())
     network, definition = Uniform(1), Definition(memory)
-    predictor, fed = MatchStepper(network, memory, V, BOS, layout), np.zeros(1, np.int64)
+    stepper, fed = MatchStepper(network, memory, V, BOS, layout), np.zeros(1, np.int64)
     for token in tokens[1:].tolist():
-        table = predictor.step(fed)[0].tolist()
+        table = stepper.step(fed)[0].tolist()
         assert table == definition.table(network.states[0])
         fed = np.array([token])
-        predictor.observe(fed)
+        stepper.observe(fed)
         definition.observe(token)
 
 
@@ -204,11 +202,11 @@ def test_the_mixture_has_its_golden_bits():
             return table
 
     tokens = np.array([(i * i // 3 + i // 7) % 7 + 1 if i % 90 else BOS for i in range(300)])
-    predictor = MatchStepper(Counted(1), Memory(4, 64), V, BOS, Layout(300, Starts.whole()))
+    stepper = MatchStepper(Counted(1), Memory(4, 64), V, BOS, Layout(300, Starts.whole()))
     digest = hashlib.sha256()
     for fed, token in pairwise(tokens.tolist()):
-        digest.update(predictor.step(np.array([fed])).astype("<i8").tobytes())
-        predictor.observe(np.array([token]))
+        digest.update(stepper.step(np.array([fed])).astype("<i8").tobytes())
+        stepper.observe(np.array([token]))
     assert digest.hexdigest() == GOLDEN
 
 
@@ -232,7 +230,7 @@ def test_what_repeats_gets_cheap_and_what_does_not_stays_dear(memory, bits):
         layout = Layout(len(tokens), Starts.whole())
         at = np.arange(1, len(tokens))
         known = MatchModel(memory, V, BOS, tokens, layout)
-        costs.append(known.intervals(recall_input(tokens, at, 1)).lengths.mean())
+        costs.append(known.mix(network_costs(tokens, at, 1)).intervals.bits.mean())
     assert costs[0] < bits
     assert costs[1] < 3 * 1.06
 
@@ -271,9 +269,7 @@ def test_texts_come_back(memory_artifact, arithmetic, lanes, monkeypatch):
     tokens = tokenizer.encode_documents(WORDS)
 
     def codec():
-        exact = arithmetic == "exact"
-        engine = ExactEngine(opened, 2) if exact else FloatEngine(opened.build_model(), MEMORY)
-        return Codec(engine, tokenizer)
+        return Codec(open_model(opened, arithmetic, workers=2), tokenizer)
 
     quiet = lambda done, bits: None  # noqa: E731
     starts = lane_starts(len(tokens), documents_of(tokens, tokenizer.bos_id), lanes)
@@ -281,8 +277,8 @@ def test_texts_come_back(memory_artifact, arithmetic, lanes, monkeypatch):
     coder = codec()
     coded, _ = coder.encode_tokens(tokens, starts, coder.intervals(tokens, layout, quiet))
     assert codec().decode_tokens(coded, quiet) == WORDS
-    without = ExactEngine(replace(opened, memory=Memory()), 1)
-    bits = sum(float(part.lengths.sum()) for part in without.intervals(tokens, layout))
+    without = open_model(replace(opened, memory=Memory()), workers=1)
+    bits = sum(float(costs.intervals.bits.sum()) for costs in without.token_costs(tokens, layout))
     assert 8 * len(coded.stream) < 0.8 * bits
 
 
@@ -306,21 +302,21 @@ def test_with_adaptation_a_proof_costs_what_the_score_says(memory_artifact, how,
     assert (len(starts) > 1) == (how.method == "lora" or how.order == "lanes")
     free = [0, *starts.positions[~starts.inside]]  # paid for by the header
 
-    def learner():
-        return adapt.Learner(opened.build_model(), how, len(tokens))
+    def learner(memory=MEMORY):
+        return open_model(replace(opened, memory=memory), "float", how, tokens=len(tokens))
 
     def score(memory):
         nats = np.zeros(len(tokens))
-        for part in adapt.charges(learner(), tokens, Score(), memory=memory):
-            nats[part.positions] = part.nats
+        for costs in text_costs(learner(memory), tokens, Score(), division(how, 1)):
+            nats[costs.positions] = costs.nats
         nats[free] = 0.0
         return nats.sum()
 
-    codec = Codec(AdaptiveEngine(learner(), MEMORY), tokenizer)
+    codec = Codec(learner(), tokenizer)
     coded, ideal_bits = codec.encode_tokens(tokens, starts, None)
     assert ideal_bits == pytest.approx(score(MEMORY) / np.log(2), rel=1e-3)
     assert score(MEMORY) < 0.9 * score(Memory())
-    decoder = Codec(AdaptiveEngine(learner(), MEMORY), tokenizer)
+    decoder = Codec(learner(), tokenizer)
     assert decoder.decode_tokens(coded, lambda done, bits: None) == WORDS
 
 
@@ -328,12 +324,12 @@ def test_with_adaptation_a_proof_costs_what_the_score_says(memory_artifact, how,
 def test_a_score_is_what_the_proof_codes(memory_artifact, floating, monkeypatch):
     """λ belongs to a lane, so a score has a proof's chunks and lanes: the same integers."""
     monkeypatch.setattr("fairway.formats.coded_tokens.TOKENS_PER_LANE", 16)
-    engine, tokenizer = ExactEngine(memory_artifact, 2), memory_artifact.tokenizer
+    model, tokenizer = open_model(memory_artifact, workers=2), memory_artifact.tokenizer
     tokens = tokenizer.encode_documents(WORDS * 4)
     documents = documents_of(tokens, tokenizer.bos_id)
     division = Division(3, len(tokens) // 3)
     ends = chunk_ends(documents, len(tokens), division.tokens)
-    codec, proved, free = Codec(engine, tokenizer), 0.0, [0]
+    codec, proved, free = Codec(model, tokenizer), 0.0, [0]
     for start, end in pairwise([0, *ends]):
         part = tokens[start:end]
         chunk = codec.encode(part, tokenizer.decode(part), division.lanes, lambda *_: None)
@@ -344,12 +340,10 @@ def test_a_score_is_what_the_proof_codes(memory_artifact, floating, monkeypatch)
     assert len(ends) > 1, "one chunk: the test says nothing"
 
     if floating:
-        found = charges(memory_artifact.build_model(), tokens, Score(), MEMORY, division)
-    else:
-        found = exact_charges(engine, tokens, Score(), division)
+        model = open_model(memory_artifact, "float")
     nats = np.zeros(len(tokens))
-    for at, some in found:
-        nats[at] += some
+    for costs in text_costs(model, tokens, Score(), division):
+        nats[costs.positions] += costs.nats
     assert (nats[1:] > 0).all()
     nats[free] = 0.0
     assert nats.sum() / np.log(2) == pytest.approx(proved, rel=1e-3 if floating else 1e-12)
@@ -358,12 +352,11 @@ def test_a_score_is_what_the_proof_codes(memory_artifact, floating, monkeypatch)
 def test_floating_point_charges_the_same(memory_artifact):
     opened = memory_artifact
     tokens = opened.tokenizer.encode_documents(WORDS)
-    exact = sorted_nats(exact_charges(ExactEngine(opened, 2), tokens, Score()))
-    floating = sorted_nats(charges(opened.build_model(), tokens, Score(), MEMORY))
+    exact, floating = (sorted_nats(open_model(opened, a), tokens) for a in ("exact", "float"))
     np.testing.assert_allclose(exact, floating, rtol=0.02, atol=0.02)
 
 
-def sorted_nats(found):
-    parts = list(found)
-    positions = np.concatenate([at for at, _ in parts])
-    return np.concatenate([nats for _, nats in parts])[np.argsort(positions)]
+def sorted_nats(model, tokens):
+    costs = list(text_costs(model, tokens, Score(), division(Adapt(), 128)))
+    positions = np.concatenate([some.positions for some in costs])
+    return np.concatenate([some.nats for some in costs])[np.argsort(positions)]

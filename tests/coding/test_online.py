@@ -8,18 +8,20 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fairway.coding import online
 from fairway.coding.codec import Codec
-from fairway.coding.lanes import Layout, Starts, lane_starts
-from fairway.coding.online import adapt, methods
-from fairway.coding.online.adapt import AdaptiveEngine, AdaptivePredictor, Learner, UpdateBlock
-from fairway.coding.online.settings import ORDERS
+from fairway.coding.float_model import FloatModel
+from fairway.coding.lanes import Division, Layout, Starts, lane_starts
+from fairway.coding.online import ORDERS
+from fairway.coding.online.learning_model import LearningModel, UpdateBlock
+from fairway.coding.protocols import text_costs
 from fairway.config.schema import Adapt, Dynamic, Lora, Score, Sgd
 from fairway.errors import BadInput
 from fairway.formats.proof import read_chunks
 from fairway.io.binary import Reader, join
 from fairway.model.parameters import kind_of
-from fairway.pipeline.score import charges
 
+WHOLE = Division(1, 1 << 20)
 ROLLING = Score(protocol="rolling")
 HOWS = {
     "sgd": Adapt(method="sgd", sgd=Sgd(span=8, lr=0.5, momentum=0.5, cosine=True)),
@@ -37,7 +39,7 @@ slow = settings(
 
 
 def learner(model, how, tokens=1000):
-    return Learner(copy.deepcopy(model), how, tokens)
+    return LearningModel(copy.deepcopy(model), how, tokens)
 
 
 def draw(random, count, share=0.06):
@@ -57,15 +59,15 @@ def starts_of(random, tokens, lanes):
 
 def in_lockstep(learner, tokens, layout):
     """What the coder is given for every token, in coding order: int64[k, 2]."""
-    predictor = AdaptivePredictor(learner, layout)
+    stepper = learner.stepper(layout)
     fed, found = np.zeros(layout.lanes, np.int64), []
     for step in range(layout.steps):
         where = layout.positions(step)
-        table = predictor.step(fed[: len(where)])
+        table = stepper.step(fed[: len(where)])
         fed = tokens[where].astype(np.int64)
         rows = np.arange(len(where))
         found.append(np.stack([table[rows, fed], table[rows, fed + 1]], 1))
-        predictor.observe(fed)
+        stepper.observe(fed)
     return np.concatenate(found)
 
 
@@ -97,7 +99,7 @@ def test_adapters_of_a_lane_know_nothing_of_other_lanes(lively_model, name):
         found = in_lockstep(learner(lively_model, HOWS[name]), text, layout)
         spans.append(found[layout.order() >= 60])
     np.testing.assert_array_equal(*spans)
-    assert methods.order_of(HOWS[name].model_copy(update={"order": "lanes"})) == "left-to-right"
+    assert online.order_of(HOWS[name].model_copy(update={"order": "lanes"})) == "left-to-right"
 
 
 @every_method
@@ -109,20 +111,21 @@ def test_score_charges_what_the_proof_codes(lively_model, how, order, monkeypatc
     tokens = draw(np.random.default_rng(4), 700, 0.02)
     nats = np.zeros(len(tokens))
     times = np.zeros(len(tokens), int)
-    for part in adapt.charges(learner(lively_model, how, len(tokens)), tokens, ROLLING):
-        nats[part.positions] = part.nats
-        times[part.positions] += 1
+    division = online.division(how, 1)
+    for costs in text_costs(learner(lively_model, how, len(tokens)), tokens, ROLLING, division):
+        nats[costs.positions] = costs.nats
+        times[costs.positions] += 1
     assert times[0] == 0
     assert (times[1:] == 1).all()
     documents = np.flatnonzero(tokens == 0)
-    starts = lane_starts(len(tokens), documents, methods.division(how, 1).lanes)
+    starts = lane_starts(len(tokens), documents, division.lanes)
     layout = Layout(len(tokens), starts)
     proved = in_lockstep(learner(lively_model, how, len(tokens)), tokens, layout)
     coded = (30 - np.log2(proved[:, 1] - proved[:, 0])) * np.log(2)
     np.testing.assert_allclose(nats[layout.order()].sum(), coded.sum(), rtol=2e-4)
     unchanged = np.zeros(len(tokens))
-    for positions, charged in charges(lively_model, tokens, ROLLING):
-        unchanged[positions] = charged
+    for costs in text_costs(FloatModel(lively_model), tokens, ROLLING, division):
+        unchanged[costs.positions] = costs.nats
     assert np.abs(nats - unchanged).max() > 0.01
 
 
@@ -131,13 +134,13 @@ def test_what_nothing_compresses_is_learned_by_both_sides(lively_model, tokenize
     noise = np.random.default_rng(1).bytes(300).replace(b"\0", b"x")
     chunks = [(tokenizer.encode_documents([d]), [d]) for d in (noise, b"the cat sat on a mat " * 9)]
     total = sum(len(tokens) for tokens, _ in chunks)
-    codec = Codec(AdaptiveEngine(learner(lively_model, how, total)), tokenizer)
+    codec = Codec(learner(lively_model, how, total), tokenizer)
     made = [codec.encode(tokens, text, 1, lambda *_: None) for tokens, text in chunks]
     assert len(made[0].body) > len(noise), "it was compressed: the test says nothing"
     reader = Reader(join(chunk.body for chunk in made), "a file")
     read = read_chunks(reader, len(chunks))
     assert sum(chunk.tokens for chunk in read) == total
-    decoder = Codec(AdaptiveEngine(learner(lively_model, how, total)), tokenizer)
+    decoder = Codec(learner(lively_model, how, total), tokenizer)
     for chunk, (_, documents) in zip(read, chunks, strict=True):
         assert decoder.decode(chunk, lambda *_: None) == documents
 
@@ -147,11 +150,11 @@ def test_a_fresh_learner_decodes_chunk_after_chunk(lively_model, tokenizer, how)
     texts = [[b"the cat sat on a mat ", b"", b"and some bird ran after the dog " * 9], [b"xyz"] * 4]
     chunks = [(tokenizer.encode_documents(documents), documents) for documents in texts]
     total = sum(len(tokens) for tokens, _ in chunks)
-    codec = Codec(AdaptiveEngine(learner(lively_model, how, total)), tokenizer)
+    codec = Codec(learner(lively_model, how, total), tokenizer)
     made = [codec.encode(tokens, documents, 1, lambda *_: None) for tokens, documents in chunks]
     reader = Reader(join(chunk.body for chunk in made), "a file")
     assert made[0].lanes == 1, "stored: the test says nothing"
-    decoder = Codec(AdaptiveEngine(learner(lively_model, how, total)), tokenizer)
+    decoder = Codec(learner(lively_model, how, total), tokenizer)
     read = read_chunks(reader, len(chunks))
     for chunk, (_, documents) in zip(read, chunks, strict=True):
         assert decoder.decode(chunk, lambda *_: None) == documents
@@ -186,7 +189,7 @@ def test_sgd_is_the_librarys(lively_model):
         torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)
         optimizer.step()
         optimizer.zero_grad()
-    for a, b in zip(ours.model.parameters(), theirs.parameters(), strict=True):
+    for a, b in zip(ours.network.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
@@ -207,7 +210,7 @@ def test_dynamic_evaluation_is_its_formula(lively_model):
             v.mul_(0.9).add_(0.1 * g.double() ** 2)
             moved = p.double() - 0.01 * g.double() / ((v / (1 - 0.9**step)).sqrt() + 0.001)
             p.data = (moved + 0.1 * (p0 - moved)).float()
-    for a, b in zip(ours.model.parameters(), model.parameters(), strict=True):
+    for a, b in zip(ours.network.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
 
@@ -219,7 +222,7 @@ def test_adapters_add_their_product(lively_model):
     ours.learn(one_span(random, 16), 16)
     rule, span = ours.rule, one_span(random, 16)
     with rule.applied(), torch.no_grad():
-        found = ours.model.logits(span.fed)
+        found = ours.network.logits(span.fed)
     merged = copy.deepcopy(lively_model)
     places = {n: p for n, p in merged.named_parameters() if kind_of(n).adapters}
     tied = places.pop("embed.tokens")
@@ -249,12 +252,12 @@ def test_adapters_begin_anew_with_a_document(lively_model):
 def test_activations_in_bfloat16(lively_model, name):
     """As on a GPU: weights, gradients and averages stay in float32."""
     ours = learner(lively_model, HOWS[name])
-    ours.model.dtype = torch.bfloat16
+    ours.network.dtype = torch.bfloat16
     ours.start(1)
     random = np.random.default_rng(2)
-    charges = [ours.learn(one_span(random, 8), 8, charge=True) for _ in range(3)]
+    charges = [ours.learn(one_span(random, 8), 8, with_costs=True) for _ in range(3)]
     assert all(torch.isfinite(charge.nats).all() for charge in charges)
-    changed = ours.rule._outer if name == "lora" else ours.model.parameters()
+    changed = ours.rule._outer if name == "lora" else ours.network.parameters()
     assert all(t.dtype == torch.float32 and t.abs().max() > 0 for t in changed)
 
 
@@ -269,16 +272,16 @@ def test_windows_charge_each_token_once_and_learn_after_it(lively_model, protoco
     found = np.zeros((2, len(tokens)))
     for nats, text in zip(found, (tokens, flipped), strict=True):
         times = np.zeros(len(tokens), int)
-        for part in adapt.charges(learner(lively_model, how, 300), text, score):
-            nats[part.positions] = part.nats
-            times[part.positions] += 1
+        for costs in text_costs(learner(lively_model, how, 300), text, score, WHOLE):
+            nats[costs.positions] = costs.nats
+            times[costs.positions] += 1
         assert times.tolist() == [0] + [1] * 299
     span = max(how.settings.span, 32 if protocol == "plain" else 8)
     before = (place - 1) // span * span if name != "sgd, rows" else 0
     np.testing.assert_array_equal(found[0][:before], found[1][:before])
     base = np.zeros(len(tokens))
-    for positions, nats in charges(lively_model, tokens, score):
-        base[positions] = nats
+    for costs in text_costs(FloatModel(lively_model), tokens, score, WHOLE):
+        base[costs.positions] = costs.nats
     np.testing.assert_allclose(found[0][1:8], base[1:8], rtol=1e-4)
     assert np.abs(found[0] - base).max() > 1e-3
 
@@ -286,7 +289,7 @@ def test_windows_charge_each_token_once_and_learn_after_it(lively_model, protoco
 def test_what_cannot_be_done_is_refused(lively_model):
     tokens = draw(np.random.default_rng(6), 50)
     with pytest.raises(BadInput, match="--protocol rolling"):
-        adapt.charges(learner(lively_model, HOWS["lora"]), tokens, Score(protocol="plain"))
+        text_costs(learner(lively_model, HOWS["lora"]), tokens, Score(protocol="plain"), WHOLE)
     with pytest.raises(BadInput, match="longer than the window"):
         learner(lively_model, Adapt(method="dynamic", dynamic=Dynamic(span=33)))
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from fairway.coding.online import settings
+from fairway.coding import online
 from fairway.config.schema import Adapt, Dynamic, Lora, Sgd
 from fairway.errors import BadInput
 from fairway.formats.proof import Header, Machine, ProofChunk, read_chunks, text_digest
@@ -24,7 +24,7 @@ HOWS = [
     Adapt(method="sgd", order="lanes", sgd=Sgd(cosine=True, epochs=3)),
     Adapt(method="lora", lora=Lora(reset=False, rank=3)),
 ]
-LEARNING = [dataclasses.replace(FLOAT, learning=settings.to_bytes(how)) for how in HOWS]
+LEARNING = [dataclasses.replace(FLOAT, learning=online.to_bytes(how)) for how in HOWS]
 headers = pytest.mark.parametrize("header", [EXACT, FLOAT, *LEARNING])
 STORED = ProofChunk(None, [b"abc"]).to_bytes()
 
@@ -35,7 +35,7 @@ def opened(written):
     header = Header.read(reader)
     (chunk,) = read_chunks(reader, header.chunks)
     assert chunk.documents == [b"abc"]
-    settings.from_bytes(header.learning)
+    online.from_bytes(header.learning)
     return header
 
 

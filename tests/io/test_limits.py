@@ -33,7 +33,7 @@ from fairway.coding import artifact
 from fairway.coding.compress import decompress
 from fairway.pipeline.prove import decode
 import sentencepiece.sentencepiece_model_pb2, io
-from fairway.coding.exact_model import ExactEngine
+from fairway.coding.exact_model import ExactModel
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 for line in sys.stdin:
@@ -46,7 +46,7 @@ for line in sys.stdin:
         elif file.endswith(".fwp"):
             decode(Path(model), Path(file), Path(file + ".out"))
         else:
-            ExactEngine(artifact.read(Path(model)))
+            ExactModel(artifact.read(Path(model)))
     except BadInput as error:
         said = str(error)
     print(json.dumps([label, said, peak() - before, time.process_time() - began]), flush=True)

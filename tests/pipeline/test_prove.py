@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fairway.coding.online import methods, settings
+from fairway.coding import online
 from fairway.config.schema import Adapt, Prove
 from fairway.config.toml import loads
 from fairway.errors import BadInput, Interrupted
@@ -41,7 +41,7 @@ def text(tmp_path):
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(methods, "CHUNK_TOKENS_PER_LANE", 4)
+    monkeypatch.setattr(online, "CHUNK_TOKENS_PER_LANE", 4)
 
 
 def test_the_course_ends_with_a_proof_that_counts_every_byte(tiny):
@@ -123,10 +123,10 @@ def test_a_killed_proof_goes_on_and_ends_with_the_same_bytes(tiny, recipe, text,
     place = tiny.for_text(text)
     program = (
         "from fairway.pipeline.directory import Job, RunDirectory;"
-        "from fairway.coding.online import methods;"
+        "from fairway.coding import online;"
         "from fairway.pipeline.results import ProveResult;"
         "from fairway.pipeline.runner import perform; from pathlib import Path; import sys;"
-        "methods.CHUNK_TOKENS_PER_LANE = 4; run = RunDirectory(sys.argv[1]);"
+        "online.CHUNK_TOKENS_PER_LANE = 4; run = RunDirectory(sys.argv[1]);"
         "perform(run.load(), run, ProveResult, Path(sys.argv[2]))"
     )
     process = subprocess.Popen([sys.executable, "-c", program, str(tiny.path), str(text)])
@@ -153,8 +153,8 @@ LEARNING = {"adapt": Adapt(method="dynamic")}
 
 @pytest.fixture
 def small_learned_chunks(monkeypatch):
-    monkeypatch.setattr(methods, "CHUNK_TOKENS_PER_LANE", 200)
-    monkeypatch.setattr(methods, "CHUNK_TOKENS", 200)
+    monkeypatch.setattr(online, "CHUNK_TOKENS_PER_LANE", 200)
+    monkeypatch.setattr(online, "CHUNK_TOKENS", 200)
 
 
 def test_chunks_of_other_settings_are_not_taken_up(
@@ -162,7 +162,7 @@ def test_chunks_of_other_settings_are_not_taken_up(
 ):
     """The header does not tell them apart: it has the same chunks."""
     monkeypatch.setattr("fairway.formats.coded_tokens.TOKENS_PER_LANE", 20)
-    monkeypatch.setattr(methods, "CHUNK_TOKENS_PER_LANE", 20)
+    monkeypatch.setattr(online, "CHUNK_TOKENS_PER_LANE", 20)
     two, three = (
         recipe.model_copy(update={"adapt": Adapt(method="dynamic", order="lanes", lanes=lanes)})
         for lanes in (2, 3)
@@ -212,8 +212,8 @@ def test_lanes_that_learn_from_each_other_are_no_left_to_right(tiny, recipe, tex
     decode(tiny.artifact, file, file.with_name("text"))
     reader = _reader(file)
     header = Header.read(reader)
-    alone = settings.from_bytes(header.learning).model_copy(update={"order": "left-to-right"})
-    claim = dataclasses.replace(header, learning=settings.to_bytes(alone))
+    alone = online.from_bytes(header.learning).model_copy(update={"order": "left-to-right"})
+    claim = dataclasses.replace(header, learning=online.to_bytes(alone))
     chunk = file.read_bytes()[len(header.to_bytes()) : -4]
     file.write_bytes(join([claim.to_bytes() + chunk]))
     with pytest.raises(BadInput, match="claims to learn left to right and has 3 lanes"):

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from fairway.coding import artifact
-from fairway.coding.exact_model import ExactEngine
+from fairway.coding import artifact, online
+from fairway.coding.exact_model import ExactModel
+from fairway.coding.float_model import FloatModel, FloatStepper
 from fairway.coding.lanes import LONGEST_DOCUMENT, Layout, lane_starts
-from fairway.coding.online import adapt, methods
-from fairway.coding.predictor import FloatPredictor
+from fairway.coding.protocols import text_costs
+from fairway.coding.session import open_model
 from fairway.config.schema import Adapt, Run, Score
 from fairway.config.toml import load, loads
 from fairway.errors import BadInput
@@ -20,7 +21,6 @@ from fairway.io import checkpoint
 from fairway.pipeline.directory import Job
 from fairway.pipeline.results import PrepareResult, ProveResult, ScoreResult
 from fairway.pipeline.runner import perform
-from fairway.pipeline.score import charges, exact_charges
 from fairway.pipeline.verdicts import verify
 
 TOKENS = 4200  # two lanes
@@ -36,28 +36,32 @@ def tokens():
     return drawn
 
 
+def costs_of(model, tokens, how):
+    return text_costs(model, tokens, how, online.division(Adapt(), 128))
+
+
 def nats(model, tokens, protocol, stride=1):
     """float64[N]: nats of each token, 0 for the first; checks that each is charged once."""
     found = np.zeros(len(tokens))
     times = np.zeros(len(tokens), int)
-    for positions, charged in charges(model, tokens, Score(protocol=protocol, stride=stride)):
-        found[positions] += charged
-        times[positions] += 1
+    for costs in costs_of(FloatModel(model), tokens, Score(protocol=protocol, stride=stride)):
+        found[costs.positions] += costs.nats
+        times[costs.positions] += 1
     assert times[0] == 0
     assert (times[1:] == 1).all()
     return found
 
 
 def one_by_one(model, tokens):
-    """float64[N]: nats of each token by the step predictor, in one lane."""
-    predictor = FloatPredictor(model, 1)
-    logits = torch.cat([predictor.logits(np.array([int(token)])) for token in tokens[:-1]])
+    """float64[N]: nats of each token by the stepper, in one lane."""
+    stepper = FloatStepper(model, 1)
+    logits = torch.cat([stepper.logits(np.array([int(token)])) for token in tokens[:-1]])
     target = torch.from_numpy(tokens[1:].astype(np.int64))
     losses = torch.nn.functional.cross_entropy(logits, target, reduction="none")
     return np.append(0, losses.double().numpy())
 
 
-def test_rolling_is_what_the_step_predictor_computes(lively_model, tokens):
+def test_rolling_is_what_the_stepper_computes(lively_model, tokens):
     np.testing.assert_allclose(
         nats(lively_model, tokens, "rolling"), one_by_one(lively_model, tokens), atol=1e-4
     )
@@ -116,7 +120,7 @@ def test_a_model_that_ignores_documents_scores_too(lively_model, tokens):
 
 def test_a_stride_beyond_the_window_is_refused(lively_model, tokens):
     with pytest.raises(BadInput, match="larger than the window"):
-        charges(lively_model, tokens, Score(protocol="sliding", stride=33))
+        costs_of(FloatModel(lively_model), tokens, Score(protocol="sliding", stride=33))
 
 
 def test_the_verb_saves_its_result_and_skips_finished_work(tiny):
@@ -168,12 +172,11 @@ def test_texts_that_cannot_be_scored(tiny, tmp_path):
         perform(recipe, tiny, ScoreResult)
 
 
-def exact_nats(engine, tokens, protocol, stride=1):
+def exact_nats(model, tokens, protocol, stride=1):
     found = np.full(len(tokens), np.nan)
-    how = Score(protocol=protocol, stride=stride)
-    for positions, charged in exact_charges(engine, tokens, how):
-        assert np.isnan(found[positions]).all()
-        found[positions] = charged
+    for costs in costs_of(model, tokens, Score(protocol=protocol, stride=stride)):
+        assert np.isnan(found[costs.positions]).all()
+        found[costs.positions] = costs.nats
     assert np.isnan(found[0])
     return found[1:]
 
@@ -181,7 +184,7 @@ def exact_nats(engine, tokens, protocol, stride=1):
 @pytest.mark.parametrize(("protocol", "stride"), [("plain", 1), ("sliding", 7), ("rolling", 1)])
 def test_exact_scores_are_those_of_floating_point(artifact_file, tokens, protocol, stride):
     opened = artifact.read(artifact_file)
-    exact = exact_nats(ExactEngine(opened), tokens[:900], protocol, stride)
+    exact = exact_nats(ExactModel(opened), tokens[:900], protocol, stride)
     real = nats(opened.build_model(), tokens[:900], protocol, stride)[1:]
     assert np.abs(exact - real).max() < 0.02
     assert exact.mean() == pytest.approx(real.mean(), abs=1e-4)
@@ -191,36 +194,36 @@ def test_exact_scores_are_those_of_floating_point(artifact_file, tokens, protoco
 def test_exact_lanes_cost_what_one_lane_does(artifact_file, tokens, device):
     """But for what a cut document loses, it does not matter how many lanes there are, how many of
     them are computed together, nor by which implementation."""
-    engine = ExactEngine(artifact.read(artifact_file), 2)
+    model = ExactModel(artifact.read(artifact_file), 2)
     documents = np.flatnonzero(tokens == 0)
 
     def lengths(lanes):
         layout = Layout(len(tokens), lane_starts(len(tokens), documents, lanes), boundaries=True)
         return {
             int(position): length
-            for part in engine.intervals(tokens, layout)
-            for position, length in zip(part.positions, part.lengths, strict=True)
+            for costs in model.token_costs(tokens, layout)
+            for position, length in zip(costs.positions, costs.intervals.bits, strict=True)
         }
 
     one = lengths(1)
-    engine.together = 5
+    model.together = 5
     if device:
-        engine._uploaded = DeviceOperands(engine.operands, device)
+        model._uploaded = DeviceOperands(model.operands, device)
     assert lengths(2) == one
 
 
 def test_a_failure_in_a_lane_is_raised(artifact_file):
-    engine = ExactEngine(artifact.read(artifact_file), 2)
+    model = ExactModel(artifact.read(artifact_file), 2)
     for length in (2, 300):
         tokens = np.append(0, np.full(length - 1, 60000)).astype(np.uint16)
         with pytest.raises(IndexError):
-            exact_nats(engine, tokens, "rolling")
+            exact_nats(model, tokens, "rolling")
 
 
 def test_a_killed_adapting_score_goes_on_to_the_same_result(tiny, monkeypatch):
     recipe = loads(tiny.recipe.read_text()).model_copy(update={"adapt": Adapt(method="dynamic")})
-    monkeypatch.setattr(methods, "CHUNK_TOKENS_PER_LANE", 2000)
-    monkeypatch.setattr(methods, "CHUNK_TOKENS", 2000)
+    monkeypatch.setattr(online, "CHUNK_TOKENS_PER_LANE", 2000)
+    monkeypatch.setattr(online, "CHUNK_TOKENS", 2000)
     whole = perform(recipe, tiny, ScoreResult)
     assert not tiny.score_learned.exists()
     tiny.invalidate(ScoreResult)
@@ -243,9 +246,9 @@ def test_what_an_adapting_score_of_something_else_kept_is_not_taken_up(tiny, mon
     recipe = loads(tiny.recipe.read_text()).model_copy(update={"adapt": Adapt(method="dynamic")})
     whole = perform(recipe, tiny, ScoreResult)
     tiny.invalidate(ScoreResult)
-    learner = adapt.Learner(artifact.read(tiny.artifact).build_model(), recipe.adapt, 10)
+    model = open_model(artifact.read(tiny.artifact), "float", recipe.adapt, tokens=10)
     note = {"about": "another text", "nats": 1.0, "done": 5, "seconds": 1.0}
-    checkpoint.save(tiny.score_learned, learner.snapshot(), note)
+    checkpoint.save(tiny.score_learned, model.snapshot(), note)
     assert perform(recipe, tiny, ScoreResult).bpb == whole.bpb
 
 

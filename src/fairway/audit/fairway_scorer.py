@@ -1,4 +1,4 @@
-"""Fairway's own scorers, as `audit` wants them: any artifact, protocol and adaptation.
+"""Fairway's own scorers in the form that `audit` takes: any artifact, protocol and adaptation.
 
 from fairway.audit.fairway_scorer import fairway_scorer
 scorer = fairway_scorer("model.fairway", protocol="rolling", method="dynamic")
@@ -7,22 +7,19 @@ scorer = fairway_scorer("model.fairway", protocol="rolling", method="dynamic")
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
 from math import log
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from fairway.audit.scorer import Charges, Tokens
-from fairway.coding import artifact
-from fairway.coding.exact_model import ExactEngine
-from fairway.coding.lanes import documents_of, parts
-from fairway.coding.online import adapt, methods
+from fairway.audit.scorer import Charges
+from fairway.audit.scorer import Tokens as Ids
+from fairway.coding import artifact, online
+from fairway.coding.lanes import Tokens, chunks, documents_of
+from fairway.coding.protocols import text_costs
+from fairway.coding.session import open_model
 from fairway.config.schema import Adapt, Arithmetic, Prove, Score
-from fairway.pipeline.score import charges, exact_charges
 
 
 def fairway_scorer(
@@ -32,32 +29,23 @@ def fairway_scorer(
     method: Literal["none", "sgd", "dynamic", "lora"] = "none",
     order: Literal["left-to-right", "lanes"] = "left-to-right",
     arithmetic: Arithmetic = "exact",
-) -> Callable[[Tokens], Charges]:
-    """A scorer of the artifact in the file `model`. Raises BadInput."""
+) -> Callable[[Ids], Charges]:
+    """Return a scorer of the artifact in the file `model`. Raises BadInput."""
     opened = artifact.read(Path(model))
     how = Score(protocol=protocol, stride=stride, arithmetic=arithmetic)
-    learns = Adapt(method=method, order=order)
-    engine = ExactEngine(opened, torch.get_num_threads())
-    network = opened.build_model()
+    adapt = Adapt(method=method, order=order)
+    division = online.division(adapt, Prove().lanes)
+    fixed = open_model(opened, arithmetic) if method == "none" else None
 
-    def scorer(ids: Tokens) -> Charges:
+    def scorer(ids: Ids) -> Charges:
         tokens = ids.astype(np.uint16)
-        if method != "none":
-            learner = adapt.Learner(deepcopy(network), learns, len(tokens))
-            parts = [
-                (p.positions, p.nats)
-                for p in adapt.charges(learner, tokens, how, memory=opened.memory)
-            ]
-        elif arithmetic == "exact":
-            parts = list(exact_charges(engine, tokens, how))
-        else:
-            parts = list(charges(network, tokens, how, opened.memory))
+        coding_model = fixed or open_model(opened, arithmetic, adapt, tokens=len(tokens))
         nats, times = np.zeros(len(tokens)), np.zeros(len(tokens), np.int64)
-        for positions, charged in parts:
-            np.add.at(nats, positions, charged)
-            np.add.at(times, positions, 1)
+        for costs in text_costs(coding_model, tokens, how, division):
+            np.add.at(nats, costs.positions, costs.nats)
+            np.add.at(times, costs.positions, 1)
         size = opened.tokenizer.byte_lengths(tokens)
-        taken, side = _order(tokens, opened.tokenizer.bos_id, learns, protocol)
+        taken, side = _order(tokens, opened.tokenizer.bos_id, adapt, protocol)
         return Charges(
             nats, times, size, float(nats.sum()) + 8 * side * log(2), int(times.sum()),
             int(size.sum()), taken, side,
@@ -66,16 +54,14 @@ def fairway_scorer(
     return scorer
 
 
-def _order(
-    tokens: NDArray[np.uint16], bos_id: int, how: Adapt, protocol: str
-) -> tuple[Tokens | None, int]:
-    """The order of a proof (None: left to right), and what its header says of the lanes."""
+def _order(tokens: Tokens, bos_id: int, adapt: Adapt, protocol: str) -> tuple[Ids | None, int]:
+    """Return the order of a proof (None: left to right), and the header bytes of its lanes."""
     documents = documents_of(tokens, bos_id)
     if protocol != "rolling" or not documents.size or documents[0]:
         return None, 0
-    found = list(parts(tokens, bos_id, methods.division(how, Prove().lanes)))
-    side = sum(len(part.layout.starts.to_bytes()) - 1 for part in found)  # a lane needs no start
-    if methods.order_of(how) == "left-to-right":
+    cut = list(chunks(tokens, bos_id, online.division(adapt, Prove().lanes)))
+    side = sum(len(chunk.layout.starts.to_bytes()) - 1 for chunk in cut)  # one lane needs none
+    if online.order_of(adapt) == "left-to-right":
         return None, side
-    orders = [part.layout.order() + part.start for part in found]
+    orders = [chunk.layout.order() + chunk.start for chunk in cut]
     return np.concatenate([np.zeros(1, np.int64), *orders]), side

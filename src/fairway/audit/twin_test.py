@@ -1,9 +1,9 @@
 """The twin test: is the validation text cheaper than a second text of the same distribution?
 
 A leak that is baked into weights makes validation documents cheaper, and not their twins. Bits per
-byte differ between documents far more than a leak is worth, so each document's is compared with
-what a compressor that learned nothing needs for it (brotli), by one regression line over both
-texts; the residuals' means are compared, with their standard error over documents (Welch).
+byte differ between documents far more than a leak is worth. So one regression line over both texts
+predicts each document's bits from those of brotli, which learned nothing. The test compares the
+means of the residuals, with their standard error over documents (Welch).
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from pathlib import Path
 
 import brotli
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fairway.audit.experiment import finding
-from fairway.coding import artifact
-from fairway.coding.exact_model import ExactEngine
+from fairway.coding import artifact, online
 from fairway.coding.lanes import documents_of
+from fairway.coding.model import CodingModel
+from fairway.coding.protocols import text_costs
+from fairway.coding.session import open_model
 from fairway.config.schema import Recipe
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
 from fairway.pipeline import texts
 from fairway.pipeline.directory import Job, RunDirectory
 from fairway.pipeline.results import AuditFinding, Evidence
-from fairway.pipeline.score import exact_charges
 
 Floats = NDArray[np.float64]
 
@@ -36,12 +36,10 @@ _LEAST_DOCUMENTS, _LEAST_BYTES = 20, 200
 
 
 def compare(recipe: Recipe, run: RunDirectory, twin: Path) -> AuditFinding:
-    """Validation text against the documents of `twin`. Raises BadInput."""
+    """Compare the validation text with the documents of `twin`. Raises BadInput."""
     opened = artifact.read(run.artifact)
-    engine = ExactEngine(opened, torch.get_num_threads())
-    ours, theirs = (
-        _documents(recipe, run, opened.tokenizer, engine, file) for file in (None, twin)
-    )
+    model = open_model(opened)
+    ours, theirs = (_documents(recipe, run, opened.tokenizer, model, file) for file in (None, twin))
     for rows, name in ((ours, "the validation text"), (theirs, str(twin))):
         if len(rows) < _LEAST_DOCUMENTS:
             raise BadInput(f"{name} has {len(rows)} documents of {_LEAST_BYTES} bytes or more: "
@@ -62,9 +60,9 @@ def compare(recipe: Recipe, run: RunDirectory, twin: Path) -> AuditFinding:
 
 
 def difference_of(ours: Floats, theirs: Floats) -> tuple[float, float]:
-    """(mean residual of ours less that of theirs, its standard error).
+    """Return the difference of the mean residuals, ours less theirs, and its standard error.
 
-    float64[D, 2]: bits per byte under the model, and under brotli, of each document.
+    ours, theirs: float64[D, 2], bits per byte of each document under the model and under brotli.
     """
     both = np.concatenate([ours, theirs])
     group = np.repeat([1.0, 0.0], [len(ours), len(theirs)])
@@ -77,14 +75,17 @@ def difference_of(ours: Floats, theirs: Floats) -> tuple[float, float]:
 
 
 def _documents(
-    recipe: Recipe, run: RunDirectory, tokenizer: Tokenizer, engine: ExactEngine, file: Path | None
+    recipe: Recipe, run: RunDirectory, tokenizer: Tokenizer, model: CodingModel, file: Path | None
 ) -> Floats:
-    """float64[D, 2]: bits per byte of each document, scored alone from its beginning."""
+    """Return bits per byte under the model and under brotli of each document: float64[D, 2].
+
+    Each document is scored from its beginning, without the documents before it.
+    """
     text = texts.load(Job(recipe, run, file), tokenizer)
     nats = np.zeros(len(text.tokens))
     how = recipe.score.model_copy(update={"protocol": "rolling"})
-    for positions, charged in exact_charges(engine, text.tokens, how):
-        nats[positions] = charged
+    for costs in text_costs(model, text.tokens, how, online.USUAL_DIVISION):
+        nats[costs.positions] = costs.nats
     starts = documents_of(text.tokens, tokenizer.bos_id)
     nats[starts] = 0.0  # boundaries say nothing about a document
     bits = np.add.reduceat(nats, starts) / np.log(2)

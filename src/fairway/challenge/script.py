@@ -121,9 +121,10 @@ def _unused(recipe: Recipe) -> Iterator[str]:
     if not recipe.data.cased:
         yield "fairway.data.case"
     if recipe.adapt.method == "none":
-        yield from (f"fairway.coding.online.{name}" for name in ("adapt", "rules", "settings"))
+        names = ("learning_model", "rule", "sgd", "dynamic", "lora")
+        yield from (f"fairway.coding.online.{name}" for name in names)
     if not any(recipe.pack.memory):
-        yield "fairway.coding.match_model"
+        yield from ("fairway.coding.match_model", "fairway.coding.mixed_model")
     if recipe.pack.quantizer != "gptq":
         yield "fairway.quantize.gptq"
     if recipe.pack.quantizer == "rtn":

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from fairway import floating_point
 from fairway.coding.lanes import Layout, documents_of, lane_starts
-from fairway.coding.predictor import Engine, Intervals
-from fairway.coding.session import Progress
+from fairway.coding.model import CodingModel, Intervals
+from fairway.coding.workers import Progress
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput, Damaged
 from fairway.formats.coded_tokens import CodedTokens, Starts
@@ -40,8 +40,8 @@ class EncodedChunk:
 class Codec:
     """Codes chunks with a network; safe to share by threads."""
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer) -> None:
-        self._engine, self.tokenizer = engine, tokenizer
+    def __init__(self, model: CodingModel, tokenizer: Tokenizer) -> None:
+        self._model, self.tokenizer = model, tokenizer
         self._decoded = [0, 0]  # bytes of text, and of the streams that they came from
 
     def encode(
@@ -64,7 +64,7 @@ class Codec:
         made, ideal_bits = self.encode_tokens(tokens, starts, intervals, progress)
         body = ProofChunk(made, []).to_bytes()
         coded = EncodedChunk(body, len(made.stream), ideal_bits, len(starts))
-        if self._engine.learns:  # a decoder has to learn from it, too
+        if self._model.learns:  # a decoder has to learn from it, too
             return coded
         return min(stored, coded, key=lambda chunk: len(chunk.body))
 
@@ -88,21 +88,20 @@ class Codec:
         return CodedTokens(len(tokens), starts, coder.finish()), coder.ideal_bits
 
     def intervals(self, tokens: Tokens, layout: Layout, progress: Progress) -> Intervals | None:
-        """Of tokens uint16[N], [0, 2^30) where none is coded; None: only lockstep gives them."""
-        found = self._engine.intervals(tokens, layout)
-        if found is None:
+        """Return the intervals of tokens uint16[N]; [0, 2^30) where none is coded.
+
+        None: this model's intervals are known only when the lanes are coded in lockstep.
+        """
+        if not self._model.has_intervals:
             return None
-        count = len(tokens)
-        all_of_them = Intervals(
-            np.arange(count), np.zeros(count, np.int64), np.full(count, TOTAL, np.int64)
-        )
+        starts, stops = np.zeros(len(tokens), np.int64), np.full(len(tokens), TOTAL, np.int64)
         done, bits = 0, 0.0
-        for part in found:
-            all_of_them.starts[part.positions] = part.starts
-            all_of_them.stops[part.positions] = part.stops
-            done, bits = done + len(part.positions), bits + float(part.lengths.sum())
+        for costs in self._model.token_costs(tokens, layout):
+            assert costs.intervals is not None
+            starts[costs.positions], stops[costs.positions] = costs.intervals
+            done, bits = done + len(costs.positions), bits + float(costs.nats.sum()) / math.log(2)
             progress(done, bits)
-        return all_of_them
+        return Intervals(starts, stops)
 
     def decode(self, chunk: ProofChunk, progress: Progress, name: str = "the chunk") -> list[bytes]:
         """Return the documents of a chunk; `name` is what errors call it.
@@ -138,14 +137,14 @@ class Codec:
         self, coder: Coder, layout: Layout, tokens: Tokens, encode: bool, progress: Progress
     ) -> None:
         """Code the tokens of all lanes in lockstep: read them to encode, fill them in to decode."""
-        predictor = self._engine.predictor(layout)
+        stepper = self._model.stepper(layout)
         fed = np.full(layout.lanes, self.tokenizer.bos_id, np.int64)
         done = 0
         for step in range(layout.steps):
             where = layout.positions(step)
-            cumulative = predictor.step(fed[: len(where)])
+            cumulative = stepper.step(fed[: len(where)])
             fed = coder.code(cumulative, tokens[where].astype(np.int64) if encode else None)
-            predictor.observe(fed)
+            stepper.observe(fed)
             tokens[where] = fed
             done += len(where)
             progress(done, coder.ideal_bits)

@@ -12,7 +12,7 @@ from pathlib import Path
 from fairway.coding import artifact, fwz_chunks
 from fairway.coding.codec import Codec
 from fairway.coding.fwz_chunks import Report
-from fairway.coding.session import Guard, computing
+from fairway.coding.session import FloatEnvironment, coding_session
 from fairway.config.schema import Arithmetic
 from fairway.errors import BadInput
 from fairway.formats import fwz
@@ -32,11 +32,11 @@ def compress(
     Raises BadInput.
     """
     opened = artifact.read(model)
-    with computing(opened, arithmetic) as (engine, guard):
-        codec = Codec(engine, opened.tokenizer)
+    with coding_session(opened, arithmetic) as (coding_model, machine):
+        codec = Codec(coding_model, opened.tokenizer)
 
         def parts() -> Iterator[bytes]:
-            yield _header(opened.sha256, guard)
+            yield _header(opened.sha256, machine)
             done = 0
             while text := _read_full(source, CHUNK_BYTES):
                 before = done
@@ -69,11 +69,11 @@ def decompress(model: Path, source: Source, target: Target, report: Report) -> N
             f"{opened.sha256[:8]}…: give the artifact that made it"
         )
     arithmetic: Arithmetic = "exact" if header.on_cuda is None else "float"
-    with computing(opened, arithmetic, bool(header.on_cuda)) as (engine, guard):
-        if guard:
-            guard.check_environment_hash(header.environment)
-            guard.check_logits(header.logits)
-        codec = Codec(engine, opened.tokenizer)
+    with coding_session(opened, arithmetic, bool(header.on_cuda)) as (coding_model, machine):
+        if machine:
+            machine.check_description_hash(header.environment)
+            machine.check_logits(header.logits)
+        codec = Codec(coding_model, opened.tokenizer)
         done, count = 0, 0
         while True:
             count += 1
@@ -98,12 +98,12 @@ def _decode_proof(opened: artifact.Artifact, begin: bytes, source: Source, targe
     decode_to(opened, begin + rest, target)
 
 
-def _header(sha256: str, guard: Guard | None) -> bytes:
+def _header(sha256: str, machine: FloatEnvironment | None) -> bytes:
     artifact_hash = bytes.fromhex(sha256)[:HASH_BYTES]
-    if guard is None:
+    if machine is None:
         return FwzHeader(None, artifact_hash).to_bytes()
-    hashes = (h[:HASH_BYTES] for h in (guard.environment_sha256, guard.logits_sha256))
-    return FwzHeader(guard.on_cuda, artifact_hash, *hashes).to_bytes()
+    hashes = (h[:HASH_BYTES] for h in (machine.description_sha256, machine.logits_sha256))
+    return FwzHeader(machine.on_cuda, artifact_hash, *hashes).to_bytes()
 
 
 def _read_full(source: Source, count: int) -> bytes:

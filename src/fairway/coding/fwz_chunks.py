@@ -22,7 +22,7 @@ import numpy as np
 
 from fairway.coding.codec import Codec, Tokens, another_text
 from fairway.coding.lanes import Layout, Longs, documents_of
-from fairway.coding.predictor import Intervals
+from fairway.coding.model import Intervals
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
 from fairway.formats import fwz
@@ -151,7 +151,7 @@ def _ask(codec: Codec, pieces: list[bytes], general: list[float], report: Report
     )
     if intervals is None:
         return _Charged(joined, None, list(asked), [0.0] * len(asked), counts)
-    charges = np.add.reduceat(intervals.lengths, starts.positions) / 8 + _PIECE_OVERHEAD_BYTES
+    charges = np.add.reduceat(intervals.bits, starts.positions) / 8 + _PIECE_OVERHEAD_BYTES
     return _Charged(joined, intervals, list(asked), charges.tolist(), counts)
 
 
@@ -166,7 +166,7 @@ def _hopeful(codec: Codec, tokens: list[Tokens], rates: list[float]) -> list[boo
     if found is None:
         return [True] * len(tokens)
     firsts = np.cumsum([0, *(len(sample) for sample in samples[:-1])])
-    spent = np.add.reduceat(found.lengths, firsts) / 8
+    spent = np.add.reduceat(found.bits, firsts) / 8
     written = np.add.reduceat(codec.tokenizer.byte_lengths(joined), firsts)
     hopeful: list[bool] = (spent < _HOPELESS * np.array(rates) * written).tolist()
     return hopeful

@@ -1,50 +1,49 @@
-"""What the document said before, mixed into what the network predicts: n-grams, and a cache.
+"""Mix the document memory into the network's predictions: a neural cache, then n-grams.
 
-A network forgets what left its window, and a small one copies badly; counts and comparisons do
-neither. Let h be the tokens of the document so far and q the network's prediction. First the cache
-(Grave et al. 2017): the state v that led to q, the head's input at unit length, is compared with
-the states v_j that led to the last tokens of h, and their tokens come again where it was alike:
+A network forgets the tokens that left its window, and a small network copies badly. Counts and
+comparisons do neither. Let h be the tokens of the document so far and q the network's prediction.
+First the neural cache (Grave, Joulin and Usunier 2017): the state v that led to q, the head's input
+at unit length, is compared with the states v_j that led to the last tokens of h. The tokens of
+similar states become more likely:
 
     q'(w) = (1 - λ_0) · q(w) + λ_0 · Σ_{j: h_j = w} 2^(32 v·v_j) / Σ_j 2^(32 v·v_j)
 
-Then n-grams (Kuhn and De Mori 1990), from short to long. n_k is how often the last k tokens of h
-stood in h before, c_k(w) how often w came next:
+Then n-grams (Kuhn and De Mori 1990), from short to long. n_k counts how often the last k tokens of
+h stood in h before, and c_k(w) how often w came next:
 
     q_k(w) = (1 - λ_k) · q_{k-1}(w) + λ_k · c_k(w) / n_k      k = 1 ... K, q_{k-1} where n_k = 0
 
-λ_0 depends on how alike the best state is, and on how many are nearly so; λ_k on min(n_k, 8) and on
-how many different tokens came next. They start from what was best on training text and follow each
-lane's text by expectation-maximisation (Jelinek and Mercer 1980). All of it is integers, but for
-single roundings of float64: a step of any lane costs the same bits everywhere, and encoder and
-decoder agree. Counts and states end with their document; λ, a few numbers, goes on through the
-documents of a lane.
+λ_0 depends on the similarity of the best match and on the number of near matches; λ_k depends on
+min(n_k, 8) and on the number of different tokens that came next. They start from the values that
+were best on training text, and follow each lane's text by expectation-maximisation (Jelinek and
+Mercer 1980). Everything is computed in integers and single roundings of float64, so every machine
+gets the same bits. Counts and states end with their document; λ continues through a lane.
 
-Legend: L lanes, V vocabulary, d width, K = pack.recall, C = pack.cache.
+`MatchModel` mixes the costs of known tokens, `MatchStepper` the tables of a stepper. Both compute
+the same integers. mixed_model.py attaches them to a CodingModel.
+
+Legend: L lanes, V vocabulary, d width, K the longest n-gram, C the states in the cache.
 """
 
 from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fairway.coding.lanes import Layout
+from fairway.coding.lanes import Layout, Longs, Tokens
+from fairway.coding.model import Floats, Intervals, States, StateStepper, TokenCosts
 from fairway.config.schema import Memory
 from fairway.floating_point import ieee
 from fairway.formats.range_coder import TOTAL, TOTAL_BITS
 from fairway.kernels import njit
 
-if TYPE_CHECKING:  # its engines are mixed with what is here
-    from fairway.coding.predictor import Intervals, Stateful, States
-
-Longs = NDArray[np.int64]
 Units = NDArray[np.int16]
-REACH = 1 << 14  # tokens of a document that are looked through for n-grams
+REACH = 1 << 14  # the last tokens of a document that are searched for n-grams
 _BITS = 20  # λ counts units of 2^-20
-_RATE = 7  # λ moves by 2^-7 of what it is wrong by
+_RATE = 7  # λ moves by 2^-7 of its error
 _LEAST, _MOST = 1 << 8, (1 << _BITS) - (1 << 14)
 _STATE_BITS = 20  # of a state's largest value
 _UNIT = 1 << 10  # the length of a state; products are at most its square
@@ -64,9 +63,10 @@ def _weights() -> NDArray[np.int64]:
 
 _WEIGHTS = _weights()
 _BUCKETS = 24
-# λ in 1/1000. Row 0, the cache: by the best state's cosine, from 1/2 on in steps of 1/16, three
-# each: the weights sum to less than twice the largest, four times, more. Others, n-grams of each
-# length: by n_k = 1 ... 8 or more, three each: one token came next, two, more.
+# λ in 1/1000. Row 0 is the cache's: by the best cosine from 1/2 on in steps of 1/16, and for each
+# by the sum of all weights (under 2 times the largest, under 4 times, more). The other rows belong
+# to the n-grams of each length: by n_k = 1 ... 8 or more, and for each by the number of different
+# next tokens (one, two, more).
 _START = (
     (
         0, 3, 5, 4, 6, 6, 6, 6, 11, 16, 8, 21,
@@ -95,41 +95,45 @@ class MatchModel:
     """The mixture for tokens that are all known, lane by lane, each lane from its start on."""
 
     def __init__(
-        self, memory: Memory, vocab_size: int, bos_id: int, tokens: NDArray[np.uint16],
-        layout: Layout,
-    ) -> None:  # fmt: skip
+        self, memory: Memory, vocab_size: int, bos_id: int, tokens: Tokens, layout: Layout
+    ) -> None:
         self._tokens, self._bos, self._vocab_size = tokens, bos_id, vocab_size
-        by_place = np.argsort(layout.first, kind="stable")
-        self._first, self._length = layout.first[by_place], layout.length[by_place]
+        by_position = np.argsort(layout.first, kind="stable")
+        self._first, self._length = layout.first[by_position], layout.length[by_position]
         self._next, self._begin = self._first.copy(), self._first.copy()
         self._shares = _start(memory, layout)
-        self._rings: dict[int, Units] = {}  # of lanes that have begun and go on
-        self._weights, self._found = np.zeros(memory.cache, np.int32), np.zeros(2, np.int64)
+        self._rings: dict[int, Units] = {}  # of lanes that have begun and not ended
+        self._weights, self._near = np.zeros(memory.cache, np.int32), np.zeros(2, np.int64)
 
-    def intervals(self, network: Intervals) -> Intervals:
-        """The mixture's intervals of the tokens whose intervals under the network these are."""
-        symbols = self._tokens[network.positions].astype(np.int64)
-        masses = network.stops - network.starts
-        rest, below, own = self._mixed(network.positions, masses, network.states)
-        starts = symbols + ((network.starts - symbols) * rest >> TOTAL_BITS) + below
+    def mix(self, network: TokenCosts) -> TokenCosts:
+        """Return the costs under the mixture, given those under the network."""
+        positions, states = network.positions, network.states
+        if network.intervals is None:
+            nats = self._mixed_nats(positions, network.nats, states)
+            return network._replace(nats=nats, states=None)
+        symbols = self._tokens[positions].astype(np.int64)
+        first, last = network.intervals
+        rest, below, own = self._mixed(positions, last - first, states)
+        starts = symbols + ((first - symbols) * rest >> TOTAL_BITS) + below
         after = symbols + 1
-        stops = after + ((network.stops - after) * rest >> TOTAL_BITS) + below + own
-        stops[network.stops == TOTAL] = TOTAL
-        return network._replace(starts=starts, stops=stops)
+        stops = after + ((last - after) * rest >> TOTAL_BITS) + below + own
+        stops[last == TOTAL] = TOTAL
+        mixed = TokenCosts.of(positions, Intervals(starts, stops))
+        return mixed._replace(is_resumable=network.is_resumable)
 
-    def nats(
-        self, positions: Longs, nats: NDArray[np.float64], states: States | None
-    ) -> NDArray[np.float64]:
-        """The same for charges in floating point."""
+    def _mixed_nats(self, positions: Longs, nats: Floats, states: States | None) -> Floats:
         p = np.exp(-nats)
         rest, _, own = self._mixed(positions, (p * TOTAL).astype(np.int64).clip(1), states)
-        found: NDArray[np.float64] = -np.log((own + rest * p) / (TOTAL - self._vocab_size))
-        return found
+        mixed: Floats = -np.log((own + rest * p) / (TOTAL - self._vocab_size))
+        return mixed
 
     def _mixed(
         self, positions: Longs, masses: Longs, states: States | None
     ) -> tuple[Longs, Longs, Longs]:
-        """Of each position: the network's share, the memory's of lower tokens and of its own."""
+        """Return three int64[k]: shares of the network, of all lower tokens, and of the token.
+
+        masses: int64[k], the token's frequency under the network. The last two are the memory's.
+        """
         rest, below, own = np.empty((3, len(positions)), np.int64)
         lanes = np.searchsorted(self._first, positions, "right") - 1
         cuts = np.flatnonzero((np.diff(positions) != 1) | (np.diff(lanes) != 0)) + 1
@@ -150,7 +154,7 @@ class MatchModel:
                 ring = np.zeros((min(C, int(self._length[lane])), units.shape[1]), np.int16)
             begin = _run(
                 past, begin, first - start, start, masses[a:b], self._bos, self._vocab_size,
-                units[a:b], ring, self._weights, self._found, self._shares[lane],
+                units[a:b], ring, self._weights, self._near, self._shares[lane],
                 rest[a:b], below[a:b], own[a:b],
             )  # fmt: skip
             self._begin[lane], self._next[lane] = start + begin, first + b - a
@@ -160,10 +164,10 @@ class MatchModel:
 
 
 class MatchStepper:
-    """A Predictor that mixes another's tables; one token of every lane at a time."""
+    """A Stepper that mixes the tables of another one."""
 
     def __init__(
-        self, inner: Stateful, memory: Memory, vocab_size: int, bos_id: int, layout: Layout
+        self, inner: StateStepper, memory: Memory, vocab_size: int, bos_id: int, layout: Layout
     ) -> None:
         self._inner, self._bos = inner, bos_id
         lanes, stops = layout.lanes, np.cumsum(layout.length)
@@ -173,7 +177,7 @@ class MatchStepper:
         size = min(memory.cache, layout.steps)
         self._ring = np.zeros((lanes, size, 0), np.int16)  # [L, size, d]; place p is at p mod size
         self._weights = np.zeros((lanes, size), np.int32)  # of the last comparison
-        self._found = np.zeros((lanes, 2), np.int64)  # their sum; the bucket of λ
+        self._near = np.zeros((lanes, 2), np.int64)  # the weights' sum; the bucket of λ
         self._units = self._ring[0]
         self._table = np.empty((lanes, vocab_size + 1), np.int64)
         self._network = self._table
@@ -190,20 +194,20 @@ class MatchStepper:
         return table
 
     def observe(self, tokens: Longs) -> None:
-        _saw(tokens, *self._known(), self._shares)
+        _observe(tokens, *self._known(), self._shares)
         self._inner.observe(tokens)
 
     def _known(self) -> tuple[NDArray[np.generic], ...]:
-        """What mixing and learning of one step share."""
+        """Return the arguments that mixing and learning of one step share."""
         past = self._past, self._begin, self._end
-        return self._network, *past, self._units, self._ring, self._weights, self._found
+        return self._network, *past, self._units, self._ring, self._weights, self._near
 
 
 @ieee()
 def _units(states: States | None, cache: int, rows: int) -> Units:
-    """States [n, d] at the length _UNIT, rounded: int16[n, d]; [rows, 0] without a cache.
+    """Return states [n, d] scaled to the length _UNIT: int16[n, d]; [rows, 0] without a cache.
 
-    Of integers of _STATE_BITS bits the sum of squares is exact in float64, in any order.
+    States are rounded to _STATE_BITS bits, so their sum of squares is exact in float64.
     """
     if not cache:
         return np.zeros((rows, 0), np.int16)
@@ -211,12 +215,12 @@ def _units(states: States | None, cache: int, rows: int) -> Units:
     _, exponents = np.frexp(np.abs(states).max(-1, keepdims=True))
     wide = np.rint(np.ldexp(states.astype(np.float64), _STATE_BITS - exponents))
     length = np.sqrt((wide * wide).sum(-1, keepdims=True))
-    found: Units = np.rint(wide * _UNIT / np.maximum(length, 1)).astype(np.int16)
-    return found
+    units: Units = np.rint(wide * _UNIT / np.maximum(length, 1)).astype(np.int16)
+    return units
 
 
 def _start(memory: Memory, layout: Layout) -> Longs:
-    """int64[L, K + 1, _BUCKETS]."""
+    """Return the first λ of every lane: int64[L, K + 1, _BUCKETS]."""
     shares = np.array(_START[: memory.recall + 1], np.int64) * (1 << _BITS) // 1000
     return np.repeat(shares[None], layout.lanes, 0)
 
@@ -226,9 +230,9 @@ def _run(  # type: ignore[no-untyped-def]
     past, begin, first, offset, masses, bos, V, units, ring, weights, found, shares,
     rest, below, own,
 ):  # fmt: skip
-    """Mix and learn past[first:], known tokens of one lane; where their last document begins.
+    """Mix and learn past[first:], known tokens of one lane; return where their document begins.
 
-    offset: past[0]'s position in the text.
+    offset: the position of past[0] in the text.
     """
     scratch = _scratch(shares, V)
     after, lengths, parts = scratch[0], scratch[1], scratch[-1]
@@ -273,7 +277,7 @@ def _take(tokens, bos, past, begin, end):  # type: ignore[no-untyped-def]
 def _mix(  # type: ignore[no-untyped-def]
     network, past, begin, end, units, ring, weights, found, shares, table
 ):
-    """The mixture's tables [n, V + 1] of the network's."""
+    """Fill table [n, V + 1] with the mixture's tables."""
     V = table.shape[1] - 1
     scratch = _scratch(shares[0], V)
     after, lengths, parts = scratch[0], scratch[1], scratch[-1]
@@ -299,7 +303,7 @@ def _mix(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _saw(  # type: ignore[no-untyped-def]
+def _observe(  # type: ignore[no-untyped-def]
     tokens, network, past, begin, end, units, ring, weights, found, shares
 ):
     scratch = _scratch(shares[0], network.shape[1] - 1)
@@ -316,8 +320,9 @@ def _saw(  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _scratch(shares, V):  # type: ignore[no-untyped-def]
-    """After and length of every match; the longest of every token, 0 between calls; of every
-    length (0: the cache): how many, how many different, λ's bucket, hits, parts."""
+    """Return arrays: next token and length of every match; the longest match of every token (0
+    between calls); for every length (0: the cache) matches, different next tokens, λ's bucket,
+    hits, parts."""
     K = len(shares) - 1
     return (
         np.empty(REACH, np.int64), np.empty(REACH, np.int64), np.zeros(V, np.int64),
@@ -334,7 +339,7 @@ def _hold(position, unit, ring):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _compare(begin, at, offset, unit, ring, weights, found):  # type: ignore[no-untyped-def]
-    """How much the last states weigh beside the one that is most like `unit`; how many they are."""
+    """Weigh the last states by their similarity to `unit`; return how many there are."""
     C = len(ring)
     near = min(at - begin, C)
     if not near:
@@ -356,7 +361,7 @@ def _compare(begin, at, offset, unit, ring, weights, found):  # type: ignore[no-
 
 @njit(cache=True, nogil=True)
 def _matches(past, begin, at, scratch):  # type: ignore[no-untyped-def]
-    """Where the last tokens before `at` stood: what came next, and how many were the same."""
+    """Find where the tokens before `at` stood earlier, and what came next; return the count."""
     after, lengths, longest, counts, kinds, buckets, _, _ = scratch
     K, found = len(counts) - 2, 0
     counts[:] = 0
@@ -383,7 +388,7 @@ def _matches(past, begin, at, scratch):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _divide(near, weights, found, shares, room, scratch):  # type: ignore[no-untyped-def]
-    """What a match of every length gets, and a state's weight of 2^16; returns what is left."""
+    """Share the mass `room` out to matches and states; return what is left for the network."""
     _, _, _, counts, _, buckets, _, parts = scratch
     rest = room
     for k in range(len(shares) - 1, 0, -1):
@@ -405,7 +410,10 @@ def _divide(near, weights, found, shares, room, scratch):  # type: ignore[no-unt
 def _learn(  # type: ignore[no-untyped-def]
     past, at, near, matches, token, mass, weights, found, shares, scratch
 ):
-    """λ_k moves to how likely q_k's token came from its memory, as far as q_k was asked at all."""
+    """Move every λ_k towards the probability that the token came from memory k.
+
+    The step shrinks by the probability that a longer match explained the token.
+    """
     after, lengths, _, counts, _, buckets, hits, _ = scratch
     K, one = len(shares) - 1, np.int64(1 << _BITS)
     hits[:] = 0
@@ -417,7 +425,7 @@ def _learn(  # type: ignore[no-untyped-def]
         if past[at - near + m] == token:
             hits[0] += weights[m]
     counts[0], buckets[0] = (found[0], found[1]) if near else (0, 0)
-    for k in range(K + 1):  # from here on `hits` is how likely it was the memory
+    for k in range(K + 1):  # from here on, hits[k] is the probability that it was memory k
         if counts[k]:
             share = shares[k, buckets[k]]
             recalled = share * (TOTAL * hits[k] // counts[k]) >> _BITS

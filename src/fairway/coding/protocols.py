@@ -1,28 +1,60 @@
-"""Which positions a window sees and which of them it scores: pure functions.
+"""Charge every token of a text by one of three protocols.
 
-A text of N tokens has N - 1 targets; position p predicts token p + 1. Every position in
-0 .. N - 2 is scored by exactly one window.
+A text of N tokens has N - 1 targets. Position p predicts token p + 1, and the first BOS is free.
+
+    plain     |<--- window 0 --->|<--- window 1 --->|<- 2 ->|   a window begins without past
+               s s s s s s s s s  s s s s s s s s s  s s s s    s: this position is charged
+
+    sliding   |<--- window 0 --->|                              a window charges the positions
+               s s s s s s s s s                                that are new in it, one stride
+                   |<--- window 1 --->|
+                    . . . . . . . s s                           .: context alone
+                       |<--- window 2 --->|
+                        . . . . . . . s s
+
+    rolling   lane 0  [ s s s s s s s s s s s s s s ]           each token is charged after up to a
+                            |<- window ->|s                     window of its own document, in the
+              lane 1  [ s s s s s s s s s ]                     chunks and lanes of lanes.py
+
+Only the rolling protocol uses the document memory, because only there are the tokens in the order
+in which a decoder knows them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
+from fairway.coding.lanes import Division, Tokens, chunks
+from fairway.coding.model import CodingModel, TokenCosts, Window
 from fairway.config.schema import Score
 from fairway.errors import BadInput
 
 
-class Window(NamedTuple):
-    """The model sees tokens[start:end] and is charged at positions first .. end - 1."""
+def text_costs(
+    model: CodingModel, tokens: Tokens, how: Score, division: Division, done: int = 0
+) -> Iterator[TokenCosts]:
+    """Return an iterator over the costs of all tokens of a text but the first, each exactly once.
 
-    start: int
-    first: int
-    end: int
+    tokens: uint16[N], one text; division: how the rolling protocol cuts it. After `model.restore`,
+    `done` is the number of tokens that were charged before the snapshot. Raises BadInput.
+    """
+    if how.protocol == "rolling":
+        return _rolling(model, tokens, division, done)
+    planned = windows(len(tokens), model.window, how)
+    return model.window_costs(tokens, (w for w in planned if w.end > done))
 
 
-def planned(tokens: int, window: int, how: Score) -> Iterator[Window]:
-    """The windows of a protocol. Raises BadInput."""
+def _rolling(
+    model: CodingModel, tokens: Tokens, division: Division, done: int
+) -> Iterator[TokenCosts]:
+    for chunk in chunks(tokens, model.bos_id, division):
+        if chunk.start + len(chunk.tokens) - 1 > done:
+            for costs in model.token_costs(chunk.tokens, chunk.layout):
+                yield costs._replace(positions=costs.positions + chunk.start)
+
+
+def windows(tokens: int, window: int, how: Score) -> Iterator[Window]:
+    """Return the windows of the protocol `plain` or `sliding`. Raises BadInput."""
     if how.protocol == "plain":
         return plain(tokens, window)
     if how.stride > window:
@@ -31,16 +63,17 @@ def planned(tokens: int, window: int, how: Score) -> Iterator[Window]:
 
 
 def plain(tokens: int, window: int) -> Iterator[Window]:
-    """Separate windows of `window` positions; the last one may be shorter."""
+    """Yield separate windows of `window` positions; the last one may be shorter."""
     for start in range(0, tokens - 1, window):
         yield Window(start, start, min(start + window, tokens - 1))
 
 
 def sliding(tokens: int, window: int, stride: int) -> Iterator[Window]:
-    """Windows of `window` positions, each scoring the `stride` positions that are new in it.
+    """Yield windows of `window` positions, each scoring the `stride` positions that are new in it.
 
-    The first scores all of its own. The last one is moved back to end with the text, and scores
-    what is left; the challenge's script scores part of that tail twice (REFERENCE A8).
+    The first window scores all of its positions. The last one is moved back to end with the text
+    and scores what is left. The challenge's script scores part of that tail twice
+    (openai/parameter-golf, eval_val_sliding of the records' train_gpt.py).
     """
     end = min(window, tokens - 1)
     if end > 0:

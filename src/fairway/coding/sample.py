@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fairway import distributed
 from fairway.coding import artifact
-from fairway.coding.exact_model import ExactEngine, ExactPredictor
-from fairway.coding.predictor import FloatPredictor, Predictor
-from fairway.config.schema import Arithmetic
+from fairway.coding.lanes import Layout, Longs
+from fairway.coding.session import open_model
+from fairway.config.schema import NO_MEMORY, Arithmetic
+from fairway.formats.coded_tokens import Starts
 
 
 def sample(
@@ -23,7 +24,7 @@ def sample(
     seed: int,
     arithmetic: Arithmetic = "exact",
 ) -> str:
-    """The prompt and what the artifact `model` adds: `continuation`, decoded."""
+    """Return the prompt and what the artifact `model` adds: `continuation`, decoded."""
     added = b"".join(continuation(model, prompt.encode(), tokens, temperature, seed, arithmetic))
     return prompt + added.decode(errors="replace")
 
@@ -36,25 +37,25 @@ def continuation(
     seed: int,
     arithmetic: Arithmetic = "exact",
 ) -> Iterator[bytes]:
-    """The bytes of up to `tokens` tokens after `prompt`, as they come; a document's end is the end.
+    """Yield the bytes of up to `tokens` tokens after `prompt`, until the document ends.
 
-    A token is drawn in proportion to p^(1/temperature); 0: always the likeliest. Raises BadInput.
+    A token is drawn in proportion to p^(1/temperature); 0: always the likeliest. The network alone
+    predicts, without the document memory. Raises BadInput.
     """
-    opened = artifact.read(model)
-    here = distributed.start()
-    predictor: Predictor
-    if arithmetic == "exact":
-        predictor = ExactPredictor(ExactEngine(opened), 1)
-    else:
-        predictor = FloatPredictor(opened.build_model(here.device, here.dtype), 1)
+    opened = replace(artifact.read(model), memory=NO_MEMORY)
+    process = distributed.start("cpu" if arithmetic == "exact" else "")
     tokenizer = opened.tokenizer
+    coding_model = open_model(
+        opened, arithmetic, device=process.device, dtype=process.dtype, workers=1
+    )
     random = np.random.default_rng(seed)
     written = tokenizer.encode_documents([prompt]).tolist()
+    stepper = coding_model.stepper(Layout(len(written) + tokens, Starts.whole()))
     shown = len(tokenizer.decode(written)[0])
     for token in written[:-1]:
-        predictor.step(np.array([token]))
+        stepper.step(np.array([token]))
     for _ in range(tokens):
-        frequencies = np.diff(predictor.step(np.array(written[-1:]))[0])
+        frequencies = np.diff(stepper.step(np.array(written[-1:]))[0])
         token = _draw(frequencies, temperature, random)
         if token == tokenizer.bos_id:
             return
@@ -64,7 +65,7 @@ def continuation(
         shown = len(text)
 
 
-def _draw(frequencies: NDArray[np.int64], temperature: float, random: np.random.Generator) -> int:
+def _draw(frequencies: Longs, temperature: float, random: np.random.Generator) -> int:
     if temperature == 0:
         return int(frequencies.argmax())
     shares = np.log(frequencies / frequencies.max()) / temperature

@@ -1,76 +1,100 @@
-"""The engine that codes a file, and, in floating point, the machine that it needs.
+"""Open the model that codes a file, and check the machine that a floating-point file needs.
 
 Encoder and decoder must agree in every bit of every probability. In exact arithmetic they do, on
-any machine. In floating point a file names the kind of device;
-the rest of the environment must match, and a mismatch is refused with a sentence instead of
-decoded into garbage. On a CPU each chunk is computed by a single thread, as sums depend on their
-number; several chunks run side by side instead, which is also faster: a step is too short to be
-shared, and cores that wait for each other at every operation stand still when one is taken away.
+any machine. A floating-point file names the kind of device, and the rest of the environment must
+match: a mismatch is refused with a sentence instead of being decoded into garbage. On a CPU one
+thread computes each chunk, because sums depend on the number of threads (workers.py).
 """
 
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeVar
 
 import numpy as np
 import torch
 
 from fairway import distributed
 from fairway.coding.artifact import Artifact
-from fairway.coding.exact_model import ExactEngine
+from fairway.coding.exact_model import ExactModel
+from fairway.coding.float_model import FloatModel, FloatStepper
 from fairway.coding.lanes import Layout
-from fairway.coding.online.adapt import AdaptiveEngine, AdaptivePredictor, Learner
-from fairway.coding.predictor import Engine, FloatEngine, FloatPredictor
+from fairway.coding.mixed_model import MixedModel
+from fairway.coding.model import CodingModel, NetworkModel
+from fairway.coding.online.learning_model import LearningModel
 from fairway.config.schema import Adapt, Arithmetic
-from fairway.errors import BadInput, Interrupted
-from fairway.floating_point import ieee, set_ieee
+from fairway.distributed import ALONE, Process
+from fairway.errors import BadInput
+from fairway.floating_point import ieee
 from fairway.formats.coded_tokens import Starts
 from fairway.model.gpt import GPT
 
-T = TypeVar("T")
-Progress = Callable[[int, float], None]  # told tokens that are done and their bits; may raise
-
-_MATTERS = ("torch", "machine", "device", "capability", "dtype")  # of world.describe
+_ENVIRONMENT_KEYS = ("torch", "machine", "device", "capability", "dtype")  # distributed.describe
 _PROBE_LANES, _PROBE_STEPS, _PROBE_TOKENS = 32, 4, 32
 _ADVICE = "decode it on a machine like the one that wrote it"
 
 
+def open_model(
+    artifact: Artifact,
+    arithmetic: Arithmetic = "exact",
+    adapt: Adapt = Adapt(),  # noqa: B008 (frozen)
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    tokens: int = 0,
+    process: Process = ALONE,
+    workers: int = 0,
+) -> CodingModel:
+    """Return the model of an artifact, in the arithmetic and by the way of learning that are asked.
+
+    dtype: of floating-point activations. tokens: of the whole text, for a model that learns, which
+    shares its lanes out to all processes of `process`. workers: threads of exact arithmetic; 0: all
+    of torch's. Raises BadInput.
+    """
+    model: NetworkModel
+    if adapt.method != "none":
+        model = LearningModel(artifact.build_model(device, dtype), adapt, tokens, process)
+    elif arithmetic == "exact":
+        model = ExactModel(artifact, workers or torch.get_num_threads(), device)
+    else:
+        model = FloatModel(artifact.build_model(device, dtype))
+    if any(artifact.memory):
+        return MixedModel(model, artifact.memory, artifact.model.dim)
+    return model
+
+
 @dataclass(frozen=True)
-class Guard:
-    """What the bits of a logit depend on, besides artifact and tokens."""
+class FloatEnvironment:
+    """Everything that the bits of a logit depend on, besides artifact and tokens."""
 
     on_cuda: bool
     workers: int  # chunks that are computed side by side; no bit depends on it
-    environment: str  # readable: the values of _MATTERS, joined by |
+    description: str  # readable: the values of _ENVIRONMENT_KEYS, joined by |
     logits_sha256: bytes  # of a few steps' logits for fixed tokens
 
     @property
-    def environment_sha256(self) -> bytes:
-        return hashlib.sha256(self.environment.encode()).digest()
+    def description_sha256(self) -> bytes:
+        return hashlib.sha256(self.description.encode()).digest()
 
-    def check_environment(self, needed: str) -> None:
+    def check_description(self, needed: str) -> None:
         """Raise BadInput that names what differs from the environment that a file needs."""
-        there, here = needed.split("|"), self.environment.split("|")
-        entries = zip(_MATTERS, there, here, strict=False)
+        there, here = needed.split("|"), self.description.split("|")
+        entries = zip(_ENVIRONMENT_KEYS, there, here, strict=False)
         changes = [f"{key} {a} (here {b})" for key, a, b in entries if a != b]
-        if needed != self.environment:
+        if needed != self.description:
             raise BadInput(
                 f"the file was made with another "
                 f"{', '.join(changes) or 'description of it'}: {_ADVICE}"
             )
 
-    def check_environment_hash(self, needed: bytes) -> None:
-        """The same by the first bytes of its SHA-256, which cannot name what differs."""
-        if not self.environment_sha256.startswith(needed):
+    def check_description_hash(self, needed: bytes) -> None:
+        """Raise BadInput unless the description's SHA-256 begins with `needed`."""
+        if not self.description_sha256.startswith(needed):
             raise BadInput(
-                f"the file was made in another environment than this ({self.environment}): "
+                f"the file was made in another environment than this ({self.description}): "
                 f"{_ADVICE}"
             )
 
@@ -83,111 +107,73 @@ class Guard:
 
 
 @contextmanager
-def computing(
+def coding_session(
     artifact: Artifact,
     arithmetic: Arithmetic,
     on_cuda: bool | None = None,
-    how: Adapt = Adapt(),  # noqa: B008 (frozen)
+    adapt: Adapt = Adapt(),  # noqa: B008 (frozen)
     tokens: int = 0,
-) -> Iterator[tuple[Engine, Guard | None]]:
-    """The artifact's engine and, in floating point, the guard of this machine.
+) -> Iterator[tuple[CodingModel, FloatEnvironment | None]]:
+    """Give the artifact's model and, in floating point, the environment of this machine.
 
-    Inside, torch uses one thread. `on_cuda` is what a file in floating point asks for; None: a GPU
-    if there is one. With adaptation `how`, the engine codes the chunks of one text of so many
-    tokens, one after another. Raises BadInput.
+    Inside, torch uses one thread. `on_cuda` is the device that a floating-point file asks for;
+    None: a GPU if there is one. A model that learns codes the chunks of one text, one after
+    another, of `tokens` tokens together. Raises BadInput.
     """
     if arithmetic == "float" and on_cuda and not torch.cuda.is_available():
         raise BadInput(f"the file was made on a GPU and there is none here: {_ADVICE}")
-    here = distributed.start("" if on_cuda is None else "cuda" if on_cuda else "cpu")
+    process = distributed.start("" if on_cuda is None else "cuda" if on_cuda else "cpu")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with ieee():
-            yield _engine(artifact, arithmetic, here, threads, how, tokens)
+            model = open_model(
+                artifact,
+                arithmetic,
+                adapt,
+                device=process.device,
+                dtype=process.dtype,
+                tokens=tokens,
+                workers=threads,
+            )
+            environment = None
+            if arithmetic == "float":
+                environment = _environment(artifact, adapt, tokens, process, threads)
+            yield model, environment
     finally:
         torch.set_num_threads(threads)
 
 
-def _engine(
-    artifact: Artifact,
-    arithmetic: Arithmetic,
-    here: distributed.Process,
-    threads: int,
-    how: Adapt,
-    tokens: int,
-) -> tuple[Engine, Guard | None]:
-    """Return what `computing` gives, on the device of `here`."""
-    if arithmetic == "exact":
-        return ExactEngine(artifact, threads, here.device), None
-    model, found = artifact.build_model(here.device, here.dtype), distributed.describe(here)
-    environment = "|".join(str(found[key]) for key in _MATTERS)
-    cuda, logits = here.device.type == "cuda", _probe(model)
-    if how.method == "none":
-        guard = Guard(cuda, 1 if cuda else threads, environment, logits.digest())
-        return FloatEngine(model, artifact.memory), guard
-    spoilt = Learner(artifact.build_model(here.device, here.dtype), how, tokens)
-    logits.update(_probe_learning(spoilt))
-    learner = Learner(model, how, tokens)
-    guard = Guard(cuda, 1, environment, logits.digest())
-    return AdaptiveEngine(learner, artifact.memory), guard
+def _environment(
+    artifact: Artifact, adapt: Adapt, tokens: int, process: Process, threads: int
+) -> FloatEnvironment:
+    network = artifact.build_model(process.device, process.dtype)
+    facts, logits, workers = distributed.describe(process), _probe(network), threads
+    if adapt.method != "none":
+        workers = 1
+        logits.update(_probe_learning(LearningModel(network, adapt, tokens)))
+    on_cuda = process.device.type == "cuda"
+    description = "|".join(str(facts[key]) for key in _ENVIRONMENT_KEYS)
+    return FloatEnvironment(on_cuda, 1 if on_cuda else workers, description, logits.digest())
 
 
-def side_by_side(
-    work: Callable[[int, Progress], T], chunks: Sequence[int], workers: int, report: Progress
-) -> Iterator[tuple[int, T]]:
-    """(chunk, work(chunk, progress)) for all chunks, as they are finished.
-
-    `report` is told the sums of what all chunks have reported; what it raises ends all work.
-    """
-    stop = threading.Event()
-    reached: dict[int, tuple[int, float]] = {}
-
-    def one(chunk: int) -> tuple[int, T]:
-        def progress(tokens: int, bits: float) -> None:
-            if stop.is_set():
-                raise Interrupted("another chunk has failed")
-            reached[chunk] = tokens, bits
-            entries = list(reached.values())
-            report(sum(t for t, _ in entries), sum(b for _, b in entries))
-
-        torch.set_num_threads(1)  # the settings belong to a thread
-        set_ieee()
-        return chunk, work(chunk, progress)
-
-    with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(one, chunk) for chunk in chunks]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            stop.set()
-            for future in futures:
-                future.cancel()
-
-
-def in_order(finished: Iterable[tuple[int, T]]) -> list[T]:
-    """The results of all chunks, by chunk."""
-    return [result for _, result in sorted(finished, key=lambda entry: entry[0])]
-
-
-def _probe(model: GPT) -> hashlib._Hash:
-    """SHA-256 of the logits of fixed tokens, by the step that codes."""
-    predictor = FloatPredictor(model, _PROBE_LANES)
+def _probe(network: GPT) -> hashlib._Hash:
+    """Return the SHA-256 of the logits of fixed tokens, by the step that codes."""
+    stepper = FloatStepper(network, _PROBE_LANES)
     digest = hashlib.sha256()
     for step in range(_PROBE_STEPS):
-        tokens = (7919 * step + 104729 * np.arange(_PROBE_LANES)) % model.vocab_size
-        digest.update(predictor.logits(tokens).cpu().numpy().tobytes())
+        tokens = (7919 * step + 104729 * np.arange(_PROBE_LANES)) % network.vocab_size
+        digest.update(stepper.logits(tokens).cpu().numpy().tobytes())
     return digest
 
 
-def _probe_learning(learner: Learner) -> bytes:
-    """The logits of one lane after `learner`, which is spoilt by it, learned from one span."""
-    count = min(learner.span, _PROBE_TOKENS)
-    tokens = (7919 * np.arange(count + 1) % learner.model.vocab_size).astype(np.uint16)
-    predictor = AdaptivePredictor(learner, Layout(count + 1, Starts.whole()))
+def _probe_learning(model: LearningModel) -> bytes:
+    """Return the logits of one lane after `model`, which this changes, learned from one block."""
+    count = min(model.span, _PROBE_TOKENS)
+    tokens = (7919 * np.arange(count + 1) % model.vocab_size).astype(np.uint16)
+    stepper = model.stepper(Layout(count + 1, Starts.whole()))
     for before, token in pairwise(tokens.astype(np.int64)):
-        predictor.step(np.array([before]))
-        predictor.observe(np.array([token]))
-    return (
-        FloatPredictor(learner.model, 1).logits(tokens[:1].astype(np.int64)).cpu().numpy().tobytes()
-    )
+        stepper.step(np.array([before]))
+        stepper.observe(np.array([token]))
+    after = FloatStepper(model.network, 1).logits(tokens[:1].astype(np.int64))
+    return after.cpu().numpy().tobytes()

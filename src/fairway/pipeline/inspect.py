@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from fairway.coding import artifact
-from fairway.coding.online import settings
+from fairway.coding import artifact, online
 from fairway.formats import proof
 from fairway.formats.artifact import TensorRow
 from fairway.io import foreign
@@ -55,5 +54,5 @@ def inspect_proof(file: Path) -> HeaderResult:
         arithmetic="float" if header.machine else "exact",
         grade="device" if header.machine else "portable",
         environment=header.machine.environment if header.machine else "",
-        adaptation=settings.from_bytes(header.learning).method,
+        adaptation=online.from_bytes(header.learning).method,
     )

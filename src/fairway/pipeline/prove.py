@@ -20,13 +20,12 @@ from pathlib import Path
 import numpy as np
 
 from fairway import console, distributed
-from fairway.coding import artifact
+from fairway.coding import artifact, online
 from fairway.coding.codec import Codec, EncodedChunk
 from fairway.coding.lanes import chunk_ends, documents_of
-from fairway.coding.online import methods, settings
-from fairway.coding.online.adapt import AdaptiveEngine, Learner
-from fairway.coding.online.rules import Tensors
-from fairway.coding.session import Guard, Progress, computing, in_order, side_by_side
+from fairway.coding.model import CodingModel, Tensors
+from fairway.coding.session import FloatEnvironment, coding_session
+from fairway.coding.workers import Progress, each_chunk, in_order
 from fairway.config.schema import Adapt, Arithmetic
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput, Damaged, Interrupted
@@ -61,23 +60,25 @@ def prove(job: Job) -> ProveResult:
     opened = artifact.read(job.run.artifact)
     subject = texts.load(job, opened.tokenizer)
     place.proof.mkdir(parents=True, exist_ok=True)
-    how, arithmetic = recipe.adapt, methods.arithmetic(recipe.adapt, recipe.prove.arithmetic)
+    how, arithmetic = recipe.adapt, online.arithmetic(recipe.adapt, recipe.prove.arithmetic)
     bos = documents_of(subject.tokens, opened.tokenizer.bos_id)
-    division = methods.division(how, recipe.prove.lanes)
+    division = online.division(how, recipe.prove.lanes)
     ends = chunk_ends(bos, len(subject.tokens), division.tokens)
-    with computing(opened, arithmetic, how=how, tokens=len(subject.tokens)) as (engine, guard):
+    with coding_session(opened, arithmetic, adapt=how, tokens=len(subject.tokens)) as (
+        model,
+        environment,
+    ):
         header = Header(
-            machine=_machine(guard) if guard else None,
-            learning=settings.to_bytes(how),
+            machine=_machine(environment) if environment else None,
+            learning=online.to_bytes(how),
             text=text_digest(subject.text_sha256, subject.lengths_sha256),
             artifact=bytes.fromhex(opened.sha256)[:ARTIFACT_BYTES],
             chunks=len(ends),
         ).to_bytes()
-        learner = engine.learner if isinstance(engine, AdaptiveEngine) else None
-        partial = _Partial(place, f"{job.stamp} {header.hex()}", learner)
+        partial = _Partial(place, f"{job.stamp} {header.hex()}", model)
         job.resumed = bool(partial.chunks)
-        workers = guard.workers if guard else 1
-        _encode(Codec(engine, opened.tokenizer), partial, subject, ends, division.lanes, workers)
+        workers = environment.workers if environment else 1
+        _encode(Codec(model, opened.tokenizer), partial, subject, ends, division.lanes, workers)
     chunks = in_order(partial.chunks.items())
     first, *others = (chunk.body for chunk in chunks)
     data = join([header + first, *others])
@@ -96,15 +97,17 @@ def prove(job: Job) -> ProveResult:
         lanes=max(chunk.lanes for chunk in chunks),
         adaptation=how.method,
         arithmetic=arithmetic,
-        order=methods.order_of(how),
-        grade="device" if guard else "portable",
+        order=online.order_of(how),
+        grade="device" if environment else "portable",
         encode_s=partial.seconds,
-        device="cuda" if guard and guard.on_cuda else "cpu",
+        device="cuda" if environment and environment.on_cuda else "cpu",
     )
 
 
-def _machine(guard: Guard) -> Machine:
-    return Machine(guard.on_cuda, guard.logits_sha256[:LOGITS_BYTES], guard.environment)
+def _machine(environment: FloatEnvironment) -> Machine:
+    return Machine(
+        environment.on_cuda, environment.logits_sha256[:LOGITS_BYTES], environment.description
+    )
 
 
 def _encode(
@@ -135,7 +138,7 @@ def _encode(
         console.ctrl_c() as stop_asked,
         console.track("prove", len(subject.tokens), "tokens") as task,
     ):
-        for i, (chunk, learned) in side_by_side(encode, missing, workers, report):
+        for i, (chunk, learned) in each_chunk(encode, missing, workers, report):
             partial.add(i, chunk, learned)
 
 
@@ -147,9 +150,9 @@ class _Partial:
     coded again.
     """
 
-    def __init__(self, place: RunDirectory, about: str, learner: Learner | None) -> None:
+    def __init__(self, place: RunDirectory, about: str, model: CodingModel) -> None:
         self._path, self._learned_path = place.prove_checkpoint, place.prove_learned
-        self._learner, self._about = learner, about
+        self._model, self._about = model, about
         self._began = time.perf_counter()
         self._seconds_before = 0.0
         self.chunks: dict[int, EncodedChunk] = {}
@@ -160,7 +163,7 @@ class _Partial:
                 entries.append(json.loads(line))
             except ValueError:  # a line cut by a kill
                 break
-        if learner:
+        if model.learns:
             entries = entries[: self._restore(len(entries))]
         for entry in entries:
             self.chunks[entry["chunk"]] = EncodedChunk(
@@ -172,13 +175,12 @@ class _Partial:
 
     def _restore(self, chunks: int) -> int:
         """Let the learner be what it was after a chunk, of so many at most; says after which."""
-        assert self._learner
         if not self._learned_path.exists():
             return 0
         tensors, note = checkpoint.load(self._learned_path)
         if note.get("about") != self._about or note["chunks"] > chunks:
             return 0
-        self._learner.restore(tensors)
+        self._model.restore(tensors)
         return int(note["chunks"])
 
     @property
@@ -187,8 +189,8 @@ class _Partial:
         return self._seconds_before + time.perf_counter() - self._began
 
     def learned(self) -> Tensors:
-        """A copy of what the learner has become; empty without one."""
-        return self._learner.snapshot() if self._learner else {}
+        """Return a copy of everything that the model has learned: {} if it does not learn."""
+        return self._model.snapshot()
 
     def add(self, i: int, chunk: EncodedChunk, learned: Tensors) -> None:
         self.chunks[i] = chunk
@@ -231,14 +233,14 @@ def decode_to(opened: artifact.Artifact, data: bytes, target: Target) -> Decoded
     reader = Reader(data, "the proof's header")
     header = Header.read(reader)
     chunks = read_chunks(reader, header.chunks)
-    how = settings.from_bytes(header.learning)
+    how = online.from_bytes(header.learning)
     if not bytes.fromhex(opened.sha256).startswith(header.artifact):
         raise BadInput(
             f"the proof needs the artifact whose SHA-256 begins with {header.artifact.hex()}, and "
             f"this artifact has {opened.sha256}"
         )
     lanes = max((len(chunk.coded.starts) for chunk in chunks if chunk.coded), default=0)
-    if lanes > 1 and methods.alone(how):
+    if lanes > 1 and online.needs_one_lane(how):
         raise Damaged(f"the proof claims to learn left to right and has {lanes} lanes")
     digest = texts.Digest()
     ideal_bits = 0.0
@@ -273,7 +275,7 @@ def decode_to(opened: artifact.Artifact, data: bytes, target: Target) -> Decoded
         text_rule=opened.tokenizer.rule,
         adaptation=how.method,
         arithmetic="float" if header.machine else "exact",
-        order=methods.order_of(how),
+        order=online.order_of(how),
         grade="device" if header.machine else "portable",
     )
 
@@ -298,13 +300,13 @@ def _decode(
     on_cuda = bool(machine and machine.on_cuda)
     arithmetic: Arithmetic = "float" if machine else "exact"
     with (
-        computing(opened, arithmetic, on_cuda, how, tokens) as (engine, guard),
+        coding_session(opened, arithmetic, on_cuda, how, tokens) as (model, environment),
         console.track("decode", tokens, "tokens") as task,
     ):
-        if machine and guard:
-            guard.check_environment(machine.environment)
-            guard.check_logits(machine.logits)
-        codec = Codec(engine, opened.tokenizer)
+        if machine and environment:
+            environment.check_description(machine.environment)
+            environment.check_logits(machine.logits)
+        codec = Codec(model, opened.tokenizer)
 
         def decode_one(i: int, progress: Progress) -> list[bytes]:
             return codec.decode(chunks[i], progress, chunk_name(i, len(chunks)))
@@ -316,8 +318,8 @@ def _decode(
             ideal_bits = bits
             task.update(done)
 
-        workers = guard.workers if guard else 1
-        decoded = in_order(side_by_side(decode_one, range(len(chunks)), workers, report))
+        workers = environment.workers if environment else 1
+        decoded = in_order(each_chunk(decode_one, range(len(chunks)), workers, report))
         yield from ((document, ideal_bits) for document in chain.from_iterable(decoded))
 
 

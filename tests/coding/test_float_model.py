@@ -6,15 +6,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairway.coding.predictor import FloatPredictor, fill_cumulative
+from fairway.coding.float_model import FloatStepper, fill_cumulative
 from fairway.errors import BadInput
 from fairway.formats.range_coder import TOTAL
 
 
 def tables(model, tokens):
     """All cumulative tables of lanes tokens int64[lanes, S]."""
-    predictor = FloatPredictor(model, len(tokens))
-    return [predictor.step(column).copy() for column in tokens.T]
+    stepper = FloatStepper(model, len(tokens))
+    return [stepper.step(column).copy() for column in tokens.T]
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([2, 3, 257, 5000]), st.floats(0.01, 60))
@@ -63,8 +63,8 @@ def test_steps_agree_with_the_parallel_pass(lively_model, data):
     random = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     tokens = random.integers(1, lively_model.vocab_size, (3, steps))
     tokens[random.random(tokens.shape) < data.draw(st.sampled_from([0, 0.1, 0.5]))] = 0
-    predictor = FloatPredictor(lively_model, 3)
-    stepped = torch.stack([predictor.logits(column) for column in tokens.T], 1)
+    stepper = FloatStepper(lively_model, 3)
+    stepped = torch.stack([stepper.logits(column) for column in tokens.T], 1)
     with torch.inference_mode():
         torch.testing.assert_close(
             stepped, lively_model.logits(torch.from_numpy(tokens)), rtol=1e-4, atol=1e-4
@@ -74,8 +74,8 @@ def test_steps_agree_with_the_parallel_pass(lively_model, data):
 def test_lanes_that_end_leave_the_others_alone(lively_model):
     tokens = np.random.default_rng(3).integers(0, lively_model.vocab_size, (3, 8))
     alone = tables(lively_model, tokens[:1])
-    predictor = FloatPredictor(lively_model, 3)
-    shrinking = [predictor.step(tokens[: 3 - step // 3, step]).copy() for step in range(8)]
+    stepper = FloatStepper(lively_model, 3)
+    shrinking = [stepper.step(tokens[: 3 - step // 3, step]).copy() for step in range(8)]
     for a, b in zip(alone, shrinking, strict=True):
         assert np.abs(a[0] - b[0]).max() < 1e-4 * TOTAL
 
@@ -85,4 +85,4 @@ def test_a_network_that_overflows_is_refused(lively_model):
     with torch.no_grad():
         broken.blocks[0].mlp_scale.fill_(float("nan"))
     with pytest.raises(BadInput, match="finite"):
-        FloatPredictor(broken, 1).step(np.array([0]))
+        FloatStepper(broken, 1).step(np.array([0]))
