@@ -36,9 +36,13 @@ def test_silence(capsys):
 def test_progress_lines_where_there_is_no_terminal(capsys, monkeypatch):
     monkeypatch.setattr(console, "_LINE_EVERY_S", 0.0)
     with console.track("reading", 100, "token") as task:
-        task.update(0)
+        task.update(25)  # by an earlier process
+        first = capsys.readouterr().err
         task.update(50, loss="1.5")
     err = capsys.readouterr().err
+    assert "reading: 25%" in first
+    assert not {"0", "nan", "left"} & set(first.replace("/", " ").split()), "no speed is known yet"
+    assert "s left" in err
     assert "reading: 50%" in err
     assert "token/s" in err
     assert "loss 1.5" in err

@@ -109,7 +109,7 @@ class Task:
             self._first = done  # work that an earlier process did
         now = time.perf_counter()
         rate = (done - self._first) / max(now - self._start, 1e-9)
-        speed = [f"{rate:,.0f} {self._unit}/s"] if self._unit else []
+        speed = [f"{rate:,.0f} {self._unit}/s"] if self._unit and rate > 0 else []
         note = "  ".join([*speed, *(f"{k} {v}" for k, v in values.items())])
         if self._progress is not None:
             self._progress.update(self._task, completed=done, note=note)
@@ -118,8 +118,8 @@ class Task:
             if not self._total:
                 say(f"{self._what}: {done:,.0f} {self._unit}  {note}")
                 return
-            left = (self._total - done) / rate if rate > 0 else float("nan")
-            say(f"{self._what}: {done / self._total:.0%}  {note}  {left:.0f} s left")
+            left = f"  {(self._total - done) / rate:.0f} s left" if rate > 0 else ""
+            say(f"{self._what}: {done / self._total:.0%}  {note}{left}")
 
 
 @contextmanager

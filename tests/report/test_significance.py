@@ -36,9 +36,9 @@ def test_welch_is_scipys_test(runs, against):
 
 
 def test_equal_values_have_no_spread():
-    assert s.paired([0.5, 0.5]) == (0.5, 0.0, 0.5, 0.5, 0.0)
+    assert s.paired([0.5, 0.5]) == (0.5, 0.0, 0.5, 0.5, 1.0), "two equal gains prove nothing"
     assert s.paired([0.0, 0.0]).p == 1.0
-    assert s.welch([1.0, 1.0], [2.0, 2.0]).p == 0.0
+    assert s.welch([1.0, 1.0], [2.0, 2.0]).p == 1.0
     assert s.power(0.1, 0.0, 3) == 1.0
 
 

@@ -43,7 +43,7 @@ def compare(runs: Sequence[Path], against: Sequence[Path], claim: float) -> Comp
 
 
 def _bpb_of(nats: float, side: Side) -> float:
-    """Nats per token in bits per byte: it depends on how many tokens the text has (D1)."""
+    """Return nats per token as bits per byte, by the side's tokens and bytes of text."""
     return nats / log(2) * side.tokens / side.text_bytes
 
 
@@ -264,6 +264,8 @@ def _remarks(found: CompareResult, gain: Gain) -> list[str]:
             "The bootstrap over documents says what another text of this kind would give, and "
             "nothing about other seeds."
         )
+    if any(test and test.standard_error == 0 for test in (gain.paired, gain.welch)):
+        remarks.append("Where all values are equal, there is no spread to test by, and p is 1.")
     if gain.sd is not None:
         remarks.append(f"One run's standard deviation is {gain.sd:.5f}.")
     if gain.power is not None:

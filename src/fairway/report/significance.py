@@ -29,7 +29,7 @@ class Estimate(NamedTuple):
     standard_error: float
     low: float  # of the two-sided confidence interval
     high: float
-    p: float  # one-sided, of the hypothesis that the mean is at most `null`
+    p: float  # one-sided, that the mean is at most `null`; 1 where the values have no spread
 
 
 def paired(
@@ -70,8 +70,8 @@ def welch(
 def _t_estimate(
     mean: float, error: float, freedom: float, confidence: float, null: float
 ) -> Estimate:
-    if error == 0:  # all values are the same: no spread to judge by, or none at all
-        return Estimate(mean, 0.0, mean, mean, 0.0 if mean > null else 1.0)
+    if error == 0:  # values without a spread say nothing about chance
+        return Estimate(mean, 0.0, mean, mean, 1.0)
     half = error * float(stats.t.ppf((1 + confidence) / 2, freedom))
     p = float(stats.t.sf((mean - null) / error, freedom))
     return Estimate(mean, error, mean - half, mean + half, p)
