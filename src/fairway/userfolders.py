@@ -64,19 +64,19 @@ def is_safe(path: Path) -> bool:
 def _holds(path: Path, links: int) -> bool:
     """Return whether all folders and links on the way to `path` belong to this user or root."""
     for part in [*reversed(path.parents), path]:
-        found = os.lstat(part)
-        if found.st_uid not in (0, os.getuid()) or links < 0:
+        status = os.lstat(part)
+        if status.st_uid not in (0, os.getuid()) or links < 0:
             return False
-        if stat.S_ISLNK(found.st_mode):
+        if stat.S_ISLNK(status.st_mode):
             rest = path.relative_to(part)
             return _holds(Path(os.path.abspath(part.parent / os.readlink(part))) / rest, links - 1)
-        may_write = found.st_mode & _OTHERS_WRITE
-        if may_write and not found.st_mode & stat.S_ISVTX and not _is_private_group(found):
+        may_write = status.st_mode & _OTHERS_WRITE
+        if may_write and not status.st_mode & stat.S_ISVTX and not _is_private_group(status):
             return False
     return True
 
 
-def _is_private_group(found: os.stat_result) -> bool:
+def _is_private_group(status: os.stat_result) -> bool:
     """Return whether a group is the user's alone: its name is the user's own.
 
     Some systems give every user such a group, and let it write to what the user makes.
@@ -85,11 +85,11 @@ def _is_private_group(found: os.stat_result) -> bool:
     import pwd
 
     try:
-        group, user = grp.getgrgid(found.st_gid), pwd.getpwuid(os.getuid())
+        group, user = grp.getgrgid(status.st_gid), pwd.getpwuid(os.getuid())
     except KeyError:
         return False
     alone = group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}
-    return alone and not found.st_mode & stat.S_IWOTH
+    return alone and not status.st_mode & stat.S_IWOTH
 
 
 def _under(variable: str, default: str) -> Path | None:

@@ -105,9 +105,9 @@ def lost(documents: Sequence[bytes], decoded: Sequence[bytes], rule: rules.Rule)
     definition of the text, the same for every score. Anything else is an easier text.
     """
     counted = rules.counted_documents(documents, rule)
-    for number, (wanted, found) in enumerate(zip(counted, decoded, strict=True)):
-        if wanted != found:
-            return f"document {number} is another text: {rules.difference(wanted, found)}"
+    for number, (wanted, restored) in enumerate(zip(counted, decoded, strict=True)):
+        if wanted != restored:
+            return f"document {number} is another text: {rules.difference(wanted, restored)}"
     return ""
 
 

@@ -132,21 +132,21 @@ def _watch(child: int, order: Order, waited: set[signal.Signals], status: int) -
 
 
 def _children(pid: int) -> list[int]:
-    found: list[int] = []
+    pids: list[int] = []
     with suppress(OSError):
         for thread in os.listdir(f"/proc/{pid}/task"):
             with suppress(OSError), open(f"/proc/{pid}/task/{thread}/children") as file:
-                found += map(int, file.read().split())
-    return found
+                pids += map(int, file.read().split())
+    return pids
 
 
 def _descendants() -> list[int]:
-    found, todo = [], [os.getpid()]
+    pids, todo = [], [os.getpid()]
     while todo:
         below = _children(todo.pop())
-        found += below
+        pids += below
         todo += below
-    return found
+    return pids
 
 
 def _end_all() -> None:
@@ -180,13 +180,13 @@ def _taken(limit_bytes: int) -> tuple[int, int]:
 
 
 def _fields(path: str, names: tuple[str, ...]) -> dict[str, int]:
-    found = dict.fromkeys(names, 0)
+    numbers = dict.fromkeys(names, 0)
     with suppress(OSError, ValueError), open(path, errors="replace") as file:
         for line in file:
             name, _, rest = line.partition(":")
-            if name in found:
-                found[name] = int(rest.split()[0])
-    return found
+            if name in numbers:
+                numbers[name] = int(rest.split()[0])
+    return numbers
 
 
 def _threads_of(user: int) -> int:
@@ -280,8 +280,8 @@ def _bubblewrap(order: Order) -> NoReturn:
 
 def _above(paths: list[str]) -> list[str]:
     """Return the folders above `paths`, the outermost first, without those that exist already."""
-    found = {parent for path in paths for parent in _parents(path)}
-    return sorted(found - {"/", "/tmp", "/dev/shm"}, key=lambda path: path.count("/"))
+    parents = {parent for path in paths for parent in _parents(path)}
+    return sorted(parents - {"/", "/tmp", "/dev/shm"}, key=lambda path: path.count("/"))
 
 
 def _parents(path: str) -> list[str]:
@@ -372,16 +372,16 @@ def _readable(path: str) -> bool:
 
 def _some_files(order: Order) -> list[str]:
     """Yield Python and the files of the scorer's folders, some thousand at most."""
-    found: list[str] = []
+    paths: list[str] = []
     todo = [*order["own"], order["command"][0]]
-    while todo and len(found) < 4096:
+    while todo and len(paths) < 4096:
         path = todo.pop()
         if path in order["view"]["masked"]:
             continue
-        found.append(path)
+        paths.append(path)
         if os.path.isdir(path) and os.access(path, os.R_OK):
             todo += [os.path.join(path, name) for name in os.listdir(path)]
-    return found
+    return paths
 
 
 def _drop_bound() -> None:

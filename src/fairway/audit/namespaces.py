@@ -118,8 +118,8 @@ def _bind(source: str, target: str, flags: int) -> None:
 def _attributes(path: str, flags: int, recursive: bool) -> None:
     """Set mount flags; their values are those of mount_setattr(2) (Linux 5.12)."""
     attributes = (ctypes.c_uint64 * 4)(flags, 0, 0, 0)
-    how = _AT_RECURSIVE if recursive else 0
+    at_flags = _AT_RECURSIVE if recursive else 0
     result = _libc().syscall(
-        _MOUNT_SETATTR, _AT_CURRENT, path.encode(), how, attributes, ctypes.c_size_t(32)
+        _MOUNT_SETATTR, _AT_CURRENT, path.encode(), at_flags, attributes, ctypes.c_size_t(32)
     )
     _checked(result, f"mount_setattr {path}")

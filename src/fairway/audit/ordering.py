@@ -106,11 +106,11 @@ def documents(audit: Audit) -> AuditFinding | None:
     for at in cuts.tolist():
         before, after = whole[max(0, at - 1024) : at], whole[at : at + 256]
         tokens = np.concatenate([[bos], before[before != bos], after])
-        place = len(tokens) - len(after)
+        start = len(tokens) - len(after)
         base = audit.score(tokens).nats
         new = tokens.copy()
-        new[1:place] = others(audit, tokens[1:place])
-        change = np.abs(audit.score(new).nats - base)[place + 1 :]
+        new[1:start] = others(audit, tokens[1:start])
+        change = np.abs(audit.score(new).nats - base)[start + 1 :]
         crosses.append(float(change.max(initial=0.0)))
     strength = f"{len(cuts)} document starts"
     if max(crosses) > audit.tolerance:

@@ -58,11 +58,11 @@ def audit_data(
                 read_bytes, count = read_bytes + len(document), count + 1
                 best, shared, own = index.nearest(document)
                 exact = index.copy_of(document) is not None
-                found = 1.0 if exact else _part(shared, own, index.counts[best])
-                if best >= 0 and found > overlap:
-                    kind = "exact copy" if exact else f"{found:.0%} shared"
+                shared_part = 1.0 if exact else _part(shared, own, index.counts[best])
+                if best >= 0 and shared_part > overlap:
+                    kind = "exact copy" if exact else f"{shared_part:.0%} shared"
                     text = f"{names[best]} is in {path.name}, document {number} ({kind})"
-                    copies[best] = max(copies.get(best, (0.0, "")), (found, text))
+                    copies[best] = max(copies.get(best, (0.0, "")), (shared_part, text))
                 if number % 256 == 0:
                     task.update(order + share, megabytes=f"{read_bytes / 1e6:,.0f}")
     return _result(index, names, copies, overlap, (count, read_bytes), time.monotonic() - began)

@@ -47,18 +47,18 @@ _SAME = "all bytes, exact"
 def audit_run(folders: Sequence[Path], steps: int, twin: Path | None) -> AuditResult:
     """Audit finished runs. Several are taken for seeds of one recipe. Raises BadInput."""
     began = time.monotonic()
-    found: list[AuditFinding] = []
+    collected: list[AuditFinding] = []
     runs = [RunDirectory(folder) for folder in folders]
     for run in runs:
-        about = f"{run.path}: " if len(runs) > 1 else ""
+        prefix = f"{run.path}: " if len(runs) > 1 else ""
         for one in _of_run(run, steps, twin):
-            found.append(one.model_copy(update={"summary": about + one.summary}))
+            collected.append(one.model_copy(update={"summary": prefix + one.summary}))
     if len(runs) > 1:
-        found.append(_seeds(runs))
+        collected.append(_seeds(runs))
     return AuditResult(
         subject=", ".join(map(str, folders)),
-        valid=all(f.verdict != "broken" for f in found),
-        findings=found, order="", tokens=0, calls=0,
+        valid=all(f.verdict != "broken" for f in collected),
+        findings=collected, order="", tokens=0, calls=0,
         seconds=time.monotonic() - began, isolation="",
     )  # fmt: skip
 
@@ -67,18 +67,18 @@ def _of_run(run: RunDirectory, steps: int, twin: Path | None) -> list[AuditFindi
     recipe = run.load()
     data, trained = run.require(PrepareResult), run.require(TrainResult)
     packed = run.require(PackResult)
-    found = [
+    findings = [
         _data(run, data),
         _recipe(recipe, run, trained),
         _files(run, trained, packed),
         _training(recipe, run, trained, steps),
     ]
     if recipe.pack.quantizer == "gptq":
-        found.append(_calibration(recipe, run, trained))
-    found += [_packing(recipe, run, packed), _budgets(recipe, run, trained)]
+        findings.append(_calibration(recipe, run, trained))
+    findings += [_packing(recipe, run, packed), _budgets(recipe, run, trained)]
     if twin is not None:
-        found.append(twins.compare(recipe, run, twin))
-    return found
+        findings.append(twins.compare(recipe, run, twin))
+    return findings
 
 
 def _compared(

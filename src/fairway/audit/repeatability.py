@@ -27,10 +27,13 @@ def repeatable(audit: Audit, base: Charges) -> AuditFinding:
     audit.repeat_noise = min(noise, TOLERANCE)
     k = int(audit.random.integers(len(tokens) // 2, len(tokens)))
     new = changed(audit, tokens, order_of(base)[k:], "uniform")
-    here, there = audit.score(new).nats, audit.score_first(new).nats
-    if float(np.abs(here - there).max()) > audit.tolerance:
+    known_process, new_process = audit.score(new).nats, audit.score_first(new).nats
+    if float(np.abs(known_process - new_process).max()) > audit.tolerance:
         return _unlike(
-            here, there, "a process that had seen the text and one that had not", strength
+            known_process,
+            new_process,
+            "a process that had seen the text and one that had not",
+            strength,
         )
     said = "the same charges, to the bit" if not noise else f"the same up to {noise:.1e} nats"
     return finding("repeatable", False, said, [], strength)

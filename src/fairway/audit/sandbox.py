@@ -468,10 +468,10 @@ def _size(count: int) -> str:
 
 
 def _homes() -> list[Path]:
-    found = [os.environ.get("HOME", "")]
+    homes = [os.environ.get("HOME", "")]
     with suppress(KeyError):
-        found.append(pwd.getpwuid(os.geteuid()).pw_dir)
-    return [Path(p).resolve() for p in found if os.path.isabs(p)]
+        homes.append(pwd.getpwuid(os.geteuid()).pw_dir)
+    return [Path(p).resolve() for p in homes if os.path.isabs(p)]
 
 
 def _is_shared(folder: Path) -> bool:
@@ -482,15 +482,15 @@ def _is_shared(folder: Path) -> bool:
 
 def _own(file: Path, readable: Iterable[Path]) -> list[Path]:
     """Return the scorer's folder, or the file alone where that folder is shared; and `readable`."""
-    found = [file if _is_shared(file.parent) else file.parent]
+    paths = [file if _is_shared(file.parent) else file.parent]
     for path in readable:
         resolved = Path(path).resolve()
         if not resolved.exists():
             raise BadInput(f"--read {path}: there is no such file or folder")
         if resolved in _SHARED:
             raise BadInput(f"--read {path} would show files of everybody: name a folder below it")
-        found.append(resolved)
-    return found
+        paths.append(resolved)
+    return paths
 
 
 def _python_paths() -> list[Path]:
@@ -504,8 +504,10 @@ def _python_paths() -> list[Path]:
 
 
 def _library_folders() -> list[Path]:
-    found = [Path(p) for p in os.environ.get("LD_LIBRARY_PATH", "").split(":") if os.path.isabs(p)]
-    return [p for p in found if not _is_shared(p.resolve())]
+    folders = [
+        Path(p) for p in os.environ.get("LD_LIBRARY_PATH", "").split(":") if os.path.isabs(p)
+    ]
+    return [p for p in folders if not _is_shared(p.resolve())]
 
 
 def _below(path: Path | str, tree: Path) -> bool:
@@ -523,19 +525,19 @@ def _outermost(paths: Iterable[Path]) -> list[Path]:
 
 def _links(path: Path) -> list[tuple[str, str]]:
     """Return (link, target) of every symbolic link on the way to `path`."""
-    found: list[tuple[str, str]] = []
+    links: list[tuple[str, str]] = []
     todo, at = list(path.parts[1:]), "/"
-    while todo and len(found) < 40:
+    while todo and len(links) < 40:
         part = todo.pop(0)
         step = os.path.normpath(os.path.join(at, part))
         if os.path.islink(step):
             target = os.readlink(step)
-            found.append((step, target))
+            links.append((step, target))
             todo = [p for p in target.split("/") if p] + todo
             at = "/" if target.startswith("/") else at
         else:
             at = step
-    return found
+    return links
 
 
 def _without(root: Path, hidden: list[Path]) -> Iterator[tuple[Path, int]]:

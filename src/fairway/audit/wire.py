@@ -130,20 +130,20 @@ def read_reply(pipe: Pipe, number: int, kind: int, count: int, limit_s: float) -
     """
     until = time.monotonic() + limit_s
     head = _REPLY.unpack(pipe.read(_REPLY.size, until))
-    magic, echoed, found, arrays, numbers, size, *values = head
-    if magic != _MAGIC_REPLY or echoed != number or found not in (kind, ERROR):
+    magic, echoed, answered, arrays, numbers, size, *values = head
+    if magic != _MAGIC_REPLY or echoed != number or answered not in (kind, ERROR):
         raise Nonsense("these bytes answer no question")
-    if found != CHARGES and (arrays or numbers or any(values)):
+    if answered != CHARGES and (arrays or numbers or any(values)):
         raise Nonsense("a reply of this kind has no numbers")
-    if found == READY:
+    if answered == READY:
         if size > 1:
             raise Nonsense("a flag is 0 or 1")
         answer = Reply(READY, flag=bool(size))
-    elif found == ERROR:
+    elif answered == ERROR:
         if size > _MAX_ERROR_BYTES:
             raise Nonsense("the error is too long")
         answer = Reply(ERROR, text=pipe.read(size, until).decode("utf-8", "replace"))
-    elif found == ROWS:
+    elif answered == ROWS:
         if not size or size * count * 8 > _MAX_ROWS_BYTES:
             raise Nonsense("rows without columns, or with too many")
         rows = np.frombuffer(pipe.read(8 * size * count, until), "<f8").reshape(count, size)

@@ -88,9 +88,9 @@ class Batches:
             ]
         )
 
-    def _window_start(self, epoch: int, place: int) -> int:
+    def _window_start(self, epoch: int, index: int) -> int:
         offset, order = self._epoch(epoch)
-        return offset + int(order[place]) * self._window
+        return offset + int(order[index]) * self._window
 
     def _draw_epoch(self, epoch: int) -> tuple[int, Rows]:
         generator = np.random.Generator(np.random.Philox([self._seed, epoch]))

@@ -68,11 +68,11 @@ def shards(variant: str, folder: Path, train_shards: int) -> tuple[Path, Path]:
     """
     if not (variant.startswith("sp") and variant[2:].isdecimal()):
         raise BadInput(f"--variant {variant}: give sp and the number of tokens, as in sp1024")
-    place = f"datasets/datasets/fineweb10B_{variant}"
+    shard_folder = f"datasets/datasets/fineweb10B_{variant}"
     model = f"datasets/tokenizers/fineweb_{variant[2:]}_bpe.model"
 
     def wanted() -> list[Remote]:
-        listed = _listed(CHALLENGE, place)
+        listed = _listed(CHALLENGE, shard_folder)
         val = [f for f in listed if "/fineweb_val_" in f.path and f.path.endswith(".bin")]
         train = [f for f in listed if "/fineweb_train_" in f.path and f.path.endswith(".bin")]
         if train_shards > len(train):
@@ -90,7 +90,7 @@ def shards(variant: str, folder: Path, train_shards: int) -> tuple[Path, Path]:
         plan = folder / f"{variant}-{train_shards}.json"
         remotes = _planned(plan, wanted, lambda remote: folder / remote.path, is_kept=True)
         _fetch_files(CHALLENGE, folder, remotes)
-    return folder / place, folder / model
+    return folder / shard_folder, folder / model
 
 
 def documents(folder: Path, files: int, processes: int) -> Path:
@@ -118,10 +118,10 @@ def documents(folder: Path, files: int, processes: int) -> Path:
 
 
 def _parquet(files: int) -> list[Remote]:
-    found = [r for r in _listed(RAW, RAW_FOLDER) if r.path.endswith(".parquet")]
-    if files > len(found):
-        raise BadInput(f"--shards {files}: {RAW} has {len(found)} files in {RAW_FOLDER}")
-    return found[:files]
+    listed = [r for r in _listed(RAW, RAW_FOLDER) if r.path.endswith(".parquet")]
+    if files > len(listed):
+        raise BadInput(f"--shards {files}: {RAW} has {len(listed)} files in {RAW_FOLDER}")
+    return listed[:files]
 
 
 def _written(out: Path, remote: Remote) -> Path:

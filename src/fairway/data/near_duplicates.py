@@ -87,7 +87,7 @@ def fingerprints(document: bytes, kept: int) -> Fingerprints:
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
 def _fingerprints(document: npt.NDArray[np.uint8], kept: int) -> Fingerprints:
-    found = np.empty(16, np.uint64)
+    prints = np.empty(16, np.uint64)
     count = 0
     ring = np.zeros(_WINDOW, np.uint64)
     seen = 0
@@ -96,18 +96,18 @@ def _fingerprints(document: npt.NDArray[np.uint8], kept: int) -> Fingerprints:
         letter = _NORMAL[byte]
         if letter == 0:
             continue
-        place = seen % _WINDOW
-        rolling = rolling * _BASE + letter - ring[place] * _OUTGOING
-        ring[place] = letter
+        slot = seen % _WINDOW
+        rolling = rolling * _BASE + letter - ring[slot] * _OUTGOING
+        ring[slot] = letter
         seen += 1
         mixed = (rolling ^ (rolling >> np.uint64(29))) * _BASE
         mixed ^= mixed >> np.uint64(32)
         if seen >= _WINDOW and mixed % np.uint64(kept) == 0:
-            if count == found.size:
-                found = np.concatenate((found, np.empty(count, np.uint64)))
-            found[count] = mixed
+            if count == prints.size:
+                prints = np.concatenate((prints, np.empty(count, np.uint64)))
+            prints[count] = mixed
             count += 1
-    return found[:count]
+    return prints[:count]
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
@@ -118,11 +118,11 @@ def _table(prints: Fingerprints, owners: Owners) -> tuple[Fingerprints, Owners]:
         size *= 2
     keys, values = np.zeros(size, np.uint64), np.full(size, -1, np.int32)
     for i in range(len(prints)):
-        place = (prints[i] >> np.uint64(6)) & np.uint64(size - 1)
-        while values[place] >= 0 and keys[place] != prints[i]:
-            place = (place + np.uint64(1)) & np.uint64(size - 1)
-        if values[place] < 0:
-            keys[place], values[place] = prints[i], owners[i]
+        slot = (prints[i] >> np.uint64(6)) & np.uint64(size - 1)
+        while values[slot] >= 0 and keys[slot] != prints[i]:
+            slot = (slot + np.uint64(1)) & np.uint64(size - 1)
+        if values[slot] < 0:
+            keys[slot], values[slot] = prints[i], owners[i]
     return keys, values
 
 
@@ -132,8 +132,8 @@ def _lookup(keys: Fingerprints, values: Owners, prints: Fingerprints) -> Owners:
     owners = np.full(len(prints), -1, np.int32)
     mask = np.uint64(len(keys) - 1)
     for i in range(len(prints)):
-        place = (prints[i] >> np.uint64(6)) & mask
-        while values[place] >= 0 and keys[place] != prints[i]:
-            place = (place + np.uint64(1)) & mask
-        owners[i] = values[place]
+        slot = (prints[i] >> np.uint64(6)) & mask
+        while values[slot] >= 0 and keys[slot] != prints[i]:
+            slot = (slot + np.uint64(1)) & mask
+        owners[i] = values[slot]
     return owners

@@ -70,10 +70,8 @@ def difference(counted: bytes, other: bytes) -> str:
     if counted == other:
         return ""
     pairs = zip(counted, other, strict=False)
-    place = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(counted), len(other)))
-    return (
-        f"from byte {place} on {counted[place : place + 24]!r} became {other[place : place + 24]!r}"
-    )
+    at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(counted), len(other)))
+    return f"from byte {at} on {counted[at : at + 24]!r} became {other[at : at + 24]!r}"
 
 
 def fault(counted: bytes, cut: bool = False) -> str:

@@ -148,10 +148,10 @@ def select(path: str | Path) -> Selection:
         return Selection(root, [what_is(root, named=True)], [])
     files, skipped = _classified(root)
     if not files:
-        found = "; ".join(skip_lines(skipped))
+        reasons = "; ".join(skip_lines(skipped))
         raise BadInput(
             f"the folder {show(root)} holds no text files ({KINDS})"
-            + (f": {found}" if found else "")
+            + (f": {reasons}" if reasons else "")
         )
     return Selection(root, files, skipped)
 

@@ -92,10 +92,10 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return a JSON object. Refuse a key that stands twice: readers disagree which one counts."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    table = dict(pairs)
+    if len(table) < len(pairs):
         raise ValueError("a key stands twice in one object")
-    return found
+    return table
 
 
 def check_values(tree: Any, where: str, finite: bool = True) -> None:
