@@ -1,4 +1,4 @@
-"""Ranks, device, dtype, determinism. A world of one process is the general case."""
+"""Ranks, device and dtype. A single process is a group of one, and no case of its own."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class AsyncTensor:
 
 @dataclass(frozen=True)
 class Process:
-    """One process's place. `dtype` is that of activations and products outside training."""
+    """One process of a distributed group, or the only one."""
 
     rank: int
-    size: int
+    size: int  # processes in the group
     device: torch.device
-    dtype: torch.dtype
+    dtype: torch.dtype  # of activations and matrix products outside training
 
     @property
     def is_main(self) -> bool:
@@ -50,14 +50,14 @@ class Process:
         return tensor
 
     def send(self, array: npt.NDArray[Any]) -> torch.Tensor:
-        """The array on the device; a GPU that is at work is not waited for."""
+        """Return the array on the device, without waiting for a GPU that is at work."""
         tensor = torch.from_numpy(array)
         if self.device.type == "cuda":
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor.to(self.device)
 
     def reduce_scatter(self, tensor: torch.Tensor) -> AsyncTensor:
-        """[size · n, ...] summed over ranks, of which this rank gets its n rows, [n, ...]."""
+        """Sum [size · n, ...] over ranks; this rank gets its n rows, [n, ...]."""
         if self.size == 1:
             return AsyncTensor(tensor)
         own = tensor.new_empty(len(tensor) // self.size, *tensor.shape[1:])
@@ -66,7 +66,7 @@ class Process:
         return AsyncTensor(own, scatter(own, tensor, async_op=True))
 
     def all_gather(self, own: torch.Tensor) -> AsyncTensor:
-        """[n, ...] of every rank, one after another: [size · n, ...]."""
+        """Return [n, ...] of every rank, one after another: [size · n, ...]."""
         if self.size == 1:
             return AsyncTensor(own)
         whole = own.new_empty(self.size * len(own), *own.shape[1:])
@@ -74,7 +74,7 @@ class Process:
         return AsyncTensor(whole, gather(whole, own.contiguous(), async_op=True))
 
     def broadcast(self, *values: float) -> list[float]:
-        """Rank 0's values, on every rank; a GPU that is at work is not waited for."""
+        """Return rank 0's values on every rank, without waiting for a GPU that is at work."""
         if self.size == 1:
             return list(values)
         box = torch.tensor(values, dtype=torch.float64)
@@ -97,10 +97,10 @@ class Process:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-_worlds = itertools.count()  # that this process has joined
+_groups = itertools.count()  # that this process has joined
 
 ALONE = Process(0, 1, torch.device("cpu"), torch.float32)
-"""A world of one, on a CPU."""
+"""A group of one, on a CPU."""
 
 
 def keep_freed_memory() -> None:
@@ -121,7 +121,7 @@ def keep_freed_memory() -> None:
 
 
 def training_dtype(asked: str, device: torch.device) -> torch.dtype:
-    """Of activations and products in training: `asked`, float32 or bfloat16.
+    """Return the dtype of activations and products in training: `asked`, float32 or bfloat16.
 
     "auto" is bf16 where the device has instructions for it: CUDA, and CPUs with AVX512-BF16 or AMX
     (1.6 times as fast there, docs/LOG.md; a CPU without them emulates it slowly).
@@ -135,29 +135,42 @@ def training_dtype(asked: str, device: torch.device) -> torch.dtype:
 
 
 def start(device: str = "") -> Process:
-    """Join the world that torchrun describes in its variables, or make a world of one.
+    """Join the group that torchrun describes in the environment, or make a group of one.
 
-    bf16 activations on CUDA, fp32 on a CPU: what scores there should not depend on its kind.
+    Activations are bf16 on CUDA and fp32 on a CPU, so that scores do not depend on the CPU. Raises
+    BadInput.
     """
     rank, size = _number("RANK", 0), _number("WORLD_SIZE", 1)
-    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise BadInput("there is no CUDA device here that torch can use: choose --device cpu")
-    if kind == "cuda":
-        place = torch.device("cuda", _number("LOCAL_RANK", 0))
-        torch.cuda.set_device(place)
+    chosen = _device(device)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
     else:
-        place = torch.device(kind)
         keep_freed_memory()
     if size > 1 and not dist.is_initialized():
         # Decisions of the host travel by gloo, so that they need not wait for a GPU's queue.
-        backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
+        backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=_fresh_store(size), rank=rank, world_size=size)
-    return Process(rank, size, place, torch.bfloat16 if kind == "cuda" else torch.float32)
+    dtype = torch.bfloat16 if chosen.type == "cuda" else torch.float32
+    return Process(rank, size, chosen, dtype)
+
+
+def _device(asked: str) -> torch.device:
+    """Return the device of this rank: `asked`, or a GPU where there is one. Raises BadInput."""
+    try:
+        device = torch.device(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise BadInput(f"no device is called '{asked}': choose cpu or cuda")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise BadInput("there is no CUDA device here that torch can use: choose --device cpu")
+    if device.type == "cuda" and ":" not in asked:
+        return torch.device("cuda", _number("LOCAL_RANK", 0))
+    return device
 
 
 def _number(name: str, default: int) -> int:
-    """A whole number that torchrun puts into the environment. Raises BadInput."""
+    """Return a whole number that torchrun puts into the environment. Raises BadInput."""
     value = os.environ.get(name) or str(default)
     if not value.isdecimal():
         raise BadInput(f"the environment variable {name} is {value}, and must be a whole number")
@@ -165,10 +178,10 @@ def _number(name: str, default: int) -> int:
 
 
 def _fresh_store(size: int) -> Any:
-    """What ranks find each other by, without what was there before; None: torch's.
+    """Return a store in which ranks find each other, without old entries; None: torch's own.
 
     torchrun restarts its workers with the store of the attempt before, where the addresses of dead
-    processes stand; and a process that starts a second time finds those of its first world.
+    processes stand; and a process that starts a second time finds those of its first group.
     Restarts are counted per node, so with several nodes the count is no common name: there
     TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 gives every attempt a store (docs/scale.md).
     """
@@ -180,7 +193,7 @@ def _fresh_store(size: int) -> Any:
         return None
     store = TCPStore(known["MASTER_ADDR"], int(known["MASTER_PORT"]), size, is_master=False)
     attempt = known["TORCHELASTIC_RESTART_COUNT"]
-    return PrefixStore(f"attempt {attempt}, world {next(_worlds)}", store)
+    return PrefixStore(f"attempt {attempt}, world {next(_groups)}", store)
 
 
 def stop() -> None:
@@ -189,15 +202,16 @@ def stop() -> None:
 
 
 def leave() -> None:
-    """From here on this process is a world of one, whatever torchrun has started beside it."""
+    """Make this process a group of one, whatever torchrun has started beside it."""
     stop()
     for name in ("RANK", "WORLD_SIZE"):
         os.environ.pop(name, None)
 
 
-def describe(world: Process) -> dict[str, Any]:
-    """Versions, device and flags, for env.json and for the check that a proof can be decoded."""
-    device = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else cpu_name()
+def describe(process: Process) -> dict[str, Any]:
+    """Return versions, device and dtype, for env.json and for checks of floating-point proofs."""
+    on_cuda = process.device.type == "cuda"
+    device = torch.cuda.get_device_name(process.device) if on_cuda else cpu_name()
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -206,8 +220,8 @@ def describe(world: Process) -> dict[str, Any]:
         "device": device,
         "capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        "dtype": str(world.dtype).removeprefix("torch."),
-        "world_size": world.size,
+        "dtype": str(process.dtype).removeprefix("torch."),
+        "world_size": process.size,
     }
 
 

@@ -41,9 +41,9 @@ def test_swa_is_the_mean_of_its_snapshots() -> None:
     taken = []
     for step in range(1, 9):
         w.fill_(step * 1.5)
-        multiplier = 1.0 if step < 4 else 0.4
-        average.update(step, multiplier)
-        if multiplier < 0.5 and step % 2 == 0:
+        lr_scale = 1.0 if step < 4 else 0.4
+        average.update(step, lr_scale)
+        if lr_scale < 0.5 and step % 2 == 0:
             taken.append(step * 1.5)
     average.apply()
     assert torch.allclose(w, torch.tensor(sum(taken) / len(taken)))

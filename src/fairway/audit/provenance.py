@@ -203,7 +203,7 @@ def _calibration(recipe: Recipe, run: RunDirectory, trained: TrainResult) -> Aud
     """Compute the calibration again: what packing knows of text must come from training text."""
     trainer = _trainer(recipe, run)
     tensors, _ = checkpoint.load(run.weights)
-    trainer.model.dtype = trainer.place.dtype  # as at the end of training
+    trainer.model.dtype = trainer.process.dtype  # as at the end of training
     trainer.model.load_state_dict(tensors)
     trainer.step = trained.steps
     written, note = calibrate.load(run.calibration)

@@ -24,11 +24,11 @@ def train(job: Job, *, device: str = "", replay: bool = False) -> TrainResult:
     With `replay`, a budget in seconds follows the clock readings of the finished run instead of
     the clock. Raises BadInput; Interrupted after Ctrl-C, when everything is saved.
     """
-    place = distributed.start(device)
-    if not place.is_main:
+    process = distributed.start(device)
+    if not process.is_main:
         console.silence()
     try:
-        trainer = trainer_of(job.recipe, job.run, place, replay, job.stamp)
+        trainer = trainer_of(job.recipe, job.run, process, replay, job.stamp)
         job.resumed = trainer.step > 0
         return _finish(trainer, job, trainer.run_steps())
     except torch.OutOfMemoryError:
@@ -40,7 +40,7 @@ def train(job: Job, *, device: str = "", replay: bool = False) -> TrainResult:
 
 
 def trainer_of(
-    recipe: Recipe, run: RunDirectory, place: Process, replay: bool, stamp: str = ""
+    recipe: Recipe, run: RunDirectory, process: Process, replay: bool, stamp: str = ""
 ) -> Trainer:
     """Return a trainer on the data of a run. It resumes only a checkpoint that has this stamp.
 
@@ -49,23 +49,23 @@ def trainer_of(
     folder = run.data_folder(run.require(PrepareResult))
     text = Text(load_tokenizer(folder), load_train(folder), load_val(folder))
     check_budget(recipe.model, text.tokenizer, recipe.pack)
-    return Trainer(recipe, text, run, place, replay, stamp)
+    return Trainer(recipe, text, run, process, replay, stamp)
 
 
 def _finish(trainer: Trainer, job: Job, cpu_share: float) -> TrainResult:
     """Write the weights and return the result. cpu_share: CPU seconds per second of wall time."""
-    recipe, place = job.recipe, trainer.place
+    recipe, process = job.recipe, trainer.process
     trained = trainer.finish()
     result = TrainResult(
         **trained._asdict(),
         within_limit=trained.train_s <= recipe.run.train_limit_s,
         weights_sha256=atomic.sha256_file(job.run.weights),
         seed=recipe.train.seed,
-        device=distributed.describe(place)["device"],
-        world_size=place.size,
-        peak_memory_bytes=place.peak_memory_bytes(),
+        device=distributed.describe(process)["device"],
+        world_size=process.size,
+        peak_memory_bytes=process.peak_memory_bytes(),
     )
-    if place.is_main:
+    if process.is_main:
         if cpu_share < _STARVED:
             console.warn(
                 f"training got {cpu_share:.2f} CPU seconds per second of wall time: "

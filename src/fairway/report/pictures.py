@@ -39,7 +39,7 @@ def training(lines: Sequence[Mapping[str, float]]) -> str:
         figure = Figure(figsize=(4.6, 3.4), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
         _curve(above, lines, "loss", "nats per token")
-        _curve(below, lines, "lr", "share of\npeak rate")
+        _curve(below, lines, "lr_scale", "share of\npeak rate")
         below.set_xlabel("step")
         return _svg(figure)
 

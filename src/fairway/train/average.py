@@ -9,8 +9,11 @@ from fairway.config.schema import Train
 
 
 class Average:
-    """EMA ē ← ē + (1-λ)(w-ē), λ = min(decay, (1+t)/(10+t)); or SWA, the mean of snapshots that
-    are taken while the learning rate is under half of its peak (REFERENCE A6)."""
+    """EMA or SWA of the weights.
+
+    EMA: ē ← ē + (1-λ)(w-ē), λ = min(decay, (1+t)/(10+t)). SWA: the mean of snapshots that are taken
+    while the learning rate is under half of its peak (pull request 264 of the challenge).
+    """
 
     def __init__(self, weights: list[Tensor], recipe: Train) -> None:
         self.recipe = recipe
@@ -19,15 +22,13 @@ class Average:
         self.mean = [w.detach().clone() for w in weights] if recipe.average != "none" else []
 
     @torch.no_grad()
-    def update(self, step: int, multiplier: float) -> None:
-        """After step number `step` (the first is 1), taken at this learning-rate multiplier."""
+    def update(self, step: int, lr_scale: float) -> None:
+        """Count the weights after step number `step` (the first is 1), taken at this lr_scale."""
         if self.recipe.average == "ema":
             self.count += 1
             decay = min(self.recipe.ema_decay, (1 + self.count) / (10 + self.count))
             torch._foreach_lerp_(self.mean, self.weights, 1 - decay)
-        elif (
-            self.recipe.average == "swa" and multiplier < 0.5 and step % self.recipe.swa_every == 0
-        ):
+        elif self.recipe.average == "swa" and lr_scale < 0.5 and step % self.recipe.swa_every == 0:
             self.count += 1
             torch._foreach_lerp_(self.mean, self.weights, 1 / self.count)
 

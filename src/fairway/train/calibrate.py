@@ -1,4 +1,4 @@
-"""What packing needs to know of the training text: how the loss feels an error in each weight.
+"""Calibration for packing: how much the loss rises when a weight has an error.
 
 To second order an error E [m, n] in a matrix y = W x costs, per token (K-FAC, Martens and Grosse
 2015, with the empirical Fisher matrix in place of the Hessian),
@@ -30,14 +30,14 @@ _LOGITS_ROWS = 512  # rows of logits at once
 
 @dataclass
 class Curvature:
-    """Of one matrix [m, n]: `inputs` is A, float32[n, n]; `outputs` is g, float32[m]."""
+    """The curvature of one matrix [m, n]."""
 
-    inputs: Tensor
-    outputs: Tensor
+    inputs: Tensor  # A, float32[n, n]
+    outputs: Tensor  # g, float32[m]
 
 
 class Collector:
-    """Sums A and g over batches. One forward and one backward pass each."""
+    """Sums A and g over batches, with one forward and one backward pass each."""
 
     def __init__(self, model: GPT) -> None:
         self._model = model
@@ -51,7 +51,7 @@ class Collector:
         self.tokens = 0
 
     def add(self, tokens: Tensor, targets: Tensor) -> None:
-        """int64[B, T] each."""
+        """Count a batch; tokens and targets int64[B, T]."""
         self.tokens += tokens.numel()
         with watching(self._watch):
             hidden = self._model.hidden(tokens)
@@ -68,12 +68,12 @@ class Collector:
             rows = x.detach().reshape(-1, x.shape[-1]).float()
             inputs, sizes = rows.T @ rows, [len(w) for w in weights]
 
-            def product(gradient: Tensor) -> None:
+            def matmul(gradient: Tensor) -> None:
                 squares = gradient.reshape(-1, gradient.shape[-1]).float().square().sum(0)
                 for name, outputs in zip(names, squares.split(sizes), strict=True):
-                    self._sum(name, "product", inputs, outputs)
+                    self._sum(name, "matmul", inputs, outputs)
 
-            y.register_hook(product)
+            y.register_hook(matmul)
             return
 
         def lookup(gradient: Tensor) -> None:
@@ -85,7 +85,7 @@ class Collector:
         y.register_hook(lookup)
 
     def _head(self, hidden: Tensor, targets: Tensor) -> None:
-        """Backward of the sum of losses in slices; curvature of the logits' matrix."""
+        """Run backward from the sum of losses, in slices; count the logits' matrix."""
         cap, weight = self._model.shape.softcap, self._model.embed.tokens
         outputs = torch.zeros(len(weight), device=hidden.device)
         for rows, target in zip(
@@ -98,7 +98,7 @@ class Collector:
             assert z.grad is not None
             outputs += z.grad.square().sum(0)
         wide = hidden.detach().float()
-        self._sum(self._names[id(weight)], "product", wide.T @ wide, outputs)
+        self._sum(self._names[id(weight)], "matmul", wide.T @ wide, outputs)
 
     def _sum(self, name: str, use: str, inputs: Tensor, outputs: Tensor) -> None:
         seen = self._uses.setdefault(
@@ -107,19 +107,19 @@ class Collector:
         seen.inputs += inputs
         seen.outputs += outputs
 
-    def curvatures(self, place: Process) -> dict[str, Curvature]:
-        """Of every matrix, by name, over all ranks.
+    def curvatures(self, process: Process) -> dict[str, Curvature]:
+        """Return the curvature of every matrix, by name, over all ranks.
 
-        Uses are added such that the trace of every row's form stays exact.
+        Uses are added such that the trace of every row's quadratic form stays exact.
         """
-        tokens = float(place.all_reduce_(torch.tensor(float(self.tokens), device=place.device)))
+        tokens = float(process.all_reduce_(torch.tensor(float(self.tokens), device=process.device)))
         for seen in self._uses.values():
-            place.all_reduce_(seen.inputs)
-            place.all_reduce_(seen.outputs)
-        found: dict[str, Curvature] = {}
+            process.all_reduce_(seen.inputs)
+            process.all_reduce_(seen.outputs)
+        curvatures: dict[str, Curvature] = {}
         for name in dict.fromkeys(name for name, _ in self._uses):
             uses = []
-            for use in ("product", "lookup"):
+            for use in ("matmul", "lookup"):
                 if (name, use) in self._uses:
                     sums = self._uses[name, use]
                     # (Σ A)(Σ g) over p passes is p times the sum of their forms, if they are alike.
@@ -128,19 +128,19 @@ class Collector:
                     if use == "lookup":  # g is a share: its sum is 1
                         outputs = outputs / outputs.sum().clamp(min=1e-30)
                     uses.append(Curvature(inputs, outputs))
-            found[name] = uses[0] if len(uses) == 1 else _added(uses)
-        return found
+            curvatures[name] = uses[0] if len(uses) == 1 else _added(uses)
+        return curvatures
 
 
 def _added(uses: list[Curvature]) -> Curvature:
-    """Σ g_r · A of several uses as one g_r · A: A is their weighted sum, g_r keeps each trace."""
+    """Merge several uses: A is their weighted sum, g_r keeps the trace of row r."""
     inputs = torch.stack([use.outputs.sum() * use.inputs for use in uses]).sum(0)
     traces = torch.stack([use.outputs * use.inputs.trace() for use in uses]).sum(0)
     return Curvature(inputs, traces / inputs.trace().clamp(min=1e-30))
 
 
 def save(path: Path, curvatures: dict[str, Curvature], note: dict[str, Any]) -> None:
-    """One safetensors file; matrices with equal inputs share them. Raises OSError."""
+    """Write one safetensors file; matrices with equal inputs share them. Raises OSError."""
     tensors: dict[str, Tensor] = {}
     owner: dict[int, str] = {}
     shared: dict[str, str] = {}
@@ -156,7 +156,7 @@ def save(path: Path, curvatures: dict[str, Curvature], note: dict[str, Any]) -> 
 
 
 def load(path: Path) -> tuple[dict[str, Curvature], dict[str, Any]]:
-    """Raises BadInput when the file is missing or damaged."""
+    """Return curvatures and note. Raises BadInput when the file is missing or damaged."""
     tensors, note = checkpoint.load(path)
     shared: dict[str, str] = note.get("shared", {})
     names = [n.removesuffix(".outputs") for n in tensors if n.endswith(".outputs")]

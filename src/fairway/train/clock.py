@@ -11,7 +11,7 @@ Part = Literal["compile", "train", "score", "pause"]
 
 
 class Clock:
-    """Wall seconds per part, and the process's CPU seconds while training."""
+    """Wall seconds per part."""
 
     def __init__(self, spent: dict[str, float] | None = None) -> None:
         self.spent: dict[str, float] = {"compile": 0.0, "train": 0.0, "score": 0.0, "pause": 0.0}
@@ -27,6 +27,7 @@ class Clock:
 
     @contextmanager
     def during(self, part: Part) -> Iterator[None]:
+        """Charge the time inside to `part`, and the time after to the part before."""
         before = self._part
         self.start(part)
         try:
@@ -35,6 +36,6 @@ class Clock:
             self.start(before)
 
     def read(self, part: Part) -> float:
-        """Seconds charged to `part` so far, the running one included."""
+        """Return the seconds charged to `part` so far, the running one included."""
         running = time.perf_counter() - self._since if part == self._part else 0.0
         return self.spent[part] + running

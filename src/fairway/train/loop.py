@@ -74,15 +74,15 @@ class Trained(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Taken:
+class StepOutcome:
     """What one step gave; the tensors are on the device and may still be computed."""
 
     step: int
     tokens: int  # trained on so far
     progress: float
     loss: Tensor  # mean, in nats
-    norm: Tensor  # of the gradient
-    multiplier: float  # of the learning rates
+    grad_norm: Tensor
+    lr_scale: float  # share of the peak learning rates
 
 
 class Trainer:
@@ -93,25 +93,25 @@ class Trainer:
         recipe: Recipe,
         text: Text,
         files: Files,
-        place: Process,
+        process: Process,
         replay: bool,
         stamp: str = "",
     ) -> None:
         """Resume a checkpoint that has this stamp, if there is one. "": begin at step 0."""
-        self.recipe, self.files, self.stamp, self.place = recipe, files, stamp, place
+        self.recipe, self.files, self.stamp, self.process = recipe, files, stamp, process
         self.tokenizer, self.val = text.tokenizer, text.val
         rows = recipe.train.batch_tokens // recipe.model.window
-        if rows % place.size:
-            raise BadInput(f"{rows} rows per batch do not divide over {place.size} ranks")
+        if rows % process.size:
+            raise BadInput(f"{rows} rows per batch do not divide over {process.size} ranks")
         self.batches = Batches(
             text.train, recipe.model.window, rows, recipe.train.order, recipe.train.seed
         )
         self.model = build(
             recipe.model, self.tokenizer.vocab_size, self.tokenizer.bos_id, recipe.train.seed
-        ).to(place.device)
-        self.model.dtype = distributed.training_dtype(recipe.train.dtype, place.device)
+        ).to(process.device)
+        self.model.dtype = distributed.training_dtype(recipe.train.dtype, process.device)
         self.parameters = list(self.model.parameters())
-        self.optimizer = Optimizer(self.model, recipe.optim, self.model.dtype, place)
+        self.optimizer = Optimizer(self.model, recipe.optim, self.model.dtype, process)
         self.average = Average([p.data for p in self.parameters], recipe.train)
         self.clock = Clock()
         self.step, self.tokens, self.compiled = 0, 0, False
@@ -120,13 +120,13 @@ class Trainer:
         if files.checkpoint.exists() and stamp and not replay:
             self._resume()
         self.micro_rows = _divisor(
-            rows // place.size, _MICRO_TOKENS[place.device.type] // recipe.model.window
+            rows // process.size, _MICRO_TOKENS[process.device.type] // recipe.model.window
         )
 
     # The schedule ---------------------------------------------------------------------------
 
     def progress(self) -> float:
-        """Share of the budget that is spent before the next step, the same on every rank."""
+        """Return the share of the budget spent before the next step, the same on every rank."""
         t = self.recipe.train
         if t.steps:
             return self.step / t.steps
@@ -137,14 +137,14 @@ class Trainer:
             done = self.step >= len(self.recorded)
             reading = seconds if done else self.recorded[self.step]
         else:
-            reading = self.place.broadcast(self.clock.read("train"))[0]
+            reading = self.process.broadcast(self.clock.read("train"))[0]
         self.readings.append(reading)
         return reading / seconds
 
     # The loop -------------------------------------------------------------------------------
 
     def run_steps(self) -> float:
-        """Train until the budget is spent; returns the process's CPU seconds per wall second."""
+        """Train until the budget is spent; return the process's CPU seconds per wall second."""
         loss_of = self._loss_function()
         metrics = self._metrics()
         saved, cpu_start, wall_start = time.monotonic(), time.process_time(), time.monotonic()
@@ -154,15 +154,15 @@ class Trainer:
             console.ctrl_c() as stop_asked,
             console.track("train", 1.0, "") as task,
         ):
-            shown: Taken | None = None
+            shown: StepOutcome | None = None
             while (progress := self.progress()) < 1:
-                taken = self._step(loss_of, progress)
+                outcome = self._step(loss_of, progress)
                 # What a step gave is read while the next one is computed: a GPU never waits.
                 if shown:
                     self._show(shown, task, metrics)
-                shown = taken
+                shown = outcome
                 due = time.monotonic() - saved > self.recipe.run.checkpoint_every_s
-                due, stop = map(bool, self.place.broadcast(due, stop_asked()))
+                due, stop = map(bool, self.process.broadcast(due, stop_asked()))
                 if due or stop or self._validates():
                     self._show(shown, task, metrics)
                     shown = None
@@ -176,64 +176,69 @@ class Trainer:
                     )
             if shown:
                 self._show(shown, task, metrics)
-        self.place.synchronize()
+        self.process.synchronize()
         self.clock.start("pause")
         return (time.process_time() - cpu_start) / max(time.monotonic() - wall_start, 1e-9)
 
     def _validates(self) -> bool:
-        """Whether the step before was one after which the validation text is scored."""
+        """Return whether the validation text is scored after the step that was just taken."""
         every = self.recipe.run.validate_every
         return every > 0 and self.step % every == 0
 
-    def _show(self, taken: Taken, task: console.Task, metrics: console.Metrics | None) -> None:
-        """Progress and metrics of a step."""
-        loss = float(taken.loss)
-        rate = taken.tokens / self.clock.read("train")
-        task.update(taken.progress, step=taken.step, loss=f"{loss:.3f}", tokens_s=f"{rate:,.0f}")
-        values = {"loss": loss, "lr": taken.multiplier, "grad_norm": float(taken.norm)}
-        values["tokens_per_s"] = rate
-        if self._validates() and taken.step == self.step:
+    def _show(
+        self, outcome: StepOutcome, task: console.Task, metrics: console.Metrics | None
+    ) -> None:
+        """Show the progress and write the metrics of a step."""
+        values = {
+            "loss": float(outcome.loss),
+            "lr_scale": outcome.lr_scale,
+            "grad_norm": float(outcome.grad_norm),
+            "tokens_per_s": outcome.tokens / self.clock.read("train"),
+        }
+        loss, rate = f"{values['loss']:.3f}", f"{values['tokens_per_s']:,.0f}"
+        task.update(outcome.progress, step=outcome.step, loss=loss, tokens_s=rate)
+        if self._validates() and outcome.step == self.step:
             values["val_bpb"] = self._validate(self.recipe.run.validate_tokens)[1]
         if metrics:
-            metrics.log(taken.step, **values)
+            metrics.log(outcome.step, **values)
 
     def advance(self) -> float:
-        """One step by itself, not compiled, with nothing written: for a replay. Its loss."""
+        """Take one step, not compiled, with nothing written, and return its loss: for a replay."""
         return float(self._step(self.model.loss, self.progress()).loss)
 
-    def _step(self, loss_of: Any, progress: float) -> Taken:
-        """One optimizer step."""
+    def _step(self, loss_of: Any, progress: float) -> StepOutcome:
+        """Take one optimizer step."""
         optim = self.recipe.optim
         x, y, micro_rows = self._staged(progress, *self._batch(self.step))
         self.model.repeating = progress >= self.recipe.train.repeat_from
-        total = torch.zeros((), device=self.place.device)
+        total = torch.zeros((), device=self.process.device)
         for xs, ys in zip(x.split(micro_rows), y.split(micro_rows), strict=True):
-            share = len(xs) / (len(x) * self.place.size)
+            share = len(xs) / (len(x) * self.process.size)
             loss = loss_of(xs, ys) * share
             loss.backward()
             total += loss.detach()
-        self.place.all_reduce_(total)
-        multiplier = learning_rate(progress, optim)
-        norm = self.optimizer.step(multiplier, momentum(progress, optim))
-        self.step, self.tokens = self.step + 1, self.tokens + x.numel() * self.place.size
-        self.average.update(self.step, multiplier)
-        return Taken(self.step, self.tokens, progress, total, norm, multiplier)
+        self.process.all_reduce_(total)
+        lr_scale = learning_rate(progress, optim)
+        norm = self.optimizer.step(lr_scale, momentum(progress, optim))
+        self.step, self.tokens = self.step + 1, self.tokens + x.numel() * self.process.size
+        self.average.update(self.step, lr_scale)
+        return StepOutcome(self.step, self.tokens, progress, total, norm, lr_scale)
 
     def _staged(self, progress: float, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, int]:
-        """A batch [B, T] in rows of the stage's length, and how many of them a micro-batch has."""
+        """Cut a batch [B, T] into rows of the stage's length; also return a micro-batch's rows."""
         window = self.recipe.model.window
         tokens = staged(progress, self.recipe.train.windows, window)
         x, y = (t.reshape(-1, tokens) for t in (x, y))
         return x, y, self.micro_rows * (window // tokens)
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
-        x, y = self.batches.batch(step, self.place.rank, self.place.size)
-        return self.place.send(x), self.place.send(y)
+        x, y = self.batches.batch(step, self.process.rank, self.process.size)
+        return self.process.send(x), self.process.send(y)
 
     def _loss_function(self) -> Any:
-        """The model's loss, compiled if the recipe says so, on a clock of its own."""
+        """Return the model's loss, compiled if the recipe says so, on a clock of its own."""
         if not self.recipe.train.compile:
-            on_cuda = self.place.device.type == "cuda"
+            on_cuda = self.process.device.type == "cuda"
             return self._warm_up(self.model.loss) if on_cuda else self.model.loss
         with self.clock.during("compile"):
             for cache in (None, tempfile.mkdtemp(prefix="fairway-inductor-")):
@@ -251,7 +256,7 @@ class Trainer:
         return self.model.loss
 
     def _warm_up(self, loss_of: Any) -> Any:
-        """`loss_of`, after it has run, with as many rows at once as memory holds on every rank.
+        """Run `loss_of` with as many rows at once as memory holds on every rank, and return it.
 
         Raises BadInput when one row is too much. No state changes but `micro_rows`.
         """
@@ -263,7 +268,7 @@ class Trainer:
                 lacking = 1.0
             for p in self.parameters:
                 p.grad = None
-            if not self.place.all_reduce_(torch.tensor(lacking)):
+            if not self.process.all_reduce_(torch.tensor(lacking)):
                 break
             if self.micro_rows == 1:
                 raise BadInput(
@@ -272,14 +277,16 @@ class Trainer:
                 )
             self.micro_rows = _divisor(self.micro_rows, self.micro_rows // 2)
             console.say(f"out of memory: going on with {self.micro_rows} rows at once")
-        used = self.place.peak_memory_bytes() / 1e9
+        used = self.process.peak_memory_bytes() / 1e9
         rows = f"{self.micro_rows} rows of {self.recipe.model.window} tokens at once"
         console.say(f"memory: {used:.1f} GB with {rows}")
         return loss_of
 
     def _rehearse(self, loss_of: Any) -> None:
-        """Forward and backward on one micro-batch of every stage, with the strides that steps have:
-        for others the compiler would start again, on the training's clock.
+        """Run forward and backward on one micro-batch of every stage.
+
+        The rows have the strides that steps have: for other strides the compiler would start
+        again, on the training's clock.
         """
         recipe = self.recipe.train
         batch = self._batch(self.step)
@@ -288,7 +295,7 @@ class Trainer:
             self.model.repeating = progress >= recipe.repeat_from
             x, y, micro_rows = self._staged(progress, *batch)
             loss_of(x[:micro_rows], y[:micro_rows]).backward()
-        self.place.synchronize()
+        self.process.synchronize()
 
     def _validate(self, limit: int = 0) -> tuple[float, float]:
         with self.clock.during("score"):
@@ -299,17 +306,17 @@ class Trainer:
     def finish(self) -> Trained:
         """Average, calibrate, score, and write weights, calibration and the clock's readings."""
         self.average.apply()
-        self.model.dtype = self.place.dtype  # what follows is computed as scoring computes it
+        self.model.dtype = self.process.dtype  # what follows is computed as scoring computes it
         self.model.repeating = True
         calibration_s = self._calibrate()
         nats, bpb = self._validate()
         spent = self.clock.spent
         self.files.path.mkdir(parents=True, exist_ok=True)
-        if self.place.is_main:
+        if self.process.is_main:
             checkpoint.save(self.files.weights, dict(self.model.state_dict()), {})
             readings = json.dumps({"readings_s": self.readings[: self.step]})
             atomic.write_atomic(self.files.clock, readings.encode())
-        self.place.barrier()
+        self.process.barrier()
         return Trained(
             parameters=sum(p.numel() for p in self.parameters),
             steps=self.step,
@@ -325,60 +332,60 @@ class Trainer:
         )
 
     def _calibrate(self) -> float:
-        """Write what packing needs to know of the training text; the seconds it took.
+        """Write the calibration for packing, and return the seconds that it took.
 
         It reads training text, so the train clock runs. Every rank takes its rows of the batches
         that the next steps would have trained on; the sums are added up over ranks.
         """
         wanted = self.recipe.train.calibration_tokens
         if not wanted:
-            if self.place.is_main:
+            if self.process.is_main:
                 self.files.calibration.unlink(missing_ok=True)  # of other weights
             return 0.0
         before = self.clock.read("train")
         with self.clock.during("train"):
-            found, tokens = self.curvatures()
-        if self.place.is_main:
-            calibrate.save(self.files.calibration, found, {"tokens": tokens})
+            curvatures, tokens = self.curvatures()
+        if self.process.is_main:
+            calibrate.save(self.files.calibration, curvatures, {"tokens": tokens})
         return self.clock.read("train") - before
 
     def curvatures(self, tokens: int = 0) -> tuple[dict[str, calibrate.Curvature], int]:
-        """On the batches that would come next, and how many tokens they had.
+        """Return the curvatures on the batches that would come next, and their number of tokens.
 
-        tokens: what an earlier call gave; 0: the recipe's number, or what a budget in seconds
-        leaves time for.
+        tokens: the number that an earlier call gave; 0: the recipe's number, or as many as a
+        budget in seconds leaves time for.
         """
         wanted = self.recipe.train.calibration_tokens
         wanted = min(tokens or wanted, wanted)
         collector = calibrate.Collector(self.model)
         ahead, longest_s = 0, 0.0
-        while collector.tokens * self.place.size < wanted:
+        while collector.tokens * self.process.size < wanted:
             began = self.clock.read("train")
             if ahead and not tokens and self._late(2 * longest_s):
                 break
             x, y = self._batch(self.step + ahead)
-            room = wanted // self.place.size - collector.tokens
+            room = wanted // self.process.size - collector.tokens
             rows = max(1, min(len(x), -(-room // x.shape[1])))
             for xs, ys in zip(
                 x[:rows].split(self.micro_rows), y[:rows].split(self.micro_rows), strict=True
             ):
                 collector.add(xs, ys)
             ahead, longest_s = ahead + 1, max(longest_s, self.clock.read("train") - began)
-        found = collector.curvatures(self.place)
-        self.place.synchronize()
-        return found, collector.tokens * self.place.size
+        curvatures = collector.curvatures(self.process)
+        self.process.synchronize()
+        return curvatures, collector.tokens * self.process.size
 
     def _late(self, needed_s: float) -> bool:
-        """Whether less than this is left of a budget in seconds, the same on every rank."""
+        """Return whether a budget in seconds leaves less than this, the same on every rank."""
         seconds = self.recipe.train.seconds
         late = 0 < seconds < self.clock.read("train") + needed_s
-        return bool(self.place.broadcast(late)[0])
+        return bool(self.process.broadcast(late)[0])
 
     # Saving and resuming --------------------------------------------------------------------
 
     def _save(self) -> None:
         optim = self.optimizer.state()  # each rank has a share of it
-        if not self.place.is_main:
+        if not self.process.is_main:
             return
         tensors: dict[str, Tensor] = {f"model.{n}": p for n, p in self.model.named_parameters()}
         tensors |= {f"mean.{i}": m for i, m in enumerate(self.average.mean)}
@@ -413,9 +420,9 @@ class Trainer:
         console.say(f"going on from step {self.step}")
 
     def _metrics(self) -> console.Metrics | None:
-        if not self.place.is_main:
+        if not self.process.is_main:
             return None
-        env = distributed.describe(self.place) | {
+        env = distributed.describe(self.process) | {
             "commit": commit(),
             "code_sha256": atomic.code_sha256(),
             "compiled": self.compiled,
@@ -435,17 +442,18 @@ def recorded_readings(file: Path) -> list[float]:
 
 
 def _divisor(number: int, at_most: int) -> int:
-    """The largest divisor of `number` that is at most `at_most`, and at least 1."""
+    """Return the largest divisor of `number` that is at most `at_most`, and at least 1."""
     return next(d for d in range(max(1, min(number, at_most)), 0, -1) if number % d == 0)
 
 
 def commit() -> str:
-    """The commit of the source tree that runs, or an empty string outside one."""
-    here = os.path.dirname(os.path.abspath(__file__))
-    above = os.path.abspath(os.path.join(here, *[".."] * 4))  # a repository there is another's,
-    try:  # and its settings name programs that git runs
+    """Return the commit of the source tree that runs, or an empty string outside one."""
+    folder = os.path.dirname(os.path.abspath(__file__))
+    # A repository above is another's, and its settings may name programs that git runs.
+    above = os.path.abspath(os.path.join(folder, *[".."] * 4))
+    try:
         asked = subprocess.run(
-            ["git", "-C", here, "describe", "--always", "--dirty"],
+            ["git", "-C", folder, "describe", "--always", "--dirty"],
             env=os.environ | {"GIT_CEILING_DIRECTORIES": above},
             capture_output=True, text=True, timeout=10, check=True,
         )  # fmt: skip

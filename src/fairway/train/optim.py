@@ -1,4 +1,4 @@
-"""Who updates which parameter: Muon for matrices, AdamW for embeddings, AdamW for the rest.
+"""Muon for matrices, AdamW for embeddings, and AdamW for vectors, gains and mixes.
 
 Legend: N matrices of one shape stacked, m rows, n columns.
 """
@@ -31,7 +31,7 @@ POLYNOMIALS: dict[str, Triples] = {"muon": ((A, B, C),), "polar": POLAR}
 
 
 def orthogonalize(u: Tensor, steps: int, polynomials: Triples = ((A, B, C),)) -> Tensor:
-    """Newton-Schulz: nearest (semi-)orthogonal matrices of u [N, m, n], in u's dtype.
+    """Return the nearest (semi-)orthogonal matrices of u [N, m, n] by Newton-Schulz, in u's dtype.
 
     X ← aX + (bG + cG²)X with G = XXᵀ. Wide matrices in fp32 iterate on the small G alone
     (G ← pGp with p = aI + bG + cG²) and multiply X once at the end; bf16 is too coarse for that.
@@ -54,7 +54,7 @@ def _triples(steps: int, polynomials: Triples) -> Triples:
 
 
 def _gram_product(g: Tensor, steps: int, polynomials: Triples) -> Tensor:
-    """Product of the polynomials p of all steps, from the Gram matrix g [N, m, m]."""
+    """Return the product of the polynomials p of all steps, from the Gram matrix g [N, m, m]."""
     product: Tensor | None = None
     for step, (a, b, c) in enumerate(_triples(steps, polynomials)):
         p = torch.baddbmm(g, g, g, beta=b, alpha=c)
@@ -72,7 +72,7 @@ class Muon:
     Matrices of one shape form a bank, orthogonalised in one batched call. Of every bank each rank
     owns a share: it gets the sums of those gradients alone, keeps their momenta, and sends the
     updates to all. `dtype` is that of the iteration.
-    equal_rows: u's rows are divided by their lengths first (MuonEq-R, REFERENCE 25).
+    equal_rows: u's rows are divided by their lengths first (MuonEq-R, #1218 of the challenge).
     """
 
     def __init__(
@@ -82,9 +82,9 @@ class Muon:
         dtype: torch.dtype,
         polynomials: Triples = ((A, B, C),),
         equal_rows: bool = False,
-        place: Process = ALONE,
+        process: Process = ALONE,
     ) -> None:
-        self.named, self.steps, self.dtype, self.place = named, steps, dtype, place
+        self.named, self.steps, self.dtype, self.process = named, steps, dtype, process
         self.polynomials, self.equal_rows = polynomials, equal_rows
         shapes: dict[tuple[int, ...], list[nn.Parameter]] = {}
         for p in named.values():
@@ -96,8 +96,8 @@ class Muon:
         ]
 
     def _share(self, bank: list[nn.Parameter]) -> int:
-        """Matrices per rank: the last ranks may own zeros that fill the bank up."""
-        return -(-len(bank) // self.place.size)
+        """Return the matrices per rank; the last ranks may own zeros that fill the bank up."""
+        return -(-len(bank) // self.process.size)
 
     def gradients(self) -> list[AsyncTensor]:
         """Return this rank's share of every bank's gradients [n, rows, cols], summed over ranks.
@@ -111,14 +111,14 @@ class Muon:
             gradients[p] = p.grad
         shares = []
         for bank in self.banks:
-            missing = self._share(bank) * self.place.size - len(bank)
+            missing = self._share(bank) * self.process.size - len(bank)
             filling = [torch.zeros_like(bank[0])] * missing
             stacked = torch.stack([gradients[p] for p in bank] + filling)
-            shares.append(self.place.reduce_scatter(stacked))
+            shares.append(self.process.reduce_scatter(stacked))
         return shares
 
     def step(self, gradients: list[Tensor], lr: float, momentum: float, decay: float) -> None:
-        """One update from what `gradients` gave; updates travel while the next ones are made."""
+        """Update from what `gradients` gave; updates travel while the next ones are made."""
         updates = []
         for m, g in zip(self.momenta, gradients, strict=True):
             m.mul_(momentum).add_(g)
@@ -126,25 +126,25 @@ class Muon:
             if self.equal_rows:
                 u = torch.nn.functional.normalize(u, dim=-1)
             u = orthogonalize(u.to(self.dtype), self.steps, self.polynomials)
-            updates.append(self.place.all_gather(u))
+            updates.append(self.process.all_gather(u))
         for bank, update in zip(self.banks, updates, strict=True):
             rows, columns = bank[0].shape
             weights = [p.data for p in bank]
-            made = list(update.wait()[: len(bank)].float().unbind())
+            directions = list(update.wait()[: len(bank)].float().unbind())
             torch._foreach_mul_(weights, 1 - lr * decay)
-            torch._foreach_add_(weights, made, alpha=-lr * max(1, rows / columns) ** 0.5)
+            torch._foreach_add_(weights, directions, alpha=-lr * max(1, rows / columns) ** 0.5)
 
 
 class Optimizer:
     """All parameters of a model, each with the owner that model/parameters.py names.
 
-    Every rank of `place` calls every method, with gradients of its own part of the batch.
+    Every rank of `process` calls every method, with gradients of its own part of the batch.
     """
 
     def __init__(
-        self, model: nn.Module, recipe: Optim, dtype: torch.dtype, place: Process = ALONE
+        self, model: nn.Module, recipe: Optim, dtype: torch.dtype, process: Process = ALONE
     ) -> None:
-        self.recipe, self.place = recipe, place
+        self.recipe, self.process = recipe, process
         named = dict(model.named_parameters())
         matrices, embeddings, scalars = (
             {name: p for name, p in named.items() if kind_of(name).optimizer == optimizer}
@@ -153,7 +153,7 @@ class Optimizer:
         self.parameters = list(named.values())
         polynomials = POLYNOMIALS[recipe.polynomials]
         self.muon = Muon(
-            matrices, recipe.newton_schulz_steps, dtype, polynomials, recipe.equal_rows, place
+            matrices, recipe.newton_schulz_steps, dtype, polynomials, recipe.equal_rows, process
         )
         self.embeddings = self._adamw(embeddings)
         self.scalars = self._adamw(scalars)
@@ -165,24 +165,24 @@ class Optimizer:
         )
 
     @torch.no_grad()
-    def step(self, multiplier: float, momentum: float) -> Tensor:
+    def step(self, lr_scale: float, momentum: float) -> Tensor:
         """Sum gradients over ranks, clip, update everything, clear gradients.
 
         Returns the gradient's norm before clipping, float32 on the device, so that nobody has to
         wait for it.
         """
         r = self.recipe
-        coming = self.muon.gradients()
+        pending = self.muon.gradients()
         small = self._small_gradients()
-        matrices = [c.wait() for c in coming]
+        matrices = [gradient.wait() for gradient in pending]
         norm = self._clip(matrices, small)
         for adamw, lr, wd in (
             (self.embeddings, r.embed_lr, r.weight_decay),
             (self.scalars, r.scalar_lr, r.weight_decay if r.decay_gains else 0.0),
         ):
-            adamw.param_groups[0] |= {"lr": lr * multiplier, "weight_decay": wd}
+            adamw.param_groups[0] |= {"lr": lr * lr_scale, "weight_decay": wd}
             adamw.step()
-        self.muon.step(matrices, r.matrix_lr * multiplier, momentum, r.weight_decay)
+        self.muon.step(matrices, r.matrix_lr * lr_scale, momentum, r.weight_decay)
         for p in self.parameters:
             p.grad = None
         return norm
@@ -194,8 +194,8 @@ class Optimizer:
             if p.grad is None:  # skips, while a single layer is passed once
                 p.grad = torch.zeros_like(p)
         gradients = [p.grad for p in owned]
-        if self.place.size > 1:
-            whole = self.place.all_reduce_(torch.cat([g.flatten() for g in gradients]))
+        if self.process.size > 1:
+            whole = self.process.all_reduce_(torch.cat([g.flatten() for g in gradients]))
             for g, summed in zip(
                 gradients, whole.split([g.numel() for g in gradients]), strict=True
             ):
@@ -203,21 +203,21 @@ class Optimizer:
         return gradients
 
     def _clip(self, matrices: list[Tensor], small: list[Tensor]) -> Tensor:
-        """Scale all gradients so that their norm is at most recipe.grad_clip; the norm before."""
+        """Scale all gradients so that their norm is at most grad_clip; return the norm before."""
         of_matrices, of_small = (
             torch.stack(torch._foreach_norm(part)).square().sum() for part in (matrices, small)
         )
-        norm = (self.place.all_reduce_(of_matrices) + of_small).sqrt()
+        norm = (self.process.all_reduce_(of_matrices) + of_small).sqrt()
         if self.recipe.grad_clip:
             scale = (self.recipe.grad_clip / (norm + 1e-6)).clamp(max=1.0)
             torch._foreach_mul_(matrices + small, scale)
         return norm
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that a resumed run needs, by name, whole on every rank."""
+        """Return all that a resumed run needs, by name, whole on every rank."""
         tensors = {}
         for i, (bank, m) in enumerate(zip(self.muon.banks, self.muon.momenta, strict=True)):
-            tensors[f"muon.{i}"] = self.place.all_gather(m).wait()[: len(bank)]
+            tensors[f"muon.{i}"] = self.process.all_gather(m).wait()[: len(bank)]
         for name, adamw in (("embeddings", self.embeddings), ("scalars", self.scalars)):
             for i, p in enumerate(adamw.param_groups[0]["params"]):
                 for key, value in adamw.state[p].items():
@@ -225,9 +225,9 @@ class Optimizer:
         return tensors
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Inverse of `state`, for any number of ranks."""
+        """Take over what `state` returned, on any number of ranks."""
         for i, m in enumerate(self.muon.momenta):
-            own = tensors[f"muon.{i}"][self.place.rank * len(m) :][: len(m)]
+            own = tensors[f"muon.{i}"][self.process.rank * len(m) :][: len(m)]
             m[: len(own)].copy_(own)
         for name, adamw in (("embeddings", self.embeddings), ("scalars", self.scalars)):
             for i, p in enumerate(adamw.param_groups[0]["params"]):

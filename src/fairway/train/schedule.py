@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def learning_rate(progress: float, recipe: Optim) -> float:
-    """Multiplier of every peak rate: linear warmup, plateau, linear warmdown to the floor."""
+    """Return the share of every peak rate: linear warmup, plateau, linear warmdown to the floor."""
     rise = min(1.0, progress / recipe.warmup) if recipe.warmup else 1.0
     left = 1.0 - progress
     fall = min(1.0, left / recipe.warmdown) if recipe.warmdown else 1.0
@@ -22,11 +22,11 @@ def learning_rate(progress: float, recipe: Optim) -> float:
 
 
 def momentum(progress: float, recipe: Optim) -> float:
-    """Muon's μ: linear from its start to its peak over the warmup."""
+    """Return Muon's μ: linear from its start to its peak over the warmup."""
     share = min(1.0, progress / recipe.momentum_warmup) if recipe.momentum_warmup else 1.0
     return recipe.momentum_start + share * (recipe.momentum - recipe.momentum_start)
 
 
 def staged(progress: float, stages: Sequence[tuple[float, T]], last: T) -> T:
-    """The value of the first stage that ends after `progress`; `last` once all have ended."""
+    """Return the value of the first stage that ends after `progress`, or `last`."""
     return next((value for end, value in stages if progress < end), last)

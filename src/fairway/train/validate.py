@@ -1,4 +1,4 @@
-"""BPB of separate windows: the quick figure that training and packing print (protocol `plain`)."""
+"""Bits per byte of separate windows (protocol `plain`), which training and packing print."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _TOKENS_PER_BATCH = 16384
 def validate(
     model: GPT, tokenizer: Tokenizer, tokens: np.ndarray, limit: int = 0
 ) -> tuple[float, float]:
-    """(nats per token, bits per byte) of tokens uint16[N]; every token but the first is charged.
+    """Return nats per token and bits per byte of tokens uint16[N], the first not charged.
 
-    `limit` > 0 looks at the first so many tokens only, and shows no progress.
+    limit: charge only the first so many tokens, and show no progress; 0: all of them.
     """
     tokens = tokens[: limit + 1] if limit else tokens
     ids = torch.from_numpy(tokens.astype(np.int64)).to(model.embed.tokens.device)
