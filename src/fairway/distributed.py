@@ -161,7 +161,7 @@ def _device(asked: str) -> torch.device:
     except RuntimeError:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda"):
-        raise BadInput(f"no device is called '{asked}': choose cpu or cuda")
+        raise BadInput(f"--device {asked}: choose cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise BadInput("there is no CUDA device here that torch can use: choose --device cpu")
     if device.type == "cuda" and ":" not in asked:
