@@ -141,8 +141,11 @@ def start(device: str = "") -> Process:
     BadInput.
     """
     rank, size = _number("RANK", 0), _number("WORLD_SIZE", 1)
-    chosen = _device(device)
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if chosen.type == "cuda":
+        if not torch.cuda.is_available():
+            raise BadInput("there is no CUDA device here that torch can use: choose --device cpu")
+        chosen = torch.device("cuda", _number("LOCAL_RANK", 0))
         torch.cuda.set_device(chosen)
     else:
         keep_freed_memory()
@@ -152,21 +155,6 @@ def start(device: str = "") -> Process:
         dist.init_process_group(backend, store=_fresh_store(size), rank=rank, world_size=size)
     dtype = torch.bfloat16 if chosen.type == "cuda" else torch.float32
     return Process(rank, size, chosen, dtype)
-
-
-def _device(asked: str) -> torch.device:
-    """Return the device of this rank: `asked`, or a GPU where there is one. Raises BadInput."""
-    try:
-        device = torch.device(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise BadInput(f"--device {asked}: choose cpu or cuda")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise BadInput("there is no CUDA device here that torch can use: choose --device cpu")
-    if device.type == "cuda" and ":" not in asked:
-        return torch.device("cuda", _number("LOCAL_RANK", 0))
-    return device
 
 
 def _number(name: str, default: int) -> int:

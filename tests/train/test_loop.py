@@ -199,14 +199,6 @@ def test_all_that_steps_need_is_compiled_before_the_clock_starts(tiny) -> None:
     assert trained.compile_s > 1
 
 
-@pytest.mark.parametrize("device", ["gpu", "meta", "mps", "cuda"])
-def test_a_device_that_is_not_there_is_one_sentence(tiny, device: str) -> None:
-    if device == "cuda" and torch.cuda.is_available():
-        pytest.skip("this machine has a GPU")
-    with pytest.raises(BadInput, match="choose"):
-        perform(load("tiny"), again(tiny, f"on-{device}"), TrainResult, device=device)
-
-
 @pytest.mark.parametrize("repeated", [False, True])
 def test_one_layer_trains(tiny: directory.RunDirectory, repeated: bool) -> None:
     """Its skips are empty; repeated from half of the steps on, they have no part before."""

@@ -128,6 +128,8 @@ def train(
     """Tokens to weights; also under torchrun."""
     from fairway.pipeline.runner import run_stages
 
+    if device not in ("", "cpu", "cuda"):
+        raise BadInput(f"--device {device}: choose cpu or cuda")
     loaded, run = load(recipe, out, sets)
     names = ["train", *["pack"] * then_pack]
     results = run_stages(loaded, run, names, device=device, replay=replay_clock, again=replay_clock)
