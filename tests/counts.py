@@ -169,12 +169,13 @@ WORDS = [
     Word(
         "product, times",
         "linear, matmul",
-        r"\b(?:[Pp]roduct|times)\(|model[/.]product\b|\bProduct\b",
+        r"\b(?:product|times)\(|\bProduct\b",
+        r"src/fairway/(?:model|exact|quantize)/",
     ),
     Word(
         "settled, saw, keep(n), fresh, forget, need, complaint",
         "opaque_op, observe, shrink_batch, cached, invalidate, require, failure",
-        r"\bsettled\b|\.saw\b|\bdef saw\b|\.keep\(|\bfresh\(|\bforget\b|\bneed\("
+        r"\bsettled\b|\.saw\b|\bdef saw\b|\.keep\(|\b(?:run|place)\.fresh\(|\bforget\b|\bneed\("
         r"|\b[Cc]omplaints?\b",
     ),
     Word(
@@ -220,7 +221,7 @@ WORDS = [
         "audit_text",
         r"\b(?:pieces|guard|contexts|tensors|own|twin|subject)\.py\b"
         r"|from fairway[.\w]* import (?:\w+, )*(?:pieces|guard|contexts|tensors|own|twin|subject)\b"
-        r"|fairway(?:\.\w+)?\.(?:pieces|guard|contexts|tensors|own|twin|subject)\b",
+        r"|fairway\.(?!formats\.)(?:\w+\.)?(?:pieces|guard|contexts|tensors|own|twin|subject)\b",
     ),
     Word(
         "old packages",
@@ -230,10 +231,11 @@ WORDS = [
     ),
     Word("old commands", "run, prepare, size", r"\bfairway (?:play|data|fit)\b"),
 ]
-# Codes are a letter and a number, A9-5. Neither a batch size ("T512 B8") nor noqa's "B023" is one.
+# Codes are a letter and a number, A9-5, B2; a batch size ("T512 B8") and noqa's "B023" are none.
 REFERENCE = (
     r"\bREFERENCE\b|\((?:card|defect) \d+\)"
-    r"|(?<![\w.#-])(?<!T512 )(?:A\d\d?(?:-\d+)?|B\d(?:-\d+)?|[CD]\d(?:-\d+)?|R5)(?![\w.-])"
+    r"|(?<![\w.#-])(?<!T512 )(?<!  )"
+    r"(?:A[1-9]\d?(?:-\d+)?|B\d(?:-\d+)?|[CD]\d(?:-\d+)?|R5)(?![\w.-])"
 )
 ONCE = {"Part": "class", "Chunk": "class", "Table": "class", "plan": "def", "charges": "def"}
 

@@ -8,12 +8,12 @@ import pytest
 
 import counts
 
-LINES = 18_600  # of code; the parent of the second edition had 18,496
+LINES = 19_000  # of code, where it is; the parent of the second edition had 18,496
 LIMITS = {
     "circles of imports": 1,
-    "isinstance on own classes": 23,
-    "files over 450 lines": 12,
-    "functions over 60 lines": 3,
+    "isinstance on own classes": 10,
+    "files over 450 lines": 8,
+    "functions over 60 lines": 2,
     "functions with more than 8 arguments": 1,
 }
 

@@ -1,4 +1,4 @@
-"""Define the two ways in which a command ends without success (docs/commands.md)."""
+"""The ways in which a command ends without success (docs/commands.md, exit codes)."""
 
 
 class BadInput(Exception):
@@ -10,4 +10,4 @@ class Damaged(BadInput):
 
 
 class Interrupted(Exception):
-    """Ctrl-C after the work was saved; the same command goes on from there. Exit code 130."""
+    """Ctrl-C after the work was saved; the same command resumes. Exit code 130."""

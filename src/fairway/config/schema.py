@@ -62,7 +62,7 @@ class Data(Section):
 
 
 class Model(Section):
-    """Shape of the network (REFERENCE: pull request 264). All widths in elements."""
+    """Shape of the network of pull request 264 and its descendants. All widths in elements."""
 
     num_layers: int = Field(4, ge=1, le=128)
     dim: int = Field(128, ge=8, le=8192)
@@ -200,7 +200,7 @@ class Train(Section):
 
 
 class Memory(NamedTuple):
-    """What predictions take from a document besides the network: predict/recall.py."""
+    """The document memory: what predictions take from a document besides the network."""
 
     recall: int = 0
     cache: int = 0
@@ -284,7 +284,7 @@ class Dynamic(Section):
 
 
 class Lora(Section):
-    """Low-rank adapters for every lane alone, anew for every document (B2-3)."""
+    """Low-rank adapters for every lane alone, anew for every document."""
 
     span: int = Field(16, ge=1, le=1 << 20)
     rank: int = Field(64, ge=1, le=1024)

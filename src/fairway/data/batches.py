@@ -26,9 +26,9 @@ class Batches:
     """Inputs x and targets y (x one token later) of every step.
 
     shuffled: an epoch cuts the tokens at stride T, from an offset of its own, and visits every
-    window once, in an order of its own. sequential: the strict order of the challenge's script. A
-    batch is 8 stretches (1 if B is no multiple of 8) of B·T/8 + 1 consecutive tokens. The pair from
-    one stretch to the next is never trained. The first token follows the last.
+    window once, in an order of its own. sequential: the challenge's strict order;
+    a batch is 8 spans (1 where B is no multiple of 8) of B·T/8 + 1 consecutive tokens; the pair
+    from one span to the next is never trained; after the last token comes the first.
     """
 
     def __init__(

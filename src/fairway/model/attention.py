@@ -59,9 +59,9 @@ class AttentionContext:
 
 
 def rotary(positions: Tensor, shape: Model, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """cos and sin of p·base^(-2j/r), [S, h/2], r the rotary dimensions; angles in float64 (A9-13).
+    """cos and sin of p·base^(-2j/r), [S, h/2], r the rotary dimensions; angles in float64.
 
-    Pairs from r/2 on stand still: partial rotary positions (REFERENCE 18), up to the order of a
+    Pairs from r/2 on stand still: partial rotary positions (#315), up to the order of a
     head's dimensions, which learned weights do not mind.
     """
     r = shape.rotary_dims or shape.head_dim
@@ -126,7 +126,7 @@ class Attention(nn.Module):
 
 
 def exclude(y: Tensor, own: Tensor) -> Tensor:
-    """XSA, y - (y·v̂)v̂: y [B, H, S, h] without its part along own [B, G, S, h] (REFERENCE 17)."""
+    """XSA, y - (y·v̂)v̂: y [B, H, S, h] without its part along own [B, G, S, h] (#265)."""
     grouped = y.unflatten(1, (own.shape[1], -1))
     direction = torch.nn.functional.normalize(own, dim=-1, eps=1e-20)[:, :, None]
     along = (grouped * direction).sum(-1, keepdim=True)

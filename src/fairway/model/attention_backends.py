@@ -1,7 +1,7 @@
-"""Engines of attention: the same function, computed by what is fastest where it runs.
+"""Attention backends: the same function, computed by what is fastest where it runs.
 
-An engine is made once per call of the network, from what a query may look at, and serves all
-layers. The S queries stand at the last of the n positions; an engine may be made for more queries
+A backend is made once per call of the network, from what a query may look at, and serves all
+layers. The S queries stand at the last of the n positions; a backend may be made for more queries
 than it then gets. Legend: B rows, S queries, n keys, H heads, G key/value heads, h head width.
 """
 

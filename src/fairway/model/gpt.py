@@ -1,7 +1,7 @@
 """The whole network on one screen: pull request 264 of Parameter Golf, made document-aware.
 
 Legend: B rows, S tokens of a row, V vocabulary, d width, H heads, G key/value heads, h head width,
-W window. Parameters are fp32; activations have the dtype that the caller's World names.
+W window. Parameters are fp32; activations have the dtype that the caller's Process names.
 RMS(x) = x / sqrt(mean(x²) + EPS), without weight.
 """
 

@@ -1,4 +1,4 @@
-"""MLP(u) = W_down · f(W_up u): f(z) = relu(z)², or max(z, z/2)² (REFERENCE 16)."""
+"""MLP(u) = W_down · f(W_up u): f(z) = relu(z)², or max(z, z/2)² (#493)."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-EPS = 1.1920929e-07  # fp32 epsilon, whatever the dtype of the input (REFERENCE A2-3)
+EPS = 1.1920929e-07  # fp32 epsilon, whatever the dtype of the input
 
 
 class _RMSNorm(torch.autograd.Function):

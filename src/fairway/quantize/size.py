@@ -22,7 +22,7 @@ from fairway.model.gpt import flops_per_token, tensors_of
 from fairway.pipeline.results import Result
 from fairway.quantize.quantizers import QUANTIZERS
 
-GOOD_BITS_PER_WEIGHT = 3.4  # what the challenge's best record spends (REFERENCE B)
+GOOD_BITS_PER_WEIGHT = 3.4  # what the challenge's best record spends
 
 _NORMAL = NormalDist()
 _RECIPE_BYTES = 190
