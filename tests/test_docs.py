@@ -64,8 +64,8 @@ def test_every_recipe_opens_with_its_command():
         assert re.search(rf"Command: .*\b{recipe.stem}\b", opening), recipe.name
 
 
-def test_the_house_is_as_drawn():
-    drawn = (ROOT / "docs/house.md").read_text("utf-8")
+def test_the_architecture_is_as_drawn():
+    drawn = (ROOT / "docs/architecture.md").read_text("utf-8")
     for path in (ROOT / "src/fairway").iterdir():
         name = f"{path.name}/" if path.is_dir() else path.name
         if not name.startswith("__"):
