@@ -59,7 +59,9 @@ def test_make_targets_of_the_readme_exist():
 
 
 def test_every_recipe_opens_with_its_command():
-    for recipe in (ROOT / "src/fairway/recipes").glob("*.toml"):
+    recipes = list((ROOT / "src/fairway/config/recipes").glob("*.toml"))
+    assert recipes
+    for recipe in recipes:
         opening = recipe.read_text("utf-8").split("\n\n")[0]
         assert re.search(rf"Command: .*\b{recipe.stem}\b", opening), recipe.name
 
