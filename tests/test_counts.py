@@ -65,7 +65,7 @@ def test_modules_that_import_each_other_are_found(tmp_path):
     [
         ("course", "the whole course", "of course"),
         ("world", "a world of two ranks", "world_size"),
-        ("play", "fairway run demo", "display"),
+        ("play", "play RECIPE", "display"),
         ("recall", "recall and cache", "recalled"),
         ("span (adaptation)", "after every span", "it spans all lanes"),
     ],
