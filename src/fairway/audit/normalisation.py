@@ -15,18 +15,20 @@ from fairway.audit.scorer import Charges, Floats, Tokens
 from fairway.pipeline.results import AuditFinding, Evidence
 
 _OWN = 8  # tokens of a piece that are changed to see whether distributions look at them
-_CHEAP, _SUSPECTS = 64, 8  # so many of the cheapest tokens are suspects; of a kind in one call
-_DRAWS = 1_000_000  # tokens that are drawn, and no more
-_GAPS = (0, 2, 2, 15)  # between them at most, by turns: many bets or a real past; 0: one token
-_REPEATED = 4096  # over and over, so many times at most
-_WHERE = (  # of bets
+_CHEAP, _SUSPECTS = 64, 8  # the cheapest tokens that are suspects; suspects of a kind in one call
+_DRAWS = 1_000_000  # the most tokens to draw in the text
+# The largest gap between drawn tokens, by turns: small for many bets, large for a real past; 0
+# stands for a text of one token.
+_GAPS = (0, 2, 2, 15)
+_REPEATED = 4096  # the longest text of one token
+_WHERE = (  # by kind of bet
     "in the text",
     "at suspicious places of it",
     "in one token over and over",
     "in the first call of a process",
 )
-_FIRST_SHARE = 0.25  # of the time for bets, for those that need a process each
-_CONTEXT = 64  # tokens before a place that is summed over: few are fast
+_FIRST_SHARE = 0.25  # of the time for bets, for bets that need a process each
+_CONTEXT = 64  # tokens before a position that is summed over: few, to be fast
 
 
 def normalised(
@@ -107,12 +109,7 @@ def _wagered(
     for gap in cycle(_GAPS):
         began = time.monotonic()
         if spent + slowest_first <= _FIRST_SHARE * (began - started):
-            drawn = proposal.scattered(tokens, _GAPS[-1])
-            new = tokens.copy()
-            new[drawn], q = proposal.draw(tokens, drawn, expected[drawn])
-            ratios = charged_probabilities(audit.score_first(new))[drawn] / q
-            bets.bet(betting.FIRST, ratios)
-            paid[0, drawn] = np.maximum(paid[0, drawn], ratios)
+            _bet_in_first_call(audit, proposal, bets, expected, paid[0])
             took = time.monotonic() - began
             spent, slowest_first = spent + took, max(slowest_first, took)
             if bets.log_wealth > betting.WON:
@@ -147,6 +144,23 @@ def _wagered(
         if bets.log_wealth > betting.WON:
             break
     return _bets_finding(bets, sums, paid, audit.text.vocab_size)
+
+
+def _bet_in_first_call(
+    audit: Audit,
+    proposal: betting.Proposal,
+    bets: betting.Bets,
+    expected: Floats,
+    paid: Floats,
+) -> None:
+    """Bet in the first call of a process, and keep the largest ratios in paid float64[N]."""
+    tokens = audit.text.tokens
+    drawn = proposal.scattered(tokens, _GAPS[-1])
+    new = tokens.copy()
+    new[drawn], q = proposal.draw(tokens, drawn, expected[drawn])
+    ratios = charged_probabilities(audit.score_first(new))[drawn] / q
+    bets.bet(betting.FIRST, ratios)
+    paid[drawn] = np.maximum(paid[drawn], ratios)
 
 
 def _bets_finding(

@@ -125,7 +125,7 @@ def split(name: str) -> tuple[Path, str]:
 
 def plain(returned: Any) -> Charges:
     """Convert what a scorer returned to numpy arrays and numbers; an array alone is its nats."""
-    if isinstance(returned, Charges) or hasattr(returned, "nats"):
+    if hasattr(returned, "nats"):
         given: dict[str, Any] = {f.name: getattr(returned, f.name, None) for f in fields(Charges)}
     elif isinstance(returned, Mapping):
         given = dict(returned)

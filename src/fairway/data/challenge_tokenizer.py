@@ -47,7 +47,7 @@ def opened(model: bytes, where: str) -> Any:
     try:
         given.ParseFromString(model)
         pieces = [(piece.piece, piece.type, piece.score) for piece in given.pieces]
-    except Exception as error:  # protobuf's DecodeError differs between its engines
+    except Exception as error:  # DecodeError differs between protobuf's implementations
         raise BadInput(f"{where} holds no SentencePiece model: {error}") from None
     rebuilt = _rebuilt(
         pieces, {name: getattr(given.trainer_spec, name) for name in _SETTINGS}, where
