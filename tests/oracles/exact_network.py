@@ -40,7 +40,7 @@ class ExactNetwork:
         self.memory: list[list[tuple[Array, Array, Array]]] = [[] for _ in operands.layers]
 
     def step(self, tokens: Array) -> Array:
-        """int64[n] → int64[n, V+1]; n never rises."""
+        """Take a token per lane, int64[n]; return int64[n, V+1]. n never rises."""
         p, n = self.p, len(tokens)
         self.tokens = np.concatenate([self.tokens[:n], tokens[:, None]], 1)
         self.embedding = self.embedding[:n]
@@ -69,8 +69,10 @@ class ExactNetwork:
             x, e = add(x, e, output(layer.o, *quantized(layer.o, y)))
             read = read if layer.parallel else x
             codes, scale = quantized(layer.up, F(read))
-            unit = (scale * inverse_rms(read))[:, None]
-            hidden = np.clip(matmul(layer.up, codes) * layer.up.rows * unit, -HUGE_ROOT, HUGE_ROOT)
+            token_scale = (scale * inverse_rms(read))[:, None]
+            hidden = np.clip(
+                matmul(layer.up, codes) * layer.up.rows * token_scale, -HUGE_ROOT, HUGE_ROOT
+            )
             leak = F(0.5) if p.shape.activation == "leaky2" else F(0)
             hidden = np.maximum(hidden, hidden * leak)
             codes, scale = quantized(layer.down, hidden * hidden)
@@ -80,7 +82,7 @@ class ExactNetwork:
         return self._frequencies(x)
 
     def _embed(self, tokens: Array, before: Array, alone: Array) -> Array:
-        """2 and 3: embedding and bigram, normalised."""
+        """Return the embeddings and bigrams, normalised (2 and 3)."""
         p = self.p
         x = p.embedding[tokens].astype(np.int64)
         if p.bigram is not None and p.bigram_codes is not None and p.bigram_scales is not None:
@@ -101,7 +103,7 @@ class ExactNetwork:
         return x + fixed(F(np.where(still, 0, before - x)) * p.smear_gate)
 
     def _attention(self, i: int, x: Array, position: int, starts: Array) -> Array:
-        """5: float32[n, H·h]."""
+        """Return the input of the output projection, float32[n, H·h] (5)."""
         p, shape = self.p, self.p.shape
         H, G, h = shape.num_heads, shape.num_kv_heads, shape.head_dim
         codes, scale = quantized(p.layers[i].qkv, F(x))
@@ -143,7 +145,7 @@ class ExactNetwork:
         return out.reshape(len(x), H * h)
 
     def _head(self, y: Array, place: int) -> Array:
-        """5.1: a query or key, normalised and rotated; int64[h]."""
+        """Normalise and rotate a query or key, int64[h] (5.1)."""
         t = self.p.tables
         largest = np.abs(y).max()
         if largest < ZERO:
@@ -160,7 +162,7 @@ class ExactNetwork:
         return half_up(both, NORMED_BITS + ROTARY_BITS - self.p.normed_bits)
 
     def _frequencies(self, x: Array) -> Array:
-        """7: the head, softcap, masses, cumulative frequencies."""
+        """Return cumulative frequencies, by the head, softcap and masses (7)."""
         p, V = self.p, self.p.vocab_size
         codes, scale = quantized(p.head, F(x))
         scales = p.head.columns
@@ -179,14 +181,14 @@ class ExactNetwork:
 
 
 def fixed(t: Array) -> Array:
-    """1.2: float32 → integers, saturated."""
+    """Round float32 to integers, saturated (1.2)."""
     limit = F(1 << LARGEST_BITS)
-    found: Array = np.rint(np.clip(t, -limit, limit)).astype(np.int64)
-    return found
+    result: Array = np.rint(np.clip(t, -limit, limit)).astype(np.int64)
+    return result
 
 
 def add(x: Array, e: Array, t: Array) -> tuple[Array, Array]:
-    """1.1: x · 2^e + t, rows of integers and of float32."""
+    """Return (x, e) of x · 2^e + t, for rows of integers x and float32 t (1.1)."""
     t = np.clip(t, -HUGE, HUGE)
     x, e = x.copy(), e.copy()
     for r in range(len(x)):
@@ -207,39 +209,39 @@ def half_up(x: Array, bits: int) -> Array:
 
 
 def exponent_of(x: np.float32) -> tuple[int, int]:
-    """1.3: (e, t) with 2^e·(8+t)/8 ≤ x < 2^e·(9+t)/8."""
+    """Return (e, t) with 2^e·(8+t)/8 ≤ x < 2^e·(9+t)/8."""
     mantissa, e = np.frexp(x)
     return int(e) - 1, int(mantissa * 16) - 8
 
 
 def quantized(linear: Linear, x: Any) -> tuple[Array, Array]:
-    """1.3: x [n, m] → codes int64[n, m], and what one unit of theirs is worth, float32[n]."""
+    """Quantize x [n, m] (1.3): codes int64[n, m], and what a code of 1 is worth, float32[n]."""
     a = F(x) * linear.columns
-    codes, unit = np.zeros(a.shape, np.int64), np.zeros(len(a), np.float32)
+    codes, token_scale = np.zeros(a.shape, np.int64), np.zeros(len(a), np.float32)
     for r, row in enumerate(a):
         largest = np.abs(row).max()
         if largest >= ZERO:
             e, t = exponent_of(largest)
             codes[r] = np.rint(row * (linear.scales[t] * np.ldexp(F(1), -e)))
-            unit[r] = linear.inverses[t] * np.ldexp(F(1), e)
-    return codes, unit
+            token_scale[r] = linear.inverses[t] * np.ldexp(F(1), e)
+    return codes, token_scale
 
 
 def matmul(linear: Linear, codes: Array) -> Array:
-    """1.4: Σ codes · codes in integers, then float32."""
+    """Return Σ codes · codes in integers, then as float32 (1.4)."""
     weights = np.concatenate(linear.slices, 1).astype(np.int64)
-    found: Array = (codes @ weights.T).astype(np.float32)
-    return found
+    result: Array = (codes @ weights.T).astype(np.float32)
+    return result
 
 
-def output(linear: Linear, codes: Array, unit: Array) -> Array:
-    """1.4: (Σ codes · codes) · rows · unit in float32."""
-    found: Array = matmul(linear, codes) * linear.rows * unit[:, None]
-    return found
+def output(linear: Linear, codes: Array, token_scale: Array) -> Array:
+    """Return (Σ codes · codes) · rows · token_scale in float32 (1.4)."""
+    result: Array = matmul(linear, codes) * linear.rows * token_scale[:, None]
+    return result
 
 
 def inverse_rms(x: Array) -> Array:
-    """1.5: 1 / sqrt(mean(x²)) of integers [n, d]: float32[n]."""
+    """Return 1 / sqrt(mean(x²)) of integers [n, d]: float32[n] (1.5)."""
     found = []
     for row in x:
         shift = max(0, int(np.abs(row).max()).bit_length() - 24)
@@ -249,7 +251,7 @@ def inverse_rms(x: Array) -> Array:
 
 
 def inverse_root(total: int, count: int) -> np.float32:
-    """1.5: 1 / sqrt(total / count)."""
+    """Return 1 / sqrt(total / count) (1.5)."""
     mean = max(total // count, 1)
     bits = mean.bit_length()
     t = (52 - bits) >> 1 if bits < 51 else -((bits - 51) >> 1) if bits > 52 else 0
@@ -263,41 +265,41 @@ def inverse_root(total: int, count: int) -> np.float32:
 
 
 def power(d: Array) -> Array:
-    """1.6: 2^-x · 2^16, x the fraction of d ≥ 0."""
+    """Return 2^-x · 2^16, x the fraction of d ≥ 0 (1.6)."""
     f = d & (1 << EXPONENT_BITS) - 1
-    found: Array = 65536 - (f * (45313 - (f * (15110 - (f * 2565 >> 12)) >> 12)) >> 12)
-    return found
+    result: Array = 65536 - (f * (45313 - (f * (15110 - (f * 2565 >> 12)) >> 12)) >> 12)
+    return result
 
 
 def looked_up(t: Array, table: Array) -> Array:
-    """7: t / 2^16 in a table of tanh, between its entries."""
+    """Interpolate a table of tanh at t / 2^16 (7)."""
     end = (CAP_REACH << 16) - 1
     u = np.rint(np.clip(t, F(-end), F(end))).astype(np.int64)
     entry = table[np.abs(u) >> CAP_STEP_BITS]
     fraction = np.abs(u) % (1 << CAP_STEP_BITS)
     z = (entry >> 32) + half_up((entry & 0xFFFFFFFF) * fraction, CAP_STEP_BITS)
-    found: Array = np.where(u < 0, -z, z)
-    return found
+    result: Array = np.where(u < 0, -z, z)
+    return result
 
 
 def gates(t: Array, table: Array) -> Array:
-    """1.7: σ(2t / 2^16) with GATE_BITS, float32."""
-    found: Array = ((1 << GATE_BITS - 1) + looked_up(t, table)).astype(np.float32)
-    return found
+    """Return σ(2t / 2^16) with GATE_BITS, float32 (1.7)."""
+    result: Array = ((1 << GATE_BITS - 1) + looked_up(t, table)).astype(np.float32)
+    return result
 
 
 def exclude(total: Array, own: Array) -> Array:
-    """5.4: what attention found without its part along a token's own value; integers."""
+    """Return what attention found without its part along a token's own value (5.4)."""
     square = int(own @ own)
     if not square:
         return total
     share = (int(total @ own) << 16) // square
-    found: Array = total - half_up(share * own, 16)
-    return found
+    result: Array = total - half_up(share * own, 16)
+    return result
 
 
 def value_codes(v: Array, largest_code: int) -> tuple[Array, int]:
-    """5.2: a value as int64[h] · 2^e."""
+    """Quantize a value as int64[h] · 2^e (5.2)."""
     largest = np.abs(v).max()
     if largest < ZERO:
         return np.zeros(len(v), np.int64), -100
