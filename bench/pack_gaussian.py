@@ -22,8 +22,8 @@ from fairway.coding import artifact
 from fairway.config import toml
 from fairway.data.tokenizer import Tokenizer, train_tokenizer
 from fairway.formats.tensors import Weights
-from fairway.model.gpt import tensors_of
 from fairway.model.parameters import is_matrix
+from fairway.model.sizes import tensors_of
 from fairway.pipeline import pack
 from fairway.train.calibrate import Curvature
 

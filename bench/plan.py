@@ -31,7 +31,7 @@ from pathlib import Path
 from fairway import console
 from fairway.config import toml
 from fairway.config.schema import Model, Recipe
-from fairway.model.gpt import flops_per_token, tensors_of
+from fairway.model.sizes import flops_per_token, tensors_of
 
 LIMIT_S = 600.0
 VAL_BYTES, VAL_TOKENS = 151_080_891, 62_021_846  # FineWeb's validation text, sp1024 (REFERENCE A8)

@@ -21,8 +21,9 @@ from fairway.errors import BadInput
 from fairway.formats.proof import read_chunks
 from fairway.io import checkpoint
 from fairway.io.binary import Reader, join
-from fairway.model.gpt import build, tensors_of
+from fairway.model.gpt import build
 from fairway.model.kv_cache import Cache
+from fairway.model.sizes import tensors_of
 from fairway.pipeline import directory
 from fairway.pipeline.results import PackResult, ScoreResult, TrainResult
 from fairway.pipeline.runner import perform

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from fairway import console, distributed
 from fairway.config import toml
 from fairway.model import attention_backends
-from fairway.model.gpt import flops_per_token
+from fairway.model.sizes import flops_per_token
 from steps import VOCAB, Shape, Step, batch, ours, theirs
 
 _KINDS = {  # of kernels, by what their names contain

@@ -22,8 +22,9 @@ from fairway.formats import weight_streams
 from fairway.formats.artifact import HEADER_BYTES, MATRIX_PARTS, PARTS
 from fairway.formats.range_coder import Coder
 from fairway.formats.tensors import LARGEST_EXPONENT, Matrix, Quantized
-from fairway.model.gpt import build, tensors_of
+from fairway.model.gpt import build
 from fairway.model.parameters import is_matrix, kind_of
+from fairway.model.sizes import tensors_of
 from fairway.quantize.gptq import FactoredHessian
 from fairway.quantize.quantizers import QUANTIZERS, Uniform
 from fairway.train.calibrate import Curvature

@@ -20,7 +20,7 @@ from fairway.formats import fwz
 from fairway.formats.coded_tokens import Starts
 from fairway.formats.proof import Header, Machine, ProofChunk
 from fairway.io.binary import join
-from fairway.model.gpt import tensors_of
+from fairway.model.sizes import tensors_of
 from oracles import file_formats
 
 GOLDEN = Path(__file__).parents[1] / "golden"

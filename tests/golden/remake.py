@@ -31,7 +31,7 @@ from fairway.formats.proof import Header, read_chunks, text_digest
 from fairway.formats.range_coder import Coder
 from fairway.formats.tensors import LARGEST_CODE, NARROW_CODE, Codes, Matrix, Quantized
 from fairway.io.binary import Reader, join
-from fairway.model.gpt import tensors_of
+from fairway.model.sizes import tensors_of
 from fairway.pipeline.texts import Digest
 
 GOLDEN = Path(__file__).parent

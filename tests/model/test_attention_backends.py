@@ -124,7 +124,7 @@ def test_engines_of_a_gpu_agree_and_so_do_their_gradients(S):
 
 
 @pytest.mark.parametrize("aware", [True, False])
-def test_a_span_stops_at_documents_if_the_model_does(aware):
+def test_a_context_stops_at_documents_if_the_model_does(aware):
     shape = Model(num_layers=1, dim=32, num_heads=2, num_kv_heads=1, document_aware=aware)
     tokens = torch.tensor([[0, 5, 6, 0, 7, 8], [1, 2, 3, 4, 5, 6]])
     inputs = draw(1, 6, heads=2, groups=1)

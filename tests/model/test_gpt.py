@@ -12,9 +12,10 @@ from reference_gpt import logits as reference_logits
 from fairway.config import toml
 from fairway.config.schema import Model
 from fairway.model import parameters
-from fairway.model.gpt import GPT, build, flops_per_token, tensors_of
+from fairway.model.gpt import GPT, build
 from fairway.model.kv_cache import Cache
 from fairway.model.loss import softcapped_cross_entropy
+from fairway.model.sizes import flops_per_token, tensors_of
 
 SMALL = Model(
     num_layers=3, dim=16, num_heads=4, num_kv_heads=2, window=8, bigram_rows=64, bigram_dim=8

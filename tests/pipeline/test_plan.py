@@ -5,7 +5,7 @@ import math
 import pytest
 
 from fairway.config.toml import load
-from fairway.model.gpt import tensors_of
+from fairway.model.sizes import tensors_of
 from fairway.pipeline import plan
 from fairway.pipeline.directory import RunDirectory
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fairway.config.schema import Model, Pack
 from fairway.formats import tensors
 from fairway.formats.tensors import LARGEST_CODE, LARGEST_EXPONENT, Matrix
-from fairway.model.gpt import tensors_of
+from fairway.model.sizes import tensors_of
 from fairway.quantize import grids
 from fairway.quantize.grids import RowScale
 

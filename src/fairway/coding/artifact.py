@@ -14,7 +14,8 @@ from fairway.floating_point import ieee
 from fairway.formats import artifact
 from fairway.formats.tensors import Quantized
 from fairway.io import foreign
-from fairway.model.gpt import GPT, tensors_of
+from fairway.model.gpt import GPT
+from fairway.model.sizes import tensors_of
 
 
 @dataclass(frozen=True, kw_only=True)

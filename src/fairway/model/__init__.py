@@ -1,1 +1,1 @@
-"""Tokens → logits."""
+"""The network: tokens to logits."""

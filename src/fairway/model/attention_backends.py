@@ -1,6 +1,6 @@
 """Attention backends: the same function, computed by what is fastest where it runs.
 
-A backend is made once per call of the network, from what a query may look at, and serves all
+A backend is made once per call of the network, from what a query may attend to, and serves all
 layers. The S queries stand at the last of the n positions; a backend may be made for more queries
 than it then gets. Legend: B rows, S queries, n keys, H heads, G key/value heads, h head width.
 """
@@ -18,7 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from fairway.model.operators import opaque_op
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""softmax(q·kᵀ/√h, where it may look)·v: q [B, H, S, h], k and v [B, G, n, h] → [B, H, S, h]."""
+"""(q [B, H, S, h], k, v [B, G, n, h]) to softmax(q·kᵀ/√h, masked)·v, [B, H, S, h]."""
 
 _SLICE = 64  # queries at once on a CPU: their scores stay in its cache
 _LONGEST_LEARNED = 1024  # tokens; what is kept for the backward pass grows with the square
@@ -26,7 +26,7 @@ _SHORTEST_SCORED = 256  # tokens; below, the library's forward pass alone is fas
 
 
 def for_windows(mask: Tensor, starts: Tensor | None, dtype: torch.dtype) -> Attend:
-    """The fastest for whole windows, S = n.
+    """Choose the fastest backend for whole windows, S = n.
 
     mask bool[B or 1, 1, S, S]; starts int64[B, S]: where each query's document begins, None where
     a query sees all before it.
@@ -42,7 +42,7 @@ def for_windows(mask: Tensor, starts: Tensor | None, dtype: torch.dtype) -> Atte
 
 
 def library(mask: Tensor | None) -> Attend:
-    """torch's own choice (flash, cuDNN, memory-efficient); a mask of None is plain causal."""
+    """Return torch's own choice (flash, cuDNN, ...); a mask of None is plain causal."""
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         group, S, n = q.shape[1] // k.shape[1], q.shape[2], k.shape[2]
@@ -65,7 +65,7 @@ def library(mask: Tensor | None) -> Attend:
 
 
 def flexible(starts: Tensor) -> Attend:
-    """torch's FlexAttention: blocks that no query of theirs may look at are left out.
+    """Return torch's FlexAttention, which leaves out blocks that no query may attend to.
 
     starts int64[B, S]. For compiled code; on a CPU it has no backward pass.
     """
@@ -86,7 +86,7 @@ def flexible(starts: Tensor) -> Attend:
 
 
 def flash3() -> Attend | None:
-    """FlashAttention 3, plain causal, where its package is installed."""
+    """Return FlashAttention 3, plain causal, where its package is installed, else None."""
     try:
         from flash_attn_interface import flash_attn_func  # type: ignore[import-not-found]
     except ImportError:
@@ -94,14 +94,14 @@ def flash3() -> Attend | None:
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         y = flash_attn_func(*(t.transpose(1, 2) for t in (q, k, v)), causal=True)
-        found: Tensor = y[0] if isinstance(y, tuple) else y
-        return found.transpose(1, 2)
+        output: Tensor = y[0] if isinstance(y, tuple) else y
+        return output.transpose(1, 2)
 
     return attend
 
 
 def sliced(mask: Tensor, dtype: torch.dtype) -> Attend:
-    """For a CPU: see `_SlicedAttention`."""
+    """Return the backend for a CPU that works on slices of queries."""
     bias = opaque_op(
         torch.zeros(mask[:, 0].shape, dtype=dtype).masked_fill_(~mask[:, 0], -math.inf)
     )
@@ -114,11 +114,11 @@ def sliced(mask: Tensor, dtype: torch.dtype) -> Attend:
 
 
 class _SlicedAttention(torch.autograd.Function):
-    """Attention with a bias [B or 1, S, S], a slice of queries at a time.
+    """Attention with a bias [B or 1, S, S], one slice of queries at a time.
 
-    A slice sees only the keys up to its end, so nearly half of the work falls away, and the heads
-    of a group are the rows of one product. At h = 64 and S = 512 it takes 0.6 times as long as the
-    library's (docs/LOG.md).
+    A slice needs only the keys up to its end, which saves nearly half of the work. The heads of a
+    group are the rows of one matrix product. At h = 64 and S = 512 it takes 0.6 times the
+    library's time (docs/LOG.md).
     """
 
     @staticmethod
@@ -144,7 +144,7 @@ class _SlicedAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        """With P the weights and D = dY·Vᵀ: dV = PᵀdY, dS = P·(D - Σ P·D), dQ = dS·K, dK = dSᵀQ."""
+        """Return dQ = dS·K, dK = dSᵀQ, dV = PᵀdY; P the weights, D = dY·Vᵀ, dS = P·(D - Σ P·D)."""
         q, k, v, *weights = ctx.saved_tensors
         B, H, S, h = q.shape
         G, n = k.shape[1:3]

@@ -1,4 +1,4 @@
-"""Token embedding, BigramHash and SmearGate: what is known before layer 0."""
+"""Token embedding, BigramHash and SmearGate: the input of layer 0."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fairway.model.linear import linear, lookup
 
 
 class Embedding(nn.Module):
-    """e = tokens[t] + s · bigram_table[hash(t_i, t_{i-1})] · bigram_projᵀ, and its gate."""
+    """tokens[t_i] + s · bigram_table[hash(t_i, t_{i-1})] · bigram_projᵀ, and the smear gate."""
 
     def __init__(self, shape: Model, vocab_size: int, bos_id: int) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Embedding(nn.Module):
             self.smear_gate = nn.Parameter(torch.empty(shape.dim))
 
     def forward(self, tokens: Tensor, dtype: torch.dtype, cache: Cache | None) -> Tensor:
-        """int64[B, S] → [B, S, d]."""
+        """Map tokens int64[B, S] to [B, S, d]."""
         x = lookup(tokens, self.tokens, dtype)
         if not self.bigram_rows:
             return x
@@ -36,7 +36,7 @@ class Embedding(nn.Module):
         return x + self.bigram_scale.to(dtype) * b
 
     def bigram_hash(self, tokens: Tensor, cache: Cache | None) -> Tensor:
-        """(36313·t_i XOR 27191·t_{i-1}) mod (rows - 1); the last row where there is no t_{i-1}."""
+        """Return (36313·t_i XOR 27191·t_{i-1}) mod (rows - 1); the last row where no t_{i-1} is."""
         last = self.bigram_rows - 1
         if last == 0:
             return torch.zeros_like(tokens)
@@ -45,7 +45,7 @@ class Embedding(nn.Module):
         return torch.where(self._alone(tokens, before), last, row)
 
     def smear(self, x: Tensor, tokens: Tensor, cache: Cache | None) -> Tensor:
-        """x_i ← (1-g)·x_i + g·x_{i-1}, g = σ(γ); x_{i-1} := 0 where there is none.
+        """Return (1-g)·x_i + g·x_{i-1}, g = σ(γ); x_{i-1} is 0 where there is none.
 
         A token without a predecessor in its document keeps its own embedding instead, unless the
         model ignores documents, as the original does.
@@ -62,12 +62,12 @@ class Embedding(nn.Module):
         return torch.lerp(x, shifted, torch.sigmoid(self.smear_gate).to(x.dtype))
 
     def _alone(self, tokens: Tensor, before: Tensor) -> Tensor:
-        """Where a token has no predecessor: bool[B, S]."""
+        """Return where a token has no predecessor: bool[B, S]."""
         alone = before < 0
         return alone | (tokens == self.bos_id) if self.document_aware else alone
 
 
 def previous(tokens: Tensor, last: Tensor | None) -> Tensor:
-    """The token before each one: int64[B, S], -1 if unknown; `last` int64[B] precedes the row."""
+    """Return the token before each one: int64[B, S], -1 if unknown; `last` int64[B] is before."""
     first = torch.full_like(tokens[:, :1], -1) if last is None else last[:, None]
     return torch.cat([first, tokens[:, :-1]], 1)

@@ -1,7 +1,7 @@
 """The whole network on one screen: pull request 264 of Parameter Golf, made document-aware.
 
 Legend: B rows, S tokens of a row, V vocabulary, d width, H heads, G key/value heads, h head width,
-W window. Parameters are fp32; activations have the dtype that the caller's Process names.
+W window. Parameters are fp32; activations have the dtype `GPT.dtype`.
 RMS(x) = x / sqrt(mean(x²) + EPS), without weight.
 """
 
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from fairway.config.schema import Model
-from fairway.formats.tensors import TensorSpec
 from fairway.model.attention import Attention, AttentionContext
 from fairway.model.embed import Embedding
 from fairway.model.kv_cache import Cache
@@ -41,18 +40,19 @@ class Block(nn.Module):
         self.mix = nn.Parameter(torch.empty(2, shape.dim))
 
     def forward(
-        self, x: Tensor, x0: Tensor, span: AttentionContext, index: int, last: int = 0
+        self, x: Tensor, x0: Tensor, context: AttentionContext, index: int, last: int = 0
     ) -> Tensor:
-        """[B, S, d] → [B, last, d]; a `last` of 0 stands for all S."""
+        """Map [B, S, d] to [B, last, d]; a `last` of 0 stands for all S."""
         mix = self.mix.to(x.dtype)
         x = torch.addcmul(mix[0] * x, mix[1], x0)
         u = self.normed(x)
-        y = self.attn(u, span, index, last)
+        y = self.attn(u, context, index, last)
         x = torch.addcmul(x[:, -last:], self.attn_scale.to(x.dtype), y)
         u = u[:, -last:] if self.parallel else self.normed(x)
         return torch.addcmul(x, self.mlp_scale.to(x.dtype), self.mlp(u))
 
     def normed(self, x: Tensor) -> Tensor:
+        """Return the input of attention or MLP."""
         return rms_norm(x) if self.scale == 1 else rms_norm(x) * self.scale
 
 
@@ -62,7 +62,7 @@ class GPT(nn.Module):
     def __init__(self, shape: Model, vocab_size: int, bos_id: int) -> None:
         super().__init__()
         self.shape, self.vocab_size, self.bos_id = shape, vocab_size, bos_id
-        self.dtype = torch.float32  # of activations; World.dtype
+        self.dtype = torch.float32  # of activations
         self.file_bytes = 0  # of the artifact that it was read from
         self.repeating = True  # False: every layer is passed once, as early in training
         self.embed = Embedding(shape, vocab_size, bos_id)
@@ -72,11 +72,11 @@ class GPT(nn.Module):
             kind_of(name)  # fails for a parameter without a row
 
     def hidden(self, tokens: Tensor, cache: Cache | None = None, last: int = 0) -> Tensor:
-        """Final normed activations [B, S, d]. With a cache, `tokens` continue what it has seen.
+        """Return the final normed activations [B, S, d]; `tokens` continue what the cache has seen.
 
-        last: only those of so many last positions, [B, last, d]; the last layer skips the others.
+        last: return those of so many last positions, [B, last, d]; the last layer skips the others.
         """
-        span = AttentionContext.of(tokens, self.shape, self.bos_id, self.dtype, cache)
+        context = AttentionContext.of(tokens, self.shape, self.bos_id, self.dtype, cache)
         x = rms_norm(self.embed(tokens, self.dtype, cache))
         x = x0 = self.embed.smear(x, tokens, cache)
         passes = self.shape.passes if self.repeating else range(self.shape.num_layers)
@@ -86,7 +86,7 @@ class GPT(nn.Module):
             if i >= encoders and stack:
                 x = torch.addcmul(x, self.skips[i - encoders].to(x.dtype), stack.pop())
             wanted = last if i + 1 == len(passes) and last < tokens.shape[1] else 0
-            x = self.blocks[layer](x, x0, span, i, wanted)
+            x = self.blocks[layer](x, x0, context, i, wanted)
             if i < encoders:
                 stack.append(x)
         if cache is not None:
@@ -94,15 +94,16 @@ class GPT(nn.Module):
         return rms_norm(x)
 
     def head(self, x: Tensor) -> Tensor:
-        """Activations [..., d] → logits float32[..., V]."""
+        """Map activations [..., d] to logits float32[..., V]."""
         z = linear(x, self.embed.tokens).float()
         return self.shape.softcap * torch.tanh(z / self.shape.softcap)
 
     def logits(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
+        """Return logits float32[B, S, V] of tokens int64[B, S]."""
         return self.head(self.hidden(tokens, cache))
 
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy in nats over all positions; targets int64[B, S]."""
+        """Return the mean cross-entropy in nats over all positions; targets int64[B, S]."""
         x = self.hidden(tokens)
         return softcapped_cross_entropy(x, self.embed.tokens, targets, self.shape.softcap)
 
@@ -112,27 +113,3 @@ def build(shape: Model, vocab_size: int, bos_id: int, seed: int) -> GPT:
     model = GPT(shape, vocab_size, bos_id)
     initialise(model, shape, seed)
     return model
-
-
-def tensors_of(shape: Model, vocab_size: int, bos_id: int) -> list[TensorSpec]:
-    """Return name, shape, part and coder kind of every parameter, in order, without memory."""
-    with torch.device("meta"):
-        model = GPT(shape, vocab_size, bos_id)
-    return [
-        TensorSpec(name, tuple(p.shape), kind_of(name).part, kind_of(name).coder_kind)
-        for name, p in model.named_parameters()
-    ]
-
-
-def flops_per_token(shape: Model, vocab_size: int) -> float:
-    """Return F = 6·N + 6·L·W·d, forward and backward: N parameters in matrix products.
-
-    L counts passes, and N the parameters of a layer as often as it is passed (Chowdhery and others
-    2022, appendix B). Products with a few columns only, of gates, are left out.
-    """
-    weights = 0
-    for name, size, *_ in tensors_of(shape, vocab_size, bos_id=0):
-        if kind_of(name).optimizer == "muon" or name == "embed.tokens":  # these are the logits'
-            uses = shape.passes.count(int(name.split(".")[1])) if name.startswith("blocks.") else 1
-            weights += math.prod(size) * uses
-    return 6 * weights + 6 * len(shape.passes) * shape.window * shape.dim

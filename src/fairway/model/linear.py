@@ -1,4 +1,4 @@
-"""Every use of a weight matrix goes through here, so that calibration can watch all of them."""
+"""Matrix products and lookups of weights, in one place, so that calibration can watch them all."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch.nn import functional
 from fairway.model.operators import onednn
 
 Watcher = Callable[[tuple[Tensor, ...], Tensor, Tensor], None]
-"""(weights, input, output) of a product [..., n] → [..., m] or a lookup int64[...] → [..., d]."""
+"""Called with (weights, input, output) of a product [..., n] to [..., m], or of a lookup."""
 
 Adapters = Mapping[int, tuple[Tensor, Tensor]]
-"""By a weight's id: A [L, r, n] and B [L, m, r], which add B(Ax) to its products, row by row."""
+"""By a weight's id: A [L, r, n] and B [L, m, r], which add B(Ax) to its product, per lane."""
 
 _ONEDNN_ROWS = 256  # from here on; MKL is faster below (docs/LOG.md)
 _HAS_BOTH = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
@@ -26,7 +26,7 @@ _adapters: Adapters = {}
 
 
 def linear(x: Tensor, *weights: Tensor) -> Tensor:
-    """x [..., n] times each weight [m_i, n], side by side: [..., Σ m_i], in x's dtype."""
+    """Multiply x [..., n] by each weight [m_i, n], side by side: [..., Σ m_i], in x's dtype."""
     joined = weights[0] if len(weights) == 1 else torch.cat(weights)
     y = matmul(x, joined.to(x.dtype))
     for watch in _watchers:
@@ -35,7 +35,7 @@ def linear(x: Tensor, *weights: Tensor) -> Tensor:
 
 
 def matmul(x: Tensor, weight: Tensor) -> Tensor:
-    """x [..., n] times weight [m, n], of one dtype: [..., m]."""
+    """Multiply x [..., n] by weight [m, n], both of one dtype: [..., m]."""
     rows = x.numel() // x.shape[-1]
     if _HAS_BOTH and rows >= _ONEDNN_ROWS and x.dtype == torch.float32 and x.device.type == "cpu":
         if not torch.is_grad_enabled():
@@ -66,21 +66,21 @@ class _OneDNN(torch.autograd.Function):
 
 
 def _added(x: Tensor, weights: tuple[Tensor, ...], y: Tensor) -> Tensor:
-    """What adapters add to a product y [L, S, Σ m_i] of x [L, S, n]."""
+    """Return what adapters add to a product y [L, S, Σ m_i] of x [L, S, n]."""
     parts = y.split([len(w) for w in weights], -1)
-    found = []
+    additions = []
     for weight, part in zip(weights, parts, strict=True):
         pair = _adapters.get(id(weight))
         if pair is None:
-            found.append(torch.zeros_like(part))
+            additions.append(torch.zeros_like(part))
         else:
             inner, outer = (matrix.mT.to(x.dtype) for matrix in pair)
-            found.append(x @ inner @ outer)
-    return torch.cat(found, -1)
+            additions.append(x @ inner @ outer)
+    return torch.cat(additions, -1)
 
 
 def lookup(indices: Tensor, table: Tensor, dtype: torch.dtype) -> Tensor:
-    """Rows of table [V, d] in `dtype`: int64[...] → [..., d]."""
+    """Return rows of table [V, d] in `dtype`: indices int64[...] to [..., d]."""
     y = functional.embedding(indices, table).to(dtype)
     for watch in _watchers:
         watch((table,), indices, y)
@@ -89,7 +89,7 @@ def lookup(indices: Tensor, table: Tensor, dtype: torch.dtype) -> Tensor:
 
 @contextmanager
 def watching(watch: Watcher) -> Iterator[None]:
-    """Inside, `watch` sees every product and lookup. Not for compiled code."""
+    """Call `watch` for every product and lookup inside. Not for compiled code."""
     _watchers.append(watch)
     try:
         yield
@@ -99,7 +99,7 @@ def watching(watch: Watcher) -> Iterator[None]:
 
 @contextmanager
 def adapted(adapters: Adapters) -> Iterator[None]:
-    """Inside, products add what the adapters say: x must be [L, S, n]. Not for compiled code."""
+    """Apply adapters to all products inside; x must be [L, S, n]. Not for compiled code."""
     global _adapters
     before, _adapters = _adapters, adapters
     try:

@@ -1,4 +1,4 @@
-"""Cross-entropy of softcapped logits, in slices of rows, so that [B·S, V] never exists whole."""
+"""Cross-entropy of softcapped logits, in slices of rows: [B·S, V] never exists whole."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class _SoftcappedCrossEntropy(torch.autograd.Function):
 
 
 def softcapped_cross_entropy(x: Tensor, head: Tensor, targets: Tensor, cap: float) -> Tensor:
-    """Mean nats of targets int64[B, S] under softmax(cap·tanh(x·headᵀ/cap)), x [B, S, d]."""
+    """Return the mean nats of targets int64[B, S] under softmax(cap·tanh(x·headᵀ/cap))."""
     rows = x.reshape(-1, x.shape[-1])
     if torch.is_grad_enabled():
         loss: Tensor = _SoftcappedCrossEntropy.apply(rows, head, targets.reshape(-1), cap)  # type: ignore[no-untyped-call]
@@ -56,10 +56,10 @@ def softcapped_cross_entropy(x: Tensor, head: Tensor, targets: Tensor, cap: floa
 
 
 def nats(x: Tensor, head: Tensor, targets: Tensor, cap: float) -> Tensor:
-    """What each target int64[N] costs, float32[N], predicted from x [N, d]; without gradients."""
-    weight, size, found = head.to(x.dtype), _SLICE[x.device.type], []
+    """Return the nats of each target int64[N], float32[N], from x [N, d]; without gradients."""
+    weight, size, costs = head.to(x.dtype), _SLICE[x.device.type], []
     for rows, target in zip(x.split(size), targets.split(size), strict=True):
         z = matmul(rows, weight).float().mul_(2 / cap).sigmoid_().mul_(2 * cap)
         own = z.gather(1, target[:, None])[:, 0]
-        found.append(z.exp_().sum(1).log_().sub_(own))
-    return torch.cat(found)
+        costs.append(z.exp_().sum(1).log_().sub_(own))
+    return torch.cat(costs)

@@ -1,4 +1,7 @@
-"""MLP(u) = W_down · f(W_up u): f(z) = relu(z)², or max(z, z/2)² (#493)."""
+"""MLP(u) = W_down · f(W_up u), f(z) = relu(z)² or max(z, z/2)².
+
+The second is LeakyReLU squared, pull request 493 of the challenge.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from fairway.model.linear import linear
 
 
 class _ReluSquared(torch.autograd.Function):
-    """z ↦ relu(z)²; keeps relu(z) alone, which is also half of its derivative."""
+    """relu(z)²; only relu(z) is kept, which is also half of the derivative."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor) -> Tensor:
@@ -28,7 +31,7 @@ class _ReluSquared(torch.autograd.Function):
 
 
 class _LeakySquared(torch.autograd.Function):
-    """z ↦ max(z, z/2)²: z² above 0 and z²/4 below, with the derivatives 2z and z/2."""
+    """max(z, z/2)²: z² above 0 and z²/4 below, with the derivatives 2z and z/2."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor) -> Tensor:
@@ -45,6 +48,8 @@ _ACTIVATIONS = {"relu2": _ReluSquared, "leaky2": _LeakySquared}
 
 
 class MLP(nn.Module):
+    """The two matrices of a layer's MLP."""
+
     def __init__(self, shape: Model) -> None:
         super().__init__()
         self.activation = _ACTIVATIONS[shape.activation]
@@ -52,10 +57,11 @@ class MLP(nn.Module):
         self.down = nn.Parameter(torch.empty(shape.dim, shape.mlp_hidden))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map [..., d] to [..., d]."""
         return linear(self.activated(linear(x, self.up)), self.down)
 
     def activated(self, z: Tensor) -> Tensor:
-        """f(z); where nothing is learned, in z's place."""
+        """Return f(z); without gradients it overwrites z."""
         if torch.is_grad_enabled():
             hidden: Tensor = self.activation.apply(z)
             return hidden

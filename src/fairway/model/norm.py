@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-EPS = 1.1920929e-07  # fp32 epsilon, whatever the dtype of the input
+EPS = 1.1920929e-07  # of fp32, whatever the dtype of the input
 
 
 class _RMSNorm(torch.autograd.Function):
-    """Three passes over memory forward and backward, where the library's CPU version takes ten."""
+    """RMS norm in three passes over memory each way; the library's CPU version takes ten."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -21,7 +21,7 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Tensor:
-        """dx = (g - y·mean(g·y)) · scale."""
+        """Return (g - y·mean(g·y)) · scale."""
         y, scale = ctx.saved_tensors
         g = upstream[0]
         along = (g * y).mean(-1, keepdim=True, dtype=scale.dtype)
@@ -30,14 +30,14 @@ class _RMSNorm(torch.autograd.Function):
 
 
 def _normed(x: Tensor) -> tuple[Tensor, Tensor]:
-    """And what it was multiplied by, fp32 [..., 1]."""
+    """Return the normed x, and what it was multiplied by, fp32 [..., 1]."""
     wide = x.float()
     scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + EPS)
     return (wide * scale).to(x.dtype), scale
 
 
 def rms_norm(x: Tensor) -> Tensor:
-    """x / sqrt(mean(x²) + EPS) over the last dimension, computed in fp32, returned in x's dtype."""
+    """Return x / sqrt(mean(x²) + EPS) over the last dimension, computed in fp32, in x's dtype."""
     if not torch.is_grad_enabled():
         return _normed(x)[0]
     normed: Tensor = _RMSNorm.apply(x)  # type: ignore[no-untyped-call]

@@ -19,7 +19,7 @@ from fairway.exact import operands
 from fairway.formats.artifact import HEADER_BYTES, MATRIX_PARTS, check_shapes
 from fairway.formats.tensors import Quantized, TensorSpec, Weights
 from fairway.io import atomic, checkpoint
-from fairway.model.gpt import tensors_of
+from fairway.model.sizes import tensors_of
 from fairway.pipeline.directory import Job
 from fairway.pipeline.prepare import load_tokenizer, load_val
 from fairway.pipeline.results import PackResult, PrepareResult, TrainResult

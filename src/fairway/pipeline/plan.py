@@ -15,7 +15,7 @@ import torch
 
 from fairway import distributed
 from fairway.config.schema import Recipe
-from fairway.model.gpt import flops_per_token, tensors_of
+from fairway.model.sizes import flops_per_token, tensors_of
 from fairway.pipeline import verdicts
 from fairway.pipeline.directory import Job, RunDirectory
 from fairway.pipeline.results import PrepareResult

@@ -18,11 +18,11 @@ from pydantic import BaseModel
 from fairway.config.schema import Data, Recipe
 from fairway.formats.artifact import HEADER_BYTES, MATRIX_PARTS, PARTS
 from fairway.formats.tensors import Part
-from fairway.model.gpt import flops_per_token, tensors_of
+from fairway.model.sizes import flops_per_token, tensors_of
 from fairway.pipeline.results import Result
 from fairway.quantize.quantizers import QUANTIZERS
 
-GOOD_BITS_PER_WEIGHT = 3.4  # what the challenge's best record spends
+GOOD_BITS_PER_WEIGHT = 3.4  # of the challenge's best record
 
 _NORMAL = NormalDist()
 _RECIPE_BYTES = 190
