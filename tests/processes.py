@@ -8,13 +8,16 @@ imports all of Fairway, once for each pytest worker, and forks itself for each c
 import multiprocessing
 import os
 import pkgutil
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import fairway
 
@@ -29,16 +32,18 @@ _CONTEXT.set_forkserver_preload(
 
 
 class Forked:
-    """One running function or command; its standard error is kept."""
+    """One running function or command; what it writes to its streams is kept."""
 
-    def __init__(self, work: Callable[..., object], *arguments: object, **env: str) -> None:
+    def __init__(
+        self, work: Callable[..., object], *arguments: object, data: bytes = b"", **env: str
+    ) -> None:
         self.store: object = None
-        descriptor, self._err = tempfile.mkstemp(prefix="stderr-")
-        os.close(descriptor)
-        weakref.finalize(self, os.unlink, self._err)
-        whole = {**os.environ, "OMP_NUM_THREADS": "1", **env}
+        folder = tempfile.mkdtemp(prefix="streams-")
+        weakref.finalize(self, shutil.rmtree, folder)
+        self._streams = [Path(folder, name) for name in ("in", "out", "err")]
+        self._streams[0].write_bytes(data)
         self._process = _CONTEXT.Process(
-            target=_run, args=(whole, self._err, work, arguments), daemon=True
+            target=_run, args=({**os.environ, **env}, self._streams, work, arguments), daemon=True
         )
         self._process.start()
         self.pid = self._process.pid or 0
@@ -58,17 +63,26 @@ class Forked:
         return self._process.exitcode
 
     @property
+    def stdout(self) -> bytes:
+        return self._streams[1].read_bytes()
+
+    @property
     def stderr(self) -> str:
-        return Path(self._err).read_text("utf-8")
+        return self._streams[2].read_text("utf-8")
 
 
-def command(*words: object, **env: str) -> Forked:
-    """Start `fairway WORDS`."""
-    return Forked(_command, *map(str, words), **env)
+def command(*words: object, data: bytes = b"", **env: str) -> Forked:
+    """Start `fairway WORDS` with `data` as its standard input."""
+    return Forked(_command, *map(str, words), data=data, **env)
 
 
-def ranks(*words: object, count: int = 2) -> list[Forked]:
-    """Start `fairway WORDS` as that many ranks, with what torchrun sets and the store it keeps."""
+def ranks(
+    *arguments: object, work: Callable[..., object] | None = None, count: int = 2
+) -> list[Forked]:
+    """Start `fairway ARGUMENTS`, or a function, as that many ranks.
+
+    They have the variables that torchrun sets, and the store that it keeps.
+    """
     from torch.distributed import TCPStore
 
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
@@ -77,7 +91,8 @@ def ranks(*words: object, count: int = 2) -> list[Forked]:
         "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True",
         "TORCHELASTIC_RESTART_COUNT": "0", "TORCHELASTIC_RUN_ID": "tests",
     }  # fmt: skip
-    started = [command(*words, **shared, RANK=str(r), LOCAL_RANK=str(r)) for r in range(count)]
+    start = partial(Forked, work) if work else command
+    started = [start(*arguments, **shared, RANK=str(r), LOCAL_RANK=str(r)) for r in range(count)]
     for process in started:
         process.store = store  # lives as long as they do
     return started
@@ -89,13 +104,17 @@ def until(ready: Callable[[], object], process: Forked | subprocess.Popen[str]) 
         time.sleep(0.005)
 
 
-def _run(env: dict[str, str], err: str, work: Callable[..., object], arguments: object) -> None:
+def _run(
+    env: dict[str, str], streams: list[Path], work: Callable[..., object], arguments: Iterable[Any]
+) -> None:
     os.environ.clear()
     os.environ.update(env)
-    opened = os.open(err, os.O_WRONLY | os.O_APPEND)
-    os.dup2(opened, 2)
-    os.close(opened)
-    sys.stderr.reconfigure(line_buffering=True)  # it is that of the template
+    for number, file in enumerate(streams):
+        opened = os.open(file, os.O_RDWR | os.O_CREAT)
+        os.dup2(opened, number)
+        os.close(opened)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr.reconfigure(line_buffering=True)  # it is that of the template, as is stdout
     sys.exit(work(*arguments))
 
 

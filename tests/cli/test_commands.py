@@ -7,11 +7,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
 
+import processes
 from fairway import console
 from fairway.cli import ending, main
 from fairway.config import toml
@@ -412,18 +412,13 @@ def test_size_says_which_shapes_fit(fairway, tmp_path, monkeypatch):
 def test_ctrl_c_saves_and_the_same_command_goes_on(tiny):
     tiny.invalidate(TrainResult)
     tiny.metrics.unlink()
-    command = [sys.executable, "-m", "fairway", "train", "tiny", "--out", str(tiny.path)]
-    command += ["--set", "train.steps=100000"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as training:
-        deadline = time.monotonic() + 60
-        while not (tiny.metrics.exists() and tiny.metrics.stat().st_size):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        training.send_signal(signal.SIGINT)
-        _, err = training.communicate(timeout=60)
-    assert training.returncode == 130, err
-    assert "the same command goes on from here" in err
-    assert "Traceback" not in err
+    words = ["train", "tiny", "--out", tiny.path, "--set", "train.steps=100000"]
+    training = processes.command(*words)
+    processes.until(lambda: tiny.metrics.exists() and tiny.metrics.stat().st_size, training)
+    training.send_signal(signal.SIGINT)
+    assert training.wait() == 130, training.stderr
+    assert "the same command goes on from here" in training.stderr
+    assert "Traceback" not in training.stderr
     assert tiny.checkpoint.exists()
 
 
@@ -435,9 +430,8 @@ def test_other_ranks_are_silent(fairway, tiny, monkeypatch):
 
 def test_ranks_of_torchrun_go_through_several_stages_together(tiny):
     tiny.invalidate(ScoreResult)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*launcher, "-m", "fairway", "run", "tiny", "--out", str(tiny.path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr
-    assert "verify: remembered: verified" in " ".join(done.stderr.split())
+    first, second = processes.ranks("run", "tiny", "--out", tiny.path)
+    assert first.wait() == 0, first.stderr
+    assert second.wait() == 0, second.stderr
+    assert "verify: remembered: verified" in " ".join(first.stderr.split())
     assert tiny.require(ScoreResult).bpb > 0

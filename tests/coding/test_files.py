@@ -1,10 +1,8 @@
 """The command line of compress and decompress, as people know it from zstd and xz."""
 
-import os
-import subprocess
-import sys
-
 import pytest
+
+from processes import command
 
 TEXT = b"The quick brown fox jumps over the lazy dog.\r\n" * 30
 
@@ -16,26 +14,17 @@ def letter(tmp_path):
     return file
 
 
-def piped(arguments, data, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "fairway", *map(str, arguments)],
-        input=data,
-        capture_output=True,
-        env=os.environ | environment,
-        check=False,
-    )
-
-
 def test_pipes_and_a_default_artifact(artifact_file):
     setting = {"FAIRWAY_MODEL": str(artifact_file)}
-    packed = piped(["compress", "-", "--json"], TEXT, **setting)  # no JSON after the bytes
-    assert packed.returncode == 0, packed.stderr
+    packed = command("compress", "-", "--json", data=TEXT, **setting)  # no JSON after the bytes
+    assert packed.wait() == 0, packed.stderr
     assert len(packed.stdout) < len(TEXT)
-    restored = piped(["decompress", "-m", artifact_file, "-"], packed.stdout)
+    restored = command("decompress", "-m", artifact_file, "-", data=packed.stdout)
+    assert restored.wait() == 0, restored.stderr
     assert restored.stdout == TEXT
-    damaged = piped(["decompress", "-"], packed.stdout[:-8], **setting)
-    assert damaged.returncode == 2
-    assert b"truncated" in damaged.stderr
+    damaged = command("decompress", "-", data=packed.stdout[:-8], **setting)
+    assert damaged.wait() == 2
+    assert "truncated" in damaged.stderr
 
 
 def test_several_files(fairway, artifact_file, letter, tmp_path):
@@ -50,25 +39,26 @@ def test_several_files(fairway, artifact_file, letter, tmp_path):
     assert (letter.read_bytes(), other.read_bytes()) == (TEXT, b"")
 
 
-def test_which_file_is_the_artifact(artifact_file, letter, tmp_path):
+def test_which_file_is_the_artifact(fairway, artifact_file, letter, tmp_path, monkeypatch):
     """-m or FAIRWAY_MODEL name it; with -m every file is compressed, artifacts too."""
     other = tmp_path / "other.fairway"
     other.write_bytes(artifact_file.read_bytes())
-    named = {"FAIRWAY_MODEL": str(artifact_file)}
+    named = str(artifact_file)
     packed = [tmp_path / "other.fairway.fwz", tmp_path / "letter.txt.fwz"]
-    for words, environment, written in (
-        (["-m", artifact_file, other, letter], {}, packed),
+    for words, default, written in (
+        (["-m", artifact_file, other, letter], "", packed),
         (["-m", artifact_file, other], named, packed[:1]),
         ([letter], named, packed[1:]),
         ([other, letter], named, []),
         ([letter, other], named, []),
-        ([other, letter], {}, []),
+        ([other, letter], "", []),
     ):
-        done = piped(["compress", *words], b"", **environment)
+        monkeypatch.setenv("FAIRWAY_MODEL", default)
+        code, _, err = fairway("compress", *words)
         assert sorted(tmp_path.glob("*.fwz")) == sorted(written)
-        assert done.returncode == (0 if written else 2), done.stderr
+        assert code == (0 if written else 2), err
         if not written:
-            assert b"other.fairway is an artifact: name the model with -m MODEL" in done.stderr
+            assert "other.fairway is an artifact: name the model with -m MODEL" in err
         for file in written:
             file.unlink()
 

@@ -3,14 +3,12 @@
 import hashlib
 import os
 import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
 import sentencepiece
 
+import processes
 from fairway.config.schema import Data, Recipe, Train
 from fairway.data.shards import read_shard, write_shard
 from fairway.data.tokenizer import load_challenge
@@ -128,17 +126,8 @@ class TestDocuments:
         whole = products(whole_run.data_folder(made(corpus, whole_run)))
         given = recipe(source="files", path=str(corpus), vocab_size=300, overlap=1.0)
         run.create(given)
-        script = (
-            "import sys; from fairway.pipeline.directory import RunDirectory;"
-            "from fairway.config.toml import loads;"
-            "from fairway.pipeline.results import PrepareResult;"
-            "from fairway.pipeline.runner import perform;"
-            f"run = RunDirectory({str(run.path)!r});"
-            f"perform(loads(run.recipe.read_text()), run, PrepareResult)"
-        )
-        process = subprocess.Popen([sys.executable, "-c", script])
-        while process.poll() is None and not list(run.data_root.glob("*/*")):
-            time.sleep(0.001)
+        process = processes.Forked(perform, given, run, PrepareResult)
+        processes.until(lambda: list(run.data_root.glob("*/*")), process)
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert products(run.data_folder(perform(given, run, PrepareResult))) == whole

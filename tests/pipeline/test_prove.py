@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import processes
 from fairway.coding import online
 from fairway.config.schema import Adapt, Prove
 from fairway.config.toml import loads
@@ -18,7 +19,7 @@ from fairway.errors import BadInput, Interrupted
 from fairway.formats.proof import Header
 from fairway.io.binary import Reader, join, varint
 from fairway.pipeline import prove as prove_stage
-from fairway.pipeline.directory import Job
+from fairway.pipeline.directory import Job, RunDirectory
 from fairway.pipeline.prove import decode, prove
 from fairway.pipeline.results import PrepareResult, ProveResult, ScoreResult, VerifyResult
 from fairway.pipeline.runner import perform
@@ -119,22 +120,19 @@ def test_ctrl_c_keeps_the_finished_chunks(tiny, recipe, text, small_chunks, tmp_
     assert place.proof_file.read_bytes() == (whole / "proof" / "val.fwp").read_bytes()
 
 
+def prove_in_small_chunks(run_path, text):
+    online.CHUNK_TOKENS_PER_LANE = 4
+    run = RunDirectory(run_path)
+    perform(run.load(), run, ProveResult, text)
+
+
 def test_a_killed_proof_goes_on_and_ends_with_the_same_bytes(tiny, recipe, text, small_chunks):
     place = tiny.for_text(text)
-    program = (
-        "from fairway.pipeline.directory import Job, RunDirectory;"
-        "from fairway.coding import online;"
-        "from fairway.pipeline.results import ProveResult;"
-        "from fairway.pipeline.runner import perform; from pathlib import Path; import sys;"
-        "online.CHUNK_TOKENS_PER_LANE = 4; run = RunDirectory(sys.argv[1]);"
-        "perform(run.load(), run, ProveResult, Path(sys.argv[2]))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", program, str(tiny.path), str(text)])
-    while process.poll() is None:
-        if place.prove_checkpoint.exists() and _lines(place.prove_checkpoint) >= 2:
-            process.kill()
-        time.sleep(0.005)
-    assert process.returncode == -signal.SIGKILL
+    process = processes.Forked(prove_in_small_chunks, tiny.path, text)
+    checkpoint = place.prove_checkpoint
+    processes.until(lambda: checkpoint.exists() and _lines(checkpoint) >= 2, process)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, process.stderr
     with open(place.prove_checkpoint, "a") as file:
         file.write('{"chunk": 9, "bo')  # as a kill within a write would leave it
     began = _lines(place.prove_checkpoint)

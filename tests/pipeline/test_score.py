@@ -1,12 +1,12 @@
 import copy
-import os
-import subprocess
-import sys
+import json
 
 import numpy as np
 import pytest
 import torch
 
+import processes
+from fairway import distributed
 from fairway.coding import artifact, online
 from fairway.coding.exact_model import ExactModel
 from fairway.coding.float_model import FloatModel, FloatStepper
@@ -17,11 +17,12 @@ from fairway.config.schema import Adapt, Run, Score
 from fairway.config.toml import load, loads
 from fairway.errors import BadInput
 from fairway.exact.cuda import DeviceOperands
+from fairway.formats import coded_tokens
 from fairway.io import checkpoint
-from fairway.pipeline.directory import Job
+from fairway.pipeline.directory import RunDirectory
+from fairway.pipeline.prove import decode
 from fairway.pipeline.results import PrepareResult, ProveResult, ScoreResult
 from fairway.pipeline.runner import perform
-from fairway.pipeline.verdicts import verify
 
 TOKENS = 4200  # two lanes
 
@@ -262,22 +263,37 @@ def test_the_clock_stops_a_score_and_says_how_far_it_came(tiny):
         perform(late, tiny, ScoreResult)
 
 
+def score_and_prove(run_path, text, sets):
+    """Do the work of one rank; a short text is enough for two lanes."""
+    coded_tokens.TOKENS_PER_LANE = 32
+    run = RunDirectory(run_path)
+    recipe = run.load(sets)
+    perform(recipe, run, ScoreResult, text)
+    perform(recipe, run, ProveResult, text)
+    distributed.leave()
+
+
 @pytest.mark.parametrize("method", ["sgd", "dynamic", "lora"])
-def test_two_processes_score_as_one(tiny, method):
+def test_two_processes_score_as_one(tiny, method, tmp_path, monkeypatch):
     """Lanes that learn together are shared out; a proof is the work of one."""
     sets = [f"adapt.method={method}", "adapt.order=lanes", "adapt.lanes=2"]
-    options = [word for s in sets for word in ("--set", s)]
+    text, documents = tmp_path / "text.jsonl", ["Return the sum of the elements. " * 9] * 4
+    text.write_text("".join(json.dumps({"text": document}) + "\n" for document in documents))
+    place = tiny.for_text(text)
     found = []
-    for processes in (1, 2):
-        for kind in (ScoreResult, ProveResult):
-            tiny.invalidate(kind)
-            fairway = ["-m", "fairway", kind.stage, str(tiny.path), *options, "--json"]
-            several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-            command = [sys.executable, *(several if processes == 2 else []), *fairway]
-            subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-        found.append((tiny.recorded(ScoreResult), tiny.proof_file.read_bytes()))
-        assert verify(Job(loads(tiny.recipe.read_text()), tiny)).verified
-    (one, first), (two, second) = found
+    for count in (1, 2):
+        for rank in processes.ranks(tiny.path, text, sets, work=score_and_prove, count=count):
+            assert rank.wait() == 0, rank.stderr
+        results = place.require(ScoreResult), place.require(ProveResult)
+        found.append((*results, place.proof_file.read_bytes()))
+        place.invalidate(ScoreResult)
+        place.invalidate(ProveResult)
+    (one, proved, first), (two, _, second) = found
     assert one.bpb == pytest.approx(two.bpb, rel=1e-6)
     assert one.order == ("left-to-right" if method == "lora" else "lanes")
+    assert proved.lanes == 2
     assert first == second
+    monkeypatch.setattr(coded_tokens, "TOKENS_PER_LANE", 32)
+    (tmp_path / "proof").write_bytes(second)
+    decode(tiny.artifact, tmp_path / "proof", tmp_path / "decoded")
+    assert (tmp_path / "decoded").read_text() == "".join(documents)
