@@ -51,7 +51,7 @@ def test_bets_are_made_in_first_calls_too(monkeypatch):
     tokens, scorer = gallery.text(256, 1500, 3), gallery.lifted_once(256)
     scorer(tokens)
     caller = Local(scorer, lambda: gallery.lifted_once(256))
-    until = time.monotonic() + 20
+    until = time.monotonic() + 120
     job = Audit(caller, AuditText(tokens, 256, 0), np.random.default_rng(3), until)
     found = normalisation.normalised(job, job.score(tokens), [], until, 0)
     assert found.verdict == "broken"

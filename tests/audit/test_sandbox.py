@@ -319,7 +319,7 @@ def alive(comm):
 
 
 def gone(comm):
-    until = time.monotonic() + 10
+    until = time.monotonic() + 120
     while (left := alive(comm)) and time.monotonic() < until:
         time.sleep(0.02)
     return not left
@@ -366,7 +366,7 @@ def test_daemons_end_with_a_killed_audit(tmp_path, backend):
         "c.score(np.arange(4)); print('running', flush=True); os.kill(os.getpid(), 9)"
     )
     command = [sys.executable, "-P", "-c", audit, str(file), backend]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True)
     if "cannot be kept apart" in done.stderr:
         pytest.skip(done.stderr.splitlines()[-1])
     assert done.stdout == "running\n"

@@ -19,7 +19,7 @@ def test_work_side_by_side_adds_up():
 
 
 def test_what_report_raises_ends_all_work():
-    started = threading.Barrier(2, timeout=10)
+    started = threading.Barrier(2, timeout=120)
 
     def work(chunk, progress):
         started.wait()

@@ -6,11 +6,11 @@ import shutil
 import pytest
 
 from fairway.config.toml import load
-from fairway.errors import BadInput
+from fairway.errors import BadInput, Damaged
 from fairway.pipeline import runner, texts, verdicts, verify
 from fairway.pipeline.directory import Job
 from fairway.pipeline.prepare import load_tokenizer, load_val
-from fairway.pipeline.prove import prove
+from fairway.pipeline.prove import decode, prove
 from fairway.pipeline.results import PrepareResult, ProveResult, VerifyResult
 
 
@@ -76,10 +76,7 @@ def test_other_boundaries_are_another_text(tiny, text):
     ("change", "code", "said"),
     [
         (lambda d: d[:-9], 1, "is truncated"),
-        (lambda d: d + b"\0", 1, "do not belong there"),
-        (lambda d: d[:60] + bytes([d[60] ^ 8]) + d[61:], 1, "damaged"),
         (lambda d: b"XXXX" + d[4:], 2, "no proof file"),
-        (lambda d: b"", 1, "truncated"),
     ],
 )
 def test_a_damaged_proof_is_a_verdict_and_another_kind_of_file_is_not(
@@ -90,6 +87,25 @@ def test_a_damaged_proof_is_a_verdict_and_another_kind_of_file_is_not(
     found, _, err = fairway("verify", model, proof)
     assert (found, said in err) == (code, True), err
     assert ("NOT verified" in err) is (code == 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "said"),
+    [
+        (lambda d: d[:-9], Damaged, "is truncated"),
+        (lambda d: d + b"\0", Damaged, "do not belong there"),
+        (lambda d: d[:60] + bytes([d[60] ^ 8]) + d[61:], Damaged, "damaged"),
+        (lambda d: b"XXXX" + d[4:], BadInput, "no proof file"),
+        (lambda d: b"", Damaged, "truncated"),
+    ],
+)
+def test_the_decoder_tells_damage_from_another_kind_of_file(two_files, change, kind, said):
+    """In this process; the test above shows which verdict the command makes of either."""
+    model, proof = two_files
+    proof.write_bytes(change(proof.read_bytes()))
+    with pytest.raises(BadInput, match=said) as raised:
+        decode(model, proof, proof.with_name("text"))
+    assert raised.type is kind
 
 
 def test_a_damaged_artifact_is_a_verdict(fairway, two_files):

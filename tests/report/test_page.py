@@ -60,7 +60,7 @@ def looked_at(page, width, tmp_path):
             CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=9000",
             f"--user-data-dir={tmp_path / 'browser'}", "--dump-dom", wrapper.as_uri(),
         ],
-        capture_output=True, text=True, timeout=120, check=True,
+        capture_output=True, text=True, check=True,
     )  # fmt: skip
     found = re.search(r'<pre id="found">(.*?)</pre>', shown.stdout, re.DOTALL)
     assert found, shown.stderr

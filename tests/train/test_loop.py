@@ -191,7 +191,8 @@ def test_rows_that_do_not_fit_memory_are_taken_fewer_at_once(
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler
 def test_all_that_steps_need_is_compiled_before_the_clock_starts(tiny) -> None:
     stages = "train.windows=[[0.5, 16]]"
-    recipe = load("tiny", ["train.steps=8", "train.compile=true", stages])
+    shape = ["model.num_layers=1", "model.bigram_rows=0"]  # compiling is most of the time
+    recipe = load("tiny", ["train.steps=8", "train.compile=true", stages, *shape])
     with torch._dynamo.config.patch(error_on_recompile=True):
         torch.compiler.reset()
         trained = perform(recipe, again(tiny, "compiled"), TrainResult)
@@ -256,7 +257,7 @@ def test_torchrun_restarts_after_a_killed_rank_and_ends_with_the_same_weights(
         ["ps", "--ppid", str(process.pid), "-o", "pid="], capture_output=True, text=True
     )
     os.kill(int(listed.stdout.split()[-1]), signal.SIGKILL)
-    errors = process.communicate(timeout=300)[1]
+    errors = process.communicate()[1]
     assert process.returncode == 0, errors
     assert "going on from step" in errors
     assert (weights(killed) - whole).norm() / whole.norm() < 1e-4  # rounding grows with the steps
