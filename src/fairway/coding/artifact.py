@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -23,6 +24,11 @@ class Artifact(artifact.Contents):
     """An artifact in memory."""
 
     tokenizer: Tokenizer
+
+    @cached_property
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return the weights as tensors, which share their memory."""
+        return {name: torch.from_numpy(values) for name, values in self.weights.items()}
 
     def build_model(
         self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32

@@ -122,12 +122,12 @@ class Operands:
 @ieee()
 def prepare(artifact: Contents) -> Operands:
     """Return the operands of an artifact's network. Raises BadInput if it could overflow."""
-    shape, state, matrices = artifact.model, artifact.state, artifact.matrices
+    shape, weights, matrices = artifact.model, artifact.weights, artifact.matrices
     _check_shape(shape, artifact.vocab_size)
-    for name, values in state.items():
-        if name not in matrices and (values.abs() > _LARGEST_SCALE).any():
+    for name, values in weights.items():
+        if name not in matrices and (np.abs(values) > _LARGEST_SCALE).any():
             raise _unsafe(f"{name} is too large")
-    small = {n: v.numpy() for n, v in state.items() if n not in matrices}
+    small = {n: v for n, v in weights.items() if n not in matrices}
     one = np.ones(shape.dim, np.float32)
     layers = [_layer(shape, matrices, small, layer) for layer in range(shape.num_layers)]
     bigram_codes = bigram_scales = bigram = gate = None
@@ -137,7 +137,7 @@ def prepare(artifact: Contents) -> Operands:
     if shape.smear:
         gates = small["embed.smear_gate"].tolist()
         gate = np.array([sigmoid(g) for g in gates], np.float32)
-    embedding = state["embed.tokens"].numpy() * np.float32(1 << EMBEDDING_BITS)
+    embedding = weights["embed.tokens"] * np.float32(1 << EMBEDDING_BITS)
     if np.abs(embedding).max(initial=0) > 1 << 28:
         raise _unsafe("embed.tokens is too large")
     cap = np.float32((1 << CAP_BITS) / shape.softcap)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,6 @@ from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
-import torch
 from pydantic import BaseModel, ValidationError
 
 from fairway.config.schema import NO_MEMORY, Memory, Model, Pack
@@ -65,6 +65,7 @@ _MAX_WEIGHTS = 1_000_000_000
 _FREE_WEIGHTS, _WEIGHTS_PER_BYTE = 1_000_000, 32
 _BYTES_PER_WEIGHT = 28  # while it is read: as int64, as int16, as float32, as operands
 _GRIDS: tuple[Grid, ...] = get_args(Grid)
+_THREADS = os.cpu_count() or 1  # of streams that are coded side by side
 
 
 class TensorRow(BaseModel):
@@ -102,7 +103,7 @@ class Contents:
     model: Model
     vocab_size: int
     bos_id: int
-    state: dict[str, torch.Tensor]  # float32, in the order of the network's parameters
+    weights: dict[str, Weights]  # float32, in the order of the network's parameters
     matrices: dict[str, Matrix]  # the same, as integers
     parts: dict[str, int]  # bytes; they sum to the file's size
     tensors: list[TensorRow]
@@ -136,7 +137,7 @@ def write(
     shapes |= {name: codes.shape for name, (codes, _) in quantized.vectors.items()}
     check_shapes(shapes, tensors)
     bodies = [_write_recipe(model, memory), tokenizer]
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+    with ThreadPoolExecutor(_THREADS) as pool:
         for part in MATRIX_PARTS:
             bodies.append(_write_matrices(quantized.matrices, _inside(part, tensors), pool))
     coder = Coder()
@@ -180,7 +181,7 @@ def read(
     _check_size(tensors, sum(sizes.values()))
     matrices: dict[str, Matrix] = {}
     spent: dict[str, float] = {}
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+    with ThreadPoolExecutor(_THREADS) as pool:
         for part in MATRIX_PARTS:
             with naming(part):
                 inside = _inside(part, tensors)
@@ -190,17 +191,17 @@ def read(
     with naming("small"):
         vectors, bits = _read_vectors(bodies["small"], _inside("small", tensors))
         spent |= bits
-    state, rows = {}, []
+    weights, rows = {}, []
     for tensor in tensors:
         with naming(tensor.part):
-            weights = _finite(tensor.name, vectors, matrices)
-        state[tensor.name] = torch.from_numpy(weights)
-        rows.append(_row(tensor, weights, spent[tensor.name], matrices.get(tensor.name)))
+            values = _finite(tensor.name, vectors, matrices)
+        weights[tensor.name] = values
+        rows.append(_row(tensor, values, spent[tensor.name], matrices.get(tensor.name)))
     return Contents(
         model=sections.model,
         vocab_size=vocab_size,
         bos_id=bos_id,
-        state=state,
+        weights=weights,
         matrices=matrices,
         parts=sizes,
         tensors=rows,

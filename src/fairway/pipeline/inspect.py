@@ -32,7 +32,7 @@ def inspect(path: Path | str) -> Inspection:
     return Inspection(
         artifact_bytes=sum(opened.parts.values()),
         sha256=opened.sha256,
-        weights=sum(t.numel() for t in opened.state.values()),
+        weights=sum(values.size for values in opened.weights.values()),
         bits_per_weight=opened.bits_per_weight,
         **opened.memory._asdict(),
         parts=opened.parts,

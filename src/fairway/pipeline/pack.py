@@ -122,7 +122,7 @@ def pack_weights(
     made = artifact.read(data)
     check_equal(made, quantized)
     cost = sum(
-        gptq.predicted_nats(weights[name], made.state[name].numpy(), curvature)
+        gptq.predicted_nats(weights[name], made.weights[name], curvature)
         for name, curvature in curvatures.items()
     )
     return Packed(data, made, cost)
@@ -183,5 +183,5 @@ def _check_curvatures(curvatures: Mapping[str, Curvature], tensors: list[TensorS
 def check_equal(made: Artifact, quantized: Quantized) -> None:
     """Raise RuntimeError unless the artifact holds exactly these tensors."""
     for name, wanted in quantized.weights().items():
-        if not np.array_equal(made.state[name].numpy(), wanted):
+        if not np.array_equal(made.weights[name], wanted):
             raise RuntimeError(f"the artifact does not read back: {name} differs")

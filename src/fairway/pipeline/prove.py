@@ -259,7 +259,7 @@ def decode_to(opened: artifact.Artifact, data: bytes, target: Target) -> Decoded
         artifact_sha256=opened.sha256,
         artifact_bytes=sum(opened.parts.values()),
         parts=opened.parts,
-        parameters=sum(weights.numel() for weights in opened.state.values()),
+        parameters=sum(values.size for values in opened.weights.values()),
         bits_per_weight=opened.bits_per_weight,
         proof_sha256=hashlib.sha256(data).hexdigest(),
         proof_bytes=len(data),
