@@ -2,27 +2,21 @@
 
     OMP_NUM_THREADS=1 python bench/pack.py --model runs/mini [--out bench/results/pack-mini.json]
 
-RUN is a run folder after `train`. Four tables, and with --out their rows and a picture beside them:
+RUN is a run directory after `train`. Four tables; --out writes their rows and a picture beside
+them.
 
-A. The same integers by several coders. Integers by the original's rule (int5 MLP, int6 attention
-   and bigram, int8 embedding; a row's largest weight is its largest code), for all matrices. Every
-   coder also stores the fp16 scales, and all vectors: in fp16, but Fairway's own coder its own way.
-   Fairway's bytes are those of its file without the tokenizer, which the original's container does
-   not hold either; header and recipe count. The baseline is that container: torch.save and zstd-22.
-   nncodec and the entropy, a bound and no coder, are for codes; brotli has the rest there.
-B. Bytes against loss, one curve per quantizer, all coded by Fairway's coder and read back.
-C. Two pairs on a longer text: the original's rule in its container, and GPTQ packed to the same
-   loss, then to the same bytes.
-D. Seconds and memory of packing and loading, in a fresh process without numba's cache.
+same codes: the integers of the starting system's rule (pull request 264: int5 MLP, int6 attention
+and bigram, int8 embedding; a row's largest weight is its largest code), coded by several coders.
+Every coder also stores the fp16 scales and all vectors. Fairway's bytes are those of its file
+without the tokenizer, which the starting system's container (torch.save, zstd-22) does not hold
+either; header and recipe count. `order-0 entropy` is a bound and no coder.
+curves: bytes against loss, one curve per quantizer, all coded by Fairway's coder and read back.
+pairs: on a longer text, the starting system's rule in its container, and GPTQ packed to the same
+loss, then to the same bytes.
+costs: seconds and memory of packing and loading, in a fresh process without numba's cache.
 
 Losses are of separate windows of validation text. They are differences to the unrounded weights,
 paired by token; standard errors take the sums of windows as independent, not the tokens.
-
-Optional rivals: `lrzip` (Debian package lrzip), and Fraunhofer's nncodec, which needs an older
-numpy than Fairway's and hence an environment of its own:
-
-    python -m venv /tmp/nnc && /tmp/nnc/bin/pip install nncodec
-    python bench/pack.py --model runs/mini --nncodec /tmp/nnc/bin/python
 """
 
 from __future__ import annotations
@@ -32,7 +26,6 @@ import io
 import json
 import lzma
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -78,16 +71,14 @@ from fairway.train import calibrate
 from fairway.train.calibrate import Curvature
 from fairway.train.loop import commit
 
-# The original's rule (REFERENCE A7).
-ORIGINAL = Pack(
+# The starting system's rule (pull request 264).
+STARTING = Pack(
     quantizer="rtn", row_scale="max", mlp_bits=5, attention_bits=6, bigram_bits=6, embed_bits=8
 )
 CONTAINER = "torch.save, zstd-22"
 FAIRWAY = "Fairway"
-LRZIP = ["lrzip", "-q", "-f", "-z", "-T", "-L", "9", "-p", "1"]  # -T: never store what looks random
 BITS = (2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0)  # per weight: where the curves have their points
 TRIES = 8  # levels, in search of a loss
-TARGETS = {"same codes": 0.94, "same loss": 0.70, "same bytes": 0.50}  # shares, at most
 
 T = TypeVar("T")
 Floats = NDArray[np.float64]
@@ -98,7 +89,10 @@ Codes = Mapping[str, Matrix]
 
 
 class Row(BaseModel):
+    """A row of the table that it names."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
+    table: str
 
 
 class Coded(Row):
@@ -107,17 +101,17 @@ class Coded(Row):
     table: Literal["same codes"] = "same codes"
     coder: str
     coded_bytes: int
-    share: float  # of the original's container
+    share: float  # of the starting system's container
     encode_s: float | None  # None: nothing was coded
 
 
 class Kind(Row):
-    """Codes alone, all matrices of one name together; None where the coder is missing."""
+    """Codes alone, all matrices of one name together."""
 
     table: Literal["codes by kind"] = "codes by kind"
     kind: str
     weights: int
-    bits_per_weight: dict[str, float | None]
+    bits_per_weight: dict[str, float]
 
 
 class Point(Row):
@@ -139,21 +133,21 @@ class Final(Row):
     """One side of a pair, on the longer text."""
 
     table: Literal["pairs"] = "pairs"
-    pair: Literal["original", "same loss", "same bytes"]
+    pair: Literal["starting system", "same loss", "same bytes"]
     level: float | None
-    coded_bytes: int  # without the tokenizer; the original's: of its container
+    coded_bytes: int  # without the tokenizer; the starting system's: of its container
     file_bytes: int  # with it
     nats_lost: float  # per token
     nats_error: float
     bpb_lost: float
     bpb_error: float
     predicted_nats: float
-    bytes_share: float  # of the original's
+    bytes_share: float  # of the starting system's
     bytes_share_with_tokenizer: float  # the tokenizer on both sides
-    loss_share: float  # of the original's
+    loss_share: float  # of the starting system's
     loss_share_error: float
-    bpb_over_original: float  # difference of the two, paired
-    bpb_over_original_error: float
+    bpb_over_starting: float  # difference of the two, paired
+    bpb_over_starting_error: float
     tries: int
 
 
@@ -177,7 +171,6 @@ class Report(Row):
     commit: str
     date: str
     command: str
-    missing: list[str]  # rivals that could not run, and why
     seconds: float
     rows: list[SerializeAsAny[Row]]
 
@@ -285,11 +278,11 @@ class Meter:
         return float(np.sqrt(len(sums) * sums.var(ddof=1))) if len(sums) > 1 else float("inf")
 
 
-# A: the same integers ----------------------------------------------------------------------------
+# The same integers -------------------------------------------------------------------------------
 
 
 def container(subject: Subject, matrices: Codes) -> bytes:
-    """The original's file: int8 codes and fp16 scales, the rest in fp16, torch.save, zstd-22."""
+    """Return the starting system's file: int8 codes, the rest in fp16, torch.save, zstd-22."""
     saved: dict[str, torch.Tensor] = {}
     for name, weight in subject.weights.items():
         if name in matrices:
@@ -334,108 +327,40 @@ def with_xz(data: bytes) -> bytes:
     return lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)
 
 
-def with_lrzip(data: bytes) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        plain, coded = Path(folder, "planes"), Path(folder, "planes.lrz")
-        plain.write_bytes(data)
-        subprocess.run([*LRZIP, "-o", coded, plain], check=True, capture_output=True)
-        return coded.read_bytes()
-
-
 def entropy_bits(codes: NDArray[Any]) -> float:
     """Order-0 entropy of all codes of one matrix together."""
     counts = np.unique(codes, return_counts=True)[1]
     return float(-(counts * np.log2(counts / codes.size)).sum())
 
 
-_NNCODEC = """
-import json, sys, time
-import numpy as np
-from nncodec import nnc
-
-everything = dict(np.load(sys.argv[1]).items())
-groups = {"": everything}
-for name, codes in everything.items():
-    groups.setdefault(name.rsplit(".", 1)[-1], {})[name] = codes
-found = {}
-for group, tensors in groups.items():
-    start = time.perf_counter()
-    stream = nnc.compress(dict(tensors), bitstream_path=sys.argv[2], return_bitstream=True)
-    seconds = time.perf_counter() - start
-    back = nnc.decompress(stream)
-    if not all(np.array_equal(back[name], codes) for name, codes in tensors.items()):
-        raise SystemExit("nncodec did not give back the integers of " + (group or "all"))
-    found[group] = len(stream), seconds
-json.dump(found, open(sys.argv[3], "w"))
-"""
-
-
-def with_nncodec(python: str, matrices: Codes) -> dict[str, tuple[int, float]]:
-    """Bytes and seconds of every kind of matrix, and of "", all; int32 tensors are coded as given.
-
-    Raises CalledProcessError.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        given, stream, found = (Path(folder, n) for n in ("codes.npz", "codes.nnc", "found.json"))
-        np.savez(given, **{n: m.codes.astype(np.int32) for n, m in matrices.items()})
-        subprocess.run(
-            [python, "-c", _NNCODEC, given, stream, found],
-            check=True, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": ""},
-        )  # fmt: skip
-        return {k: (int(v[0]), float(v[1])) for k, v in json.loads(found.read_text()).items()}
-
-
-def same_codes(subject: Subject, python: str) -> tuple[list[Row], list[str], Packed, int]:
-    """Rows of table A, what is missing, and the original's rule: by Fairway, and its container."""
-    quantized = subject.quantizer(ORIGINAL).at(0.0)
+def same_codes(subject: Subject) -> tuple[list[Row], Packed, int]:
+    """Return the rows, the starting system's rule by Fairway, and the bytes of its container."""
+    quantized = subject.quantizer(STARTING).at(0.0)
     matrices = quantized.matrices
     codes, rest = code_plane(matrices.values()), rest_planes(subject, matrices)
-    rest_bytes = len(with_brotli(rest))
-    rows: list[Coded] = []
-    missing: list[str] = []
-
-    def add(coder: str, size: int, seconds: float | None) -> None:
-        share = size / (rows[0].coded_bytes if rows else size)
-        rows.append(Coded(coder=coder, coded_bytes=size, share=share, encode_s=seconds))
-
-    def measure(coder: str, make: Callable[[], bytes]) -> None:
-        made, seconds = timed(make)
-        add(coder, len(made), seconds)
-
-    measure(CONTAINER, lambda: container(subject, matrices))
-    container_bytes = rows[0].coded_bytes
-    measure("planes, brotli-11", lambda: with_brotli(codes + rest))
-    measure("planes, xz -9e", lambda: with_xz(codes + rest))
-    lrzip = shutil.which("lrzip") is not None
-    if lrzip:
-        measure("planes, lrzip -z -T -L 9", lambda: with_lrzip(codes + rest))
-    else:
-        missing.append("lrzip: not installed (Debian package lrzip)")
-    nncodec: dict[str, tuple[int, float]] = {}
-    try:
-        nncodec = with_nncodec(python, matrices)
-        size, seconds = nncodec[""]
-        add("nncodec", size + rest_bytes, seconds)
-    except (OSError, subprocess.CalledProcessError) as error:
-        lines = str(getattr(error, "stderr", None) or error).strip().splitlines()
-        missing.append(f"nncodec under {python}: {lines[-1] if lines else error}")
-    entropy = sum(entropy_bits(m.codes) for m in matrices.values()) / 8
-    add("order-0 entropy", round(entropy) + rest_bytes, None)
-    packed, _ = timed(lambda: subject.packed(quantized))
+    packed = subject.packed(quantized)  # compiles, too
     _, seconds = timed(lambda: artifact.write(subject.shape, subject.tokenizer, quantized))
-    add(FAIRWAY, subject.coded_bytes(packed), seconds)
-    return (
-        rows + list(by_kind(subject, quantized, nncodec, lrzip)),
-        missing,
-        packed,
-        container_bytes,
-    )
+    made: list[tuple[str, int, float | None]] = []
+    for coder, make in {
+        CONTAINER: lambda: container(subject, matrices),
+        "planes, brotli-11": lambda: with_brotli(codes + rest),
+        "planes, xz -9e": lambda: with_xz(codes + rest),
+    }.items():
+        data, took = timed(make)
+        made.append((coder, len(data), took))
+    entropy = sum(entropy_bits(m.codes) for m in matrices.values()) / 8
+    made.append(("order-0 entropy", round(entropy) + len(with_brotli(rest)), None))
+    made.append((FAIRWAY, subject.coded_bytes(packed), seconds))
+    first = made[0][1]
+    rows: list[Row] = [
+        Coded(coder=coder, coded_bytes=size, share=size / first, encode_s=took)
+        for coder, size, took in made
+    ]
+    return [*rows, *by_kind(subject, quantized)], packed, first
 
 
-def by_kind(
-    subject: Subject, quantized: Quantized, nncodec: Mapping[str, tuple[int, float]], lrzip: bool
-) -> Iterator[Kind]:
-    """Codes alone. Fairway's: what the coder counts when all scales are equal, in its own order."""
+def by_kind(subject: Subject, quantized: Quantized) -> Iterator[Kind]:
+    """Yield the bits of codes alone; Fairway's, when all scales are equal."""
     flat = {
         n: Matrix(m.codes, np.full_like(m.rows, int(np.median(m.rows))), m.columns, m.grid)
         for n, m in quantized.matrices.items()
@@ -447,22 +372,20 @@ def by_kind(
     for kind in dict.fromkeys(n.rsplit(".", 1)[-1] for n in flat):
         inside = {n: m for n, m in flat.items() if n.rsplit(".", 1)[-1] == kind}
         weights, plane = sum(m.codes.size for m in inside.values()), code_plane(inside.values())
-        bits: dict[str, float | None] = {
+        bits: dict[str, float] = {
             "entropy": sum(entropy_bits(m.codes) for m in inside.values()),
             "zstd-22": 8 * len(zstandard.ZstdCompressor(level=22).compress(plane)),
             "brotli": 8 * len(with_brotli(plane)),
-            "lrzip": 8 * len(with_lrzip(plane)) if lrzip else None,
-            "nncodec": 8 * nncodec[kind][0] if nncodec else None,
             FAIRWAY: sum(spent[n] for n in inside),
         }
         yield Kind(
             kind=kind,
             weights=weights,
-            bits_per_weight={k: None if b is None else b / weights for k, b in bits.items()},
+            bits_per_weight={coder: b / weights for coder, b in bits.items()},
         )
 
 
-# B: curves ---------------------------------------------------------------------------------------
+# Curves ------------------------------------------------------------------------------------------
 
 
 def settings(subject: Subject) -> Iterator[tuple[str, str, float, Callable[[], Quantized]]]:
@@ -470,10 +393,10 @@ def settings(subject: Subject) -> Iterator[tuple[str, str, float, Callable[[], Q
     for row_scale in ("max", "std"):
         for more in (-2, -1, 0, 1, 2):
             bits = {
-                f"{part}_bits": min(max(getattr(ORIGINAL, f"{part}_bits") + more, 2), 8)
+                f"{part}_bits": min(max(getattr(STARTING, f"{part}_bits") + more, 2), 8)
                 for part in ("mlp", "attention", "bigram", "embed")
             }
-            chosen = subject.quantizer(ORIGINAL.model_copy(update=bits | {"row_scale": row_scale}))
+            chosen = subject.quantizer(STARTING.model_copy(update=bits | {"row_scale": row_scale}))
             names = "int" + "/".join(str(b) for b in bits.values())
             yield f"rtn {row_scale}", names, float(more), lambda q=chosen: q.at(0.0)
     weights = sum(w.size for n, w in subject.weights.items() if is_matrix(n))
@@ -486,7 +409,7 @@ def settings(subject: Subject) -> Iterator[tuple[str, str, float, Callable[[], Q
 
 
 def curves(subject: Subject, meter: Meter) -> tuple[list[Point], list[tuple[float, float]]]:
-    """All points, and GPTQ's levels with their loss in BPB."""
+    """Return all points, and GPTQ's levels with their loss in BPB."""
     points, levels = [], []
     for quantizer, setting, level, make in settings(subject):
         packed = subject.packed(make())
@@ -512,7 +435,7 @@ def curves(subject: Subject, meter: Meter) -> tuple[list[Point], list[tuple[floa
     return points, levels
 
 
-def draw(path: Path, points: Sequence[Point], original: Final, title: str) -> None:
+def draw(path: Path, points: Sequence[Point], starting: Final, title: str) -> None:
     """One curve per quantizer; bars are two standard errors. The scale is linear near zero."""
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fairway", "font.size": 9}):
         figure = Figure(figsize=(7, 4.4), layout="constrained")
@@ -524,8 +447,8 @@ def draw(path: Path, points: Sequence[Point], original: Final, title: str) -> No
                 [2 * p.bpb_error for p in mine], marker="o", ms=3, lw=1.2, capsize=2, label=name,
             )  # fmt: skip
         axes.plot(
-            original.coded_bytes / 1000, original.bpb_lost, "k*", ms=9,
-            label="the original: rtn max in its container",
+            starting.coded_bytes / 1000, starting.bpb_lost, "k*", ms=9,
+            label="the starting system: rtn max in its container",
         )  # fmt: skip
         axes.axhline(0, color="gray", lw=0.6)
         axes.set_yscale("symlog", linthresh=0.001)
@@ -538,7 +461,7 @@ def draw(path: Path, points: Sequence[Point], original: Final, title: str) -> No
             figure.savefig(temporary, format="svg", metadata={"Date": None})
 
 
-# C: pairs ----------------------------------------------------------------------------------------
+# Pairs -------------------------------------------------------------------------------------------
 
 
 def search(
@@ -565,17 +488,17 @@ def search(
 def pairs(
     subject: Subject,
     meter: Meter,
-    original: Packed,
+    starting: Packed,
     container_bytes: int,
     levels: Sequence[tuple[float, float]],
     tolerance: float,
 ) -> Iterator[Final]:
-    """The original, then GPTQ of the same loss, then of the same bytes."""
-    of = meter.lost(original)
+    """The starting system, then GPTQ of the same loss, then of the same bytes."""
+    of = meter.lost(starting)
     tokenizer = subject.tokenizer_bytes
 
     def final(
-        pair: Literal["original", "same loss", "same bytes"],
+        pair: Literal["starting system", "same loss", "same bytes"],
         packed: Packed, lost: Floats, size: int, level: float | None, tries: int,
     ) -> Final:  # fmt: skip
         nats, error = meter.mean(lost)
@@ -595,14 +518,14 @@ def pairs(
             bytes_share_with_tokenizer=(size + tokenizer) / (container_bytes + tokenizer),
             loss_share=share,
             loss_share_error=share_error,
-            bpb_over_original=meter.bpb(over),
-            bpb_over_original_error=meter.bpb(over_error),
+            bpb_over_starting=meter.bpb(over),
+            bpb_over_starting_error=meter.bpb(over_error),
             tries=tries,
         )
         console.say(f"{pair}: {size:,} bytes, {nats:+.5f} ± {error:.5f} nats per token")
         return row
 
-    first = final("original", original, of, container_bytes, None, 1)
+    first = final("starting system", starting, of, container_bytes, None, 1)
     yield first
     filling = subject.quantizer(Pack(quantizer="gptq"))
     tried: dict[float, tuple[Packed, Floats]] = {}
@@ -627,7 +550,7 @@ def pairs(
     yield final("same bytes", packed, meter.lost(packed), subject.coded_bytes(packed), None, 1)
 
 
-# D: costs ----------------------------------------------------------------------------------------
+# Costs -------------------------------------------------------------------------------------------
 
 
 def timed(make: Callable[[], T]) -> tuple[T, float]:
@@ -678,7 +601,7 @@ def peak_bytes() -> int:
 
 
 def costs(args: argparse.Namespace, budget_bytes: int) -> list[Cost]:
-    """Table D, from a process of its own."""
+    """Return the rows of costs, from a process of its own."""
     command = [sys.executable, __file__, "--model", str(args.model), "--recipe", args.recipe]
     command += [word for s in args.set for word in ("--set", s)]
     command += ["--stopwatch", str(budget_bytes), "--threads", str(args.threads)]
@@ -693,96 +616,37 @@ def costs(args: argparse.Namespace, budget_bytes: int) -> list[Cost]:
 
 
 def show(report: Report) -> None:
-    rows = report.rows
-    console.table(
-        "A. the same codes",
-        ["coder", "bytes", "of the original's", "encode s"],
-        [
-            [r.coder, f"{r.coded_bytes:,}", f"{r.share:.2%}",
-             "(a bound)" if r.encode_s is None else f"{r.encode_s:.1f}"]
-            for r in rows if isinstance(r, Coded)
-        ],
-    )  # fmt: skip
-    kinds = [r for r in rows if isinstance(r, Kind)]
-    console.table(
-        "A. bits per weight, codes alone",
-        ["kind", *kinds[0].bits_per_weight],
-        [
-            [k.kind, *("-" if b is None else f"{b:.3f}" for b in k.bits_per_weight.values())]
-            for k in kinds
-        ],
-    )
-    console.table(
-        f"B. bytes and loss on {report.curves_text}",
-        ["quantizer", "bytes", "nats lost", "error", "predicted", "BPB lost"],
-        [
-            [f"{p.quantizer}, {p.setting}", f"{p.coded_bytes:,}", f"{p.nats_lost:+.5f}",
-             f"{p.nats_error:.5f}", f"{p.predicted_nats:.5f}", f"{p.bpb_lost:+.5f}"]
-            for p in rows if isinstance(p, Point)
-        ],
-    )  # fmt: skip
-    finals = [r for r in rows if isinstance(r, Final)]
-    console.table(
-        f"C. pairs on {report.pairs_text}",
-        ["", *(f.pair for f in finals)],
-        [
-            ["bytes", *(f"{f.coded_bytes:,}" for f in finals)],
-            ["  of the original's", *(f"{f.bytes_share:.2%}" for f in finals)],
-            ["  tokenizer on both sides",
-             *(f"{f.bytes_share_with_tokenizer:.2%}" for f in finals)],
-            ["nats lost", *(f"{f.nats_lost:+.5f} ± {f.nats_error:.5f}" for f in finals)],
-            ["  predicted", *(f"{f.predicted_nats:.5f}" for f in finals)],
-            ["BPB lost", *(f"{f.bpb_lost:+.5f} ± {f.bpb_error:.5f}" for f in finals)],
-            ["  over the original's",
-             *(f"{f.bpb_over_original:+.5f} ± {f.bpb_over_original_error:.5f}" for f in finals)],
-            ["  of the original's",
-             *(f"{f.loss_share:.1%} ± {f.loss_share_error:.1%}" for f in finals)],
-        ],
-    )  # fmt: skip
-    console.table(
-        "D. costs",
-        ["what", "seconds", "peak MB"],
-        [
-            [c.what, f"{c.seconds:.2f}", f"{c.peak_bytes / 1e6:,.0f}"]
-            for c in rows if isinstance(c, Cost)
-        ],
-    )  # fmt: skip
-    for line in report.missing:
-        console.say(f"left out: {line}")
-    for line in verdicts(rows):
-        console.say(line)
+    """Print one table for each kind of row."""
+    for table in dict.fromkeys(row.table for row in report.rows):
+        rows = [flat(row) for row in report.rows if row.table == table]
+        console.table(table, list(rows[0]), [list(row.values()) for row in rows])
 
 
-def verdicts(rows: Sequence[Row]) -> Iterator[str]:
-    """Each target, and whether it is met."""
-    coded = {r.coder: r for r in rows if isinstance(r, Coded)}
-    real = {name: r.coded_bytes for name, r in coded.items() if r.encode_s is not None}
-    smallest = min(real, key=lambda name: real[name])
-    yield f"smallest coder of the same codes: {smallest}, {real[smallest]:,} bytes"
-    found = {"same codes": ("bytes", coded[FAIRWAY].share)}
-    for row in rows:
-        if isinstance(row, Final) and row.pair == "same loss":
-            found[row.pair] = "bytes", row.bytes_share
-        if isinstance(row, Final) and row.pair == "same bytes":
-            found[row.pair] = "loss", row.loss_share
-    for name, (what, share) in found.items():
-        verdict = "met" if share <= TARGETS[name] else "not met"
-        yield f"{name}: {share:.1%} of the original's {what}, target {TARGETS[name]:.0%}: {verdict}"
+def flat(row: Row) -> dict[str, str]:
+    """Return the fields of a row, as they are printed."""
+    fields = row.model_dump(exclude={"table"})
+    fields |= fields.pop("bits_per_weight") if row.table == "codes by kind" else {}
+    return {name: shown(value) for name, value in fields.items()}
+
+
+def shown(value: object) -> str:
+    """Return a number with thousands separated, or with five digits."""
+    if isinstance(value, bool | str) or value is None:
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.5g}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, required=True, help="a run folder after train")
-    parser.add_argument("--recipe", default="", help="instead of the one in the run folder")
+    parser.add_argument("--model", type=Path, required=True, help="a run directory after train")
+    parser.add_argument("--recipe", default="", help="instead of the one in the run directory")
     parser.add_argument("--set", action="append", default=[], help="section.key=value")
     parser.add_argument("--text-bytes", type=int, default=262_144, help="for the curves")
     parser.add_argument("--final-bytes", type=int, default=1_000_000, help="for the pairs")
     parser.add_argument("--tolerance", type=float, default=5e-5, help="BPB, of the same loss")
-    parser.add_argument("--nncodec", default=sys.executable, help="a python that has nncodec")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", action="store_true", help="the report on stdout")
     parser.add_argument("--out", type=Path, help="the report, and its picture as .svg")
     parser.add_argument("--stopwatch", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -802,21 +666,19 @@ def main() -> None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_atomic(args.out, (report.model_dump_json(indent=1) + "\n").encode())
         points = [r for r in report.rows if isinstance(r, Point)]
-        original = next(r for r in report.rows if isinstance(r, Final))
+        starting = next(r for r in report.rows if isinstance(r, Final))
         title = f"{args.model.name}: {report.weights:,} weights, {report.curves_text}"
-        draw(args.out.with_suffix(".svg"), points, original, title)
-    if args.json:
-        sys.stdout.write(report.model_dump_json() + "\n")
+        draw(args.out.with_suffix(".svg"), points, starting, title)
 
 
 def measure(args: argparse.Namespace, subject: Subject) -> Report:
-    """All tables. Raises BadInput."""
+    """Return the rows of all tables. Raises BadInput."""
     began, place = time.perf_counter(), distributed.start()
-    coded, missing, original, container_bytes = same_codes(subject, args.nncodec)
+    coded, starting, container_bytes = same_codes(subject)
     small = Meter(subject, args.text_bytes, place.device)
     points, levels = curves(subject, small)
     large = Meter(subject, args.final_bytes, place.device)
-    finals = list(pairs(subject, large, original, container_bytes, levels, args.tolerance))
+    finals = list(pairs(subject, large, starting, container_bytes, levels, args.tolerance))
     spent = costs(args, container_bytes + subject.tokenizer_bytes)
     return Report(
         model=str(args.model),
@@ -831,7 +693,6 @@ def measure(args: argparse.Namespace, subject: Subject) -> Report:
         commit=commit(),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         command=" ".join(sys.argv),
-        missing=missing,
         seconds=time.perf_counter() - began,
         rows=[*coded, *points, *finals, *spent],
     )
