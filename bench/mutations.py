@@ -9,7 +9,7 @@ what was written before its chunk must be right. The artifact is read once, text
 bytes.
 
 Prints how many were refused and how many opened, the slowest and the peak of memory. The exit code
-is 1 if anything else happened. tests/pack/test_artifact.py runs a smaller number.
+is 1 if anything else happened. tests/formats run a sample.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ HUGE = (0, 1, 2, 255, 4096, 1 << 16, (1 << 24) + 1, (1 << 31) - 1, 1 << 31, (1 <
 
 
 def bodies(data: bytes) -> dict[str, bytes]:
-    """The parts of a good file."""
+    """Return the parts of a good file."""
     lengths = struct.unpack_from("<" + "II" * len(PARTS), data, 5)[::2]
     ends = HEADER_BYTES + np.cumsum(lengths)
     return {
@@ -63,7 +63,7 @@ def bodies(data: bytes) -> dict[str, bytes]:
 
 
 def sealed(parts: dict[str, bytes], version: int = VERSION) -> bytes:
-    """A file with these bodies and right checksums, as a hostile writer would make it."""
+    """Return a file with these bodies and right checksums, as a hostile writer would make it."""
     header = MAGIC + bytes([version])
     for body in parts.values():
         header += struct.pack("<II", len(body), zlib.crc32(body))
@@ -71,7 +71,7 @@ def sealed(parts: dict[str, bytes], version: int = VERSION) -> bytes:
 
 
 def damaged(data: bytes, random: np.random.Generator) -> bytes:
-    """An accident: flipped bits, zeros, lost, doubled, moved or added bytes. Always a change."""
+    """Return an accident: flipped bits, zeros, lost, doubled, moved or added bytes. Always a change."""
     while True:
         found, place = bytearray(data), int(random.integers(len(data)))
         kind, width = int(random.integers(6)), 1 + int(random.integers(60))
@@ -93,7 +93,7 @@ def damaged(data: bytes, random: np.random.Generator) -> bytes:
 
 
 def hostile(data: bytes, random: np.random.Generator) -> bytes:
-    """An attack: right checksums around wrong contents."""
+    """Return an attack: right checksums around wrong contents."""
     parts = bodies(data)
     part = str(random.choice(PARTS))
     kind = int(random.integers(7))
@@ -139,7 +139,7 @@ def outcome(mutant: bytes, accident: bool) -> str:
 
 
 def run(data: bytes, count: int, seed: int) -> tuple[Counter[str], float]:
-    """How many mutants ended how, and the seconds that the slowest took."""
+    """Return how many mutants ended how, and the seconds that the slowest took."""
     random, counts, slowest = np.random.default_rng(seed), Counter[str](), 0.0
     for i in range(count):
         accident = i % 3 == 0
@@ -166,7 +166,7 @@ class Subject:
 
 
 def opened_once(model: Path) -> None:
-    """The artifact is no mutant: it is read and prepared once, not for every one of them."""
+    """Let the artifact, which is no mutant, be read and prepared once for all mutants."""
     artifact.read = functools.cache(artifact.read)
     operands = exact_model.prepare(artifact.read(model))
     exact_model.prepare = lambda opened: operands
@@ -175,8 +175,8 @@ def opened_once(model: Path) -> None:
 def subjects(model: Path) -> dict[str, Subject]:
     opened = artifact.read(model)
     prose = b"".join(continuation(model, b"", 400, 1.0, 0))[:700]
-    with session.coding_session(opened, "exact") as (model, _):
-        codec = Codec(model, opened.tokenizer)
+    with session.coding_session(opened, "exact") as (coding_model, _):
+        codec = Codec(coding_model, opened.tokenizer)
         return {
             "compressed file": compressed(model, codec, prose),
             "proof": exact_proof(model, codec, prose[:300]),
@@ -289,7 +289,7 @@ def stream_outcome(subject: Subject, mutant: bytes, accident: bool) -> str:
 
 
 def run_streams(model: Path, count: int, seed: int) -> tuple[Counter[str], float]:
-    """The same for files of each kind in turn, every other one damaged by accident."""
+    """Return counts and the slowest, as `run`, of files of each kind in turn."""
     opened_once(model)
     console.silence()
     random, counts, slowest = np.random.default_rng(seed), Counter[str](), 0.0

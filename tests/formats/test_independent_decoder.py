@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fairway.coding import artifact
+from fairway.coding import artifact, online
 from fairway.coding.compress import compress
-from fairway.coding.exact_model import ExactEngine
 from fairway.coding.lanes import Layout
-from fairway.coding.online import settings
+from fairway.coding.session import open_model
 from fairway.config.schema import Adapt
 from fairway.data.tokenizer import train_tokenizer
 from fairway.formats import fwz
@@ -52,8 +51,8 @@ def documents_of(opened: artifact.Artifact, coded: file_formats.Coded) -> list[b
     """What a network coded: framing and coding by the oracle, frequencies by Fairway."""
     positions, inside = (np.array(column) for column in zip(*coded.starts, strict=True))
     layout = Layout(coded.tokens, Starts(positions, inside.astype(bool)))
-    predictor = ExactEngine(opened).predictor(layout)
-    return opened.tokenizer.decode(file_formats.tokens_of(coded, opened.bos_id, predictor))
+    stepper = open_model(opened).stepper(layout)
+    return opened.tokenizer.decode(file_formats.tokens_of(coded, opened.bos_id, stepper))
 
 
 @pytest.mark.parametrize("name", ["portable", "memory"])
@@ -69,7 +68,7 @@ def test_proofs(name: str) -> None:
 
 
 def test_proofs_in_floating_point() -> None:
-    learning = settings.to_bytes(Adapt(method="sgd"))
+    learning = online.to_bytes(Adapt(method="sgd"))
     header = Header(Machine(True, b"1234", "2.13.0|é"), learning, b"t" * 8, b"a" * 4, 2)
     chunks = [ProofChunk(None, [b"abc", b""]).to_bytes(), ProofChunk(None, [b"d"]).to_bytes()]
     proof = file_formats.proof(join([header.to_bytes() + chunks[0], chunks[1]]))

@@ -22,7 +22,7 @@ import numpy as np
 
 from fairway.coding import artifact
 from fairway.coding.codec import Codec
-from fairway.coding.session import computing
+from fairway.coding.session import coding_session
 from fairway.config.schema import Memory, Model
 from fairway.data.tokenizer import Tokenizer
 from fairway.formats import byte_mixing, proof, weight_streams
@@ -118,8 +118,8 @@ def export(name: str, folder: Path) -> None:
     )
     reader = Reader((GOLDEN / f"{name}.fwp").read_bytes(), "the proof")
     header = Header.read(reader)
-    with computing(opened, "exact") as (engine, _):
-        codec = Codec(engine, opened.tokenizer)
+    with coding_session(opened, "exact") as (model, _):
+        codec = Codec(model, opened.tokenizer)
         chunks = read_chunks(reader, header.chunks)
         documents = [d for chunk in chunks for d in codec.decode(chunk, lambda *_: None)]
     note = {
@@ -155,9 +155,9 @@ def write(name: str, folder: Path) -> None:
     documents, digest = [text.encode("latin-1") for text in note["documents"]], Digest()
     for document in documents:
         digest.update(document)
-    with computing(opened, "exact") as (engine, _):
+    with coding_session(opened, "exact") as (model, _):
         tokens = tokenizer.encode_documents(documents)
-        codec = Codec(engine, tokenizer)
+        codec = Codec(model, tokenizer)
         chunk = codec.encode(tokens, documents, LANES[name], lambda *_: None)
     header = Header(
         machine=None,
