@@ -71,7 +71,7 @@ def sealed(parts: dict[str, bytes], version: int = VERSION) -> bytes:
 
 
 def damaged(data: bytes, random: np.random.Generator) -> bytes:
-    """Return an accident: flipped bits, zeros, lost, doubled, moved or added bytes. Always a change."""
+    """Return an accident, always a change: bits flipped, bytes lost, doubled, moved or added."""
     while True:
         found, place = bytearray(data), int(random.integers(len(data)))
         kind, width = int(random.integers(6)), 1 + int(random.integers(60))
