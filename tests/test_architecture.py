@@ -33,7 +33,6 @@ WRONG = {
     ("coding", "pipeline"),
     ("formats", "coding"),
     ("formats", "pipeline"),
-    ("quantize", "pipeline"),
 }
 
 

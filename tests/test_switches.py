@@ -27,7 +27,7 @@ from fairway.model.sizes import tensors_of
 from fairway.pipeline import directory
 from fairway.pipeline.results import PackResult, ScoreResult, TrainResult
 from fairway.pipeline.runner import perform
-from fairway.quantize.size import fit
+from fairway.pipeline.size import predict
 from fairway.train.loop import Trainer
 
 BASE = [
@@ -166,7 +166,7 @@ def test_on_it_changes_the_function_alike_with_a_cache(name: str) -> None:
 
 def test_frontier_fits_its_budget() -> None:
     frontier = load("frontier")
-    predicted = fit(frontier)
+    predicted = predict(frontier)
     assert predicted.artifact_bytes <= 16_000_000
     assert predicted.shapes[0].fits
     tensors = tensors_of(frontier.model, 8192, bos_id=1)

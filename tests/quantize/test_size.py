@@ -9,6 +9,7 @@ from fairway.io import checkpoint
 from fairway.pipeline.pack import pack_weights
 from fairway.pipeline.prepare import load_tokenizer
 from fairway.pipeline.results import PackResult, PrepareResult
+from fairway.pipeline.size import predict
 from fairway.quantize import size
 from fairway.quantize.grids import entropy_bits
 from fairway.quantize.quantizers import Rtn
@@ -48,7 +49,7 @@ def test_the_predicted_artifact_is_near_the_real_one(tiny, sets):
     tokenizer = load_tokenizer(tiny.data_folder(tiny.require(PrepareResult)))
     data = pack_weights(recipe.model, tokenizer, weights, {}, recipe.pack).data
     assert len(data) < 1.05 * size.predicted_bytes(recipe)
-    found, real = size.fit(recipe).parts, artifact.read(data).parts
+    found, real = predict(recipe).parts, artifact.read(data).parts
     assert real.pop("embedding") < 1.05 * found.pop("embedding")
     assert sum(found.values()) == pytest.approx(sum(real.values()), rel=0.05)
 
@@ -64,7 +65,7 @@ def test_the_size_of_a_tokenizer(tiny):
 
 
 def test_parts_are_those_of_an_artifact_and_fill_the_budget():
-    found = size.fit(load("demo"))
+    found = predict(load("demo"))
     assert list(found.parts) == ["header", *PARTS]
     assert found.artifact_bytes == sum(found.parts.values())
     assert found.budget_bytes - 10 < found.artifact_bytes <= found.budget_bytes
@@ -73,7 +74,7 @@ def test_parts_are_those_of_an_artifact_and_fill_the_budget():
 
 def test_shapes_near_the_recipe():
     recipe = load("demo")
-    own, *others = size.fit(recipe).shapes
+    own, *others = predict(recipe).shapes
     assert (own.num_layers, own.dim, own.relative_flops) == (4, 128, 1.0)
     assert own.weights == 860_160
     kinds = {(s.num_layers, s.dim, s.vocab_size, s.bigram_rows) for s in others}
@@ -86,11 +87,11 @@ def test_shapes_near_the_recipe():
 
 
 def test_shards_keep_their_tokenizer():
-    assert {shape.vocab_size for shape in size.fit(load("pr264")).shapes} == {1024}
+    assert {shape.vocab_size for shape in predict(load("pr264")).shapes} == {1024}
 
 
 def test_a_quantizer_that_takes_too_much_is_told():
-    assert "bytes over" in size.fit(load("demo", ["pack.quantizer=rtn"])).failure
-    said = size.fit(load("demo", ["pack.budget_bytes=1000"])).failure
+    assert "bytes over" in predict(load("demo", ["pack.quantizer=rtn"])).failure
+    said = predict(load("demo", ["pack.budget_bytes=1000"])).failure
     assert "bytes over" in said
     assert "the parts other than weights take about" in said

@@ -84,9 +84,10 @@ def size(
 ) -> "Result":
     """Predict the artifact's bytes before training, and which shapes fit the byte budget."""
     from fairway.config.toml import load
-    from fairway.quantize.size import GOOD_BITS_PER_WEIGHT, fit
+    from fairway.pipeline.size import predict
+    from fairway.quantize.size import GOOD_BITS_PER_WEIGHT
 
-    found = fit(load(recipe, [*(sets or []), *given("pack.budget_bytes", budget)]))
+    found = predict(load(recipe, [*(sets or []), *given("pack.budget_bytes", budget)]))
     show.sizes(found, GOOD_BITS_PER_WEIGHT)
     return found
 

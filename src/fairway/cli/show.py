@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fairway.pipeline.inspect import Inspection
     from fairway.pipeline.results import CheckResult, HeaderResult, VerifyResult
-    from fairway.quantize.size import FitResult
+    from fairway.pipeline.size import SizeResult
     from fairway.report.report import Table
 
 
@@ -72,7 +72,7 @@ def inspection(found: "Inspection") -> None:
     console.say(budget.sentence(found.artifact_bytes))
 
 
-def sizes(found: "FitResult", good_bits_per_weight: float) -> None:
+def sizes(found: "SizeResult", good_bits_per_weight: float) -> None:
     """Print the predicted bytes of an artifact, and the shapes near it."""
     from fairway import console
     from fairway.config import budget

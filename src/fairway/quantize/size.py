@@ -1,4 +1,4 @@
-"""How large an artifact becomes, from the recipe alone, before anything is trained.
+"""Predict how large an artifact becomes, from the recipe alone, before anything is trained.
 
 Trained rows are close to Gaussian. A Gaussian of spread σ that is rounded to multiples of Δ has
 about log2(√(2πe)·σ/Δ) bits of entropy per weight while Δ is small against σ; `entropy_bits` is
@@ -19,7 +19,6 @@ from fairway.config.schema import Data, Recipe
 from fairway.formats.artifact import HEADER_BYTES, MATRIX_PARTS, PARTS
 from fairway.formats.tensors import Part
 from fairway.model.sizes import flops_per_token, tensors_of
-from fairway.pipeline.results import Result
 from fairway.quantize.quantizers import QUANTIZERS
 
 GOOD_BITS_PER_WEIGHT = 3.4  # of the challenge's best record
@@ -51,43 +50,10 @@ class Shape(BaseModel):
     fits: bool  # at least GOOD_BITS_PER_WEIGHT
 
 
-class FitResult(Result):
-    """What the recipe's artifact will take, and which shapes near it fit its budget."""
-
-    quantizer: str
-    budget_bytes: int
-    artifact_bytes: int  # predicted
-    parts: dict[str, int]  # predicted; they sum to artifact_bytes
-    flops_per_token: float  # of training
-    shapes: list[Shape]  # the recipe's first
-
-    @property
-    def failure(self) -> str:
-        over = self.artifact_bytes - self.budget_bytes
-        if over <= 0:
-            return ""
-        too_big = f"the artifact will be about {over:,} bytes over pack.budget_bytes"
-        others = sum(size for part, size in self.parts.items() if part not in MATRIX_PARTS)
-        if others > self.budget_bytes:
-            too_big += (
-                f" {self.budget_bytes:,}: the parts other than weights take about {others:,}, the "
-                f"tokenizer alone {self.parts['tokenizer']:,}"
-            )
-        return too_big
-
-
-def fit(recipe: Recipe) -> FitResult:
-    """Predict the parts of the recipe's artifact, and what its budget leaves shapes near it."""
-    parts = {name: int(size) for name, size in predicted_parts(recipe).items()}
+def nearby_shapes(recipe: Recipe) -> list[Shape]:
+    """Return the recipe's shape and shapes near it, with what the byte budget leaves each."""
     flops = flops_per_token(recipe.model, recipe.data.vocab_size)
-    return FitResult(
-        quantizer=recipe.pack.quantizer,
-        budget_bytes=recipe.pack.budget_bytes,
-        artifact_bytes=sum(parts.values()),
-        parts=parts,
-        flops_per_token=flops,
-        shapes=[_shape(near, flops) for near in _near(recipe)],
-    )
+    return [_shape(near, flops) for near in _near(recipe)]
 
 
 def _shape(recipe: Recipe, flops: float) -> Shape:
@@ -108,7 +74,7 @@ def _shape(recipe: Recipe, flops: float) -> Shape:
 
 
 def _near(recipe: Recipe) -> Iterator[Recipe]:
-    """The recipe, other depths and widths, then half and twice its vocabulary and bigram rows."""
+    """Yield the recipe, other depths and widths, then half and twice its vocabulary and bigrams."""
     model, data = recipe.model, recipe.data
     unit = 8 * model.num_heads
     depths = {max(1, round(model.num_layers * share)) for share in (0.5, 0.75, 1.25, 1.5)}
@@ -134,12 +100,12 @@ def _changed(recipe: Recipe, **values: int) -> Recipe:
 
 
 def predicted_bytes(recipe: Recipe) -> float:
-    """Of the artifact, within about a percent once the network has trained for a while."""
+    """Return the bytes of the artifact, to about a percent once a network has trained a while."""
     return sum(predicted_parts(recipe).values())
 
 
 def predicted_parts(recipe: Recipe) -> dict[str, float]:
-    """Bytes of each part of the artifact, in its order.
+    """Return the bytes of each part of the artifact, in its order.
 
     A quantizer that fills the budget is predicted to; how it divides the matrices' bytes among
     their parts depends on the training, and is known to about a fifth.
@@ -160,12 +126,12 @@ def predicted_parts(recipe: Recipe) -> dict[str, float]:
         room = 8 * max(pack.budget_bytes - sum(others.values()), 0)
         share = min(room, quantizer.most_bits * weights) / sum(bits.values())
         bits = {part: share * value for part, value in bits.items()}
-    found = others | {part: value / 8 for part, value in bits.items()}
-    return {name: found[name] for name in ("header", *PARTS)}
+    parts = others | {part: value / 8 for part, value in bits.items()}
+    return {name: parts[name] for name in ("header", *PARTS)}
 
 
 def _besides_matrices(recipe: Recipe) -> dict[str, float]:
-    """Bytes of the parts that do not depend on how finely weights are stored."""
+    """Return the bytes of the parts that do not depend on how finely weights are stored."""
     tensors = tensors_of(recipe.model, recipe.data.vocab_size, bos_id=0)
     values = sum(math.prod(tensor.shape) for tensor in tensors if tensor.part == "small")
     return {
@@ -177,7 +143,7 @@ def _besides_matrices(recipe: Recipe) -> dict[str, float]:
 
 
 def tokenizer_bytes(data: Data) -> float:
-    """Of Fairway's own, whose later pieces are longer, or of one of the challenge's.
+    """Return the bytes of the tokenizer: Fairway's own, or one of the challenge's.
 
     The latter bring 94 kB of tables for the normalisation of text. Fitted to vocabularies of 512 to
     4,096 tokens of stdlib and FineWeb, within 6 %; and to the challenge's 1,024 and 8,192.
@@ -195,7 +161,7 @@ def _matrices(recipe: Recipe) -> Iterator[tuple[Part, tuple[int, ...]]]:
 
 
 def _matrix_bits(recipe: Recipe, part: Part, shape: tuple[int, ...]) -> float:
-    """Codes and steps of one matrix under rtn or uniform steps."""
+    """Return the bits of codes and steps of one matrix where no budget is filled."""
     pack, (rows, columns) = recipe.pack, shape
     quantizer = QUANTIZERS[pack.quantizer]
     silent = min(_SILENT_ROWS[recipe.data.source], rows) if part == "embedding" else 0
@@ -210,5 +176,5 @@ def _matrix_bits(recipe: Recipe, part: Part, shape: tuple[int, ...]) -> float:
 
 
 def expected_maximum(columns: int) -> float:
-    """Median of the largest of so many |Gaussian values|, in standard deviations."""
+    """Return the median of the largest of so many |Gaussian values|, in standard deviations."""
     return _NORMAL.inv_cdf((1 + 0.5 ** (1 / max(columns, 1))) / 2)
