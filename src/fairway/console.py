@@ -66,10 +66,12 @@ def say_lines(text: str) -> None:
 
 
 def warn(text: str) -> None:
+    """Print a warning on stderr."""
     _print(Text.assemble(("warning:", "yellow"), " " + printable(text)))
 
 
 def error(text: str) -> None:
+    """Print an error on stderr."""
     _print(Text.assemble(("error:", "red"), " " + printable(text)))
 
 
@@ -146,8 +148,10 @@ def track(what: str, total: float, unit: str) -> Iterator[Task]:
 
 @contextmanager
 def ctrl_c() -> Iterator[Callable[[], bool]]:
-    """Inside, a first Ctrl-C only answers True to the yielded function, so that the work can be
-    saved at a step's end; a second one interrupts at once."""
+    """Yield a function that returns whether Ctrl-C was pressed, to save at the end of a step.
+
+    The second Ctrl-C interrupts at once.
+    """
     asked = threading.Event()
 
     def note(number: int, frame: object) -> None:
@@ -202,6 +206,7 @@ class Metrics:
             self._board = SummaryWriter(str(tensorboard), purge_step=resume_step or None)
 
     def log(self, step: int, **values: float) -> None:
+        """Write the values of a step."""
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
         if self._board is not None:
@@ -209,6 +214,7 @@ class Metrics:
                 self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
+        """Close the files."""
         self._file.close()
         if self._board is not None:
             self._board.close()

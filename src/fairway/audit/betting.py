@@ -104,14 +104,16 @@ class Bets:
 
     @property
     def log_wealth(self) -> float:
+        """The logarithm of the mean wealth of all bets."""
         return float(np.logaddexp.reduce(self._wealth, axis=None)) - log(self._wealth.size)
 
     @property
     def best(self) -> int:
-        """Return the kind of bet that paid most."""
+        """The kind of bet that paid most."""
         return int(np.argmax(self._wealth.max(1)))
 
     def draws(self, kind: int) -> int:
+        """Return the number of tokens drawn for a kind of bet."""
         return sum(map(len, self._ratios[kind]))
 
     def mean(self, kind: int) -> tuple[float, float]:

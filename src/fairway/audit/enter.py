@@ -433,6 +433,7 @@ def _rules(order: Order) -> list[tuple[str, int]]:
 
 
 def main() -> None:
+    """Read the order, build its walls, and run its command."""
     source = int(sys.argv[1]) if len(sys.argv) > 1 else 0  # behind bubblewrap: a file of memory
     try:
         order = read_order(source)

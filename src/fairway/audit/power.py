@@ -25,6 +25,7 @@ def reach(draws: int, ahead: int) -> float:
 
 
 def percent(value: float) -> str:
+    """Return a share in percent, with three digits."""
     return f"{100 * value:.3g} %"
 
 

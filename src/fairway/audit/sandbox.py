@@ -61,9 +61,11 @@ _FREE_USERS = range(1_000_000_000, 1_900_000_000)  # above all that systems hand
 
 @dataclass(frozen=True)
 class Limits:
+    """What the scorer's processes may take."""
+
     call_s: float = 600.0  # one call of the scorer
-    memory_bytes: int = 16 << 30  # of all its processes together; and address space of each
-    file_bytes: int = 1 << 30  # all that it writes
+    memory_bytes: int = 16 << 30  # all processes together; also the address space of each
+    file_bytes: int = 1 << 30  # all that the scorer writes
     files: int = 256  # open at once
     processes: int = 1024  # with their threads
 
@@ -417,6 +419,7 @@ class _Tail:
         self._thread = threading.Thread(target=self._read, daemon=True)
 
     def start(self) -> None:
+        """Start to read, once the process has its end of the pipe."""
         os.close(self.inlet)
         self._thread.start()
 
@@ -425,11 +428,13 @@ class _Tail:
             self._kept = (self._kept + part)[-_TAIL_BYTES:]
 
     def last_line(self) -> str:
+        """Return the last line that was written, printable and cut short."""
         self._thread.join(1)
         lines = self._kept.decode("utf-8", "replace").strip().splitlines()
         return _printable(lines[-1])[:300] if lines else ""
 
     def close(self) -> None:
+        """Close the pipe, unless its reader still waits."""
         self._thread.join(1)
         if not self._thread.is_alive() and self._outlet >= 0:
             os.close(self._outlet)

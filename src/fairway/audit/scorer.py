@@ -86,6 +86,7 @@ class Local:
         return checked(plain(self._scorer(tokens.copy())), len(tokens))
 
     def distributions(self, tokens: Tokens) -> Floats:
+        """Return the scorer's probabilities of all tokens, [N, V]. Raises BadInput."""
         rows = self._scorer.distributions(tokens.copy())  # type: ignore[attr-defined]
         return checked_rows(array_of(rows), len(tokens))
 
@@ -94,6 +95,7 @@ class Local:
         return self if self._maker is None else Local(self._maker(), self._maker)
 
     def close(self) -> None:
+        """Do nothing: there is no process to end."""
         return
 
 

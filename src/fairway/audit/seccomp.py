@@ -90,6 +90,7 @@ _Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, o
 
 
 def available() -> bool:
+    """Return whether this system has seccomp and a table of its system calls here."""
     return sys.platform == "linux" and os.uname().machine in _MACHINES
 
 

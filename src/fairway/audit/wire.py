@@ -36,6 +36,8 @@ class Nonsense(ValueError):
 
 @dataclass(frozen=True)
 class Reply:
+    """An answer of the process for foreign code; `kind` says which fields it has."""
+
     kind: int
     charges: Charges | None = None
     rows: Floats | None = None
@@ -50,6 +52,7 @@ class Pipe:
         self._in, self._out = inward, outward
 
     def write(self, data: bytes, limit_s: float) -> None:
+        """Write all of data within limit_s seconds."""
         os.set_blocking(self._out, False)
         until, view = time.monotonic() + limit_s, memoryview(data)
         while view:
@@ -62,6 +65,7 @@ class Pipe:
                 continue
 
     def read(self, size: int, until: float) -> bytes:
+        """Return `size` bytes, read until a reading of time.monotonic()."""
         parts = []
         while size:
             left = until - time.monotonic()
