@@ -42,10 +42,9 @@ from fairway.config.schema import Adapt
 from fairway.errors import BadInput
 from fairway.formats import fwz
 from fairway.formats.artifact import HEADER_BYTES, MAGIC, PARTS, VERSION
-from fairway.formats.proof import Header, Machine, ProofChunk, read_chunks, text_digest
+from fairway.formats.proof import Digest, Header, Machine, ProofChunk, read_chunks, text_digest
 from fairway.io.binary import Reader, join, varint
 from fairway.pipeline import prove
-from fairway.pipeline.texts import Digest
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "tiny.fairway"
 FINE = ("refused", "opened", "unchanged")

@@ -24,9 +24,8 @@ from fairway.coding.match_model import MatchStepper
 from fairway.coding.model import Stepper
 from fairway.config.schema import Memory
 from fairway.exact.operands import Operands, prepare
-from fairway.formats.proof import Header, read_chunks, text_digest
+from fairway.formats.proof import Digest, Header, read_chunks, text_digest
 from fairway.io.binary import Reader
-from fairway.pipeline.texts import Digest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from oracles.exact_network import ExactNetwork

@@ -27,12 +27,11 @@ from fairway.config.schema import Memory, Model
 from fairway.data.tokenizer import Tokenizer
 from fairway.formats import byte_mixing, proof, weight_streams
 from fairway.formats.artifact import split
-from fairway.formats.proof import Header, read_chunks, text_digest
+from fairway.formats.proof import Digest, Header, read_chunks, text_digest
 from fairway.formats.range_coder import Coder
 from fairway.formats.tensors import LARGEST_CODE, NARROW_CODE, Codes, Matrix, Quantized
 from fairway.io.binary import Reader, join
 from fairway.model.sizes import tensors_of
-from fairway.pipeline.texts import Digest
 
 GOLDEN = Path(__file__).parent
 LANES = {"portable": 1, "memory": 3}  # of the proofs of the trained networks

@@ -92,12 +92,18 @@ def _files(
 ) -> "Result | dict[str, Result] | None":
     """Do `work` on every file."""
     from fairway.coding import files
+    from fairway.pipeline.results import FileResult
 
     if test:
-        jobs = [files.plan([source], output, False, True, True)[0] for source in sources]
+        jobs = [files.plan_jobs([source], output, False, True, True)[0] for source in sources]
     else:
-        jobs = files.plan(sources, output, stdout, force, command == "decompress")
-    results = {str(job.source): files.run(job, artifact, work, command) for job in jobs}
+        jobs = files.plan_jobs(sources, output, stdout, force, command == "decompress")
+    results = {}
+    for job in jobs:
+        read, written = files.run(job, artifact, work, command)
+        results[str(job.source)] = FileResult(
+            path=str(job.target), input_bytes=read, output_bytes=written
+        )
     if any(job.is_piped for job in jobs):
         return None  # standard output has bytes, and no JSON after them
     return next(iter(results.values())) if len(results) == 1 else dict(results)

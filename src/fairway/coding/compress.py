@@ -12,6 +12,7 @@ from pathlib import Path
 from fairway.coding import artifact, fwz_chunks
 from fairway.coding.codec import Codec
 from fairway.coding.fwz_chunks import Report
+from fairway.coding.proof import decode_proof
 from fairway.coding.session import FloatEnvironment, coding_session
 from fairway.config.schema import Arithmetic
 from fairway.errors import BadInput
@@ -90,12 +91,10 @@ def decompress(model: Path, source: Source, target: Target, report: Report) -> N
 
 def _decode_proof(opened: artifact.Artifact, begin: bytes, source: Source, target: Target) -> None:
     """Write the text that a proof holds; begin: its bytes that are read already."""
-    from fairway.pipeline.prove import decode_to
-
     rest = _read_full(source, MAX_PROOF_BYTES)
     if len(rest) == MAX_PROOF_BYTES:
         raise BadInput(f"the proof is longer than {MAX_PROOF_BYTES:,} bytes")
-    decode_to(opened, begin + rest, target)
+    decode_proof(opened, begin + rest, target)
 
 
 def _header(sha256: str, machine: FloatEnvironment | None) -> bytes:

@@ -23,7 +23,6 @@ from fairway.formats.artifact import MAGIC
 from fairway.io import foreign
 from fairway.io.atomic import check_writable, replacing
 from fairway.io.binary import Source, Target
-from fairway.pipeline.results import FileResult
 
 SUFFIX = ".fwz"
 PROOF_SUFFIX = ".fwp"  # a proof is decompressed, too
@@ -69,7 +68,7 @@ def _is_artifact(file: Path) -> bool:
         return False
 
 
-def plan(
+def plan_jobs(
     files: list[Path], output: Path | None, to_stdout: bool, force: bool, decompress: bool
 ) -> list[Job]:
     """Where each file goes. Raises BadInput before anything has been written."""
@@ -155,7 +154,7 @@ def _renamed(file: Path, decompress: bool) -> Path:
     return file.with_suffix("")
 
 
-def run(job: Job, artifact: Path, work: Work, verb: str) -> FileResult:
+def run(job: Job, artifact: Path, work: Work, verb: str) -> tuple[int, int]:
     """Do the work on one file, with progress. Raises BadInput, OSError."""
     with (
         _reading(job.source) as source,
@@ -172,7 +171,7 @@ def run(job: Job, artifact: Path, work: Work, verb: str) -> FileResult:
         count[1].flush()
     read, written = (counting.count for counting in count)
     console.say(f"{job.source}: {read:,} bytes, {written:,} written to {job.target}")
-    return FileResult(path=str(job.target), input_bytes=read, output_bytes=written)
+    return read, written
 
 
 class _Counting:

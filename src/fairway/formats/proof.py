@@ -7,6 +7,7 @@ What the header claims is evidence of nothing until the chunks have been decoded
 from __future__ import annotations
 
 import hashlib
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,6 +138,28 @@ def read_chunks(reader: Reader, count: int) -> list[ProofChunk]:
 def chunk_name(i: int, count: int) -> str:
     """Return what messages call a chunk."""
     return f"chunk {i + 1} of {count}"
+
+
+class Digest:
+    """SHA-256 of a text and of its documents' lengths, document by document."""
+
+    def __init__(self) -> None:
+        self._text, self._lengths = hashlib.sha256(), hashlib.sha256()
+        self.text_bytes = self.documents = 0
+
+    def update(self, document: bytes) -> None:
+        self._text.update(document)
+        self._lengths.update(struct.pack("<Q", len(document)))
+        self.text_bytes += len(document)
+        self.documents += 1
+
+    @property
+    def text_sha256(self) -> str:
+        return self._text.hexdigest()
+
+    @property
+    def lengths_sha256(self) -> str:
+        return self._lengths.hexdigest()
 
 
 def text_digest(text_sha256: str, lengths_sha256: str) -> bytes:

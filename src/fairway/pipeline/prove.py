@@ -13,8 +13,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +22,9 @@ from fairway.coding import artifact, online
 from fairway.coding.codec import Codec, EncodedChunk
 from fairway.coding.lanes import chunk_ends, documents_of
 from fairway.coding.model import CodingModel, Tensors
+from fairway.coding.proof import decode_proof
 from fairway.coding.session import FloatEnvironment, coding_session
 from fairway.coding.workers import Progress, each_chunk, in_order
-from fairway.config.schema import Adapt, Arithmetic
-from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput, Damaged, Interrupted
 from fairway.formats.proof import (
     ARTIFACT_BYTES,
@@ -35,14 +32,11 @@ from fairway.formats.proof import (
     MAX_PROOF_BYTES,
     Header,
     Machine,
-    ProofChunk,
-    chunk_name,
-    read_chunks,
     text_digest,
 )
-from fairway.io import checkpoint, foreign, limits
+from fairway.io import checkpoint, foreign
 from fairway.io.atomic import replacing, write_atomic
-from fairway.io.binary import Reader, Target, join
+from fairway.io.binary import join
 from fairway.pipeline import texts
 from fairway.pipeline.directory import Job, RunDirectory
 from fairway.pipeline.results import Decoded, ProveResult
@@ -222,39 +216,7 @@ def decode(artifact_file: Path, proof: Path, out: Path) -> Decoded:
     opened = artifact.read(artifact_file)
     data = foreign.read_bytes(proof, "the proof", MAX_PROOF_BYTES, pipes=True)
     with replacing(out) as temporary, open(temporary, "wb") as file:
-        return decode_to(opened, data, file)
-
-
-def decode_to(opened: artifact.Artifact, data: bytes, target: Target) -> Decoded:
-    """Write the text that the bytes of a proof hold to `target`, as `decode` does.
-
-    What is written is known to be right only when this returns.
-    """
-    reader = Reader(data, "the proof's header")
-    header = Header.read(reader)
-    chunks = read_chunks(reader, header.chunks)
-    how = online.from_bytes(header.learning)
-    if not bytes.fromhex(opened.sha256).startswith(header.artifact):
-        raise BadInput(
-            f"the proof needs the artifact whose SHA-256 begins with {header.artifact.hex()}, and "
-            f"this artifact has {opened.sha256}"
-        )
-    lanes = max((len(chunk.coded.starts) for chunk in chunks if chunk.coded), default=0)
-    if lanes > 1 and online.needs_one_lane(how):
-        raise Damaged(f"the proof claims to learn left to right and has {lanes} lanes")
-    digest = texts.Digest()
-    ideal_bits = 0.0
-    try:
-        for document, bits in _decode(opened, header.machine, how, chunks):
-            digest.update(document)
-            target.write(document)
-            ideal_bits = bits
-    except MemoryError:
-        raise BadInput(f"the proof's {lanes} lanes need more memory than there is") from None
-    if text_digest(digest.text_sha256, digest.lengths_sha256) != header.text:
-        raise Damaged("the decoded text is not the one that the proof's header names")
-    if not digest.text_bytes:
-        raise Damaged("the proof holds a text of no bytes, which has no bits per byte")
+        decoded = decode_proof(opened, data, file)
     return Decoded(
         artifact_sha256=opened.sha256,
         artifact_bytes=sum(opened.parts.values()),
@@ -263,64 +225,10 @@ def decode_to(opened: artifact.Artifact, data: bytes, target: Target) -> Decoded
         bits_per_weight=opened.bits_per_weight,
         proof_sha256=hashlib.sha256(data).hexdigest(),
         proof_bytes=len(data),
-        text_sha256=digest.text_sha256,
-        text_bytes=digest.text_bytes,
-        lengths_sha256=digest.lengths_sha256,
-        documents=digest.documents,
-        tokens=sum(_tokens_of(chunk, opened.tokenizer) for chunk in chunks),
-        stream_bytes=sum(chunk.stream_bytes for chunk in chunks),
-        stream_ideal_bits=ideal_bits + sum(8.0 * c.stream_bytes for c in chunks if not c.coded),
-        lanes=lanes,
         vocab_size=opened.tokenizer.vocab_size,
         text_rule=opened.tokenizer.rule,
-        adaptation=how.method,
-        arithmetic="float" if header.machine else "exact",
-        order=online.order_of(how),
-        grade="device" if header.machine else "portable",
+        **vars(decoded),
     )
-
-
-def _tokens_of(chunk: ProofChunk, tokenizer: Tokenizer) -> int:
-    """Return how many tokens the documents of a chunk have, boundaries included."""
-    if chunk.coded:
-        return chunk.coded.tokens
-    return sum(len(tokens) for tokens in tokenizer.encode_stream(chunk.documents))
-
-
-def _decode(
-    opened: artifact.Artifact, machine: Machine | None, how: Adapt, chunks: list[ProofChunk]
-) -> Iterator[tuple[bytes, float]]:
-    """Yield (document, bits of everything that a network decoded) of all chunks.
-
-    Raises BadInput.
-    """
-    tokens = sum(chunk.tokens for chunk in chunks)
-    streams = sum(len(chunk.coded.stream) for chunk in chunks if chunk.coded)
-    limits.check_work("the proof", tokens, streams)
-    on_cuda = bool(machine and machine.on_cuda)
-    arithmetic: Arithmetic = "float" if machine else "exact"
-    with (
-        coding_session(opened, arithmetic, on_cuda, how, tokens) as (model, environment),
-        console.track("decode", tokens, "tokens") as task,
-    ):
-        if machine and environment:
-            environment.check_description(machine.environment)
-            environment.check_logits(machine.logits)
-        codec = Codec(model, opened.tokenizer)
-
-        def decode_one(i: int, progress: Progress) -> list[bytes]:
-            return codec.decode(chunks[i], progress, chunk_name(i, len(chunks)))
-
-        ideal_bits = 0.0
-
-        def report(done: int, bits: float) -> None:
-            nonlocal ideal_bits
-            ideal_bits = bits
-            task.update(done)
-
-        workers = environment.workers if environment else 1
-        decoded = in_order(each_chunk(decode_one, range(len(chunks)), workers, report))
-        yield from ((document, ideal_bits) for document in chain.from_iterable(decoded))
 
 
 def main(arguments: list[str]) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import struct
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from fairway.data.documents import stream_documents
 from fairway.data.rules import Rule, counted_bytes
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
+from fairway.formats.proof import Digest
 from fairway.pipeline.directory import Job
 from fairway.pipeline.prepare import load_val
 from fairway.pipeline.results import PrepareResult
@@ -117,25 +116,3 @@ def describe(tokens: NDArray[np.uint16], tokenizer: Tokenizer) -> Text:
         starts,
         np.array(lengths, np.int64),
     )
-
-
-class Digest:
-    """SHA-256 of a text and of its documents' lengths, document by document."""
-
-    def __init__(self) -> None:
-        self._text, self._lengths = hashlib.sha256(), hashlib.sha256()
-        self.text_bytes = self.documents = 0
-
-    def update(self, document: bytes) -> None:
-        self._text.update(document)
-        self._lengths.update(struct.pack("<Q", len(document)))
-        self.text_bytes += len(document)
-        self.documents += 1
-
-    @property
-    def text_sha256(self) -> str:
-        return self._text.hexdigest()
-
-    @property
-    def lengths_sha256(self) -> str:
-        return self._lengths.hexdigest()
