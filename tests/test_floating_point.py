@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from fairway import floating_point
-from fairway.coding import exact_model
+from fairway.coding import exact_model, workers
 from fairway.errors import BadInput
 from fairway.pipeline.prove import decode
 
@@ -71,7 +71,7 @@ def test_every_thread_of_ours_has_the_ieee_default(spoilt):
         floating_point.check()
         yield item
 
-    found = sorted(exact_model._side_by_side(work, range(4), 2))
+    found = sorted(workers.side_by_side(work, range(4), 2))
     assert found == [0, 1, 2, 3]
     complaints = []
 
