@@ -212,7 +212,7 @@ def read(
 
 @contextmanager
 def naming(part: str) -> Iterator[None]:
-    """Say in which part something was wrong."""
+    """Let errors inside say in which part something was wrong."""
     try:
         yield
     except BadInput as error:
@@ -255,7 +255,7 @@ def _bodies(data: bytes) -> dict[str, bytes]:
 
 
 def _write_recipe(model: Model, memory: Memory) -> bytes:
-    """Every field by name: a default that changes later must not change what old files mean.
+    """Return every field by name, so that a file does not depend on later defaults.
 
     Switches that are off are left out; off, they will mean the same for ever.
     """
@@ -307,7 +307,7 @@ def _inside(part: Part, tensors: Sequence[TensorSpec]) -> list[TensorSpec]:
 def _write_matrices(
     matrices: Mapping[str, Matrix], tensors: Sequence[TensorSpec], pool: ThreadPoolExecutor
 ) -> bytes:
-    """One byte, the grid of the steps; then streams, the length before each but the last."""
+    """Return the grid of the steps and the streams, with the length before all but the last."""
     grid = matrices[tensors[0].name].grid if tensors else _GRIDS[0]
 
     def stream(group: Sequence[TensorSpec]) -> bytes:

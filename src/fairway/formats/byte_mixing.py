@@ -1,4 +1,4 @@
-"""Bytes ↔ a shorter stream: context mixing over the bits of each byte, for tokenizers.
+"""Compress the text of a tokenizer by context mixing over the bits of its bytes.
 
 The text is a list of pieces, joined by the byte 255. Each bit's probability is a mixture, in the
 logistic domain, of what seven contexts have seen (Mahoney's PAQ): the last 0 to 4 bytes, the piece

@@ -1,4 +1,4 @@
-"""Integers ↔ bits under adaptive contexts: what gives the codes of weights their probabilities.
+"""Code integers under adaptive contexts, which give the codes of weights their probabilities.
 
 An integer is its magnitude's class, counted up by one binary decision per class, then its sign and
 the bits that place it inside the class. Classes 0 to 11 hold one magnitude; above, there are two
@@ -48,7 +48,7 @@ _FIRST_WEIGHTS = np.array([29491, 9830, 9830, 13107, 3277], np.int64)
 
 
 class Contexts:
-    """All that one stream's integers have taught so far; equal in encoder and decoder."""
+    """What the integers of one stream have taught so far; equal in encoder and decoder."""
 
     def __init__(self) -> None:
         self.slots = _first_slots().copy()  # probability << 10 | count
@@ -57,7 +57,7 @@ class Contexts:
     def code(
         self, coder: Coder, values: NDArray[np.int64] | None, shape: tuple[int, int], kind: int
     ) -> NDArray[np.int64]:
-        """Integers of magnitude up to LARGEST, [rows, columns]; values None: decode them.
+        """Code integers of magnitude up to LARGEST, [rows, columns]; values None: decode them.
 
         The mean magnitude goes first, then the integers row by row.
         """
@@ -81,7 +81,7 @@ class Contexts:
 
 
 def code_raw(coder: Coder, value: int | None, bits: int) -> int:
-    """An integer of so many bits, the highest first, each with probability 1/2."""
+    """Code an integer of `bits` bits, the highest first, each with probability 1/2."""
     return int(coder.run_kernel(_code_uniform, bits, 0 if value is None else value, bits))
 
 
@@ -99,7 +99,7 @@ def _code_uniform(state, spent, buffer, size, decoding, value, bits):  # type: i
 def _code_rows(  # type: ignore[no-untyped-def]
     state, spent, buffer, size, decoding, values, first, last, kind, slots, weights, means, tables
 ):
-    """Rows first .. last - 1 of values int64[m, n]; `means` as in Contexts.code."""
+    """Code rows first .. last - 1 of values int64[m, n]; `means` as in Contexts.code."""
     logistic, squash, levels, shares, costs = tables
     n = values.shape[1]
     slot = np.empty(_INPUTS, np.int64)
@@ -190,7 +190,7 @@ def _code_rows(  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _alike(row, above):  # type: ignore[no-untyped-def]
-    """Whether differences to the row above are less than half as large as the row itself."""
+    """Return whether differences to the row above are less than half as large as the row."""
     size, apart = np.int64(0), np.int64(0)
     for c in range(row.shape[0]):
         difference = abs(row[c] - above[c])
@@ -202,7 +202,7 @@ def _alike(row, above):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def learn(slots, place, bit, shares, limit):  # type: ignore[no-untyped-def]
-    """Move a slot's probability towards the bit by 1 / (count + 1.5)."""
+    """Move a slot's probability towards the bit by 1 / (count + 2)."""
     p, count = slots[place] >> 10, slots[place] & 1023
     p += (((bit << 22) - p) * shares[count + 2]) >> 16
     slots[place] = p << 10 | min(count + 1, limit)
@@ -210,6 +210,7 @@ def learn(slots, place, bit, shares, limit):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def class_of(magnitude):  # type: ignore[no-untyped-def]
+    """Return the class of a magnitude."""
     if magnitude < _SINGLE:
         return magnitude
     octave = np.int64(0)
@@ -220,13 +221,13 @@ def class_of(magnitude):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def inside_bits(k):  # type: ignore[no-untyped-def]
-    """Bits that place a magnitude inside class k."""
+    """Return how many bits place a magnitude inside class k."""
     return np.int64(0) if k < _SINGLE else (k - _SINGLE + 1) // 2 + 2
 
 
 @njit(cache=True, nogil=True)
 def least_of(k):  # type: ignore[no-untyped-def]
-    """The least magnitude of class k."""
+    """Return the least magnitude of class k."""
     if k < _SINGLE:
         return k
     return (2 + (k - _SINGLE + 1) % 2) << inside_bits(k)
@@ -243,19 +244,19 @@ def _exponential(numerator: int, denominator: int) -> int:
 
 
 def _level(magnitude_16: int) -> int:
-    """Level of a magnitude in sixteenths: about 4·log2(x + 1), exact at powers of two."""
+    """Return the level of a magnitude in sixteenths: about 4·log2(x + 1), exact at powers of 2."""
     x = magnitude_16 + 1
     octave = x.bit_length() - 1
     return 4 * octave + (4 * x >> octave) - 4
 
 
 def _mean_of(level: int) -> int:
-    """The least magnitude of a level, in sixteenths, plus half of a sixteenth, times 256."""
+    """Return the least magnitude of a level, in 2^-12, plus half of a sixteenth."""
     return ((4 + level % 4 << 8) << level // 4 >> 2) - 256 + 128
 
 
 def _class_chances(level: int) -> list[int]:
-    """For each class, 2^22 · P(a higher class | this or a higher one) at an expected magnitude m.
+    """Return 2^22 · P(higher class | this or higher) per class, at an expected magnitude m.
 
     From m = 1 on a Gaussian on the integers with σ² = m²·π/2, below it a geometric distribution.
     """

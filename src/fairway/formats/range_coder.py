@@ -1,4 +1,4 @@
-"""Symbols under integer frequencies <-> bytes: one function for both directions, integers only.
+"""Code symbols under integer frequencies: one function for both directions, integers only.
 
 Range coding (G. N. N. Martin 1979) with a 64-bit low and span, renormalised byte by byte, carries
 added into the bytes already written. The stream is a number in [0, 1) in base 256; every symbol
@@ -31,7 +31,7 @@ _UTOP, _UTOTAL = np.uint64(_TOP), np.uint64(TOTAL)
 
 
 class Coder:
-    """Encoder (`Coder()`) or decoder (`Coder(data)`) of one stream.
+    """An encoder, `Coder()`, or a decoder, `Coder(data)`, of one stream.
 
     The caller gives both the same cumulative frequencies; they differ in who knows the symbols.
     A decoder never fails on damaged data: past the end it reads zeros, and what it returns is in
@@ -52,7 +52,7 @@ class Coder:
 
     @property
     def ideal_bits(self) -> float:
-        """Sum of -log2(frequency / 2^30) over the symbols coded so far."""
+        """Return the sum of -log2(frequency / 2^30) over the symbols coded so far."""
         return float(self._bits[0])
 
     def code(
@@ -79,7 +79,7 @@ class Coder:
         return symbols
 
     def code_intervals(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> None:
-        """Encode symbols of which only their entries of the tables are at hand, in order.
+        """Encode symbols in order, of which only the entries in their tables are known.
 
         int64[n] each, 0 <= start < stop <= 2^30. Raises ValueError when one breaks this rule.
         """
@@ -100,7 +100,7 @@ class Coder:
         return kernel(self._state, self._bits, self._buffer, self._size, self.decoding, *arguments)
 
     def finish(self) -> bytes:
-        """The encoder's stream: the fewest bytes that, padded with zeros, decode to the symbols."""
+        """Return the stream: the fewest bytes that, padded with zeros, decode to the symbols."""
         low, span, written = (int(x) for x in self._state)
         stream = self._buffer[:written].copy()
         value = _shortest(low, span)
@@ -122,7 +122,7 @@ class Coder:
             )
 
     def _reserve(self, more: int) -> None:
-        """Room for `more` bytes; doubling keeps the cost per byte constant."""
+        """Make room for `more` bytes; doubling keeps the cost per byte constant."""
         needed = int(self._state[2]) + more
         if needed > len(self._buffer):
             grown = np.zeros(max(needed, 2 * len(self._buffer)), np.uint8)
@@ -131,7 +131,7 @@ class Coder:
 
 
 def _shortest(low: int, span: int) -> int:
-    """The number in [low, low + span) whose low bytes are zero for as long as possible.
+    """Return the number in [low, low + span) with the most zero bytes at its low end.
 
     May be 2^64, a carry. As span >= 2^56, all but its first byte are always zero.
     """
@@ -150,7 +150,7 @@ def _carry(buffer, position):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _find(row, value):  # type: ignore[no-untyped-def]
-    """The symbol s with row[s] <= value < row[s + 1]."""
+    """Return the symbol s with row[s] <= value < row[s + 1]."""
     first, last = 0, len(row) - 1
     while last - first > 1:
         middle = (first + last) >> 1
@@ -197,7 +197,7 @@ def code_bit(state, buffer, size, p, bit, decoding):  # type: ignore[no-untyped-
 
 @njit(cache=True, nogil=True)
 def _code_intervals(state, bits, buffer, starts, stops):  # type: ignore[no-untyped-def]
-    """Encode intervals int64[n]; whether one was out of range."""
+    """Encode intervals int64[n]; return whether one was out of range."""
     for i in range(len(starts)):
         start, stop = starts[i], stops[i]
         if start < 0 or start >= stop or stop > TOTAL:

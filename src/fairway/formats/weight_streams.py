@@ -1,4 +1,4 @@
-"""Quantized tensors ↔ streams: which integers go into a stream, and in which order.
+"""Code quantized tensors: which integers go into a stream, and in which order.
 
 Every function works in both directions, as the Coder that it is given does: an encoder takes the
 values, a decoder takes None; both return the values. Byte for byte in docs/formats.md.
@@ -73,7 +73,7 @@ def _code_matrix(
     grid: Grid,
     columns_before: Integers | None,
 ) -> Matrix:
-    """Whether it is wide, its rows, its columns (or that they are those before), its codes."""
+    """Code whether it is wide, its rows, its columns (or that they are the same), its codes."""
     name, (m, n) = tensor.name, tensor.shape
     codes, rows, columns = (matrix.codes, matrix.rows, matrix.columns) if matrix else (None,) * 3
     wide = None if codes is None else int(np.abs(codes).max(initial=0) > NARROW_CODE)
@@ -98,7 +98,7 @@ def _code_matrix(
 def _code_columns(
     contexts: Contexts, coder: Coder, columns: Integers | None, n: int, before: Integers | None
 ) -> Integers:
-    """Where the matrix before has as many columns: whether they are the same; else a vector."""
+    """Code the columns, or that they are those of the matrix before, if it has as many."""
     if before is not None:
         same = None if columns is None else int(np.array_equal(columns, before))
         if code_raw(coder, same, 1):
@@ -129,7 +129,7 @@ def code_vectors(
 def _code_vector(
     contexts: Contexts, coder: Coder, values: Integers | None, count: int, kind: int
 ) -> Integers:
-    """int64[count], each as its difference to a running mean of those before it."""
+    """Code int64[count], each as its difference to a running mean of those before it."""
     start = None if values is None else int(np.median(values)) if count else 0
     start = code_raw(coder, None if start is None else start + _START, _START_BITS) - _START
     differences = np.zeros((1, count), np.int64)
