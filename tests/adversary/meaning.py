@@ -40,7 +40,7 @@ from fairway.pipeline import plan, runner, verdicts
 from fairway.pipeline import prove as proving
 from fairway.pipeline.directory import Job, RunDirectory
 from fairway.pipeline.results import TrainResult
-from fairway.pipeline.stage import STAGES
+from fairway.pipeline.stage import stages_of
 from fairway.report import compare, export, report
 
 MARKS = ("claimed", "stale", "Stale", "NOT VERIFIED", "NOT verified", "does not hold")
@@ -151,7 +151,8 @@ def comparison(run: RunDirectory, other: RunDirectory) -> Statements:
 
 def card(run: RunDirectory, other: RunDirectory) -> Statements:
     """What `push` checks and writes, without the Hub."""
-    runner.require_current(Job(run.load(), run), [s.result for s in STAGES if s.cached])
+    recipe = run.load()
+    runner.require_current(Job(recipe, run), [s.result for s in stages_of(recipe) if s.cached])
     if not (known := verdicts.known(run)) or not known.verified:
         raise BadInput("push would decode first, or refuse")
     return of_lines(export.card(run, "user/name"))

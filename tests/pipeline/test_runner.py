@@ -10,6 +10,7 @@ from fairway.errors import BadInput
 from fairway.pipeline import runner, stage
 from fairway.pipeline.directory import Job, RunDirectory
 from fairway.pipeline.results import (
+    FrozenResult,
     PackResult,
     PrepareResult,
     ProveResult,
@@ -20,7 +21,7 @@ from fairway.pipeline.results import (
 from fairway.pipeline.runner import changes, downstream, perform, run_stages, stamp, state
 
 RECIPE = load("tiny")
-KINDS = [row.result for row in stage.STAGES]
+KINDS = [row.result for row in stage.stages_of(RECIPE)]
 
 # One change of the recipe per line, and the stages whose own results it makes stale.
 CHANGES = {
@@ -186,3 +187,20 @@ def test_a_verdict_is_never_taken_from_the_run_directory(tiny, monkeypatch, tmp_
     lie = tiny.require(VerifyResult).model_copy(update={"bpb": 0.1})
     tiny.record(lie)
     assert run_stages(RECIPE, tiny, ["verify"])["verify"].bpb == tiny.require(ProveResult).bpb
+
+
+def test_a_recipe_that_learns_also_scores_without_learning(tiny):
+    """Both scores stand in the report: what packing left, and what learning gained."""
+    sets = ["adapt.method=sgd", "adapt.sgd.span=2048", "score.protocol=sliding"]
+    learning, plain = load("tiny", sets), load("tiny", sets[2:])
+    names = [row.name for row in stage.stages_of(learning)]
+    assert names == [row.name for row in stage.STAGES]
+    assert "frozen" not in [row.name for row in stage.stages_of(plain)]
+    assert runner.state(Job(plain, tiny), FrozenResult).recorded is None
+
+    run_stages(learning, tiny, ["frozen", "score"])
+    frozen, scored = tiny.require(FrozenResult), tiny.require(ScoreResult)
+    assert (frozen.adaptation, scored.adaptation) == ("none", "sgd")
+    assert frozen.bpb != scored.bpb
+    run_stages(plain, tiny, ["score"])
+    assert frozen.bpb == tiny.require(ScoreResult).bpb

@@ -29,7 +29,7 @@ from fairway.io.atomic import short_hash
 from fairway.pipeline import runner, verdicts
 from fairway.pipeline.directory import Job, RunDirectory
 from fairway.pipeline.results import Decoded, SubmitResult
-from fairway.pipeline.stage import STAGES
+from fairway.pipeline.stage import stages_of
 from fairway.report.compare import one_recipe
 from fairway.report.report import Results, seeds_table
 
@@ -89,7 +89,8 @@ def _decoded(results: Results) -> Decoded:
 
 def _ready(run: RunDirectory) -> Results:
     """Return the results of a run whose proof holds. Raises BadInput where it does not."""
-    runner.require_current(Job(run.load(), run), [s.result for s in STAGES if s.cached])
+    recipe = run.load()
+    runner.require_current(Job(recipe, run), [s.result for s in stages_of(recipe) if s.cached])
     verdict = verdicts.known_or_decoded(run)
     if not verdict.verified:
         raise BadInput(f"the proof of {run.path} does not hold: {verdict.reason}")
@@ -166,7 +167,7 @@ def _copy(
     place.mkdir()
     for file in (run.artifact, run.proof_file):
         shutil.copy(file, place)
-    for stage in STAGES:
+    for stage in stages_of(own):
         if stage.cached:  # a verdict is not copied: who gets the folder decodes
             shutil.copy(run.path / f"{stage.name}.json", place)
 

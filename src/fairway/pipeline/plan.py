@@ -20,7 +20,7 @@ from fairway.pipeline import verdicts
 from fairway.pipeline.directory import Job, RunDirectory
 from fairway.pipeline.results import PrepareResult
 from fairway.pipeline.runner import downstream, state
-from fairway.pipeline.stage import STAGES, Stage
+from fairway.pipeline.stage import Stage, stages_of
 from fairway.quantize.size import predicted_bytes
 
 COLUMNS = ["stage", "what", "seconds", "memory", "writes"]
@@ -53,7 +53,7 @@ def plan(recipe: Recipe, run: RunDirectory, force: str = "") -> list[Step]:
     forced = downstream(force) if force else []
     steps: list[Step] = []
     running: list[Stage] = []
-    for stage in STAGES:
+    for stage in stages_of(recipe):
         above = [other.name for other in running if other.result in stage.needs]
         if stage in forced:
             reason = f"--force {force}"
@@ -113,6 +113,10 @@ def predict(recipe: Recipe, run: RunDirectory) -> dict[str, Cost]:
     text = float(prepared.val_tokens) if prepared else None
     again = shape.window / recipe.score.stride if recipe.score.protocol == "sliding" else 1.0
     coding = Cost(seconds(text, _STEP_SHARE) / 3 if text else None, 3 * weights_bytes)
+    scoring = Cost(
+        seconds(text * again, _SCORE_SHARE) / 3 if text else None,
+        weights_bytes + activations_bytes / 2,
+    )
     return {
         "prepare": Cost(),
         "train": Cost(
@@ -121,10 +125,8 @@ def predict(recipe: Recipe, run: RunDirectory) -> dict[str, Cost]:
             weights_bytes,
         ),
         "pack": Cost(None, 3 * weights_bytes, predicted_bytes(recipe)),
-        "score": Cost(
-            seconds(text * again, _SCORE_SHARE) / 3 if text else None,
-            weights_bytes + activations_bytes / 2,
-        ),
+        "frozen": scoring,
+        "score": scoring,
         "prove": coding,
         "verify": coding,
     }

@@ -169,6 +169,12 @@ class ScoreResult(Result):
         return f"{self.bpb:.4f} bits per byte ({self.protocol}, {self.seconds:.0f} s)"
 
 
+class FrozenResult(ScoreResult):
+    """The score of an artifact whose recipe learns from what it scores, without the learning."""
+
+    stage = "frozen"
+
+
 class ProveResult(Result):
     stage = "prove"
     bpb: float  # 8 · (all bytes a decoder opens besides the artifact) / text_bytes

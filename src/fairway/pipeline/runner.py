@@ -21,7 +21,7 @@ from fairway.io.atomic import sha256_file, short_hash
 from fairway.pipeline import verdicts
 from fairway.pipeline.directory import Job, R, RunDirectory
 from fairway.pipeline.results import Result, VerifyResult
-from fairway.pipeline.stage import STAGES, Stage
+from fairway.pipeline.stage import STAGES, Stage, stages_of
 from fairway.pipeline.verify import sha256_readable
 
 
@@ -93,7 +93,12 @@ def states(run: RunDirectory) -> dict[str, State[Any]]:
     if not run.recipe.is_file():  # nothing says what the results should have been made with
         return {s.name: State(run.recorded(s.result), ("recipe",)) for s in STAGES if s.cached}
     job = Job(run.load(), run)
-    return {stage.name: state(job, stage.result) for stage in STAGES if stage.cached}
+    applying = stages_of(job.recipe)
+    return {
+        s.name: state(job, s.result) if s in applying else State(None, ())
+        for s in STAGES
+        if s.cached
+    }
 
 
 def require_current(job: Job, kinds: Iterable[type[Result]]) -> None:
@@ -161,7 +166,7 @@ def run_stages(
     ranks but the main one return after the last stage that they share. Raises BadInput,
     Interrupted.
     """
-    stages = [stage_of(name) for name in names] or list(STAGES)
+    stages = [stage_of(name) for name in names] or stages_of(recipe)
     if int(os.environ.get("RANK", "0")):
         console.silence()
         return _perform_all(Job(recipe, run, text), stages, force, options)

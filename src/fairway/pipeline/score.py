@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fairway import console, distributed
 from fairway.coding import artifact, online
@@ -20,13 +21,14 @@ from fairway.coding.bits import bits_per_byte
 from fairway.coding.model import CodingModel, TokenCosts
 from fairway.coding.protocols import text_costs
 from fairway.coding.session import open_model
+from fairway.config.schema import Adapt
 from fairway.distributed import Process
 from fairway.errors import BadInput, Interrupted
 from fairway.io import checkpoint
 from fairway.io.atomic import replacing
 from fairway.pipeline import texts
 from fairway.pipeline.directory import Job
-from fairway.pipeline.results import ScoreResult
+from fairway.pipeline.results import FrozenResult, ScoreResult
 
 _SAVE_EVERY_S = 20.0  # the least time between two saved states of a score by windows
 
@@ -36,6 +38,27 @@ def score(job: Job) -> ScoreResult:
 
     Raises BadInput; Interrupted after Ctrl-C.
     """
+    result, documents = _scored(job)
+    if distributed.start().is_main:
+        job.place.path.mkdir(parents=True, exist_ok=True)
+        path = job.place.score_documents
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.save(file, documents)
+    return result
+
+
+def frozen(job: Job) -> FrozenResult:
+    """Score as `score` does, without the learning that the recipe asks for.
+
+    Raises BadInput; Interrupted after Ctrl-C.
+    """
+    recipe = job.recipe.model_copy(update={"adapt": Adapt()})
+    result, _ = _scored(Job(recipe, job.run, job.text))
+    return FrozenResult.model_validate(result.model_dump())
+
+
+def _scored(job: Job) -> tuple[ScoreResult, NDArray[np.float64]]:
+    """Return the score, and float64[D, 2]: the nats and the bytes of each document."""
     recipe, place = job.recipe, job.place
     opened = artifact.read(job.run.artifact)
     subject = texts.load(job, opened.tokenizer)
@@ -65,11 +88,7 @@ def score(job: Job) -> ScoreResult:
     count = len(subject.tokens) - 1
     if totals.done != count:
         raise AssertionError(f"{totals.done} of {count} tokens were charged")
-    if process.is_main:
-        place.path.mkdir(parents=True, exist_ok=True)
-        with replacing(place.score_documents) as temporary, open(temporary, "wb") as file:
-            np.save(file, np.stack([totals.documents.numpy(), subject.lengths], axis=1))
-    return ScoreResult(
+    result = ScoreResult(
         protocol=how.protocol,
         adaptation=adapt.method,
         arithmetic=arithmetic,
@@ -83,6 +102,7 @@ def score(job: Job) -> ScoreResult:
         artifact_sha256=opened.sha256,
         seconds=time.perf_counter() - began,
     )
+    return result, np.stack([totals.documents.numpy(), subject.lengths], axis=1)
 
 
 class _Totals:

@@ -13,6 +13,7 @@ from typing import Any
 from fairway.config.schema import Recipe
 from fairway.pipeline.directory import Job, RunDirectory
 from fairway.pipeline.results import (
+    FrozenResult,
     PackResult,
     PrepareResult,
     ProveResult,
@@ -39,6 +40,7 @@ class Stage:
     is_complete: Callable[[Job, Any], bool] = lambda job, result: True  # outputs elsewhere
     remove: Callable[[RunDirectory], None] = lambda run: None  # delete these
     shared: Callable[[Recipe], bool] = lambda recipe: False  # whether all ranks work on it together
+    applies: Callable[[Recipe], bool] = lambda recipe: True  # whether a recipe has the stage
     cached: bool = True  # whether a result in the run directory may stand for the work
 
     @property
@@ -86,6 +88,12 @@ def _pack(job: Job) -> PackResult:
     return pack(job)
 
 
+def _frozen(job: Job) -> FrozenResult:
+    from fairway.pipeline.score import frozen
+
+    return frozen(job)
+
+
 def _score(job: Job) -> ScoreResult:
     from fairway.pipeline.score import score
 
@@ -119,6 +127,10 @@ STAGES: tuple[Stage, ...] = (
         outputs=("artifact",), hashes=("artifact_sha256",),
     ),
     Stage(
+        _frozen, FrozenResult, keys=("score", "prove.lanes"), needs=(PackResult,), version=1,
+        applies=lambda recipe: recipe.adapt.method != "none",
+    ),
+    Stage(
         _score, ScoreResult, keys=("adapt", "score", "prove.lanes"), needs=(PackResult,), version=4,
         outputs=("score_documents",), partial=("score_learned",),
         shared=lambda recipe: recipe.adapt.method != "none",
@@ -129,3 +141,8 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(_verify, VerifyResult, keys=(), needs=(ProveResult,), version=1, cached=False),
 )  # fmt: skip
+
+
+def stages_of(recipe: Recipe) -> list[Stage]:
+    """Return the stages that a recipe has, in order."""
+    return [stage for stage in STAGES if stage.applies(recipe)]

@@ -21,6 +21,7 @@ from fairway.pipeline import verify as verifying
 from fairway.pipeline.directory import Job, RunDirectory
 from fairway.pipeline.results import (
     Decoded,
+    FrozenResult,
     PackResult,
     PrepareResult,
     ProveResult,
@@ -205,7 +206,7 @@ def disagreements(run: RunDirectory, place: RunDirectory, decoded: Decoded) -> I
     place: the directory of the proof's results, which is the run or a text inside it.
     """
     for kind, fields in _truth(run, place, decoded).items():
-        directory = place if kind in (ScoreResult, ProveResult) else run
+        directory = place if kind in (FrozenResult, ScoreResult, ProveResult) else run
         file = f"{kind.stage}.json"
         result = directory.recorded(kind)
         if result is None:
@@ -237,6 +238,7 @@ def truth(decoded: Decoded, proof_name: str) -> Truth:
         "text_rule": decoded.text_rule,
     }
     documents: dict[str, object] = {"lengths_sha256": decoded.lengths_sha256}
+    scored = text | {"text_bytes": decoded.text_bytes, "tokens": decoded.tokens - 1}
     return {
         PrepareResult: text
         | documents
@@ -252,7 +254,8 @@ def truth(decoded: Decoded, proof_name: str) -> Truth:
             "parts": decoded.parts,
             "bits_per_weight": decoded.bits_per_weight,
         },
-        ScoreResult: text | {"text_bytes": decoded.text_bytes, "tokens": decoded.tokens - 1},
+        FrozenResult: scored,
+        ScoreResult: scored,
         ProveResult: text
         | documents
         | {

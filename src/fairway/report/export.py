@@ -25,7 +25,7 @@ from fairway.io.atomic import replacing, write_atomic
 from fairway.model.gpt import GPT
 from fairway.pipeline import runner, verdicts
 from fairway.pipeline.directory import Job, RunDirectory
-from fairway.pipeline.stage import STAGES
+from fairway.pipeline.stage import stages_of
 from fairway.report.report import Results, tables
 
 _WEIGHTS, _CONFIG, _TOKENIZER = "model.safetensors", "config.json", "tokenizer.fwt"
@@ -90,7 +90,8 @@ def push(run: RunDirectory, repository: str, private: bool = False) -> str:
         validate_repo_id(repository)
     except HFValidationError as error:
         raise BadInput(f"{repository} is no name for the Hub: {error}") from None
-    runner.require_current(Job(run.load(), run), (s.result for s in STAGES if s.cached))
+    recipe = run.load()
+    runner.require_current(Job(recipe, run), (s.result for s in stages_of(recipe) if s.cached))
     verdict = verdicts.known_or_decoded(run)
     if not verdict.verified:
         raise BadInput(f"{run.path} is not pushed: its proof does not hold: {verdict.reason}")

@@ -18,6 +18,7 @@ from fairway.pipeline import runner, verdicts
 from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.results import (
     CompareResult,
+    FrozenResult,
     PackResult,
     PrepareResult,
     ProveResult,
@@ -62,6 +63,7 @@ class Results:
         self.prepare: PrepareResult | None = found["prepare"].current
         self.train: TrainResult | None = found["train"].current
         self.pack: PackResult | None = found["pack"].current
+        self.frozen: FrozenResult | None = found["frozen"].current
         self.score: ScoreResult | None = found["score"].current
         self.prove: ProveResult | None = found["prove"].current
         self.run = run
@@ -185,8 +187,11 @@ def _stages_table(found: Results) -> Table:
     if p := found.pack:
         bpb, size = _bpb(p.val_bpb_after), f"{p.artifact_bytes:,}"
         rows.append(["after packing", bpb, size, f"{p.pack_s:.0f}", CLAIMED])
+    if f := found.frozen:
+        rows.append([f"packed ({f.protocol})", _bpb(f.bpb), "", f"{f.seconds:.0f}", CLAIMED])
     if s := found.score:
-        name = f"scored ({s.protocol})"
+        learned = "" if s.adaptation == "none" else f", learning by {s.adaptation}"
+        name = f"scored ({s.protocol}{learned})"
         rows.append([name, _bpb(s.bpb), "", f"{s.seconds:.0f}", CLAIMED])
     if v := found.prove:
         size = f"{sum(v.files.values()):,}"
