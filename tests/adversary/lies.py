@@ -21,10 +21,11 @@ from typing import Any
 
 import numpy as np
 
+from fairway.config.toml import loads
 from fairway.formats import artifact
 from fairway.formats.proof import Header, Machine, ProofChunk, read_chunks
 from fairway.io.binary import Reader, join, varint
-from fairway.pipeline.stage import STAGES
+from fairway.pipeline.stage import stages_of
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 BPB, LARGE, SMALL, HASH, WORD = 0.4321, 7_777_777, 4_321, "ab" * 32, "a lie"
@@ -69,7 +70,8 @@ class Lie:
 
 def lies(run: Path) -> Iterator[Lie]:
     """Yield lies about every leaf of every file of a run directory, the two files aside."""
-    for name in (stage.name for stage in STAGES):
+    recipe = loads((run / "recipe.toml").read_text("utf-8"))
+    for name in (stage.name for stage in stages_of(recipe)):
         yield from _lies_of_json(run, f"{name}.json", FOLLOWS.get(name, set()))
         yield Lie(f"{name}.json", "missing", lambda at, n=name: (at / f"{n}.json").unlink())
         yield Lie(f"{name}.json", "empty object", _writes(f"{name}.json", b"{}"))

@@ -162,8 +162,8 @@ def test_downstream():
     def names(name):
         return [row.name for row in downstream(name)]
 
-    assert names("prepare") == ["prepare", "train", "pack", "score", "prove", "verify"]
-    assert names("pack") == ["pack", "score", "prove", "verify"]
+    assert names("prepare") == ["prepare", "train", "pack", "frozen", "score", "prove", "verify"]
+    assert names("pack") == ["pack", "frozen", "score", "prove", "verify"]
     assert names("score") == ["score"]
     assert names("prove") == ["prove", "verify"]
     with pytest.raises(BadInput, match="no stage parse: choose one of prepare, train"):
