@@ -44,7 +44,7 @@ class ReferenceModel:
 
     def stepper(self, layout: Layout) -> Stepper:
         inner, p = _ReferenceStepper(self._operands, layout.lanes), self._operands
-        if not any(self._memory):
+        if not self._memory.is_on:
             return inner
         return MatchStepper(inner, self._memory, p.vocab_size, p.bos_id, layout)
 

@@ -14,7 +14,7 @@ from hypothesis import settings
 
 from fairway import console
 from fairway.cli import main
-from fairway.config.schema import Model, Pack
+from fairway.config.schema import NO_MEMORY, Memory, Model, Pack
 from fairway.data.tokenizer import train_tokenizer
 from fairway.model.gpt import build
 from fairway.pipeline.directory import RunDirectory
@@ -90,17 +90,20 @@ def artifact_file(lively_model, tokenizer, tmp_path_factory):
     return packed(lively_model, tokenizer, tmp_path_factory.mktemp("artifact"))
 
 
+MEMORY = Memory(ngram=3, neural_cache=32)
+
+
 @pytest.fixture(scope="session")
 def memory_file(lively_model, tokenizer, tmp_path_factory):
-    """The same with recall and a cache."""
-    return packed(lively_model, tokenizer, tmp_path_factory.mktemp("recall"), recall=3, cache=32)
+    """Like artifact_file, with an n-gram memory and a neural cache."""
+    return packed(lively_model, tokenizer, tmp_path_factory.mktemp("memory"), MEMORY)
 
 
-def packed(model, tokenizer, folder, **options):
+def packed(model, tokenizer, folder, memory=NO_MEMORY):
     weights = {name: t.numpy() for name, t in model.state_dict().items()}
-    recipe = Pack(quantizer="uniform", step=0.1, **options)
+    recipe = Pack(quantizer="uniform", step=0.1)
     file = folder / "model.fairway"
-    file.write_bytes(pack_weights(model.shape, tokenizer, weights, {}, recipe).data)
+    file.write_bytes(pack_weights(model.shape, tokenizer, weights, {}, recipe, memory).data)
     return file
 
 

@@ -22,7 +22,7 @@ from fairway.formats.range_coder import TOTAL
 
 BOS, V = 0, 8
 GOLDEN = "e188831254e1f27051a61c6c038e7fc716dd8126608740d850175a20bac7cf20"
-MEMORY = Memory(3, 32)  # of memory_artifact
+MEMORY = Memory(ngram=3, neural_cache=32)  # of memory_artifact
 MEMORIES = st.builds(Memory, st.integers(0, 4), st.sampled_from([0, 1, 5, 64]))
 TEXTS = st.lists(st.lists(st.integers(1, V - 1), max_size=40), min_size=1, max_size=6)
 
@@ -109,12 +109,12 @@ class Definition:
 
     def __init__(self, memory):
         self.memory, self.documents, self.units = memory, [[]], [[]]
-        rows = match_model._START[: memory.recall + 1]
+        rows = match_model._START[: memory.ngram + 1]
         self.shares = [[x * (1 << 20) // 1000 for x in row] for row in rows]
 
     def table(self, state):
         """C' from a uniform C, and what learning needs of it."""
-        K, C = self.memory
+        K, C = self.memory.ngram, self.memory.neural_cache
         h, units = self.documents[-1], self.units[-1]
         _, exponent = np.frexp(np.abs(state).max())
         y = np.rint(np.ldexp(state.astype(float), 20 - exponent))
@@ -202,7 +202,9 @@ def test_the_mixture_has_its_golden_bits():
             return table
 
     tokens = np.array([(i * i // 3 + i // 7) % 7 + 1 if i % 90 else BOS for i in range(300)])
-    stepper = MatchStepper(Counted(1), Memory(4, 64), V, BOS, Layout(300, Starts.whole()))
+    stepper = MatchStepper(
+        Counted(1), Memory(ngram=4, neural_cache=64), V, BOS, Layout(300, Starts.whole())
+    )
     digest = hashlib.sha256()
     for fed, token in pairwise(tokens.tolist()):
         digest.update(stepper.step(np.array([fed])).astype("<i8").tobytes())
@@ -218,7 +220,11 @@ def test_weights_are_powers_of_two_rounded():
 
 @pytest.mark.parametrize(
     ("memory", "bits"),
-    [(Memory(4, 0), 1.3), (Memory(0, 512), 2.2), (Memory(4, 512), 1.3)],  # states know two tokens
+    [
+        (Memory(ngram=4, neural_cache=0), 1.3),
+        (Memory(ngram=0, neural_cache=512), 2.2),
+        (Memory(ngram=4, neural_cache=512), 1.3),
+    ],  # states know two tokens
 )
 def test_what_repeats_gets_cheap_and_what_does_not_stays_dear(memory, bits):
     random = np.random.default_rng(3)
@@ -238,9 +244,14 @@ def test_what_repeats_gets_cheap_and_what_does_not_stays_dear(memory, bits):
 def test_documents_and_lanes_do_not_know_each_other():
     document = [1, 2, 3, 4, 5, 6, 7] * 5
     one, two = joined([document]), joined([[7, 6, 5] * 9, document])
-    last = [table for _, table in tables(one, Layout(len(one), Starts.whole()), Memory(3, 9))]
+    last = [
+        table
+        for _, table in tables(
+            one, Layout(len(one), Starts.whole()), Memory(ngram=3, neural_cache=9)
+        )
+    ]
     apart = layout_of(two, [1])
-    lane = [t for where, t in tables(two, apart, Memory(3, 9)) if len(where)]
+    lane = [t for where, t in tables(two, apart, Memory(ngram=3, neural_cache=9)) if len(where)]
     which = next(i for i, first in enumerate(apart.first) if first > 1)
     for mine, table in zip(last, lane, strict=False):
         if which < len(table):

@@ -123,7 +123,7 @@ def export(name: str, folder: Path) -> None:
         documents = [d for chunk in chunks for d in codec.decode(chunk, lambda *_: None)]
     note = {
         "model": opened.model.model_dump(),
-        "memory": list(opened.memory),
+        "memory": [opened.memory.ngram, opened.memory.neural_cache],
         "documents": [document.decode("latin-1") for document in documents],
     }
     (folder / f"{name}.json").write_text(json.dumps(note))
@@ -147,7 +147,7 @@ def write(name: str, folder: Path) -> None:
             matrices[key] = Matrix(codes, arrays[f"{key}/rows"], arrays[f"{key}/columns"], grid)
     data = artifact.write(
         Model.model_validate(note["model"]), tokenizer, Quantized(matrices, vectors),
-        Memory(*note["memory"]),
+        Memory(**dict(zip(Memory.model_fields, note["memory"], strict=True))),
     )  # fmt: skip
     (GOLDEN / f"{name}.fairway").write_bytes(data)
     opened = artifact.read(data)

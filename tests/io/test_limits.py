@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fairway.coding import artifact
-from fairway.config.schema import Model
+from fairway.config.schema import Memory, Model
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
 from fairway.formats.artifact import HEADER_BYTES, PARTS
@@ -152,8 +152,9 @@ def greedy(tmp_path_factory, tokenizer):
     )  # fmt: skip
     weights = {n: t.numpy() for n, t in build(shape, 300, 0, seed=1).state_dict().items()}
     file = tmp_path_factory.mktemp("greedy") / "model.fairway"
-    recipe = Pack(quantizer="uniform", step=0.5, cache=4096)
-    file.write_bytes(pack_weights(shape, tokenizer, weights, {}, recipe).data)
+    recipe = Pack(quantizer="uniform", step=0.5)
+    memory = Memory(neural_cache=4096)
+    file.write_bytes(pack_weights(shape, tokenizer, weights, {}, recipe, memory).data)
     return file
 
 

@@ -30,6 +30,7 @@ CHANGES = {
     "optim.matrix_lr=0.5": {"train"},
     "train.steps=41": {"train"},
     "pack.mlp_bits=4": {"pack"},
+    "memory.ngram=2": {"pack"},
     "adapt.method=lora": {"score", "prove"},
     "score.protocol=plain": {"score"},
     "prove.lanes=3": {"score", "prove"},

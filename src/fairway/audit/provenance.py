@@ -231,7 +231,7 @@ def _packing(recipe: Recipe, run: RunDirectory, packed: PackResult) -> AuditFind
     curved = recipe.pack.quantizer == "gptq"
     curvatures = calibrate.load(run.calibration)[0] if curved else {}
     tokenizer = load_tokenizer(run.data_folder(run.require(PrepareResult)))
-    again = pack_weights(recipe.model, tokenizer, weights, curvatures, recipe.pack)
+    again = pack_weights(recipe.model, tokenizer, weights, curvatures, recipe.pack, recipe.memory)
     if again.artifact.sha256 == packed.artifact_sha256:
         return finding("packing", False, "the weights pack to this artifact", [], _SAME)
     state, there = again.artifact.state, atomic.sha256_file(run.artifact)

@@ -123,7 +123,7 @@ def _unused(recipe: Recipe) -> Iterator[str]:
     if recipe.adapt.method == "none":
         names = ("learning_model", "rule", "sgd", "dynamic", "lora")
         yield from (f"fairway.coding.online.{name}" for name in names)
-    if not any(recipe.pack.memory):
+    if not recipe.memory.is_on:
         yield from ("fairway.coding.match_model", "fairway.coding.mixed_model")
     if recipe.pack.quantizer != "gptq":
         yield "fairway.quantize.gptq"

@@ -66,7 +66,8 @@ def inspection(found: "Inspection") -> None:
     console.say(
         f"{found.artifact_bytes:,} bytes, {found.weights:,} weights, "
         f"{found.bits_per_weight:.2f} bits per coded weight, "
-        f"recall {found.recall or 'off'}, cache {found.cache or 'off'}; "
+        f"n-gram memory {found.memory.ngram or 'off'}, "
+        f"neural cache {found.memory.neural_cache or 'off'}; "
         f"sha256 {found.sha256}"
     )
     console.say(budget.sentence(found.artifact_bytes))

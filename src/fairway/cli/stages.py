@@ -98,7 +98,8 @@ def _run_all(recipe: "Recipe", run: "RunDirectory", force: str = "") -> "dict[st
     from fairway.report import report
 
     if recipe.data.tokenizer:  # a tokenizer that is there already: what it takes is known now
-        check_budget(recipe.model, load_challenge(recipe.data.tokenizer), recipe.pack)
+        tokenizer = load_challenge(recipe.data.tokenizer)
+        check_budget(recipe.model, tokenizer, recipe.pack, recipe.memory)
     results = run_stages(recipe, run, force=force)
     if is_main_rank():
         page = report.write(run)

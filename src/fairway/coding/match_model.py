@@ -103,7 +103,7 @@ class MatchModel:
         self._next, self._begin = self._first.copy(), self._first.copy()
         self._shares = _start(memory, layout)
         self._rings: dict[int, Units] = {}  # of lanes that have begun and not ended
-        self._weights, self._near = np.zeros(memory.cache, np.int32), np.zeros(2, np.int64)
+        self._weights, self._near = np.zeros(memory.neural_cache, np.int32), np.zeros(2, np.int64)
 
     def mix(self, network: TokenCosts) -> TokenCosts:
         """Return the costs under the mixture, given those under the network."""
@@ -174,7 +174,7 @@ class MatchStepper:
         self._past = np.zeros(int(stops[-1]), np.uint16)  # of all lanes, one after another
         self._begin, self._end = stops - layout.length, stops - layout.length
         self._shares = _start(memory, layout)
-        size = min(memory.cache, layout.steps)
+        size = min(memory.neural_cache, layout.steps)
         self._ring = np.zeros((lanes, size, 0), np.int16)  # [L, size, d]; place p is at p mod size
         self._weights = np.zeros((lanes, size), np.int32)  # of the last comparison
         self._near = np.zeros((lanes, 2), np.int64)  # the weights' sum; the bucket of λ
@@ -221,7 +221,7 @@ def _units(states: States | None, cache: int, rows: int) -> Units:
 
 def _start(memory: Memory, layout: Layout) -> Longs:
     """Return the first λ of every lane: int64[L, K + 1, _BUCKETS]."""
-    shares = np.array(_START[: memory.recall + 1], np.int64) * (1 << _BITS) // 1000
+    shares = np.array(_START[: memory.ngram + 1], np.int64) * (1 << _BITS) // 1000
     return np.repeat(shares[None], layout.lanes, 0)
 
 

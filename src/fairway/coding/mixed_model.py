@@ -24,7 +24,7 @@ class MixedModel:
         self, tokens: Tokens, layout: Layout, with_states: bool = False
     ) -> Iterator[TokenCosts]:
         mixture = MatchModel(self._memory, self.vocab_size, self.bos_id, tokens, layout)
-        inner = self._inner.token_costs(tokens, layout, with_states=self._memory.cache > 0)
+        inner = self._inner.token_costs(tokens, layout, with_states=self._memory.neural_cache > 0)
         return map(mixture.mix, inner)
 
     def window_costs(self, tokens: Tokens, windows: Iterable[Window]) -> Iterator[TokenCosts]:
@@ -37,7 +37,7 @@ class MixedModel:
         return MatchStepper(inner, self._memory, self.vocab_size, self.bos_id, layout)
 
     def check_memory(self, layout: Layout, extra_bytes: int = 0) -> None:
-        states = min(self._memory.cache, layout.steps) * (2 * self._dim + 4)
+        states = min(self._memory.neural_cache, layout.steps) * (2 * self._dim + 4)
         own = layout.lanes * ((self.vocab_size + 1) * 8 + states)
         self._inner.check_memory(layout, own + extra_bytes)
 

@@ -61,7 +61,7 @@ def open_model(
         model = ExactModel(artifact, workers or torch.get_num_threads(), device)
     else:
         model = FloatModel(artifact.build_model(device, dtype))
-    if any(artifact.memory):
+    if artifact.memory.is_on:
         return MixedModel(model, artifact.memory, artifact.model.dim)
     return model
 

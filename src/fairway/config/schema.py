@@ -7,7 +7,7 @@ recipes.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -199,11 +199,15 @@ class Train(Section):
         return self.seconds - min(self.reserve_s, self.seconds / 10)
 
 
-class Memory(NamedTuple):
+class Memory(Section):
     """The document memory: what predictions take from a document besides the network."""
 
-    recall: int = 0
-    cache: int = 0
+    ngram: int = Field(0, ge=0, le=4)  # longest n-gram of the document that is looked up; 0: none
+    neural_cache: int = Field(0, ge=0, le=4096)  # last states of the document to compare with
+
+    @property
+    def is_on(self) -> bool:
+        return bool(self.ngram or self.neural_cache)
 
 
 NO_MEMORY = Memory()
@@ -218,8 +222,6 @@ class Pack(Section):
 
     quantizer: Literal["gptq", "uniform", "rtn"] = "gptq"
     budget_bytes: int = Field(16_000_000, gt=0)
-    recall: int = Field(0, ge=0, le=4)  # longest n-gram of a document that is looked up
-    cache: int = Field(0, ge=0, le=4096)  # a document's last states, to compare with
     step: float = Field(0.0, ge=0, le=10)  # uniform: in standard deviations; 0: fill the budget
     row_scale: Literal["std", "max"] = "std"  # rtn: a row's largest code: 4 std, or its maximum
     mlp_bits: int = Field(5, ge=2, le=8)
@@ -232,10 +234,6 @@ class Pack(Section):
         if self.step and self.quantizer != "uniform":
             raise ValueError(f"pack.step belongs to the quantizer 'uniform', not {self.quantizer}")
         return self
-
-    @property
-    def memory(self) -> Memory:
-        return Memory(self.recall, self.cache)
 
 
 class Score(Section):
@@ -331,6 +329,7 @@ class Recipe(Section):
     optim: Optim = Optim()
     train: Train
     pack: Pack = Pack()
+    memory: Memory = Memory()
     adapt: Adapt = Adapt()
     score: Score = Score()
     prove: Prove = Prove()

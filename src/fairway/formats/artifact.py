@@ -22,7 +22,7 @@ from typing import get_args
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from fairway.config.schema import NO_MEMORY, Memory, Model, Pack
+from fairway.config.schema import NO_MEMORY, Memory, Model
 from fairway.errors import BadInput, Damaged
 from fairway.formats import weight_streams
 from fairway.formats.range_coder import Coder
@@ -59,7 +59,6 @@ _SWITCHES = {
     "parallel_layers",
     "repeat_first", "repeat_last", "repeat_times",
 }  # fmt: skip
-_MEMORY_KEYS = ("ngram", "neural_cache")  # where they are not 0
 # A stranger's file may claim no more weights than its size makes plausible: a quarter bit for each.
 _MAX_WEIGHTS = 1_000_000_000
 _FREE_WEIGHTS, _WEIGHTS_PER_BYTE = 1_000_000, 32
@@ -260,8 +259,7 @@ def _write_recipe(model: Model, memory: Memory) -> bytes:
     Switches that are off are left out; off, they will mean the same for ever.
     """
     off = {n for n in _SWITCHES if getattr(model, n) == Model.model_fields[n].default}
-    on = {key: value for key, value in zip(_MEMORY_KEYS, memory, strict=True) if value}
-    tree = model.model_dump(exclude=_INITIAL | off) | on
+    tree = model.model_dump(exclude=_INITIAL | off) | memory.model_dump(exclude_defaults=True)
     return json.dumps(tree, separators=(",", ":"), sort_keys=True).encode()
 
 
@@ -270,10 +268,10 @@ def _read_recipe(body: bytes) -> tuple[Model, Memory]:
         raise BadInput(f"{len(body)} bytes are more than a shape needs")
     try:
         tree = json.loads(body)
-        memory = Memory(*(tree.pop(key, 0) for key in _MEMORY_KEYS))
+        memory = {key: tree.pop(key) for key in Memory.model_fields.keys() & tree.keys()}
         return (
             Model.model_validate(tree, strict=True),
-            Pack.model_validate(memory._asdict(), strict=True).memory,
+            Memory.model_validate(memory, strict=True),
         )
     except (ValidationError, ValueError, AttributeError, TypeError, RecursionError):
         raise BadInput("it does not describe a network; the file is damaged or newer") from None

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from fairway.coding import artifact, online
+from fairway.config.schema import Memory
 from fairway.formats import proof
 from fairway.formats.artifact import TensorRow
 from fairway.io import foreign
@@ -20,8 +21,7 @@ class Inspection(Result):
     sha256: str
     weights: int
     bits_per_weight: float  # of the coded matrices
-    recall: int  # longest n-gram of a document whose sequels predictions mix in; 0: none
-    cache: int  # states of a document that they are compared with; 0: none
+    memory: Memory
     parts: dict[str, int]  # bytes; they sum to artifact_bytes
     tensors: list[TensorRow]
 
@@ -34,7 +34,7 @@ def inspect(path: Path | str) -> Inspection:
         sha256=opened.sha256,
         weights=sum(values.size for values in opened.weights.values()),
         bits_per_weight=opened.bits_per_weight,
-        **opened.memory._asdict(),
+        memory=opened.memory,
         parts=opened.parts,
         tensors=opened.tensors,
     )

@@ -12,7 +12,7 @@ import numpy as np
 from fairway import console, distributed
 from fairway.coding import artifact
 from fairway.coding.artifact import Artifact
-from fairway.config.schema import Model, Pack, Recipe
+from fairway.config.schema import NO_MEMORY, Memory, Model, Pack, Recipe
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
 from fairway.exact import operands
@@ -53,7 +53,7 @@ def pack(job: Job) -> PackResult:
     curvatures: dict[str, Curvature] = {}
     if QUANTIZERS[recipe.pack.quantizer].needs_curvature:
         curvatures, _ = calibrate.load(run.calibration)
-    packed = pack_weights(recipe.model, tokenizer, weights, curvatures, recipe.pack)
+    packed = pack_weights(recipe.model, tokenizer, weights, curvatures, recipe.pack, recipe.memory)
     _check_exactness(packed, recipe)
     atomic.write_atomic(run.artifact, packed.data)
     pack_s = time.perf_counter() - start
@@ -84,12 +84,13 @@ def pack_weights(
     weights: Mapping[str, Weights],
     curvatures: Mapping[str, Curvature],
     recipe: Pack,
+    memory: Memory = NO_MEMORY,
 ) -> Packed:
     """Quantize, fill the budget, write, read back and compare. Raises BadInput.
 
     weights: float32, by parameter; curvatures: of every matrix, for the quantizer `gptq`.
     """
-    check_budget(model, tokenizer, recipe)
+    check_budget(model, tokenizer, recipe, memory)
     tensors = tensors_of(model, tokenizer.vocab_size, tokenizer.bos_id)
     check_shapes({name: w.shape for name, w in weights.items()}, tensors)
     quantizer_class = QUANTIZERS[recipe.quantizer]
@@ -98,7 +99,7 @@ def pack_weights(
     quantizer = quantizer_class(weights, gptq.factor(curvatures), recipe)
 
     def write(quantized: Quantized) -> bytes:
-        return artifact.write(model, tokenizer, quantized, recipe.memory)
+        return artifact.write(model, tokenizer, quantized, memory)
 
     if quantizer.fills(recipe):
         fixed_bytes = (
@@ -128,7 +129,7 @@ def pack_weights(
     return Packed(data, made, cost)
 
 
-def check_budget(model: Model, tokenizer: Tokenizer, recipe: Pack) -> None:
+def check_budget(model: Model, tokenizer: Tokenizer, recipe: Pack, memory: Memory) -> None:
     """Raise BadInput when even a network whose weights are all 0 is over the budget.
 
     That depends on the shape and the tokenizer alone, so it is known before training.
@@ -138,7 +139,7 @@ def check_budget(model: Model, tokenizer: Tokenizer, recipe: Pack) -> None:
     weights = sum(math.prod(t.shape) for t in tensors_of(model, tokenizer.vocab_size, bos_id=0))
     if budget > others + weights // 16 + _RECIPE_BYTES:  # zeros take far less than half a bit
         return
-    parts = artifact.smallest(model, tokenizer, recipe.memory)
+    parts = artifact.smallest(model, tokenizer, memory)
     if sum(parts.values()) > budget:
         fixed = sum(size for part, size in parts.items() if part not in MATRIX_PARTS)
         raise BadInput(

@@ -123,7 +123,7 @@ STAGES: tuple[Stage, ...] = (
         shared=lambda recipe: True,
     ),
     Stage(
-        _pack, PackResult, keys=("pack",), needs=(TrainResult,), version=2,
+        _pack, PackResult, keys=("pack", "memory"), needs=(TrainResult,), version=2,
         outputs=("artifact",), hashes=("artifact_sha256",),
     ),
     Stage(

@@ -48,7 +48,7 @@ def trainer_of(
     """
     folder = run.data_folder(run.require(PrepareResult))
     text = Text(load_tokenizer(folder), load_train(folder), load_val(folder))
-    check_budget(recipe.model, text.tokenizer, recipe.pack)
+    check_budget(recipe.model, text.tokenizer, recipe.pack, recipe.memory)
     return Trainer(recipe, text, run, process, replay, stamp)
 
 
