@@ -23,7 +23,7 @@ from fairway.formats.range_coder import TOTAL
 BOS, V = 0, 8
 GOLDEN = "e188831254e1f27051a61c6c038e7fc716dd8126608740d850175a20bac7cf20"
 MEMORY = Memory(ngram=3, neural_cache=32)  # of memory_artifact
-MEMORIES = st.builds(Memory, st.integers(0, 4), st.sampled_from([0, 1, 5, 64]))
+MEMORIES = st.builds(Memory, ngram=st.integers(0, 4), neural_cache=st.sampled_from([0, 1, 5, 64]))
 TEXTS = st.lists(st.lists(st.integers(1, V - 1), max_size=40), min_size=1, max_size=6)
 
 
