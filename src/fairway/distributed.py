@@ -181,7 +181,7 @@ def _fresh_store(size: int) -> Any:
         return None
     store = TCPStore(known["MASTER_ADDR"], int(known["MASTER_PORT"]), size, is_master=False)
     attempt = known["TORCHELASTIC_RESTART_COUNT"]
-    return PrefixStore(f"attempt {attempt}, world {next(_groups)}", store)
+    return PrefixStore(f"attempt {attempt}, group {next(_groups)}", store)
 
 
 def stop() -> None:

@@ -1,4 +1,4 @@
-"""The starting system's forward pass, written again from its specification (REFERENCE A2), slowly:
+"""The starting system's forward pass, written again from its specification, slowly:
 one row, one head and one position at a time, in float64, sharing nothing with src/."""
 
 from __future__ import annotations

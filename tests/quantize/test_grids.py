@@ -1,4 +1,4 @@
-"""Quantizers as pairs; `rtn` against the rule of REFERENCE A7, written out a second time."""
+"""Quantizers; `rtn` against the rule of pull request 264, written out a second time."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ SMALL = Model(num_layers=2, dim=16, num_heads=2, num_kv_heads=1, window=8, bigra
 def plain_newton_schulz(
     g: torch.Tensor, steps: int, triples: Sequence[tuple[float, float, float]] = ((A, B, C),)
 ) -> torch.Tensor:
-    """The iteration as the specification writes it, one matrix, float64 (REFERENCE A4)."""
+    """The iteration as the specification writes it, one matrix, in float64."""
     x = g.double() / (g.double().norm() + 1e-7)
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x

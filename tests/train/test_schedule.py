@@ -15,7 +15,7 @@ def test_learning_rate_rises_stays_and_falls() -> None:
 
 
 def test_the_original_shape_of_the_schedule() -> None:
-    """At 115.47 ms per step the original decays over its last 3000 of 5197 steps (REFERENCE A4)."""
+    """At 115.47 ms per step the original decays over its last 3000 of 5197 steps."""
     recipe = Optim(warmdown=3000 / 5197)
     for step in (0, 2197, 2198, 4000, 5196):
         want = min(1.0, (5197 - step) / 3000)
