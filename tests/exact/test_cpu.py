@@ -103,11 +103,11 @@ def test_it_is_the_floating_point_network_to_within_its_rounding(opened, operand
 def test_a_residual_stream_may_grow(draw, make_artifact, factor):
     """As it does in trained networks of many layers; 1e9 leaves every fixed range."""
     opened = make_artifact({"num_layers": 4})
-    state = dict(opened.state)
-    for name in state:
+    weights = dict(opened.weights)
+    for name in weights:
         if name.endswith("mlp_scale"):
-            state[name] = state[name] * min(factor, 2.0**19)
-    grown = dataclasses.replace(opened, state=state)
+            weights[name] = weights[name] * np.float32(min(factor, 2.0**19))
+    grown = dataclasses.replace(opened, weights=weights)
     operands = prepare(grown)
     tokens = draw(np.random.default_rng(9), 2, 16, operands.vocab_size)
     tokens[:, 0] = 0

@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
 
 from fairway.errors import BadInput
 from fairway.exact.fixed_point import SUM_LIMIT
@@ -63,18 +62,18 @@ def with_matrix(artifact, name, **changes):
 def test_what_could_overflow_is_refused(make_artifact):
     good = make_artifact()
     q = good.matrices["blocks.0.attn.q"]
-    gain = torch.full_like(good.state["blocks.0.attn.q_gain"], 1e5)
+    gain = np.full_like(good.weights["blocks.0.attn.q_gain"], 1e5)
     cases = {
         "differ in the steps of their columns": with_matrix(
             good, "blocks.0.attn.q", columns=q.columns + 1
         ),
         "steps out of range": with_matrix(good, "blocks.1.attn.o", rows=q.rows + 200),
-        "q_gain is too large": changed(good, state=good.state | {"blocks.0.attn.q_gain": gain}),
+        "q_gain is too large": changed(good, weights=good.weights | {"blocks.0.attn.q_gain": gain}),
         "skips is too large": changed(
-            good, state=good.state | {"skips": good.state["skips"] * 1e7}
+            good, weights=good.weights | {"skips": good.weights["skips"] * 1e7}
         ),
         "embed.tokens is too large": changed(
-            good, state=good.state | {"embed.tokens": good.state["embed.tokens"] + 200}
+            good, weights=good.weights | {"embed.tokens": good.weights["embed.tokens"] + 200}
         ),
         "its window is 65536": changed(good, model=good.model.model_copy(update={"window": 65536})),
         "its softcap": changed(good, model=good.model.model_copy(update={"softcap": 1e9})),
