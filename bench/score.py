@@ -6,10 +6,10 @@
     python bench/score.py peer --peer peer.py
 
 tune: every method's own grid, all of one length, in left-to-right order on held-out training text
-of at most 300,000 bytes, of the network alone or with the artifact's recall and cache; the best of
+of at most 300,000 bytes, of the network alone or with the artifact's document memory; the best of
 each goes to `gains`, which never looks at that text. gains: bits per byte of whole texts with each
-method in both orders, and beside recall and cache; differences to the network alone with standard
-errors by document. protocols: one pass with a rolling cache against overlapping windows.
+method in both orders, and beside the document memory; differences to the network alone with
+standard errors by document. protocols: one pass with a rolling cache against overlapping windows.
 peer: evaluation of one shape by the original script's functions (bench/peer.py), eager, fp32.
 
 Rows go to stdout as JSON with --json, and to --out as soon as they are there.
@@ -57,7 +57,7 @@ Row = dict[str, Any]
 
 HELD_BYTES = 300_000  # of training text, at most, to tune on
 ROLLING = Score(protocol="rolling")
-MEMORY = "recall and cache"  # what begins so is learned beside them, and begins with much of it
+MEMORY = "document memory"  # what begins so is learned beside them, and begins with much of it
 # The starting system's own: two epochs in batches of 32 rows, made legal (REFERENCE A8).
 PUBLISHED = "sgd as published"
 PUBLISHED_SETTINGS = {"lr": 0.002, "momentum": 0.9, "epochs": 2, "clip": 1.0, "rows": 32}

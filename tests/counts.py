@@ -180,13 +180,13 @@ WORDS = [
     ),
     Word(
         "recall",
-        "match model, memory.ngram",
+        "match model, pack.ngram",
         r"\b[Rr]ecall(?:ing|s)?\b|\b[Rr]emembering\b|\bFORGETS\b",
     ),
     Word(
         "cache (of documents)",
-        "memory.neural_cache",
-        r"\b(?:pack|model|config|shape)\.cache\b|`cache`",
+        "pack.neural_cache",
+        r"\b(?:pack|memory)\.cache\b",
     ),
     Word("engine", "attention backend, CodingModel", r"\b[Ee]ngines?\b|\w+Engine\b"),
     Word("span (attention)", "AttentionContext", r"\bSpan\b"),

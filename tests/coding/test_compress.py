@@ -88,8 +88,10 @@ kinds = st.one_of(st.sampled_from([*PIECES, "é😀".encode()]), st.binary(max_s
 
 @pytest.mark.parametrize("arithmetic", ["exact", "float"])
 @pytest.mark.parametrize("size", [150, 300])
-def test_recall_compresses(memory_file, artifact_file, small_pieces, monkeypatch, size, arithmetic):
-    """Every piece is a lane of its own, and so is what it recalls."""
+def test_the_document_memory_compresses(
+    memory_file, artifact_file, small_pieces, monkeypatch, size, arithmetic
+):
+    """Every piece is a lane of its own, and so is its document memory."""
     monkeypatch.setattr(fwz, "PIECE_BYTES", size)
 
     def by_network(model):

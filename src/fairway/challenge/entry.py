@@ -30,7 +30,7 @@ from fairway.pipeline.runner import run_stages
 def main(recipe: str, script: str) -> int:
     """Return the exit code: 0 good, 1 the verdict is no, 2 bad input, 3 a fault of ours."""
     parser = argparse.ArgumentParser(prog=f"python {Path(script).name}")
-    parser.add_argument("--out", type=Path, default=Path("run"), help="run folder")
+    parser.add_argument("--out", type=Path, default=Path("run"), help="run directory")
     parser.add_argument("--seed", help="of the training run; default: the recipe's")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--check", action="store_true", help="decode the proofs in seed*/")

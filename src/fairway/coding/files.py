@@ -159,13 +159,13 @@ def run(job: Job, artifact: Path, work: Work, verb: str) -> tuple[int, int]:
     with (
         _reading(job.source) as source,
         _writing(job.target, like := _regular(source)) as target,
-        console.track(verb, like.st_size if like else 0, "bytes") as task,
+        console.track(command, like.st_size if like else 0, "bytes") as task,
     ):
         count = _Counting(source, job.source), _Counting(target, job.target)
 
         def report(done: int) -> None:
             # Of a compressed file, what has been read is known; how much text it holds is not.
-            task.update(count[0].count if verb == "decompress" else done)
+            task.update(count[0].count if command == "decompress" else done)
 
         work(artifact, *count, report)
         count[1].flush()

@@ -287,6 +287,6 @@ def split(words: Sequence[str]) -> tuple[list[Path], list[Path]]:
     if unknown:
         raise BadInput(f"no such option {unknown}: fairway compare RUN... --against RUN...")
     if words.count("--against") != 1 or words[0] == "--against" or words[-1] == "--against":
-        raise BadInput("give run folders on both sides: fairway compare RUN... --against RUN...")
+        raise BadInput("name runs on both sides: fairway compare RUN... --against RUN...")
     cut = list(words).index("--against")
     return [Path(name) for name in words[:cut]], [Path(name) for name in words[cut + 1 :]]
