@@ -202,7 +202,7 @@ WORDS = [
     Word(
         '"quarters", "halves"',
         "log2_quarter, fp16_row",
-        r"\b(?:quarters|halves)\b",
+        r"\b(?:quarters|halves)\b(?! of an octave)",
         r"quantize/|formats",
     ),
     Word(
@@ -219,7 +219,7 @@ WORDS = [
         "pieces, guard, contexts, tensors, own, twin, subject",
         "fwz_chunks, session, context_mixing, weight_streams, fairway_scorer, twin_test, "
         "audit_text",
-        r"\b(?:pieces|guard|contexts|tensors|own|twin|subject)\.py\b"
+        r"(?<!formats/)\b(?:pieces|guard|contexts|tensors|own|twin|subject)\.py\b"
         r"|from fairway[.\w]* import (?:\w+, )*(?:pieces|guard|contexts|tensors|own|twin|subject)\b"
         r"|fairway\.(?!formats\.)(?:\w+\.)?(?:pieces|guard|contexts|tensors|own|twin|subject)\b",
     ),

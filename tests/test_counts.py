@@ -10,12 +10,14 @@ import counts
 
 LINES = 19_000  # of code, where it is; the parent of the second edition had 18,496
 LIMITS = {
-    "circles of imports": 1,
+    "circles of imports": 0,
     "isinstance on own classes": 10,
-    "files over 450 lines": 8,
-    "functions over 60 lines": 2,
-    "functions with more than 8 arguments": 1,
+    "files over 450 lines": 5,
+    "functions over 60 lines": 1,
+    "functions with more than 8 arguments": 0,
+    "citations of REFERENCE": 0,
 }
+WORDS_LEFT = {"word: span (adaptation)": 15, "several meanings": 4}  # every other word is gone
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +29,11 @@ def test_the_source_keeps_to_its_limits(measured):
     assert measured["lines of code"] <= LINES
     over = {name: measured[name] for name, most in LIMITS.items() if len(measured[name]) > most}
     assert not over
+
+
+def test_words_that_the_project_has_given_up_stay_away(measured):
+    hits = {name: measured[name] for name in measured if name.startswith(("word: ", "several"))}
+    assert not {n: found for n, found in hits.items() if len(found) > WORDS_LEFT.get(n, 0)}
 
 
 def test_what_is_no_code_is_not_counted():
