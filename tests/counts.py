@@ -180,12 +180,12 @@ WORDS = [
     ),
     Word(
         "recall",
-        "match model, pack.ngram",
+        "match model, memory.ngram",
         r"\b[Rr]ecall(?:ing|s)?\b|\b[Rr]emembering\b|\bFORGETS\b",
     ),
     Word(
         "cache (of documents)",
-        "pack.neural_cache",
+        "memory.neural_cache",
         r"\b(?:pack|memory)\.cache\b",
     ),
     Word("engine", "attention backend, CodingModel", r"\b[Ee]ngines?\b|\w+Engine\b"),

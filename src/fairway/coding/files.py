@@ -154,7 +154,7 @@ def _renamed(file: Path, decompress: bool) -> Path:
     return file.with_suffix("")
 
 
-def run(job: Job, artifact: Path, work: Work, verb: str) -> tuple[int, int]:
+def run(job: Job, artifact: Path, work: Work, command: str) -> tuple[int, int]:
     """Do the work on one file, with progress. Raises BadInput, OSError."""
     with (
         _reading(job.source) as source,
