@@ -25,7 +25,7 @@ def test_a_built_package_has_its_recipes_and_works_without_the_source_tree(tmp_p
         import sys, fairway
         from fairway.cli import main
         assert fairway.__file__.startswith(sys.argv.pop()), fairway.__file__
-        sys.argv[1:] = ["fit", "tiny"]
+        sys.argv[1:] = ["size", "tiny"]
         main.main()
     """
     done = subprocess.run(

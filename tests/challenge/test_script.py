@@ -17,8 +17,10 @@ def source():
     return script.bundle(load("tiny"))
 
 
-def test_the_script_of_pr264_is_small():
-    assert len(script.bundle(load("pr264"))) < 72_000
+@pytest.mark.parametrize(("name", "most"), [("pr264", 77_500), ("frontier", 81_500)])
+def test_scripts_are_small(name, most):
+    """A ceiling on growth: the aims are 60,000 and 70,000 bytes."""
+    assert len(script.bundle(load(name))) < most
 
 
 def test_the_script_is_one_valid_source(source, tmp_path):

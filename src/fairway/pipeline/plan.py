@@ -63,7 +63,7 @@ def plan(recipe: Recipe, run: RunDirectory, force: str = "") -> list[Step]:
             reason = _why(Job(recipe, run), stage)
         if reason:
             running.append(stage)
-        steps.append(Step(stage.name, reason, costs[stage.name]))
+        steps.append(Step(stage.name, reason, costs.get(stage.name, Cost())))
     return steps
 
 
