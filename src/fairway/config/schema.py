@@ -315,10 +315,9 @@ class Adapt(Section):
 
     @property
     def settings(self) -> Sgd | Dynamic | Lora:
-        """Of the method. Raises KeyError for `none`."""
-        found: dict[str, Sgd | Dynamic | Lora]
-        found = {"sgd": self.sgd, "dynamic": self.dynamic, "lora": self.lora}
-        return found[self.method]
+        """Return those of the method. Raises AttributeError for `none`."""
+        settings: Sgd | Dynamic | Lora = getattr(self, self.method)
+        return settings
 
 
 class Recipe(Section):

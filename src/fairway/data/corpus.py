@@ -8,21 +8,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from fairway.config.schema import Data
 from fairway.data import stdlib
 from fairway.data.documents import LeftOut, Source, read_files
-from fairway.data.listing import listed, name_below, show
+from fairway.data.listing import listed, show
 from fairway.data.near_duplicates import NearDuplicates, digest
 from fairway.data.selection import Selection, TextFile, matches, select
 from fairway.errors import BadInput
 from fairway.io.atomic import sha256_file
 
 _KEPT = 64  # one in so many fingerprints of the validation text is kept
+
+
+class Shipped(NamedTuple):
+    """A corpus without a path; its name is a value of data.source."""
+
+    documents: Callable[[], list[bytes]]
+    listing: Callable[[], list[tuple[str, ...]]]  # another listing: other documents
+
+
+SHIPPED = {
+    "stdlib": Shipped(stdlib.docstrings, stdlib.listing),
+    "stdlib-code": Shipped(stdlib.sources, stdlib.listing),
+}
 
 
 class Corpus:
@@ -78,9 +91,7 @@ class Corpus:
                 for f in self._files
             ]
         else:
-            root = stdlib.library()
-            listing = [(name_below(root, f), str(f.stat().st_size)) for f in stdlib.modules()]
-            listing.append(("python", platform.python_version()))
+            listing = SHIPPED[self._data.source].listing()
         return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
 
     @cached_property
@@ -138,7 +149,7 @@ class Corpus:
     def _read_all(self, left_out: LeftOut) -> Source:
         if self._data.source == "files":
             return read_files(self._files, self._data.text_field, left_out)
-        documents = stdlib.docstrings() if self._data.source == "stdlib" else stdlib.sources()
+        documents = SHIPPED[self._data.source].documents()
         return ((d, (i + 1) / len(documents)) for i, d in enumerate(documents))
 
     def _least_hashed(self) -> list[bytes]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import ast
 import builtins
 import importlib
+import platform
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+
+from fairway.data.listing import name_below
 
 _SKIPPED_FOLDERS = {
     "site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"
@@ -35,6 +38,13 @@ def modules() -> tuple[Path, ...]:
             key=lambda file: file.relative_to(root).parts,
         )
     )
+
+
+def listing() -> list[tuple[str, ...]]:
+    """Return names and sizes of the source files, and the version of Python."""
+    root = library()
+    files = [(name_below(root, file), str(file.stat().st_size)) for file in modules()]
+    return [*files, ("python", platform.python_version())]
 
 
 def sources() -> list[bytes]:

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,7 @@ from fairway.integer_math import ONE, ln2, sigmoid
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
+T = TypeVar("T")
 
 _ENOUGH_INPUT = 1023  # the magnitude that codes of inputs should be able to reach
 _MOST_SLICES = 64
@@ -122,12 +124,13 @@ class Operands:
 @ieee()
 def prepare(artifact: Contents) -> Operands:
     """Return the operands of an artifact's network. Raises BadInput if it could overflow."""
-    shape, weights, matrices = artifact.model, artifact.weights, artifact.matrices
+    shape, weights, asked = artifact.model, artifact.weights, set[str]()
+    matrices = _Recording(artifact.matrices, asked)
     _check_shape(shape, artifact.vocab_size)
     for name, values in weights.items():
         if name not in matrices and (np.abs(values) > _LARGEST_SCALE).any():
             raise _unsafe(f"{name} is too large")
-    small = {n: v for n, v in weights.items() if n not in matrices}
+    small = _Recording({n: v for n, v in weights.items() if n not in matrices}, asked)
     one = np.ones(shape.dim, np.float32)
     layers = [_layer(shape, matrices, small, layer) for layer in range(shape.num_layers)]
     bigram_codes = bigram_scales = bigram = gate = None
@@ -141,7 +144,7 @@ def prepare(artifact: Contents) -> Operands:
     if np.abs(embedding).max(initial=0) > 1 << 28:
         raise _unsafe("embed.tokens is too large")
     cap = np.float32((1 << CAP_BITS) / shape.softcap)
-    return Operands(
+    operands = Operands(
         shape=shape,
         vocab_size=artifact.vocab_size,
         bos_id=artifact.bos_id,
@@ -154,6 +157,21 @@ def prepare(artifact: Contents) -> Operands:
         head=_linear(matrices, ["embed.tokens"], cap),
         tables=tables_of(shape),
     )
+    if unknown := sorted(set(weights) - asked):
+        raise _unsafe(f"exact arithmetic has no {unknown[0]}")
+    return operands
+
+
+class _Recording(dict[str, T]):
+    """A dictionary that adds each name it is asked for to a set."""
+
+    def __init__(self, items: Mapping[str, T], asked: set[str]) -> None:
+        super().__init__(items)
+        self._asked = asked
+
+    def __getitem__(self, name: str) -> T:
+        self._asked.add(name)
+        return super().__getitem__(name)
 
 
 def _layer(

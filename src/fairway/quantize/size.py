@@ -164,7 +164,7 @@ def _matrix_bits(recipe: Recipe, part: Part, shape: tuple[int, ...]) -> float:
     """Return the bits of codes and steps of one matrix where no budget is filled."""
     pack, (rows, columns) = recipe.pack, shape
     quantizer = QUANTIZERS[pack.quantizer]
-    silent = min(_SILENT_ROWS[recipe.data.source], rows) if part == "embedding" else 0
+    silent = min(_SILENT_ROWS.get(recipe.data.source, 143), rows) if part == "embedding" else 0
     per_row = quantizer.code_bits(pack, part, expected_maximum(columns))
     if part == "mlp":
         per_row -= _MLP_SAVED_BITS
