@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -139,9 +140,13 @@ def test_an_inexact_product_of_the_artifact_is_refused(monkeypatch, artifact_fil
     from fairway.coding import artifact
     from fairway.exact import cpu
 
-    def rounded(a, b):
-        a, b = (torch.from_numpy(x).bfloat16().float() for x in (a, b))
-        return torch.mm(a, b.t()).numpy()
+    matmul = cpu._matmul
+
+    def rounded(codes, linear):
+        slices = [torch.from_numpy(s).bfloat16().float().numpy() for s in linear.slices]
+        return matmul(
+            torch.from_numpy(codes).bfloat16().float().numpy(), replace(linear, slices=slices)
+        )
 
     opened = artifact.read(artifact_file)
     exact_model.ExactModel(opened)

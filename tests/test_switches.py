@@ -183,7 +183,8 @@ SMALLER = [
 
 def test_frontier_in_small_takes_the_whole_course(data: Path, finished_tiny: Path) -> None:
     """All its switches together: all layers, all passes."""
-    recipe, run = started(data, finished_tiny, "frontier", load("frontier", SMALLER))
+    small = load("frontier", SMALLER).model_copy(update={"data": load("tiny").data})
+    recipe, run = started(data, finished_tiny, "frontier", small)
     assert len(recipe.model.passes) == 17
     assert perform(recipe, run, TrainResult).steps == 4
     packed = perform(recipe, run, PackResult)

@@ -283,7 +283,7 @@ def test_debug_shows_the_traceback(fairway):
 
 def test_only_the_verbs_own_section_can_be_overridden(fairway, tiny):
     sentence = refused(fairway, "pack", tiny.path, "--set", "model.dim=64")
-    assert "'pack' reads only ['pack', 'run']" in sentence
+    assert "'pack' reads only ['pack', 'memory', 'run']" in sentence
 
 
 def test_two_commands_on_one_folder(fairway, tiny):

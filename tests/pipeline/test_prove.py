@@ -20,7 +20,7 @@ from fairway.formats.proof import Header
 from fairway.io.binary import Reader, join, varint
 from fairway.pipeline import prove as prove_stage
 from fairway.pipeline.directory import Job, RunDirectory
-from fairway.pipeline.prove import decode, prove
+from fairway.pipeline.prove import decode
 from fairway.pipeline.results import PrepareResult, ProveResult, ScoreResult, VerifyResult
 from fairway.pipeline.runner import perform
 from fairway.pipeline.verdicts import verify
@@ -340,7 +340,10 @@ def test_what_cannot_be_decoded(tiny, tmp_path, recipe):
 
 
 def test_the_command_line_of_the_decoding_process(tiny, tmp_path, capsys):
-    assert prove.main([str(tiny.artifact), str(tmp_path / "missing"), str(tmp_path / "out")]) == 2
+    assert (
+        prove_stage.main([str(tiny.artifact), str(tmp_path / "missing"), str(tmp_path / "out")])
+        == 2
+    )
     assert "cannot read the proof" in json.loads(capsys.readouterr().out)["error"]
 
 

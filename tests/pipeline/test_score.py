@@ -162,7 +162,7 @@ def test_another_text_has_its_own_result(tiny, tmp_path):
 
 def test_texts_that_cannot_be_scored(tiny, tmp_path):
     recipe = load("tiny")
-    with pytest.raises(BadInput, match="no file"):
+    with pytest.raises(BadInput, match="no such file"):
         perform(recipe, tiny, ScoreResult, tmp_path / "missing.txt")
     tiny.invalidate(ScoreResult)
     shard = next(tiny.data_folder(tiny.recorded(PrepareResult)).glob("val*.bin"))

@@ -81,7 +81,10 @@ def requirements(recipe: Recipe) -> list[str]:
     modules = {
         name.partition(".")[0] for _, source in _sources(recipe) for name in _imports(source)
     }
-    modules = modules - sys.stdlib_module_names - {"fairway"} | {"tensorboard"}  # torch imports it
+    modules = modules - sys.stdlib_module_names - {"fairway"} | {
+        "brotli",
+        "tensorboard",
+    }  # the loader and torch import them
     installed = packages_distributions()
     names = {installed[module][0] for module in modules if module in installed}
     return sorted(f"{name}=={version(name).partition('+')[0]}" for name in names)

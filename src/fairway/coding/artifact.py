@@ -19,7 +19,7 @@ from fairway.model.gpt import GPT
 from fairway.model.sizes import tensors_of
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Artifact(artifact.Contents):
     """An artifact in memory."""
 

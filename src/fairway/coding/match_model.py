@@ -98,7 +98,8 @@ class MatchModel:
         self, memory: Memory, vocab_size: int, bos_id: int, tokens: Tokens, layout: Layout
     ) -> None:
         self._tokens, self._bos, self._vocab_size = tokens, bos_id, vocab_size
-        by_position = np.argsort(layout.first, kind="stable")
+        # An empty lane begins where the next one does, and must not hide it.
+        by_position = np.lexsort((layout.length, layout.first))
         self._first, self._length = layout.first[by_position], layout.length[by_position]
         self._next, self._begin = self._first.copy(), self._first.copy()
         self._shares = _start(memory, layout)

@@ -95,7 +95,7 @@ class Sections:
         return {"header": HEADER_BYTES} | {part: len(self.bodies[part]) for part in PARTS}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Contents:
     """What an artifact says of its network."""
 
