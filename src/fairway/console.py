@@ -79,7 +79,10 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     """Print a table: the first column to the left, the others to the right."""
     shown = Table(title=Text(printable(title)), title_justify="left")
     for i, column in enumerate(columns):
-        shown.add_column(Text(column), justify="right" if i else "left", no_wrap=i > 0)
+        if i == 0:  # a name is folded where it is too long, and never cut
+            shown.add_column(Text(column), min_width=10, overflow="fold")
+        else:
+            shown.add_column(Text(column), justify="right", no_wrap=True)
     for row in rows:
         shown.add_row(*(Text(printable(str(cell))) for cell in row))
     _print(shown)

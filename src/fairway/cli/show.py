@@ -53,8 +53,8 @@ def inspection(found: "Inspection") -> None:
 
     console.table("Parts", ["part", "bytes"], found.parts.items())
     console.table(
-        "Tensors",
-        ["tensor", "shape", "part", "bits per weight", "largest code", "steps"],
+        "Tensors (bits per weight)",
+        ["tensor", "shape", "part", "bits", "max code", "steps"],
         (
             [
                 t.name, " × ".join(map(str, t.shape)), t.part, f"{t.bits_per_weight:.2f}",
