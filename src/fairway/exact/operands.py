@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,6 @@ from fairway.integer_math import ONE, ln2, sigmoid
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
-T = TypeVar("T")
 
 _ENOUGH_INPUT = 1023  # the magnitude that codes of inputs should be able to reach
 _MOST_SLICES = 64
@@ -162,14 +161,14 @@ def prepare(artifact: Contents) -> Operands:
     return operands
 
 
-class _Recording(dict[str, T]):
+class _Recording(dict[str, Any]):
     """A dictionary that adds each name it is asked for to a set."""
 
-    def __init__(self, items: Mapping[str, T], asked: set[str]) -> None:
+    def __init__(self, items: Mapping[str, Any], asked: set[str]) -> None:
         super().__init__(items)
         self._asked = asked
 
-    def __getitem__(self, name: str) -> T:
+    def __getitem__(self, name: str) -> Any:
         self._asked.add(name)
         return super().__getitem__(name)
 

@@ -53,8 +53,7 @@ def frozen(job: Job) -> FrozenResult:
     Raises BadInput; Interrupted after Ctrl-C.
     """
     recipe = job.recipe.model_copy(update={"adapt": Adapt()})
-    result, _ = _scored(Job(recipe, job.run, job.text))
-    return FrozenResult.model_validate(result.model_dump())
+    return FrozenResult(**dict(_scored(Job(recipe, job.run, job.text))[0]))
 
 
 def _scored(job: Job) -> tuple[ScoreResult, NDArray[np.float64]]:
