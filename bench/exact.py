@@ -78,7 +78,7 @@ def rate(count: int, work: Callable[[], object]) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="a run folder after pack")
+    parser.add_argument("--model", type=Path, required=True, help="a run directory after pack")
     parser.add_argument("--bytes", type=int, default=500_000, help="of text, for the cost")
     parser.add_argument(
         "--timed", type=int, default=24_000, help="tokens, for the speed of scoring"

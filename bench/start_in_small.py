@@ -99,7 +99,7 @@ def call(threads: int, *arguments: str) -> None:
 
 
 def scored_by_the_original(run: RunDirectory, texts_of: Mapping[str, str]) -> Figures:
-    """Bytes, and the rounded weights' BPB of every text; kept in the run folder with their hash."""
+    """Bytes, and the rounded weights' BPB of every text; kept in the run directory, with a hash."""
     kept, sha256 = run.path / "original.json", sha256_file(run.weights)
     known: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
     figures: Figures = known["figures"] if known.get("weights_sha256") == sha256 else {}

@@ -24,7 +24,7 @@ from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
 from fairway.pipeline.results import AuditResult, Evidence
 
-_KEPT = 16  # one in so many fingerprints of the validation text is kept
+_KEPT = 16  # one of this number of fingerprints of the validation text is kept
 _LEAST = 4  # shared fingerprints: fewer may be a stock phrase
 _SHOWN = 20
 

@@ -119,7 +119,7 @@ class Codec:
         name: str = "the chunk",
         most_bytes: float = math.inf,
     ) -> list[bytes]:
-        """Return the documents that a network coded, of at most so many bytes. Raises BadInput."""
+        """Return the documents that a network coded, up to a number of bytes. Raises BadInput."""
         tokens = np.zeros(coded.tokens, np.uint16)
         tokens[coded.starts.positions] = self.tokenizer.bos_id  # lanes inside write over it
         coder = Coder(coded.stream)

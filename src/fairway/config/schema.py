@@ -39,7 +39,7 @@ class Data(Section):
     # Shell patterns with commas between: files that match, or a folder of theirs, are validation.
     val_pattern: str = "val,val[._-]*,validation,validation[._-]*"
     val_fraction: float = Field(0.05, gt=0, lt=0.5)  # without such files: by a hash per document
-    train_bytes: int = Field(0, ge=0)  # use only the first so many bytes of train text; 0: all
+    train_bytes: int = Field(0, ge=0)  # use only the first bytes of train text, this many; 0: all
     vocab_size: int = Field(1024, ge=258, le=65535)
     tokenizer_bytes: int = Field(20_000_000, ge=10_000)  # of train text, to train the tokenizer
     cased: bool = False  # our own tokenizer's words are in lower case behind marks (CaseOps)
@@ -88,7 +88,7 @@ class Model(Section):
     parallel_layers: int = Field(0, ge=0)  # last layers whose MLP does not wait for attention
     repeat_first: int = Field(0, ge=0)  # these layers, first to last,
     repeat_last: int = Field(0, ge=0)
-    repeat_times: int = Field(0, ge=0, le=16)  # are passed so many times more
+    repeat_times: int = Field(0, ge=0, le=16)  # are passed this many times more
 
     @property
     def head_dim(self) -> int:
@@ -254,7 +254,7 @@ class Run(Section):
 
 class Prove(Section):
     arithmetic: Arithmetic = "exact"
-    lanes: int = Field(128, ge=1, le=65536)  # at most so many; fewer where the text is short
+    lanes: int = Field(128, ge=1, le=65536)  # the most; fewer where the text is short
 
 
 class Sgd(Section):
@@ -263,7 +263,7 @@ class Sgd(Section):
     span: int = Field(8, ge=1, le=1 << 20)  # tokens of a lane between two updates
     rows: int = Field(
         32, ge=1, le=65536
-    )  # a span longer than a window is learned in so many rows at a time
+    )  # a span longer than a window is learned this many rows at a time
     epochs: int = Field(1, ge=1, le=100)
     lr: float = Field(0.03, gt=0)
     momentum: float = Field(0.0, ge=0, lt=1)
@@ -298,7 +298,7 @@ class Adapt(Section):
 
     method: Literal["none", "sgd", "dynamic", "lora"] = "none"
     order: Literal["left-to-right", "lanes"] = "left-to-right"
-    lanes: int = Field(16, ge=1, le=65536)  # at most so many learn side by side
+    lanes: int = Field(16, ge=1, le=65536)  # the most that learn side by side
     sgd: Sgd = Sgd()
     dynamic: Dynamic = Dynamic()
     lora: Lora = Lora()

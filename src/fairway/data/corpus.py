@@ -22,7 +22,7 @@ from fairway.data.selection import Selection, TextFile, matches, select
 from fairway.errors import BadInput
 from fairway.io.atomic import sha256_file
 
-_KEPT = 64  # one in so many fingerprints of the validation text is kept
+_KEPT = 64  # one of this number of fingerprints of the validation text is kept
 
 
 class Shipped(NamedTuple):

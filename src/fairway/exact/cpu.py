@@ -19,7 +19,7 @@ from fairway.exact.operands import Floats, Ints, Linear, Operands
 from fairway.floating_point import inexact_matmul
 
 _TEST_ROWS = 17
-_HEAD_ROWS = 32  # the logits of so many rows stay in the processor's cache
+_HEAD_ROWS = 32  # the logits of these rows stay in the processor's cache
 _NO_SKIP: Floats = np.zeros(0, np.float32)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fairway.io.binary import Reader, varint
 
-TOKENS_PER_LANE = 2048  # in proofs, at least so many on average: a lane costs 2 or 3 bytes
+TOKENS_PER_LANE = 2048  # in proofs, the least on average: a lane costs 2 or 3 bytes
 MAX_LANES = 1 << 16
 _STREAM_BYTES = 8, 4  # at most, in all and more per token: a token takes 30 bits at most
 
@@ -39,7 +39,7 @@ class Starts:
 
     @staticmethod
     def read(reader: Reader, tokens: int) -> Starts:
-        """Read the starts of lanes in so many tokens. Raises Damaged."""
+        """Read the starts of the lanes of a number of tokens. Raises Damaged."""
         lanes = reader.varint()
         if not 0 < lanes <= MAX_LANES:
             raise reader.bad(f"claims {lanes} lanes")
@@ -82,5 +82,5 @@ class CodedTokens:
 
 
 def most_lanes(tokens: int) -> int:
-    """Return how many lanes a proof's chunk of so many tokens may have."""
+    """Return how many lanes a proof's chunk may have, given its number of tokens."""
     return max(1, tokens // TOKENS_PER_LANE)

@@ -27,7 +27,7 @@ _TOKENS_PER_STREAM_BYTE = 512  # at most, and some free: a few bytes cannot ask 
 _FREE_TOKENS = 4096
 
 Group = tuple[int, int]  # bytes by brotli, then documents by the network
-MostTokens = Callable[[int, int], int]  # of a text of so many bytes and documents
+MostTokens = Callable[[int, int], int]  # from the bytes and the documents of a text
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def end() -> bytes:
 
 
 def most_coded_tokens(stream_bytes: int) -> int:
-    """Return how many tokens a chunk may have coded in a stream of so many bytes."""
+    """Return how many tokens a chunk may have coded, given the bytes of its stream."""
     return _FREE_TOKENS + _TOKENS_PER_STREAM_BYTE * stream_bytes
 
 

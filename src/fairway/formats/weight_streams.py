@@ -25,7 +25,7 @@ from fairway.formats.tensors import (
     Vector,
 )
 
-STREAM_WEIGHTS = 1 << 22  # streams of about so many weights can be decoded side by side
+STREAM_WEIGHTS = 1 << 22  # weights of a stream, about: streams are decoded side by side
 VECTOR_KIND = 14  # of vectors
 _ROWS, _COLUMNS = 12, 13  # coder kinds of the exponents of matrices
 _LARGEST_HALF = 0x7BFF  # bits of the largest finite fp16

@@ -28,7 +28,7 @@ COLUMNS = ["stage", "what", "seconds", "memory", "writes"]
 _TRAIN_SHARE = 0.35  # of the measured matrix-product rate that training reaches
 _SCORE_SHARE = 0.5  # ... that scoring many tokens at once reaches
 _STEP_SHARE = 0.15  # ... that coding one token per lane and step reaches
-_MICRO_TOKENS = 8192  # activations of at most so many tokens are held at once
+_MICRO_TOKENS = 8192  # the most tokens whose activations are held at once
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ class Quantizer(ABC):
         return float(codes.min())
 
     def guess(self, matrix_bits: float) -> float:
-        """Return the log_step at which Gaussian weights take so many bits together."""
+        """Return the log_step at which Gaussian weights take a number of bits together."""
         finest, coarsest = FINEST, COARSEST
         for _ in range(40):
             middle = (finest + coarsest) / 2

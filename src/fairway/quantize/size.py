@@ -176,5 +176,5 @@ def _matrix_bits(recipe: Recipe, part: Part, shape: tuple[int, ...]) -> float:
 
 
 def expected_maximum(columns: int) -> float:
-    """Return the median of the largest of so many |Gaussian values|, in standard deviations."""
+    """Return the median of the largest of a number of |Gaussian values|, in standard deviations."""
     return _NORMAL.inv_cdf((1 + 0.5 ** (1 / max(columns, 1))) / 2)

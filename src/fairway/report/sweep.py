@@ -155,7 +155,7 @@ def _cells(row: SweepRow, base: SweepRow) -> list[str]:
 
 
 def _markdown(result: SweepResult) -> str:
-    """The same table for a page, with what others measured."""
+    """Return the table in Markdown, with the gains that others published."""
     rows = [[*_cells(row, result.rows[0]), row.published] for row in result.rows]
     lines = [[*COLUMNS, "published"], ["---"] * (len(COLUMNS) + 1), *rows]
     return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)

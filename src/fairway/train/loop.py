@@ -33,7 +33,7 @@ from fairway.train.optim import Optimizer
 from fairway.train.schedule import learning_rate, momentum, staged
 from fairway.train.validate import validate
 
-_MICRO_TOKENS = {"cpu": 8192, "cuda": 98304}  # activations of so many tokens at once fit anywhere
+_MICRO_TOKENS = {"cpu": 8192, "cuda": 98304}  # tokens whose activations fit anywhere
 
 
 class Files(Protocol):
