@@ -8,6 +8,7 @@ import sentencepiece
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from challenge_models import train_challenge_model
 from fairway.data import tokenizer as module
 from fairway.data.tokenizer import FIRST_PIECE, Tokenizer, load_challenge, train_tokenizer
 from fairway.errors import BadInput
@@ -28,25 +29,9 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory):
-    """A small model with the challenge's settings: special pieces first, NFKC, byte fallback."""
+    """A small model with the challenge's settings."""
     path = tmp_path_factory.mktemp("challenge") / "small.model"
-    with open(path, "wb") as model:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(TEXT.split("\n")),
-            model_writer=model,
-            model_type="bpe",
-            vocab_size=340,
-            byte_fallback=True,
-            split_digits=True,
-            normalization_rule_name="nmt_nfkc",
-            add_dummy_prefix=False,
-            pad_id=0,
-            bos_id=1,
-            eos_id=2,
-            unk_id=3,
-            minloglevel=2,
-        )
-    return path
+    return train_challenge_model(path, TEXT, split_digits=True)
 
 
 @pytest.fixture(scope="module")

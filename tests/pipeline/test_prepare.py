@@ -7,9 +7,9 @@ import signal
 
 import numpy as np
 import pytest
-import sentencepiece
 
 import processes
+from challenge_models import train_challenge_model
 from fairway.config.schema import Data, Recipe, Train
 from fairway.data.shards import read_shard, write_shard
 from fairway.data.tokenizer import load_challenge
@@ -164,22 +164,8 @@ class TestShards:
         """Two train shards and one val shard of a tokenizer with the challenge's settings."""
         folder = tmp_path / "shards"
         folder.mkdir()
-        with open(folder / "small.model", "wb") as model:
-            sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter(b"".join(DOCUMENTS).decode().splitlines()),
-                model_writer=model,
-                model_type="bpe",
-                vocab_size=340,
-                hard_vocab_limit=False,
-                byte_fallback=True,
-                normalization_rule_name="nmt_nfkc",
-                add_dummy_prefix=False,
-                pad_id=0,
-                bos_id=1,
-                eos_id=2,
-                unk_id=3,
-                minloglevel=2,
-            )
+        text = b"".join(DOCUMENTS).decode()
+        train_challenge_model(folder / "small.model", text, hard_vocab_limit=False)
         tokenizer = load_challenge(folder / "small.model")
         for name, documents in {
             "fineweb_train_000000": DOCUMENTS[5:40],
