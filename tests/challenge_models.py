@@ -8,12 +8,11 @@ import sentencepiece
 
 def train_challenge_model(path: Path, text: str, **settings: Any) -> Path:
     """Write a BPE model of 340 pieces: special pieces first, NFKC, byte fallback."""
+    settings = {"model_type": "bpe", "vocab_size": 340} | settings
     with open(path, "wb") as model:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(text.splitlines()),
             model_writer=model,
-            model_type="bpe",
-            vocab_size=340,
             byte_fallback=True,
             normalization_rule_name="nmt_nfkc",
             add_dummy_prefix=False,
