@@ -22,6 +22,7 @@ ROWS = [
     ["data", "train", "quantize", "coding"],
     ["pipeline"],
     ["library"],
+    ["page"],
     ["audit", "challenge", "report"],
     ["cli"],
     ["__main__"],
@@ -68,6 +69,11 @@ def test_imports_run_one_way(graph):
 def test_nothing_but_the_command_line_imports_a_leaf(graph):
     wrong = {(a, b) for a, b in package_imports(graph) if b in LEAVES and a != "cli"}
     assert wrong <= WRONG
+
+
+def test_pages_are_imported_by_those_who_make_or_compare_them(graph):
+    importers = {a for a, b in package_imports(graph) if b == "page"}
+    assert importers <= {"cli", "report", "challenge"}
 
 
 def test_no_modules_import_each_other(graph):

@@ -19,7 +19,8 @@ import typer
 from fairway.cli import ending
 from fairway.cli.command import app
 
-for group in ("stages", "files", "recipes", "experiments", "audits"):  # the order of --help
+# In the order of --help.
+for group in ("stages", "files", "pages", "recipes", "experiments", "audits"):
     import_module(f"fairway.cli.{group}")
 
 # What typer raises for any mistake in options and arguments; it exports only this kind of it.

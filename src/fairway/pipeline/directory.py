@@ -46,6 +46,7 @@ class RunDirectory:
         self.score_learned = self.path / "score.learned"
         self.score_documents = self.path / "score_documents.npy"
         self.report = self.path / "report.html"
+        self.page = self.path / "proof.html"
         self.data_root = self.path.parent / "data"
 
     def for_text(self, text: Path | None) -> RunDirectory:

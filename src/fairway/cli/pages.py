@@ -1,0 +1,41 @@
+"""Commands that make pages: one that decodes a proof, one that shows a text's costs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fairway.cli.command import Output, command
+from fairway.errors import BadInput
+
+if TYPE_CHECKING:
+    from fairway.pipeline.results import Result
+
+
+@command(opens_files=True)
+def page(
+    paths: Annotated[list[Path], typer.Argument(metavar="MODEL PROOF | RUN")],
+    output: Output = None,
+) -> "Result":
+    """Write one HTML file that decodes a proof in any browser, without a network (proof.html)."""
+    from fairway import console
+    from fairway.io.atomic import write_atomic
+    from fairway.page import proof
+    from fairway.pipeline.directory import RunDirectory
+
+    run = RunDirectory(paths[0])
+    if len(paths) > 2:
+        raise BadInput("give an artifact and a proof: fairway page MODEL PROOF [-o proof.html]")
+    if len(paths) == 2:
+        made, file = proof.page_of(*paths), paths[1].with_name(run.page.name)
+    elif paths[0].is_file():
+        raise BadInput(
+            f"give the proof, too: fairway page {paths[0]} PROOF; fairway prove RUN writes one"
+        )
+    else:
+        run.load()
+        made, file = proof.page_of_run(run), run.page
+    file = output or file
+    write_atomic(file, made)
+    console.say(f"page: {file} ({len(made):,} bytes): open it in a browser, it decodes the proof")
+    return proof.PageResult(path=str(file), page_bytes=len(made))
