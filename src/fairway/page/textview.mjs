@@ -1,0 +1,394 @@
+// Shows the rows of the text that are in sight, token by token, and moves between tokens.
+
+import { Layout, HEAD_ROWS, ROW_HEIGHT, rowOfToken } from "./layout.mjs";
+
+export const COST_BOUNDS = [0, 0.5, 1, 2, 4, 6, 8, 12]; // bits at which the shades of cost begin
+const SHARE_BOUNDS = [0, 0.5, 0.7, 0.9]; // shares at which the shades of a predictor begin
+const PREDICTOR_CLASSES = ["n", "g", "m"];
+const AHEAD_ROWS = 8; // rows that are kept beyond either edge of the window
+const SLICE_MS = 8; // of layout, per frame
+
+export class TextView {
+  // box: the element of the text; onToken(section, i, element, cause): a token was pointed at, or none (null)
+  constructor(box, { barHeight, onToken }) {
+    Object.assign(this, { box, barHeight, onToken, shade: "cost", text: null, current: 0, shown: new Map() });
+    const redraw = () => this.request();
+    addEventListener("scroll", redraw, { passive: true });
+    new ResizeObserver(redraw).observe(box);
+    box.addEventListener("pointerover", (event) => this.point(event));
+    box.addEventListener("pointerleave", () => this.leave());
+    box.addEventListener("click", (event) => this.choose(event));
+    box.addEventListener("focusin", (event) => this.point(event, "focus"));
+    box.addEventListener("focusout", () => this.leave());
+    box.addEventListener("keydown", (event) => this.press(event));
+  }
+
+  show(text) {
+    this.text = text;
+    this.layout = null;
+    this.current = 0;
+    this.shown.clear();
+    this.box.replaceChildren();
+    this.draw();
+  }
+
+  setShade(shade) {
+    this.shade = shade;
+    this.shown.clear();
+    this.box.replaceChildren();
+    this.draw();
+  }
+
+  request() {
+    this.frame ??= requestAnimationFrame(() => {
+      this.frame = null;
+      this.draw();
+    });
+  }
+
+  // Lay out for a while, find what is in sight, and show it.
+  draw() {
+    if (!this.text || this.box.clientWidth === 0) return;
+    const style = getComputedStyle(this.box);
+    const inset = parseFloat(getComputedStyle(this.box.ownerDocument.documentElement).fontSize) * 2.4;
+    const width = this.box.clientWidth - inset;
+    if (this.layout?.room !== width) this.layout = new Layout(this.text, `${style.fontSize} ${style.fontFamily}`, width);
+    const anchor = this.anchor();
+    this.place();
+    if (this.layOutSome()) this.request();
+    this.keep(anchor);
+    this.showRows();
+  }
+
+  // Number the rows: offsets[k] is the row at which section k begins.
+  place() {
+    let rows = 0;
+    this.offsets = this.text.sections.map((section) => {
+      const offset = rows;
+      rows += this.layout.rowsOf(section);
+      return offset;
+    });
+    this.rows = rows;
+    this.box.style.height = `${rows * ROW_HEIGHT}px`;
+  }
+
+  // The rows in sight, as numbers from the top of the text.
+  sight() {
+    const top = -this.box.getBoundingClientRect().top / ROW_HEIGHT;
+    return [top - AHEAD_ROWS, top + innerHeight / ROW_HEIGHT + AHEAD_ROWS];
+  }
+
+  // Return the index of the section that holds a row.
+  sectionAt(row) {
+    let low = 0;
+    let high = this.offsets.length - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (this.offsets[middle] <= row) low = middle;
+      else high = middle - 1;
+    }
+    return low;
+  }
+
+  // Lay out what is in sight, then other sections while there is time. Return whether any are left.
+  layOutSome() {
+    const end = performance.now() + SLICE_MS;
+    const isDue = (section) => section.isDecoded && !this.layout.isLaidOut(section);
+    for (let round = 0; round < 4; round++) {
+      const [from, to] = this.sight();
+      let isMoved = false;
+      for (let k = this.sectionAt(from); k < this.offsets.length && this.offsets[k] < to; k++)
+        if (isDue(this.text.sections[k])) {
+          this.layout.layOut(this.text.sections[k]);
+          isMoved = true;
+        }
+      if (!isMoved) break;
+      this.place();
+    }
+    for (const section of this.text.sections)
+      if (isDue(section)) {
+        if (performance.now() > end) {
+          this.place();
+          return true;
+        }
+        this.layout.layOut(section);
+      }
+    this.place();
+    return false;
+  }
+
+  // What stands at the top edge of the window, so that it stays there when rows above it come or go.
+  anchor() {
+    const top = this.box.getBoundingClientRect().top;
+    if (!this.offsets || top > 0) return null;
+    const element = this.box.ownerDocument.elementsFromPoint(this.box.getBoundingClientRect().left + 40, this.barHeight() + 20);
+    const row = element.map((candidate) => candidate.closest(".row")).find((found) => found && this.box.contains(found));
+    return row ? { token: Number(row.dataset.from), y: row.getBoundingClientRect().top } : null;
+  }
+
+  keep(anchor) {
+    if (!anchor) return;
+    const y = this.box.getBoundingClientRect().top + this.rowOf(anchor.token) * ROW_HEIGHT;
+    if (Math.abs(y - anchor.y) >= ROW_HEIGHT) scrollBy({ top: y - anchor.y, behavior: "instant" });
+  }
+
+  // Return the row, from the top of the text, of a token with this index in the text.
+  rowOf(index) {
+    const { section, i } = this.text.find(index);
+    const offset = this.offsets[this.text.sections.indexOf(section)];
+    const head = section.startsDocument ? HEAD_ROWS : 0;
+    if (i === section.from) return offset;
+    return offset + head + (this.layout.isLaidOut(section) ? rowOfToken(section, i) : 0);
+  }
+
+  showRows() {
+    const [from, to] = this.sight();
+    const wanted = new Map();
+    for (let k = this.sectionAt(from); k < this.offsets.length && this.offsets[k] < to; k++)
+      this.wantRows(wanted, k, from, to);
+    for (const [key, element] of this.shown)
+      if (!wanted.has(key)) {
+        if (element.contains(this.box.ownerDocument.activeElement)) this.leave();
+        element.remove();
+        this.shown.delete(key);
+      }
+    let after = this.box.firstChild;
+    for (const [key, { make, row }] of wanted) {
+      let element = this.shown.get(key);
+      if (!element) this.shown.set(key, (element = make()));
+      if (element === after) after = after.nextSibling;
+      else this.box.insertBefore(element, after);
+      const place = `translateY(${row * ROW_HEIGHT}px)`;
+      if (element.style.transform !== place) element.style.transform = place;
+    }
+    this.tabStop();
+  }
+
+  wantRows(wanted, k, from, to) {
+    const section = this.text.sections[k];
+    const { chunk } = section;
+    const id = chunk.first + section.from;
+    let row = this.offsets[k];
+    if (!section.isDecoded) {
+      const rows = this.layout.rowsOf(section);
+      const first = Math.max(row, Math.floor(from));
+      const last = Math.min(row + rows, Math.ceil(to));
+      if (last > first) wanted.set(`gap ${id} ${last - first}`, { make: () => this.makeGap(last - first), row: first });
+      return;
+    }
+    if (section.startsDocument) {
+      if (row + HEAD_ROWS > from && row < to) {
+        const number = this.text.documents.indexOf(section) + 1;
+        wanted.set(`head ${id} ${number}`, { make: () => this.makeHead(section, number), row });
+      }
+      row += HEAD_ROWS;
+    }
+    const { rows } = section;
+    const count = rows.length / 2 - 1;
+    for (let r = Math.max(0, Math.floor(from - row)); r < count && row + r < to; r++) {
+      const key = `row ${id} ${rows.subarray(2 * r, 2 * r + 4).join(" ")}`;
+      wanted.set(key, { make: () => this.makeRow(section, r), row: row + r });
+    }
+  }
+
+  makeGap(rows) {
+    const gap = document.createElement("div");
+    gap.className = "gap";
+    gap.style.height = `${rows * ROW_HEIGHT}px`;
+    return gap;
+  }
+
+  makeHead(section, number) {
+    const head = document.createElement("div");
+    head.className = "row head";
+    head.dataset.from = section.chunk.first + section.from;
+    head.append(`Document ${number.toLocaleString("en")}`);
+    if (section.chunk.bits[section.from] > 0) {
+      const token = this.makeToken(section, section.from, []);
+      token.append("start");
+      token.dataset.label = "start";
+      head.append(token);
+    }
+    return head;
+  }
+
+  makeRow(section, r) {
+    const { rows } = section;
+    const row = document.createElement("div");
+    row.className = "row";
+    let [token, piece] = rows.subarray(2 * r, 2 * r + 2);
+    const [endToken, endPiece] = rows.subarray(2 * r + 2, 2 * r + 4);
+    row.dataset.from = section.chunk.first + token;
+    let isWrapped = r > 0 && !this.endsLine(section, token, piece);
+    for (; token < endToken || (token === endToken && piece < endPiece); token++, piece = 0) {
+      let pieces = this.layout.piecesOf(section, token);
+      pieces = pieces.slice(piece, token === endToken ? endPiece : undefined);
+      if (!pieces.length) continue;
+      if (isWrapped && pieces[0].text?.startsWith(" ")) row.classList.add("wrapped");
+      isWrapped = false;
+      row.append(this.makeToken(section, token, pieces));
+    }
+    return row;
+  }
+
+  // Whether a newline stands right before a piece of a token.
+  endsLine(section, token, piece) {
+    const before = piece ? this.layout.piecesOf(section, token)[piece - 1] : this.layout.piecesOf(section, token - 1).at(-1);
+    return before?.text?.endsWith("\n") ?? false;
+  }
+
+  makeToken(section, i, pieces) {
+    const token = document.createElement("span");
+    token.dataset.i = section.chunk.first + i;
+    token.className = this.shadeOf(section.chunk, i);
+    for (const piece of pieces) {
+      if (piece.mark) token.append(childOf("i", "mark"));
+      else if (piece.part) token.append(childOf("i", "part"));
+      else if (piece.label) {
+        const label = childOf("b", "");
+        label.dataset.label = piece.label;
+        label.dataset.hex = piece.hex;
+        token.append(label);
+      } else if (piece.text === "\t") {
+        const space = childOf("i", "space");
+        space.append(piece.text);
+        token.append(space);
+      } else {
+        if (piece.text === "\n") token.classList.add("end");
+        token.append(piece.text);
+      }
+    }
+    return token;
+  }
+
+  shadeOf(chunk, i) {
+    const bits = chunk.bits[i];
+    if (this.shade === "cost" || chunk.stored || bits === 0) return `k${levelOf(bits, COST_BOUNDS)}`;
+    const shares = chunk.shares.subarray(3 * i, 3 * i + 3);
+    const most = Math.max(...shares);
+    return PREDICTOR_CLASSES[shares.indexOf(most)] + (1 + levelOf(most, SHARE_BOUNDS));
+  }
+
+  // Exactly one token can be reached with the tab key: the current one, or else the first in sight.
+  tabStop() {
+    const current = this.box.querySelector(`[data-i="${this.current}"]`) ?? this.firstInSight();
+    if (current === this.stop) return;
+    this.stop?.removeAttribute("tabindex");
+    if (current) current.tabIndex = 0;
+    this.stop = current;
+  }
+
+  firstInSight() {
+    const edge = this.barHeight();
+    for (const row of this.box.children)
+      if (row.getBoundingClientRect().top >= edge && row.querySelector("[data-i]")) return row.querySelector("[data-i]");
+    return this.box.querySelector("[data-i]");
+  }
+
+  point(event, cause = "point") {
+    const element = event.target.closest("[data-i]");
+    if (!element || (cause === "point" && event.pointerType === "touch")) return;
+    this.tell(element, cause);
+  }
+
+  choose(event) {
+    const element = event.target.closest("[data-i]");
+    if (!element) return this.leave(true);
+    this.current = Number(element.dataset.i);
+    this.tabStop();
+    element.focus({ preventScroll: true });
+    this.tell(element, "tap");
+  }
+
+  tell(element, cause) {
+    const { section, i } = this.text.find(Number(element.dataset.i));
+    this.box.querySelectorAll(".chosen").forEach((other) => other.classList.remove("chosen"));
+    this.box.querySelectorAll(`[data-i="${element.dataset.i}"]`).forEach((part) => part.classList.add("chosen"));
+    this.onToken(section, i, element, cause);
+  }
+
+  leave() {
+    const focused = this.box.querySelector("[data-i]:focus");
+    if (focused) return this.tell(focused, "focus");
+    this.box.querySelectorAll(".chosen").forEach((other) => other.classList.remove("chosen"));
+    this.onToken(null);
+  }
+
+  press(event) {
+    const element = event.target.closest("[data-i]");
+    if (!element || event.ctrlKey || event.metaKey || event.altKey) return;
+    const move = {
+      ArrowRight: () => this.step(Number(element.dataset.i), 1),
+      ArrowLeft: () => this.step(Number(element.dataset.i), -1),
+      ArrowDown: () => this.stepRow(element, 1),
+      ArrowUp: () => this.stepRow(element, -1),
+      Escape: () => element.blur(),
+    }[event.key];
+    if (!move) return;
+    event.preventDefault();
+    move();
+  }
+
+  // Move to the next decoded token that is shown.
+  step(index, by) {
+    for (let next = index + by; next >= 0 && next < this.text.tokens; next += by) {
+      const { section } = this.text.find(next);
+      if (section.isDecoded && this.focus(next)) return;
+      if (!section.isDecoded) return;
+    }
+  }
+
+  stepRow(element, by) {
+    const rows = [...this.box.querySelectorAll(".row")].filter((row) => row.querySelector("[data-i]"));
+    const next = rows[rows.indexOf(element.closest(".row")) + by];
+    if (!next) return;
+    const x = element.getBoundingClientRect().left;
+    const distance = (token) => Math.abs(token.getBoundingClientRect().left - x);
+    const tokens = [...next.querySelectorAll("[data-i]")];
+    this.focus(Number(tokens.reduce((best, token) => (distance(token) < distance(best) ? token : best)).dataset.i));
+  }
+
+  // Focus a token and bring it into sight; return whether it has anything to focus.
+  focus(index) {
+    this.current = index;
+    const y = this.box.getBoundingClientRect().top + this.rowOf(index) * ROW_HEIGHT;
+    const top = this.barHeight() + ROW_HEIGHT;
+    const bottom = innerHeight - 3 * ROW_HEIGHT;
+    if (y < top) scrollBy({ top: y - top, behavior: "instant" });
+    else if (y > bottom) scrollBy({ top: y - bottom, behavior: "instant" });
+    this.draw();
+    const element = this.box.querySelector(`[data-i="${index}"]`);
+    element?.focus({ preventScroll: true });
+    return Boolean(element);
+  }
+
+  // Bring a token with this index to the top of the window.
+  goTo(index) {
+    this.draw();
+    for (let round = 0; round < 3; round++) {
+      const y = this.box.getBoundingClientRect().top + this.rowOf(index) * ROW_HEIGHT;
+      scrollBy({ top: y - this.barHeight() - 8, behavior: "instant" });
+      this.draw();
+    }
+  }
+
+  // Return the index of the token at the top of the window.
+  topToken() {
+    const row = [...this.box.querySelectorAll(".row")].find(
+      (candidate) => candidate.getBoundingClientRect().bottom > this.barHeight() + ROW_HEIGHT / 2,
+    );
+    return row ? Number(row.dataset.from) : 0;
+  }
+}
+
+function childOf(name, className) {
+  const child = document.createElement(name);
+  if (className) child.className = className;
+  return child;
+}
+
+export function levelOf(value, bounds) {
+  let level = bounds.length - 1;
+  while (level > 0 && value < bounds[level]) level--;
+  return level;
+}
