@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import html
-import inspect
 import json
 import os
 import platform
@@ -36,11 +35,11 @@ from lies import Lie, folder_lies, lies, pair_lies
 from fairway import console
 from fairway.challenge import checks, submission, trainlog
 from fairway.errors import BadInput
-from fairway.pipeline import plan, runner, verdicts
+from fairway.pipeline import plan, verdicts
 from fairway.pipeline import prove as proving
 from fairway.pipeline.directory import Job, RunDirectory
+from fairway.pipeline.evidence import proved
 from fairway.pipeline.results import TrainResult
-from fairway.pipeline.stage import stages_of
 from fairway.report import compare, export, report
 
 MARKS = ("claimed", "stale", "Stale", "NOT VERIFIED", "NOT verified", "does not hold")
@@ -151,20 +150,18 @@ def comparison(run: RunDirectory, other: RunDirectory) -> Statements:
 
 def card(run: RunDirectory, other: RunDirectory) -> Statements:
     """What `push` checks and writes, without the Hub."""
-    recipe = run.load()
-    runner.require_current(Job(recipe, run), [s.result for s in stages_of(recipe) if s.cached])
-    if not (known := verdicts.known(run)) or not known.verified:
-        raise BadInput("push would decode first, or refuse")
-    return of_lines(export.card(run, "user/name"))
+    if not verdicts.known(run):
+        raise BadInput("push would decode first")
+    return of_lines(export.card(proved(run), "user/name"))
 
 
 def submitted(run: RunDirectory, other: RunDirectory) -> Statements:
     """What `submit` checks and writes, without the script: its README, figures and log."""
     if not verdicts.known(run):
         raise BadInput("submit would decode first")
-    found = [(run, submission._ready(run))]
-    claims = submission._claims(run.load(), found, 1000, "A", "a", "T")
-    log = trainlog.text(run.load(), run, 1000, submission._decoded(found[0][1]))
+    found = [proved(run)]
+    claims = submission._claims(found, 1000, "A", "a", "T")
+    log = trainlog.text(run.load(), run, 1000, found[0].decoded)
     readme = submission._readme(found, claims).partition("## Recipe")[0]
     keys = ("val_bpb", "val_loss", "bytes_total", "text_sha256")
     scores = {key: claims.get(key) for key in keys}
@@ -319,16 +316,14 @@ def submission_folder(honest: Path, scratch: Path) -> Path:
         lines = [json.loads(line) for line in run.metrics.read_text("utf-8").splitlines()]
         moved = [json.dumps(x | {"loss": x["loss"] + seed / 1000}) for x in lines]
         run.metrics.write_text("\n".join(moved) + "\n", "utf-8")
-        found.append((run, report.Results(run)))
-    folder, recipe = root / "out", found[0][0].load()
+        found.append(proved(run))
+    folder = root / "out"
     folder.mkdir()
     script = b"print('a stand-in')\n"
     (folder / "train_gpt.py").write_bytes(script)
-    claims = submission._claims(recipe, found, len(script), "A", "a", "T")
-    for run, results in found:
-        whole = "results" in inspect.signature(submission._copy).parameters
-        about = results if whole else results.train.seed
-        submission._copy(run, recipe, folder, about, len(script))
+    claims = submission._claims(found, len(script), "A", "a", "T")
+    for one in found:
+        submission._copy(one, folder, len(script))
     (folder / "submission.json").write_text(json.dumps(claims), "utf-8")
     (folder / "README.md").write_text(submission._readme(found, claims), "utf-8")
     return folder

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from fairway import significance
 from fairway.config.toml import dumps
 from fairway.errors import BadInput
 from fairway.pipeline import runner
@@ -18,7 +19,6 @@ from fairway.pipeline.results import (
     TrainResult,
 )
 from fairway.report import compare as c
-from fairway.report import significance
 
 
 def restamped(run):

@@ -10,6 +10,7 @@ import pytest
 from fairway.errors import BadInput
 from fairway.pipeline import verdicts
 from fairway.pipeline.directory import RunDirectory
+from fairway.pipeline.evidence import Results
 from fairway.pipeline.results import PackResult, PrepareResult, ProveResult
 from fairway.pipeline.stage import stages_of
 from fairway.report import compressors, pictures, report
@@ -62,7 +63,7 @@ def test_the_page_of_a_finished_run(tiny):
 
 
 def test_tables_agree_with_the_results(tiny):
-    course, parts, rivals = report.tables(report.Results(tiny))
+    course, parts, rivals = report.tables(Results(tiny))
     pack, prove = tiny.require(PackResult), tiny.require(ProveResult)
     cells = {row[0]: row for row in course.rows}
     assert cells["proved"][1] == f"{prove.bpb:.4f}"
@@ -99,7 +100,7 @@ def test_compressed_sizes():
 
 def test_a_run_without_its_data_has_no_rivals(tiny):
     shutil.rmtree(tiny.data_folder(tiny.require(PrepareResult)))
-    assert [table.title for table in report.tables(report.Results(tiny))] == [
+    assert [table.title for table in report.tables(Results(tiny))] == [
         "The pipeline",
         "Bytes of the artifact",
     ]
@@ -117,7 +118,7 @@ def test_what_nobody_here_decoded_is_claimed(tiny, monkeypatch, tmp_path):
 def test_the_proof_of_a_replaced_artifact_is_stale(tiny, fairway):
     old = tiny.require(ProveResult)
     assert fairway("pack", tiny.path, "--budget", 10_000)[0] == 0
-    stages, parts = report.tables(report.Results(tiny))
+    stages, parts = report.tables(Results(tiny))
     rows = {row[0]: row[1:] for row in stages.rows}
     assert rows["after packing"][1] == parts.rows[-1][1] == f"{tiny.artifact.stat().st_size:,}"
     assert rows["score"] == rows["prove"] == ["", "", "", "stale"]

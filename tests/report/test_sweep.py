@@ -103,7 +103,7 @@ def test_held_out_text_is_the_end_of_the_training_text(folder: Path) -> None:
 
 def test_a_grid_is_every_combination() -> None:
     grid = {"optim.matrix_lr": (0.01, 0.02), "model.smear": (False,)}
-    base, *rows = sweep.Table(recipe="tiny", grid=grid).rows()
+    base, *rows = sweep.Variants(recipe="tiny", grid=grid).rows()
     assert base.set == ()
     assert [row.set for row in rows] == [
         ("optim.matrix_lr=0.01", "model.smear=false"),

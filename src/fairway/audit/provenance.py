@@ -22,6 +22,7 @@ from fairway import console, distributed
 from fairway.audit import twin_test as twins
 from fairway.audit.experiment import finding
 from fairway.config.schema import Recipe
+from fairway.errors import BadInput
 from fairway.io import atomic, checkpoint, foreign
 from fairway.pipeline import runner
 from fairway.pipeline.directory import RunDirectory
@@ -35,6 +36,7 @@ from fairway.pipeline.results import (
     PrepareResult,
     TrainResult,
 )
+from fairway.pipeline.seeds import distinct_seeds
 from fairway.pipeline.train import trainer_of
 from fairway.train import calibrate
 from fairway.train.loop import Trainer, recorded_readings
@@ -260,15 +262,10 @@ def _budgets(recipe: Recipe, run: RunDirectory, trained: TrainResult) -> AuditFi
 
 def _seeds(runs: Sequence[RunDirectory]) -> AuditFinding:
     """Check that runs of one recipe differ in the seed alone."""
-    first, *others = recipes = [run.load() for run in runs]
-    wrong = []
-    for recipe, run in zip(others, runs[1:], strict=True):
-        train = recipe.train.model_copy(update={"seed": first.train.seed})
-        if recipe.model_copy(update={"train": train}) != first:
-            wrong.append(f"{run.path} has other settings than {runs[0].path}")
-    seeds = [recipe.train.seed for recipe in recipes]
-    if len(set(seeds)) < len(seeds):
-        wrong.append(f"the seeds {seeds} are not distinct")
-    summary = "; ".join(wrong) or f"{len(seeds)} runs differ in the seed alone: {sorted(seeds)}"
     strength = "the recipes, exact; that these were not the best of more seeds cannot be seen"
-    return finding("seeds", bool(wrong), summary, [], strength)
+    try:
+        seeds = sorted(distinct_seeds(runs))
+    except BadInput as error:
+        return finding("seeds", True, str(error), [], strength)
+    said = f"{len(seeds)} runs differ in the seed alone: {seeds}"
+    return finding("seeds", False, said, [], strength)

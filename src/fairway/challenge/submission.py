@@ -22,16 +22,15 @@ from fairway import console
 from fairway.challenge import script, trainlog
 from fairway.challenge.checks import check
 from fairway.config import budget
-from fairway.config.schema import Recipe
 from fairway.config.toml import dumps
 from fairway.errors import BadInput
 from fairway.io.atomic import short_hash
-from fairway.pipeline import runner, verdicts
-from fairway.pipeline.directory import Job, RunDirectory
-from fairway.pipeline.results import Decoded, SubmitResult
+from fairway.pipeline.directory import RunDirectory
+from fairway.pipeline.evidence import Proved, proved
+from fairway.pipeline.results import SubmitResult
+from fairway.pipeline.seeds import distinct_seeds
 from fairway.pipeline.stage import stages_of
-from fairway.report.compare import one_recipe
-from fairway.report.report import Results, seeds_table
+from fairway.significance import paired
 
 
 def submit(
@@ -43,22 +42,20 @@ def submit(
     before the folder gets its name. What it states as the score is the mean of the proofs that
     were decoded here; other figures of results are claims, and are called so.
     """
-    found = [(RunDirectory(folder), _ready(RunDirectory(folder))) for folder in runs]
-    _different_seeds(found)
-    one_recipe(runs)
+    found = sorted((proved(RunDirectory(run)) for run in runs), key=lambda one: one.train.seed)
+    distinct_seeds([one.run for one in found])
     if out.exists():
         raise BadInput(f"{out} exists: remove it, or choose another place with --out")
-    found.sort(key=lambda pair: _seed(pair[1]))
-    recipe = found[0][0].load()
+    recipe = found[0].recipe
     partial = out.parent / f".{short_hash(out.name)}.tmp"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         source = script.bundle(recipe)
         (partial / "train_gpt.py").write_bytes(source)
-        claims = _claims(recipe, found, len(source), author, github_id, title)
-        for run, results in found:
-            _copy(run, recipe, partial, results, len(source))
+        claims = _claims(found, len(source), author, github_id, title)
+        for one in found:
+            _copy(one, partial, len(source))
         (partial / "submission.json").write_text(json.dumps(claims, indent=2) + "\n", "utf-8")
         (partial / "README.md").write_text(_readme(found, claims), "utf-8")
         pins = "".join(f"{line}\n" for line in script.requirements(recipe))
@@ -76,100 +73,60 @@ def submit(
     )
 
 
-def _seed(results: Results) -> int:
-    assert results.train
-    return results.train.seed
-
-
-def _decoded(results: Results) -> Decoded:
-    assert results.verdict
-    assert results.verdict.decoded
-    return results.verdict.decoded
-
-
-def _ready(run: RunDirectory) -> Results:
-    """Return the results of a run whose proof holds. Raises BadInput where it does not."""
-    recipe = run.load()
-    runner.require_current(Job(recipe, run), [s.result for s in stages_of(recipe) if s.cached])
-    verdict = verdicts.known_or_decoded(run)
-    if not verdict.verified:
-        raise BadInput(f"the proof of {run.path} does not hold: {verdict.reason}")
-    return Results(run)
-
-
-def _different_seeds(found: Sequence[tuple[RunDirectory, Results]]) -> None:
-    """Raise BadInput unless every run has a seed of its own."""
-    seeds = [_seed(results) for _, results in found]
-    if len(set(seeds)) < len(seeds):
-        raise BadInput(f"the runs have the seeds {seeds}: each seed belongs in once")
-
-
 def _claims(
-    recipe: Recipe,
-    found: Sequence[tuple[RunDirectory, Results]],
-    code_bytes: int,
-    author: str,
-    github_id: str,
-    title: str,
+    found: Sequence[Proved], code_bytes: int, author: str, github_id: str, title: str
 ) -> dict[str, Any]:
     """Return the content of submission.json."""
-    per_seed: dict[str, dict[str, float]] = {}
-    for _, r in found:
-        assert r.train
-        assert r.score
-        decoded = _decoded(r)
-        per_seed[str(r.train.seed)] = {
-            "val_loss": decoded.nats_per_token,
-            "val_bpb": decoded.bpb,
-            "claimed_score_bpb": r.score.bpb,
-            "artifact_bytes": decoded.artifact_bytes,
-            "proof_bytes": decoded.proof_bytes,
-            "steps": r.train.steps,
-            "train_time_s": round(r.train.train_s, 3),
-            "eval_time_s": round(r.score.seconds, 3),
-        }
-    bpb = [x["val_bpb"] for x in per_seed.values()]
-    artifact = max(int(x["artifact_bytes"]) for x in per_seed.values())
-    first = found[0][1].train
-    assert first
+    first = found[0]
+    bpb = [one.decoded.bpb for one in found]
+    artifact = max(one.decoded.artifact_bytes for one in found)
     return {
         "author": author,
         "github_id": github_id,
-        "name": title or recipe.name,
-        "blurb": recipe.description or recipe.name,
+        "name": title or first.recipe.name,
+        "blurb": first.recipe.description or first.recipe.name,
         "date": date.today().isoformat(),
         "track": "10min_16mb",
-        "val_loss": float(np.mean([x["val_loss"] for x in per_seed.values()])),
+        "val_loss": float(np.mean([one.decoded.nats_per_token for one in found])),
         "val_bpb": float(np.mean(bpb)),
         "val_bpb_std": float(np.std(bpb, ddof=1)) if len(bpb) > 1 else 0.0,
-        "seeds": [_seed(results) for _, results in found],
-        "text_sha256": _decoded(found[0][1]).text_sha256,
-        "text_rule": _decoded(found[0][1]).text_rule,
-        "seed_results": per_seed,
+        "seeds": [one.train.seed for one in found],
+        "text_sha256": first.decoded.text_sha256,
+        "text_rule": first.decoded.text_rule,
+        "seed_results": {
+            str(one.train.seed): {
+                "val_loss": one.decoded.nats_per_token,
+                "val_bpb": one.decoded.bpb,
+                "claimed_score_bpb": one.score.bpb,
+                "artifact_bytes": one.decoded.artifact_bytes,
+                "proof_bytes": one.decoded.proof_bytes,
+                "steps": one.train.steps,
+                "train_time_s": round(one.train.train_s, 3),
+                "eval_time_s": round(one.score.seconds, 3),
+            }
+            for one in found
+        },
         "bytes_code": code_bytes,
         "bytes_artifact_max": artifact,
         "bytes_total": artifact + code_bytes,
         "bytes_limit": budget.CHALLENGE_BYTES,
-        "hardware": f"{first.world_size} x {first.device}",
+        "hardware": f"{first.train.world_size} x {first.train.device}",
         "pytorch_version": version("torch"),
     }
 
 
-def _copy(
-    run: RunDirectory, recipe: Recipe, folder: Path, results: Results, code_bytes: int
-) -> None:
+def _copy(one: Proved, folder: Path, code_bytes: int) -> None:
     """Write the log of a run, and copy its artifact, proof and results into seed<N>/."""
-    own = run.load() if run.recipe.exists() else recipe
-    seed = _seed(results)
-    log = trainlog.text(own, run, code_bytes, _decoded(results))
+    seed = one.train.seed
+    log = trainlog.text(one.recipe, one.run, code_bytes, one.decoded)
     (folder / f"train_seed{seed}.log").write_text(log, "utf-8")
     place = folder / f"seed{seed}"
     place.mkdir()
-    for file in (run.artifact, run.proof_file):
+    for file in (one.run.artifact, one.run.proof_file):
         shutil.copy(file, place)
-    for stage in stages_of(own):
+    for stage in stages_of(one.recipe):
         if stage.cached:  # a verdict is not copied: who gets the folder decodes
-            shutil.copy(run.path / f"{stage.name}.json", place)
+            shutil.copy(one.run.path / f"{stage.name}.json", place)
 
 
 def _run_once(folder: Path) -> None:
@@ -181,7 +138,7 @@ def _run_once(folder: Path) -> None:
         raise BadInput(f"the script does not reproduce the scores: {' '.join(last)}")
 
 
-def _readme(found: Sequence[tuple[RunDirectory, Results]], claims: dict[str, Any]) -> str:
+def _readme(found: Sequence[Proved], claims: dict[str, Any]) -> str:
     rows = "\n".join(
         f"| {seed} | {r['val_bpb']:.6f} | {r['claimed_score_bpb']:.6f} | "
         f"{r['artifact_bytes']:,} | "
@@ -190,11 +147,10 @@ def _readme(found: Sequence[tuple[RunDirectory, Results]], claims: dict[str, Any
     )
     summary = ""
     if len(found) > 1:
-        table = seeds_table([run for run, _ in found])
-        mean, interval = (dict(zip(table.columns, row, strict=True)) for row in table.rows[-2:])
+        estimate = paired([one.decoded.bpb for one in found])
         summary = (
-            f"Proved: mean ± standard deviation {mean['proved']}, "
-            f"95 % interval {interval['proved']}."
+            f"Proved: mean ± standard deviation {estimate.mean:.4f} ± {claims['val_bpb_std']:.4f}, "
+            f"95 % interval {estimate.low:.4f} to {estimate.high:.4f}."
         )
     return _README.substitute(
         name=claims["name"],
@@ -204,7 +160,7 @@ def _readme(found: Sequence[tuple[RunDirectory, Results]], claims: dict[str, Any
         code=f"{claims['bytes_code']:,}",
         total=f"{claims['bytes_total']:,}",
         limit=f"{claims['bytes_limit']:,}",
-        recipe=dumps(found[0][0].load()),
+        recipe=dumps(found[0].recipe),
         seed=claims["seeds"][0],
     )
 

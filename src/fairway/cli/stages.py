@@ -91,21 +91,28 @@ def _of_seeds(
 
 def _run_all(recipe: "Recipe", run: "RunDirectory", force: str = "") -> "dict[str, Result]":
     """Run every stage in order, then print the tables and write the report."""
-    from fairway import console
     from fairway.data.tokenizer import load_challenge
     from fairway.pipeline.pack import check_budget
     from fairway.pipeline.runner import run_stages
-    from fairway.report import report
 
     if recipe.data.tokenizer:  # a tokenizer that is there already: what it takes is known now
         tokenizer = load_challenge(recipe.data.tokenizer)
         check_budget(recipe.model, tokenizer, recipe.pack, recipe.memory)
     results = run_stages(recipe, run, force=force)
     if is_main_rank():
-        page = report.write(run)
-        show.tables(report.tables(report.Results(run)))
-        console.say(f"report: {page}")
+        _write_report(run)
     return results
+
+
+def _write_report(run: "RunDirectory") -> None:
+    """Print the tables of a run and write its page."""
+    from fairway import console
+    from fairway.pipeline.evidence import Results
+    from fairway.report import report
+
+    page = report.write(run)
+    show.tables(report.tables(Results(run)))
+    console.say(f"report: {page}")
 
 
 @command()
@@ -270,8 +277,5 @@ def report(
         report.write_many([RunDirectory(folder) for folder in runs], output)
         console.say(f"report: {output}")
         return
-
     for folder in runs:
-        page = report.write(RunDirectory(folder))
-        show.tables(report.tables(report.Results(RunDirectory(folder))))
-        console.say(f"report: {page}")
+        _write_report(RunDirectory(folder))

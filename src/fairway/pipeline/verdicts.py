@@ -156,11 +156,6 @@ def known(run: RunDirectory) -> VerifyResult | None:
     return _with_claims(verdict, run, run)
 
 
-def known_or_decoded(run: RunDirectory) -> VerifyResult:
-    """Return the verdict on a run's proof, by decoding unless it is known. Raises BadInput."""
-    return known(run) or verify(Job(run.load(), run))
-
-
 # Claims ------------------------------------------------------------------------------------------
 
 

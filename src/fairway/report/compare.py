@@ -15,12 +15,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fairway import significance as s
 from fairway.errors import BadInput
 from fairway.io import foreign
 from fairway.pipeline import runner, verdicts
 from fairway.pipeline.directory import Job, RunDirectory
 from fairway.pipeline.results import CompareResult, Gain, Measured, ScoreResult, Side, TrainResult
-from fairway.report import significance as s
+from fairway.pipeline.seeds import distinct_seeds
 from fairway.report.report import Table
 
 Unit = Literal["bits per byte", "nats per token"]
@@ -57,17 +58,11 @@ def scored(folder: Path) -> tuple[TrainResult, ScoreResult]:
 def _side(folders: Sequence[Path]) -> Side:
     """The runs of one side by seed. Raises BadInput unless only the seed differs."""
     found = sorted(((f, *scored(f)) for f in folders), key=lambda run: run[1].seed)
-    seeds = [train.seed for _, train, _ in found]
-    for seed in set(seeds):
-        if seeds.count(seed) > 1:
-            twice = ", ".join(str(f) for f, train, _ in found if train.seed == seed)
-            raise BadInput(f"{twice} have one seed ({seed}): a side takes each seed once")
-    one_recipe(folders)
     score = found[0][2]
     return Side(
         names=[folder.name for folder, _, _ in found],
         evidence=[_evidence(folder) for folder, _, _ in found],
-        seeds=seeds,
+        seeds=distinct_seeds([RunDirectory(folder) for folder, _, _ in found]),
         bpb=[score.bpb for _, _, score in found],
         nats_per_token=[score.nats_per_token for _, _, score in found],
         tokens=score.tokens,
@@ -81,26 +76,6 @@ def _evidence(folder: Path) -> str:
     if verdict is None:
         return "claimed"
     return f"claimed; proof {verdict.bpb:.4f}" if verdict.verified else "NOT VERIFIED"
-
-
-def one_recipe(folders: Sequence[Path]) -> None:
-    """Raises BadInput that names the first key, other than the seed, in which recipes differ."""
-    trees = [_flat(RunDirectory(f).load().model_dump()) for f in folders]
-    for folder, tree in zip(folders, trees, strict=True):
-        for key in sorted(tree.keys() - {"train.seed", "name", "description"}):
-            if tree[key] != trees[0][key]:
-                raise BadInput(
-                    f"{folders[0]} and {folder} differ in {key} ({trees[0][key]} and {tree[key]}): "
-                    "runs of one side may differ only in the seed"
-                )
-
-
-def _flat(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in tree.items():
-        name = prefix + key
-        flat |= _flat(value, name + ".") if isinstance(value, dict) else {name: value}
-    return flat
 
 
 def _comparable(folders: Sequence[Path]) -> None:

@@ -23,10 +23,9 @@ from fairway.errors import BadInput
 from fairway.io import foreign
 from fairway.io.atomic import replacing, write_atomic
 from fairway.model.gpt import GPT
-from fairway.pipeline import runner, verdicts
-from fairway.pipeline.directory import Job, RunDirectory
-from fairway.pipeline.stage import stages_of
-from fairway.report.report import Results, tables
+from fairway.pipeline.directory import RunDirectory
+from fairway.pipeline.evidence import Proved, Results, proved
+from fairway.report.report import tables
 
 _WEIGHTS, _CONFIG, _TOKENIZER = "model.safetensors", "config.json", "tokenizer.fwt"
 
@@ -90,17 +89,13 @@ def push(run: RunDirectory, repository: str, private: bool = False) -> str:
         validate_repo_id(repository)
     except HFValidationError as error:
         raise BadInput(f"{repository} is no name for the Hub: {error}") from None
-    recipe = run.load()
-    runner.require_current(Job(recipe, run), (s.result for s in stages_of(recipe) if s.cached))
-    verdict = verdicts.known_or_decoded(run)
-    if not verdict.verified:
-        raise BadInput(f"{run.path} is not pushed: its proof does not hold: {verdict.reason}")
+    found = proved(run)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         export(run.artifact, folder)
         shutil.copy(run.artifact, folder)
         shutil.copy(run.proof_file, folder)
-        (folder / "README.md").write_text(card(run, repository), "utf-8")
+        (folder / "README.md").write_text(card(found, repository), "utf-8")
         try:
             made = HfApi().create_repo(repository, private=private, exist_ok=True)
             console.say(f"uploading to {made}")
@@ -115,15 +110,10 @@ def push(run: RunDirectory, repository: str, private: bool = False) -> str:
     return str(made)
 
 
-def card(run: RunDirectory, repository: str) -> str:
-    """Return the model card. Raises BadInput where no verified proof and no results are known."""
-    found = Results(run)
-    if not (found.train and found.prepare and found.verdict):
-        raise BadInput(f"{run.path} is not verified here: run fairway verify on it")
-    decoded = found.verdict.decoded
-    if not (found.verdict.verified and decoded):
-        raise BadInput(f"the proof of {run.path} does not hold: {found.verdict.reason}")
-    stages = tables(found)[0]
+def card(found: Proved, repository: str) -> str:
+    """Return the model card of a proved run."""
+    decoded = found.decoded
+    stages = tables(Results(found.run))[0]
     lines = [stages.columns, ["---"] * len(stages.columns), *stages.rows]
     return _CARD.substitute(
         name=repository.rpartition("/")[2],

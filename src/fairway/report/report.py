@@ -14,21 +14,16 @@ from fairway.config import budget
 from fairway.errors import BadInput
 from fairway.io import foreign
 from fairway.io.atomic import write_atomic
-from fairway.pipeline import runner, verdicts
 from fairway.pipeline.directory import RunDirectory
+from fairway.pipeline.evidence import CLAIMED, Proof, Results
 from fairway.pipeline.results import (
     CompareResult,
-    FrozenResult,
     PackResult,
-    PrepareResult,
-    ProveResult,
-    ScoreResult,
     TrainResult,
     VerifyResult,
 )
 from fairway.report import compressors, pictures
-
-CLAIMED = "claimed"
+from fairway.significance import paired
 
 
 @dataclass(frozen=True)
@@ -41,66 +36,6 @@ class Table:
     note: str
 
 
-@dataclass(frozen=True)
-class Proof:
-    """A proof beside the text that it holds and the artifact that decodes it."""
-
-    proof_bytes: int
-    text_bytes: int
-    text_sha256: str
-    artifact_bytes: int
-
-
-class Results:
-    """What a run directory claims, and which verdict on its proof is known here.
-
-    A stale result is None, and `stale` says why, by stage.
-    """
-
-    def __init__(self, run: RunDirectory) -> None:
-        found = runner.states(run)
-        self.stale = {name: state.why_stale for name, state in found.items() if state.why_stale}
-        self.prepare: PrepareResult | None = found["prepare"].current
-        self.train: TrainResult | None = found["train"].current
-        self.pack: PackResult | None = found["pack"].current
-        self.frozen: FrozenResult | None = found["frozen"].current
-        self.score: ScoreResult | None = found["score"].current
-        self.prove: ProveResult | None = found["prove"].current
-        self.run = run
-        self.verdict = verdicts.known(run)  # None: nobody here has decoded this proof
-        decoded = self.verdict.decoded if self.verdict else None
-        # bytes of the artifact as it lies there now, whatever pack.json says; None: it is damaged
-        self.parts = decoded.parts if decoded else _parts(run)
-
-    @property
-    def proved_bpb(self) -> float | None:
-        """Bits per byte of the proof: as decoded, or else as claimed."""
-        if self.verdict:
-            return self.verdict.bpb if self.verdict.verified else None
-        return self.prove.bpb if self.prove else None
-
-    @property
-    def proof(self) -> Proof | None:
-        """Sizes of the proof and its text: as decoded, or else as claimed."""
-        if self.verdict:
-            d = self.verdict.decoded
-            if not (self.verdict.verified and d):
-                return None
-            return Proof(d.proof_bytes, d.text_bytes, d.text_sha256, d.artifact_bytes)
-        if not (self.prove and self.parts and self.prove.text_bytes > 0):
-            return None
-        claimed = self.prove
-        size = sum(self.parts.values())
-        return Proof(sum(claimed.files.values()), claimed.text_bytes, claimed.text_sha256, size)
-
-    @property
-    def evidence(self) -> str:
-        """How the bits per byte of the proof are known: "verified", "NOT VERIFIED" or "claimed"."""
-        if self.verdict is None:
-            return CLAIMED
-        return "verified" if self.verdict.verified else "NOT VERIFIED"
-
-
 def tables(found: Results) -> list[Table]:
     """Return all tables that the results of a run directory allow."""
     made = [_stages_table(found)]
@@ -109,17 +44,6 @@ def tables(found: Results) -> list[Table]:
     if (proof := found.proof) and (sizes := compressors.sizes_of_run(found.run, proof.text_sha256)):
         made.append(_compressors_table(proof, found.evidence, sizes))
     return made
-
-
-def _parts(run: RunDirectory) -> dict[str, int] | None:
-    if not run.artifact.is_file():
-        return None
-    from fairway.pipeline.inspect import inspect
-
-    try:
-        return inspect(run.artifact).parts
-    except BadInput:  # damaged, or no artifact: no figure of it is shown
-        return None
 
 
 def verdict_lines(verdict: VerifyResult) -> list[str]:
@@ -145,8 +69,6 @@ def verdict_lines(verdict: VerifyResult) -> list[str]:
 
 def seeds_table(runs: Sequence[RunDirectory]) -> Table:
     """Bits per byte of runs that differ in the seed, their mean and its 95 % interval."""
-    from fairway.report import significance
-
     found = [Results(run) for run in runs]
     columns = {
         f"scored ({CLAIMED})": [r.score.bpb if r.score else None for r in found],
@@ -157,7 +79,7 @@ def seeds_table(runs: Sequence[RunDirectory]) -> Table:
         known = [value for value in values if value is not None]
         if len(known) == len(runs):
             whole[label] = known
-    estimates = [significance.paired(values) for values in whole.values()]
+    estimates = [paired(values) for values in whole.values()]
     body = [
         [run.path.name, *(_bpb(values[i]) for values in whole.values()), found[i].evidence]
         for i, run in enumerate(runs)

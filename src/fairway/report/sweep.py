@@ -39,7 +39,7 @@ from fairway.pipeline.results import (
     TrainResult,
 )
 from fairway.report import pictures
-from fairway.report.significance import paired
+from fairway.significance import paired
 from fairway.train.loop import commit
 
 BASE = "base"
@@ -53,7 +53,7 @@ class Row(Section):
     published: str = ""  # what others measured, for the reader
 
 
-class Table(Section):
+class Variants(Section):
     """Runs that are compared with each other."""
 
     recipe: str
@@ -87,10 +87,10 @@ class Job:
     run: RunDirectory
 
 
-def load(path: Path, seeds: str = "", sets: Sequence[str] = ()) -> Table:
+def load(path: Path, seeds: str = "", sets: Sequence[str] = ()) -> Variants:
     """A table from a file, `seeds` (1,2,3) instead of its own and more overrides. BadInput."""
     try:
-        table = Table.model_validate(foreign.read_toml(path, "the table"))
+        table = Variants.model_validate(foreign.read_toml(path, "the table"))
         given = tuple(int(seed) for seed in seeds.split(",")) if seeds else table.seeds
         if len(set(given)) < len(given):
             raise ValueError("a seed stands twice")
@@ -102,7 +102,7 @@ def load(path: Path, seeds: str = "", sets: Sequence[str] = ()) -> Table:
     return table.model_copy(update={"seeds": given, "set": (*table.set, *sets)})
 
 
-def sweep(table: Table, out: Path, at_once: int = 1) -> SweepResult:
+def sweep(table: Variants, out: Path, at_once: int = 1) -> SweepResult:
     """Run what is not finished, seed by seed, and compare. Raises BadInput, Interrupted.
 
     at_once: runs side by side on a CPU, which share its cores; on GPUs, one run on each.
@@ -161,7 +161,7 @@ def _markdown(result: SweepResult) -> str:
     return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
 
 
-def _job(table: Table, row: Row, seed: int, out: Path) -> Job:
+def _job(table: Variants, row: Row, seed: int, out: Path) -> Job:
     held_out = f"data.held_out_bytes={table.held_out_bytes}"
     sets = [*table.set, *row.set, f"train.seed={seed}", held_out]
     try:
@@ -185,7 +185,7 @@ def _places(at_once: int) -> list[dict[str, str]]:
 
 
 def _performed(
-    jobs: list[Job], table: Table, free: Queue[dict[str, str]], pool: ThreadPoolExecutor
+    jobs: list[Job], table: Variants, free: Queue[dict[str, str]], pool: ThreadPoolExecutor
 ) -> Iterator[tuple[Job, str]]:
     """Every job and what was wrong with it, in their order."""
 
@@ -221,7 +221,7 @@ def _perform(job: Job, packs: bool, place: dict[str, str]) -> str:
 
 
 def _compared(
-    table: Table,
+    table: Variants,
     rows: list[Row],
     jobs: list[Job],
     prepared: PrepareResult,
@@ -251,7 +251,7 @@ def _is_done(job: Job, packs: bool) -> bool:
     return all(runner.state(asked, kind).current for kind in kinds)
 
 
-def _row(row: Row, table: Table, done: dict[tuple[str, int], Job], failed: str) -> SweepRow:
+def _row(row: Row, table: Variants, done: dict[tuple[str, int], Job], failed: str) -> SweepRow:
     seeds = [s for s in table.seeds if (row.name, s) in done and (BASE, s) in done]
     bpb = [_bpb(done[row.name, seed], table.pack) for seed in seeds]
     base = [_bpb(done[BASE, seed], table.pack) for seed in seeds]

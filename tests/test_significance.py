@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from fairway import significance as s
 from fairway.errors import BadInput
-from fairway.report import significance as s
 
 SAMPLE = st.lists(st.floats(-5, 5).map(lambda x: round(x, 3)), min_size=2, max_size=9)
 

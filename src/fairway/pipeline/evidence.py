@@ -1,0 +1,117 @@
+"""What is known about a run: its current results, and the verdict on its proof."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fairway.config.schema import Recipe
+from fairway.errors import BadInput
+from fairway.pipeline import runner, verdicts
+from fairway.pipeline.directory import Job, RunDirectory
+from fairway.pipeline.results import (
+    Decoded,
+    FrozenResult,
+    PackResult,
+    PrepareResult,
+    ProveResult,
+    ScoreResult,
+    TrainResult,
+)
+from fairway.pipeline.stage import stages_of
+
+CLAIMED = "claimed"
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A proof beside the text that it holds and the artifact that decodes it."""
+
+    proof_bytes: int
+    text_bytes: int
+    text_sha256: str
+    artifact_bytes: int
+
+
+class Results:
+    """What a run directory claims, and which verdict on its proof is known here.
+
+    A stale result is None, and `stale` says why, by stage.
+    """
+
+    def __init__(self, run: RunDirectory) -> None:
+        found = runner.states(run)
+        self.stale = {name: state.why_stale for name, state in found.items() if state.why_stale}
+        self.prepare: PrepareResult | None = found["prepare"].current
+        self.train: TrainResult | None = found["train"].current
+        self.pack: PackResult | None = found["pack"].current
+        self.frozen: FrozenResult | None = found["frozen"].current
+        self.score: ScoreResult | None = found["score"].current
+        self.prove: ProveResult | None = found["prove"].current
+        self.run = run
+        self.verdict = verdicts.known(run)  # None: nobody here has decoded this proof
+        decoded = self.verdict.decoded if self.verdict else None
+        # bytes of the artifact as it lies there now, whatever pack.json says; None: it is damaged
+        self.parts = decoded.parts if decoded else _parts(run)
+
+    @property
+    def proved_bpb(self) -> float | None:
+        """Bits per byte of the proof: as decoded, or else as claimed."""
+        if self.verdict:
+            return self.verdict.bpb if self.verdict.verified else None
+        return self.prove.bpb if self.prove else None
+
+    @property
+    def proof(self) -> Proof | None:
+        """Sizes of the proof and its text: as decoded, or else as claimed."""
+        if self.verdict:
+            d = self.verdict.decoded
+            if not (self.verdict.verified and d):
+                return None
+            return Proof(d.proof_bytes, d.text_bytes, d.text_sha256, d.artifact_bytes)
+        if not (self.prove and self.parts and self.prove.text_bytes > 0):
+            return None
+        claimed = self.prove
+        size = sum(self.parts.values())
+        return Proof(sum(claimed.files.values()), claimed.text_bytes, claimed.text_sha256, size)
+
+    @property
+    def evidence(self) -> str:
+        """How the bits per byte of the proof are known: "verified", "NOT VERIFIED" or "claimed"."""
+        if self.verdict is None:
+            return CLAIMED
+        return "verified" if self.verdict.verified else "NOT VERIFIED"
+
+
+def _parts(run: RunDirectory) -> dict[str, int] | None:
+    if not run.artifact.is_file():
+        return None
+    from fairway.pipeline.inspect import inspect
+
+    try:
+        return inspect(run.artifact).parts
+    except BadInput:  # damaged, or no artifact: no figure of it is shown
+        return None
+
+
+@dataclass(frozen=True)
+class Proved:
+    """A finished run whose results are current and whose proof holds."""
+
+    run: RunDirectory
+    recipe: Recipe
+    train: TrainResult
+    score: ScoreResult
+    decoded: Decoded
+
+
+def proved(run: RunDirectory) -> Proved:
+    """Return what is known about a proved run; decode the proof unless this user has done so.
+
+    Raises BadInput where a result is missing or stale, or the proof does not hold.
+    """
+    recipe = run.load()
+    runner.require_current(Job(recipe, run), [s.result for s in stages_of(recipe) if s.cached])
+    verdict = verdicts.known(run) or verdicts.verify(Job(recipe, run))
+    if not (verdict.verified and verdict.decoded):
+        raise BadInput(f"the proof of {run.path} does not hold: {verdict.reason}")
+    return Proved(run, recipe, run.require(TrainResult), run.require(ScoreResult), verdict.decoded)
