@@ -170,6 +170,7 @@ LIES = {
     "weights as .md": ("size", write("NOTES.md", NOISE)),
     "weights as hex in the README": ("size", write("README.md", NOISE.hex())),
     "weights as a picture": ("size", write("plot.png", NOISE)),
+    "weights as .png": ("size", write(".png", NOISE)),  # a name that is all ending
     "2 MB of picture": ("size", write("plot.png", b"\x89PNG\r\n\x1a\n" + NOISE * 50)),
     "weights as a log": ("size", write("other.log", NOISE)),
     "weights as hex in a log": ("size", base64_in_a_log),

@@ -10,7 +10,8 @@ from pathlib import Path
 from fairway.challenge import contents
 from fairway.challenge.claims import number
 from fairway.challenge.contents import Entry, shown
-from fairway.challenge.submitted import Submission, counted, finding, listed
+from fairway.challenge.logs import Reading
+from fairway.challenge.submitted import Submission, counted, finding, judged, listed
 from fairway.config.budget import CHALLENGE_BYTES
 from fairway.pipeline.results import RuleFinding
 
@@ -30,11 +31,7 @@ def files(given: Submission) -> Iterator[RuleFinding]:
         said += f" (left out: {listed(given.contents.left_out)})"
     yield finding("files: README, submission.json, script, log", not missing, said)
     odd = given.contents.odd + given.unreadable
-    yield finding(
-        "files: regular, and read in full",
-        not odd,
-        listed(odd) or "each is a file that was read",
-    )
+    yield judged("files: regular, and read in full", odd, (), "each is a file that was read")
     if not given.script:
         return
     if given.script.name != "train_gpt.py":
@@ -47,55 +44,46 @@ def files(given: Submission) -> Iterator[RuleFinding]:
 
 def sizes(given: Submission) -> Iterator[RuleFinding]:
     """Compare sizes in the logs and in submission.json with the limit and with the files."""
-    limit = f"size: total in the logs <= {CHALLENGE_BYTES:,}"
-    totals = {log.name: log.total.last for log in given.logs}
-    over = {n: t for n, t in totals.items() if t and t.value > CHALLENGE_BYTES}
-    vague = [
-        n for n, t in totals.items() if not t or t.value + t.slack > CHALLENGE_BYTES
-    ]  # rounded megabytes
-    if over:
-        said = listed(f"{n} states {t.value:,.0f} bytes" for n, t in over.items() if t)
-        yield finding(limit, False, said)
-    elif vague or not totals:
-        said = f"no total in bytes: {listed(vague)}" if vague else "no log states a total"
-        yield finding(limit, None, said)
-    else:
-        most = max(t.value for t in totals.values() if t)
-        yield finding(limit, True, f"at most {most:,.0f} bytes by the logs")
+    totals = [(log.name, log.total.last) for log in given.logs]
+    yield judged(
+        f"size: total in the logs <= {CHALLENGE_BYTES:,}",
+        (f"{n} states {t.value:,.0f} bytes" for n, t in totals if t and t.value > CHALLENGE_BYTES),
+        [  # rounded megabytes do not tell
+            f"{name} states no total in bytes"
+            for name, total in totals
+            if not total or total.value + total.slack > CHALLENGE_BYTES
+        ]
+        or given.no_logs,
+        f"at most {max((t.value for _, t in totals if t), default=0):,.0f} bytes by the logs",
+    )
     yield _sum_of_parts(given)
     if not given.script:
         return
     size = given.script.size_bytes
-    stated = sorted({log.code.last.value for log in given.logs if log.code.last})
-    without = [log.name for log in given.logs if not log.code.last]
-    good = None if without or not stated else stated == [size]
-    if any(value != size for value in stated):
-        good = False
-    said = f"{given.script.name} has {size:,} bytes, the logs count {counted(stated) or 'none'}"
-    yield finding("size: code in the logs = the script here", good, said)
+    stated = [(log.name, log.code.last) for log in given.logs]
+    yield judged(
+        "size: code in the logs = the script here",
+        (f"{n} counts {code.value:,.0f}" for n, code in stated if code and code.value != size),
+        [f"{name} counts no code" for name, code in stated if not code] or given.no_logs,
+        f"{given.script.name} has {size:,} bytes, as the logs count",
+    )
     yield from _uncounted(given)
-    yield from _claimed_sizes(given)
+    yield from _claimed_sizes(given, size)
 
 
 def _sum_of_parts(given: Submission) -> RuleFinding:
-    rule = "size: model + code = total, in each log"
-    wrong, silent = [], []
+    wrong, silent = [], list(given.no_logs)
     for log in given.logs:
         model, code, total = log.model.last, log.code.last, log.total.last
         if not (model and code and total):
-            silent.append(log.name)
-            continue
-        slack = model.slack + code.slack + total.slack
-        if abs(model.value + code.value - total.value) > slack:
+            silent.append(f"{log.name} does not state all three")
+        elif abs(model.value + code.value - total.value) > model.slack + code.slack + total.slack:
             wrong.append(
                 f"{log.name}: {model.value:,.0f} + {code.value:,.0f} bytes, "
                 f"the total is {total.value:,.0f}"
             )
-    if wrong:
-        return finding(rule, False, listed(wrong))
-    if silent or not given.logs:
-        return finding(rule, None, f"not all three are stated: {listed(silent) or 'no log'}")
-    return finding(rule, True, "the parts sum to the total")
+    rule = "size: model + code = total, in each log"
+    return judged(rule, wrong, silent, "the parts sum to the total")
 
 
 def _uncounted(given: Submission) -> Iterator[RuleFinding]:
@@ -137,42 +125,39 @@ def _uncounted(given: Submission) -> Iterator[RuleFinding]:
         yield finding(rule, total <= CHALLENGE_BYTES, said)
 
 
-def _claimed_sizes(given: Submission) -> Iterator[RuleFinding]:
-    assert given.script
-    total = given.claims.get("bytes_total")
-    stated = [log.total.last for log in given.logs if log.total.last]
-    if isinstance(total, int) and not isinstance(total, bool) and stated:
-        good = any(abs(total - t.value) <= t.slack for t in stated)
-        logged = counted(t.value for t in stated)
-        said = f"bytes_total is {shown(str(total), 30)}, the logs say {logged}"
-        yield finding("size: bytes_total = a total in the logs", good, said)
-    else:
-        yield finding("size: bytes_total = a total in the logs", None, "nothing to compare")
-    code = given.claims.get("bytes_code")
-    if code is not None:
-        size = given.script.size_bytes
-        said = f"bytes_code is {shown(str(code), 30)}, {given.script.name} has {size:,} bytes"
-        good = number(code) == size
-        yield finding("size: bytes_code = the script here", good, said)
-    most = given.claims.get("bytes_artifact_max")
+def _claimed_sizes(given: Submission, code_bytes: int) -> Iterator[RuleFinding]:
+    """Compare the sizes that submission.json states with one of what was measured each."""
     models = [log.model.last for log in given.logs if log.model.last]
-    if most is not None and models:
-        largest = max(models, key=lambda r: r.value)
-        value = number(most)
-        good = value is not None and abs(value - largest.value) <= largest.slack
-        said = f"bytes_artifact_max is {shown(str(most), 30)}, the logs say {largest.value:,.0f}"
-        yield finding("size: bytes_artifact_max = the logs' largest model", good, said)
+    totals = [log.total.last for log in given.logs if log.total.last]
+    measured = {
+        "bytes_total": ("a total in the logs", totals),
+        "bytes_code": ("the script here", [Reading(code_bytes)]),
+        "bytes_artifact_max": (
+            "the logs' largest model",
+            sorted(models, key=lambda reading: reading.value)[-1:],
+        ),
+    }
+    for field, (what, readings) in measured.items():
+        rule, claimed = f"size: {field} = {what}", given.claims.get(field)
+        if claimed is not None and readings:
+            value = number(claimed)
+            good = value is not None and any(abs(value - r.value) <= r.slack for r in readings)
+            said = counted(r.value for r in readings)
+            yield finding(rule, good, f"{field} is {shown(str(claimed), 30)}; {what}: {said}")
+        elif field == "bytes_total":
+            yield finding(rule, None, "nothing to compare")
 
 
 def printed_source(given: Submission) -> Iterator[RuleFinding]:
     """Compare the source that logs begin with with the script."""
     printed = [log for log in given.logs if log.prints_source]
-    other = [log.name for log in printed if not log.source_matches]
     if printed:
-        said = "the source in the logs is the script"
-        if other:
-            said = f"{listed(other)}: the source in the log is not the script"
-        yield finding("source: printed in the logs = the script here", not other, said)
+        yield judged(
+            "source: printed in the logs = the script here",
+            (f"{log.name} prints another source" for log in printed if not log.source_matches),
+            (),
+            "the source in the logs is the script",
+        )
 
 
 def _compile(script: Path) -> str:

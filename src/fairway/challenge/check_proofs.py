@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fairway.challenge import claims as json_files
-from fairway.challenge.claims import Field, number
+from fairway.challenge.claims import ProveClaims, number
 from fairway.challenge.contents import shown
 from fairway.challenge.submitted import (
     PRINTED,
@@ -20,8 +20,6 @@ from fairway.challenge.submitted import (
 )
 from fairway.pipeline import verdicts
 from fairway.pipeline.results import Decoded, RuleFinding
-
-_PROVED = {"bpb": Field((int, float)), "text_sha256": Field(str)}
 
 
 def proof(given: Submission, attached: Proof) -> RuleFinding:
@@ -45,7 +43,7 @@ def _disagreements(given: Submission, proof: Proof, facts: Decoded) -> Iterator[
             continue
         tree, problems = json_files.load(file)
         if name == "prove" and not problems:
-            problems = json_files.check(tree, _PROVED)
+            problems = json_files.check(tree, ProveClaims)
         yield from (f"{name}.json: {problem}" for problem in problems)
         for field, value in expected.items():
             if field in tree and not is_same(tree[field], value):

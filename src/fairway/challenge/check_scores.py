@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fairway.challenge import logs
@@ -17,6 +17,7 @@ from fairway.challenge.submitted import (
     finding,
     is_better,
     is_same,
+    judged,
     listed,
 )
 from fairway.pipeline.results import Decoded, RuleFinding
@@ -30,73 +31,62 @@ _SLACK_S = 0.5  # of a clock that is read once per step
 def times(given: Submission) -> Iterator[RuleFinding]:
     """Compare the times in the logs with the challenge's limits."""
     for what, key in (("training", "train"), ("evaluation", "evaluation")):
-        rule = f"time: {what} <= {LIMIT_S:.0f} s"
-        times = {log.name: getattr(log, key).largest for log in given.logs}
-        late = {n: t for n, t in times.items() if t is not None and t > LIMIT_S + _SLACK_S}
-        silent = [n for n, t in times.items() if t is None]
-        if late:
-            yield finding(rule, False, listed(f"{n}: {t:,.1f} s" for n, t in late.items()))
-        elif silent or not times:
-            said = f"no time of {what} in {listed(silent)}" if times else "there is no log"
-            yield finding(rule, None, said)
-        else:
-            yield finding(rule, True, f"at most {max(times.values()):,.1f} s by the logs")
+        times = [(log.name, getattr(log, key).largest) for log in given.logs]
+        known = [time for _, time in times if time is not None]
+        yield judged(
+            f"time: {what} <= {LIMIT_S:.0f} s",
+            (f"{n}: {t:,.1f} s" for n, t in times if t is not None and t > LIMIT_S + _SLACK_S),
+            [f"no time of {what} in {n}" for n, t in times if t is None] or given.no_logs,
+            f"at most {max(known, default=0):,.1f} s by the logs",
+        )
 
 
 def numbers(given: Submission) -> Iterator[RuleFinding]:
     """Report impossible values, and values whose unit or form is unclear."""
-    impossible: list[str] = []
-    unclear: list[str] = []
-    for log in given.logs:
-        parts = [log.model, log.code, log.total, log.train, log.evaluation, log.tokens]
-        parts.append(log.text_bytes)
-        impossible += [f"{log.name}: {x}" for x in log.impossible]
-        impossible += [f"{log.name}: {x}" for part in parts for x in part.impossible]
-        unclear += [f"{log.name}: {x}" for part in parts for x in part.unclear]
-    said = listed(impossible) or "all are"
-    yield finding("numbers: finite and above zero, in the logs", not impossible, said)
+    parts = [(log.name, part) for log in given.logs for part in log.quantities()]
+    impossible = [f"{log.name}: {x}" for log in given.logs for x in log.impossible]
+    impossible += [f"{name}: {x}" for name, part in parts for x in part.impossible]
+    yield judged("numbers: finite and above zero, in the logs", impossible, (), "all are")
+    unclear = [
+        f"unit or form is not clear: {name}: {x}" for name, part in parts for x in part.unclear
+    ]
     if unclear:
-        said = f"unit or form is not clear: {listed(unclear)}"
-        yield finding("units: of times and sizes in the logs", None, said)
+        yield finding("units: of times and sizes in the logs", None, listed(unclear))
 
 
 def seeds(given: Submission) -> Iterator[RuleFinding]:
     """Check that the logs are of different seeds, and of the seeds that are listed."""
-    wrong = []
-    for log in given.logs:
-        if log.named_seed is not None and log.seeds and log.named_seed not in log.seeds:
-            wrong.append(f"{log.name} says seed {listed(sorted(log.seeds))} in its text")
-    yield finding(
-        "seeds: a log's name = its text",
-        not wrong,
-        listed(wrong) or "no log contradicts its name",
-    )
+    wrong = [
+        f"{log.name} says seed {listed(sorted(log.seeds))} in its text"
+        for log in given.logs
+        if log.named_seed is not None and log.seeds and log.named_seed not in log.seeds
+    ]
+    yield judged("seeds: a log's name = its text", wrong, (), "no log contradicts its name")
     alike: dict[tuple[str, ...], list[str]] = {}
     for log in given.logs:
         alike.setdefault(log.losses, []).append(log.name)
-    copies = [" and ".join(names) for x, names in alike.items() if x and len(names) > 1]
+    copies = [
+        f"{' and '.join(names)} state the same losses to the last digit"
+        for losses, names in alike.items()
+        if losses and len(names) > 1
+    ]
     copies += [
         f"seed{one.seed}/ and seed{other.seed}/ hold one artifact"
         for one, other in itertools.combinations(given.proofs, 2)
         if one.facts and other.facts and one.facts.artifact_sha256 == other.facts.artifact_sha256
     ]
-    yield finding(
-        "seeds: each log has losses of its own", not copies,
-        f"these state the same losses to the last digit: {listed(copies)}" if copies
-        else "no two logs state the same losses",
-    )  # fmt: skip
+    rule = "seeds: each log has losses of its own"
+    yield judged(rule, copies, (), "no two logs state the same losses")
     stated = {log.seed for log in given.logs if log.seed is not None}
     silent = [log.name for log in given.logs if log.seed is None]
-    rule = f"seeds: {SEEDS} different ones in the logs' text"
     named = ", ".join(map(str, sorted(stated)))
     said = f"{len(given.logs)} logs, seeds {shown(named) or 'none are named'}"
     if silent:
         said += f"; not one seed in the text of {listed(silent)}"
+    good = None if len(stated) + len(silent) >= SEEDS else False
     if len(stated) >= SEEDS and not silent:
-        yield finding(rule, True, said)
-    else:
-        possible = len(stated) + len(silent) >= SEEDS
-        yield finding(rule, None if possible else False, said)
+        good = True
+    yield finding(f"seeds: {SEEDS} different ones in the logs' text", good, said)
     claimed = given.claims.get("seeds")
     if isinstance(claimed, list) and stated and not silent:
         good = {x for x in claimed if isinstance(x, int) and not isinstance(x, bool)} == stated
@@ -177,8 +167,7 @@ def seed_results(given: Submission) -> Iterator[RuleFinding]:
             f"seed {seed} claims {field} {shown(str(fields[field]), 40)}, {source}"
             for field, source in _unsupported(fields, by_seed[name], proofs.get(name))
         ]
-    said = listed(wrong) or "each is in its log"
-    yield finding("seed_results: each value = its log and proof", not wrong, said)
+    yield judged("seed_results: each value = its log and proof", wrong, (), "each is in its log")
 
 
 def _is_mean(claimed: float, readings: list[Reading]) -> tuple[bool, float]:
@@ -187,8 +176,7 @@ def _is_mean(claimed: float, readings: list[Reading]) -> tuple[bool, float]:
     The tolerance is fixed, and grows by the digits that the logs leave open, never by the claim's.
     """
     mean = sum(reading.value for reading in readings) / len(readings)
-    near = TOLERANCE + min(PRINTED, max(reading.slack for reading in readings)) + 1e-9
-    return abs(claimed - mean) <= near, mean
+    return abs(claimed - mean) <= max(map(_near_score, readings)), mean
 
 
 def _sharpest(labels: list[str], runs: list[Log]) -> list[str]:
@@ -246,39 +234,35 @@ def _unsupported(
     fields: dict[str, Any], runs: list[Log], facts: Decoded | None
 ) -> Iterator[tuple[str, str]]:
     """Yield (field, where it is not) of a seed's results."""
-    name = runs[0].name
-    for field in ("val_bpb", "claimed_score_bpb"):
-        if field in fields:
+    scores = [score for log in runs for score in log.scores]
+    bpb, losses = [s.bpb for s in scores], [s.loss for s in scores if s.loss]
+    sizes = [r for log in runs for r in (log.model.last, log.total.last) if r]
+    logged: dict[str, tuple[list[Reading], Callable[[Reading], float]]] = {
+        "val_bpb": (bpb, _near_score),
+        "claimed_score_bpb": (bpb, _near_score),
+        "val_loss": (losses, _near_score),
+        "artifact_bytes": (sizes, lambda r: r.slack),
+        "train_time_s": ([r for log in runs for r in log.train.values], _near_time),
+        "eval_time_s": ([r for log in runs for r in log.evaluation.values], _near_time),
+    }
+    for field, (readings, near) in logged.items():
+        if field in fields and (readings or readings is bpb):
             value = number(fields[field])
-            scores = [score.bpb for log in runs for score in log.scores]
-            if value is None or not any(_is_mean(value, [score])[0] for score in scores):
-                yield field, f"which {name} does not say"
-    if facts and "val_bpb" in fields:
-        value = number(fields["val_bpb"])
-        if value is None or is_better(value, facts):
-            yield "val_bpb", f"the decoded proof has {facts.bpb:.8f}"
-    if "proved_bpb" in fields and facts and not is_same(fields["proved_bpb"], facts.bpb):
-        yield "proved_bpb", f"the decoded proof has {facts.bpb}"
-    if "val_loss" in fields:
-        value = number(fields["val_loss"])
-        stated = [score.loss for log in runs for score in log.scores if score.loss]
-        if stated and (value is None or not any(_is_mean(value, [loss])[0] for loss in stated)):
-            yield "val_loss", f"which {name} does not say"
-    if "proof_bytes" in fields and facts and not is_same(fields["proof_bytes"], facts.proof_bytes):
-        yield "proof_bytes", f"the decoded proof has {facts.proof_bytes:,}"
-    if "artifact_bytes" in fields:
-        sizes = [r for log in runs for r in (log.model.last, log.total.last) if r]
-        value = number(fields["artifact_bytes"])
-        if sizes and (value is None or not any(abs(value - r.value) <= r.slack for r in sizes)):
-            yield "artifact_bytes", f"which {name} does not say"
-    for field, key in (("train_time_s", "train"), ("eval_time_s", "evaluation")):
-        readings = [r for log in runs for r in getattr(log, key).values]
-        value = number(fields.get(field))
-        if field in fields and readings:
-            near = [
-                r
-                for r in readings
-                if value is not None and abs(r.value - value) <= min(1, r.value / 100) + r.slack
-            ]
-            if not near:
-                yield field, f"which {name} does not say"
+            if value is None or all(abs(value - r.value) > near(r) for r in readings):
+                yield field, f"which {runs[0].name} does not say"
+    if facts is None:
+        return
+    value = number(fields.get("val_bpb"))
+    if "val_bpb" in fields and (value is None or is_better(value, facts)):
+        yield "val_bpb", f"the decoded proof has {facts.bpb:.8f}"
+    for field, true in (("proved_bpb", facts.bpb), ("proof_bytes", facts.proof_bytes)):
+        if field in fields and not is_same(fields[field], true):
+            yield field, f"the decoded proof has {true}"
+
+
+def _near_score(reading: Reading) -> float:
+    return TOLERANCE + min(PRINTED, reading.slack) + 1e-9
+
+
+def _near_time(reading: Reading) -> float:
+    return min(1, reading.value / 100) + reading.slack

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 
 from fairway.challenge.contents import shown
 from fairway.challenge.logs import Log
-from fairway.challenge.submitted import Submission, counted, finding, listed
+from fairway.challenge.submitted import Submission, counted, finding, judged, listed
 from fairway.pipeline.results import Decoded, RuleFinding
 
 # FineWeb's validation text: 50,000 documents, 151,080,891 bytes. Scores are of all of its tokens
@@ -59,21 +59,18 @@ def text(given: Submission) -> Iterator[RuleFinding]:
     elif tokens and counts and max(abs(a - b) for a in counts for b in tokens) > _LONGEST:
         several.append(f"{counted(counts)} tokens in the logs, {counted(tokens)} decoded")
     known = hashes or sizes or counts
-    said = listed(several) or ("no log states a text" if not known else "one text")
-    yield finding(
-        "text: one in submission.json, logs and proofs",
-        None if not known else not several,
-        said,
-    )
+    rule = "text: one in submission.json, logs and proofs"
+    yield judged(rule, several, [] if known else ["no log states a text"], "one text")
     proved = {proof.seed for proof in given.proofs if proof.facts}
     if facts and given.logs and {log.seed for log in given.logs} <= proved:
         yield _decoded_text(given, facts)
     else:
-        verdicts = [_published(log) for log in given.logs]
-        good = _worst([verdict for verdict, _ in verdicts])
-        shown_first = [said for verdict, said in verdicts if verdict is good]
-        said = listed(dict.fromkeys(shown_first), 3) or "no log states a count of tokens"
-        yield finding("text: tokens in the logs = FineWeb's validation text", good, said)
+        said: dict[bool | None, dict[str, None]] = {True: {}, False: {}, None: {}}
+        for log in given.logs:
+            good, sentence = _published(log)
+            said[good][sentence] = None
+        rule = "text: tokens in the logs = FineWeb's validation text"
+        yield judged(rule, said[False], said[None] or given.no_logs, listed(said[True], 3))
 
 
 def _decoded_text(given: Submission, facts: list[Decoded]) -> RuleFinding:
@@ -127,9 +124,3 @@ def _is_count(count: float, low: int, log: Log) -> bool:
     if sequence > _SEQUENCE and count % sequence == 0:
         return count in (low // sequence * sequence, (low + _SEQUENCE) // sequence * sequence)
     return low <= count <= low + _SEQUENCE
-
-
-def _worst(verdicts: list[bool | None]) -> bool | None:
-    if False in verdicts:
-        return False
-    return None if None in verdicts or not verdicts else True

@@ -4,28 +4,49 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import date
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from fairway.challenge.contents import MAX_JSON_BYTES, shown
 from fairway.challenge.logs import decode_text, read_bytes
 from fairway.errors import BadInput
 from fairway.io import foreign
 
-# Greatest values that a field can have: a score above 16 bits per byte says less than no model.
-RANGES = {"val_loss": 100.0, "val_bpb": 16.0, "proved_bpb": 16.0, "bpb": 16.0, "bytes_total": 1e12}
+
+def _is_date(text: str) -> str:
+    found = re.match(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:T[0-9:.+Z-]*)?\Z", text)
+    date.fromisoformat(found[1] if found else text)
+    return text
 
 
-@dataclass(frozen=True)
-class Field:
-    """What a field must be."""
+class Claims(BaseModel):
+    """The fields of a file that are looked at, each of its type and in its range."""
 
-    kind: type | tuple[type, ...]
-    required: bool = True
+    model_config = ConfigDict(strict=True)
+
+
+Score = Annotated[float, Field(gt=0, le=16)]  # above 16 bits per byte no model is needed
+
+
+class SubmissionClaims(Claims):
+    author: str
+    github_id: str
+    name: str
+    blurb: str
+    date: Annotated[str, AfterValidator(_is_date)]
+    val_loss: float = Field(gt=0, le=100)
+    val_bpb: Score
+    bytes_total: int = Field(gt=0, le=10**12)
+    proved_bpb: Score = 1.0
+
+
+class ProveClaims(Claims):
+    bpb: Score
+    text_sha256: str
 
 
 def load(file: Path) -> tuple[dict[str, Any], list[str]]:
@@ -44,40 +65,27 @@ def load(file: Path) -> tuple[dict[str, Any], list[str]]:
     return tree, []
 
 
-def check(tree: dict[str, Any], fields: Mapping[str, Field]) -> list[str]:
+def check(tree: dict[str, Any], kind: type[Claims]) -> list[str]:
     """Return what is wrong with the fields of an object."""
-    problems = [f"no {name}" for name, f in fields.items() if f.required and name not in tree]
-    for name, expected in fields.items():
-        value = tree.get(name)
-        if name not in tree:
-            continue
-        if not isinstance(value, expected.kind) or isinstance(value, bool):
-            problems.append(f"{name} is {shown(json.dumps(value), 40)}")
-        elif name in RANGES and not 0 < _float(value) <= RANGES[name]:
-            problems.append(f"{name} is {shown(str(value), 40)}: it must be above 0 and small")
-    if isinstance(day := tree.get("date"), str) and "date" in fields and not _is_date(day):
-        problems.append(f"date is '{shown(day, 40)}', not YYYY-MM-DD")
-    return problems
+    try:
+        kind.model_validate(tree)
+    except ValidationError as error:
+        return [_sentence(problem["loc"][0], problem) for problem in error.errors()]
+    return []
+
+
+def _sentence(name: object, problem: Any) -> str:
+    if problem["type"] == "missing":
+        return f"no {name}"
+    reason = problem["msg"].removeprefix("Value error, ")
+    return f"{name} is {shown(json.dumps(problem['input']), 40)}: {shown(reason, 80)}"
 
 
 def number(value: object) -> float | None:
     """Return a finite number; None for anything else, booleans and strings included."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    converted = _float(value)
-    return converted if isfinite(converted) else None
-
-
-def _float(value: object) -> float:
     try:
-        return float(value)  # type: ignore[arg-type]
-    except (OverflowError, ValueError, TypeError):
-        return float("inf")
-
-
-def _is_date(text: str) -> bool:
-    found = re.match(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:T[0-9:.+Z-]*)?\Z", text)
-    try:
-        return bool(found and date.fromisoformat(found[1]))
-    except ValueError:
-        return False
+        return float(value) if isfinite(value) else None
+    except OverflowError:
+        return None

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from fairway.challenge.logs import MAX_LOG_BYTES, decode_text, read_bytes
+from fairway.console import printable
 from fairway.errors import BadInput
 from fairway.pipeline.stage import STAGES
 
@@ -27,11 +28,14 @@ Kind = Literal[
 
 MAX_SCRIPT_BYTES = 16_000_000
 MAX_JSON_BYTES = 1 << 20
-MAX_PAPER_BYTES = 256 << 10  # of all papers: README, licence, notes
-MAX_PICTURE_BYTES = 1 << 20  # of all pictures
-MAX_SHELL_BYTES = 32 << 10  # of all shell scripts
-MAX_RESULT_BYTES = 64 << 10  # of all tables and results besides submission.json
-MAX_LOGS_BYTES = 64 << 20  # of all logs
+MAX_LOGS_BYTES = 64 << 20
+_MAX_BYTES: dict[Kind, int] = {  # of all files of a kind
+    "paper": 256 << 10,  # README, licence, notes
+    "picture": 1 << 20,
+    "shell": 32 << 10,
+    "results": 64 << 10,  # besides submission.json
+    "log": MAX_LOGS_BYTES,
+}
 MAX_ENTRIES = 2000
 MAX_DEPTH = 12
 
@@ -42,12 +46,22 @@ _PICTURES = {
     ".gif": b"GIF8",
     ".webp": b"RIFF",
 }
-_PAPER = re.compile(r"(readme|licen[cs]e|copying|notice|citation|authors)(\.[a-z]+)?|.+\.(md|rst)")
-_SHELL = re.compile(r"(setup|run|train|install|eval|prepare|launch)[\w.-]*\.sh")
-_RESULTS = re.compile(r"submission[\w.-]*\.json|[\w.-]*(result|summary)[\w.-]*\.(json|tsv|csv)")
-_SCRIPT = re.compile(r"train_gpt[\w.-]*\.py")
+_SEED = r"seed[0-9]{1,18}"
+_KINDS: list[tuple[Kind, str, str]] = [  # kind, folder, name: the first row that fits in full
+    ("model", _SEED, r"model\.fairway"),
+    ("proof", _SEED, r"val\.fwp"),
+    ("results", _SEED, rf"(?i:({'|'.join(stage.name for stage in STAGES)})\.json)"),
+    ("claims", "", r"submission\.json"),
+    ("script", "", r"(?i:train_gpt[\w.-]*\.py)"),
+    ("paper", ".*", r"(?i:(readme|licen[cs]e|copying|notice|citation|authors)(\.[a-z]+)?)"),
+    ("paper", ".*", r"(?i:.+\.(md|rst)|requirements[\w.-]*\.txt|\.git(ignore|attributes|keep))"),
+    ("log", ".*", r"(?i:(.*\.)?(log|txt))"),
+    ("picture", ".*", rf"(?i:.+({'|'.join(map(re.escape, _PICTURES))}))"),
+    ("shell", ".*", r"(?i:(setup|run|train|install|eval|prepare|launch)[\w.-]*\.sh)"),
+    ("results", ".*", r"(?i:submission[\w.-]*\.json)"),
+    ("results", ".*", r"(?i:[\w.-]*(result|summary)[\w.-]*\.(json|tsv|csv))"),
+]
 _MODEL_ENDINGS = (".ptz", ".pt", ".bin", ".br", ".xz", ".zst", ".lzma", ".safetensors", ".fairway")
-_OWN = {stage.name for stage in STAGES}  # .json, in seed*/
 # Text is no packed data: by how much blocks of it shrink (zlib). Of the challenge's record folders
 # the densest block keeps 0.47 of 16 kB and 0.53 of a shorter paper, 0.36 and 0.40 of a log; base64
 # keeps 0.76 and random hex 0.57.
@@ -87,9 +101,7 @@ class Contents:
 
 def shown(text: str, limit: int = 80) -> str:
     """Return foreign text so that it can be printed: no control characters, no broken Unicode."""
-    safe = "".join(
-        c if c.isprintable() and not 0xD800 <= ord(c) < 0xE000 else f"\\x{ord(c):02x}" for c in text
-    )
+    safe = printable(text)
     return safe if len(safe) <= limit else safe[: limit - 1] + "…"
 
 
@@ -156,33 +168,10 @@ def _link(found: Contents, path: Path, name: str, root: Path) -> None:
 
 def _kind(relative: str) -> Kind:
     """Tell what a file is, by its path alone; the rules then look at sizes and contents."""
-    folder, _, name = relative.rpartition("/")
-    lower = name.lower()
-    stem, dot, ending = lower.rpartition(".")
-    own = re.fullmatch(r"seed[0-9]{1,18}", folder)
-    if own:
-        if name == "model.fairway":
-            return "model"
-        if name == "val.fwp":
-            return "proof"
-        if ending == "json" and stem in _OWN:
-            return "results"
-    if not folder and name == "submission.json":
-        return "claims"
-    if not folder and _SCRIPT.fullmatch(lower):
-        return "script"
-    if _PAPER.fullmatch(lower) or re.fullmatch(r"requirements[\w.-]*\.txt", lower):
-        return "paper"
-    if lower in (".gitignore", ".gitattributes", ".gitkeep"):
-        return "paper"
-    if ending in ("log", "txt"):
-        return "log"
-    if dot + ending in _PICTURES:
-        return "picture"
-    if _SHELL.fullmatch(lower):
-        return "shell"
-    if _RESULTS.fullmatch(lower):
-        return "results"
+    place, _, file = relative.rpartition("/")
+    for kind, folder, name in _KINDS:
+        if re.fullmatch(folder, place, re.DOTALL) and re.fullmatch(name, file):
+            return kind
     return "uncounted"
 
 
@@ -196,14 +185,7 @@ def problems(found: Contents, source: str) -> Iterator[tuple[str, int]]:
 
     source: the script; logs may begin with a copy of it.
     """
-    limits: list[tuple[Kind, int]] = [
-        ("paper", MAX_PAPER_BYTES),
-        ("picture", MAX_PICTURE_BYTES),
-        ("shell", MAX_SHELL_BYTES),
-        ("results", MAX_RESULT_BYTES),
-        ("log", MAX_LOGS_BYTES),
-    ]
-    for kind, limit in limits:
+    for kind, limit in _MAX_BYTES.items():
         entries = found.of(kind)
         size = sum(entry.size_bytes for entry in entries)
         if size > limit:

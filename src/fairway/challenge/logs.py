@@ -157,6 +157,11 @@ class Log:
     def is_run(self) -> bool:
         return bool(self.scores or self.impossible or self.total.values)
 
+    def quantities(self) -> list[Readings]:
+        """Return all that has a unit."""
+        sizes = [self.model, self.code, self.total, self.text_bytes]
+        return [*sizes, self.train, self.evaluation, self.tokens]
+
     def by_label(self) -> dict[str, Score]:
         """Return the last score of each label."""
         return {score.label: score for score in self.scores}

@@ -14,24 +14,13 @@ from typing import Any
 
 from fairway.challenge import claims as json_files
 from fairway.challenge import contents, logs
-from fairway.challenge.claims import Field, number
+from fairway.challenge.claims import SubmissionClaims, number
 from fairway.challenge.contents import Contents, Entry, shown
 from fairway.challenge.logs import Log
 from fairway.errors import BadInput
 from fairway.pipeline import verdicts
 from fairway.pipeline.results import Decoded, RuleFinding
 
-_FIELDS = {
-    "author": Field(str),
-    "github_id": Field(str),
-    "name": Field(str),
-    "blurb": Field(str),
-    "date": Field(str),
-    "val_loss": Field((int, float)),
-    "val_bpb": Field((int, float)),
-    "bytes_total": Field(int),
-    "proved_bpb": Field((int, float), required=False),
-}
 _PROOF_BYTES = 1 << 30  # of a proof or an artifact that is decoded
 TOLERANCE = 5e-5  # bits per byte, between a claim and a mean
 PRINTED = 5e-5  # what the last digit of a log may add to the tolerance, at most
@@ -76,6 +65,7 @@ class Submission:
         self.logs, self.other_logs = self._logs()
         self.claims, self.claim_problems = self._claims()
         self.proofs = list(self._proofs())
+        self.no_logs = [] if self.logs else ["there is no log"]
 
     def _source(self) -> str:
         if not self.script:
@@ -132,7 +122,7 @@ class Submission:
         if not entries:
             return {}, ["it is missing, or it is not a regular file"]
         tree, problems = json_files.load(entries[0].path)
-        return tree, problems + (json_files.check(tree, _FIELDS) if tree or not problems else [])
+        return tree, problems or json_files.check(tree, SubmissionClaims)
 
     def _proofs(self) -> Iterator[Proof]:
         """Decode the proofs of seed*/, in the order of the seeds."""
@@ -150,17 +140,30 @@ class Submission:
 
 
 def finding(rule: str, good: bool | None, evidence: str) -> RuleFinding:
+    """Return what a rule says; None: the folder does not tell."""
     verdict = "unknown" if good is None else "yes" if good else "no"
     return RuleFinding(rule=rule, verdict=verdict, evidence=shown(evidence, 700))
 
 
+def judged(
+    rule: str, wrong: Iterable[object], silent: Iterable[object], evidence: str
+) -> RuleFinding:
+    """Return "no" with what is wrong, else "unknown" with what says nothing, else "yes"."""
+    for good, said in ((False, listed(wrong)), (None, listed(silent))):
+        if said:
+            return finding(rule, good, said)
+    return finding(rule, True, evidence)
+
+
 def listed(items: Iterable[object], at_most: int = 6) -> str:
-    listed = [str(item) for item in items]
-    more = f" and {len(listed) - at_most} more" if len(listed) > at_most else ""
-    return "; ".join(listed[:at_most]) + more
+    """Return the first items as one text, and the number of the others."""
+    words = [str(item) for item in items]
+    more = f" and {len(words) - at_most} more" if len(words) > at_most else ""
+    return "; ".join(words[:at_most]) + more
 
 
 def counted(values: Iterable[float]) -> str:
+    """Return counts of bytes or tokens as one text."""
     return listed((f"{value:,.0f}" for value in values), 4)
 
 
