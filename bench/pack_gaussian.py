@@ -22,8 +22,7 @@ from fairway.coding import artifact
 from fairway.config import toml
 from fairway.data.tokenizer import Tokenizer, train_tokenizer
 from fairway.formats.tensors import Weights
-from fairway.model.parameters import is_matrix
-from fairway.model.sizes import tensors_of
+from fairway.model.parameters import is_matrix, tensors_of
 from fairway.pipeline import pack
 from fairway.train.calibrate import Curvature
 
@@ -72,7 +71,7 @@ def main() -> int:
     args = parser.parse_args()
     shape = toml.load("pr264", ["pack.quantizer=gptq"] if args.gptq else [])
     words = tokenizer(shape.data.vocab_size)
-    tensors = tensors_of(shape.model, words.vocab_size, words.bos_id)
+    tensors = tensors_of(shape.model, words.vocab_size)
     shapes = {tensor.name: tensor.shape for tensor in tensors}
     state = gaussian_state(shapes, seed=0)
     curvatures = random_curvatures(shapes, seed=0) if args.gptq else {}

@@ -31,7 +31,8 @@ from pathlib import Path
 from fairway import console
 from fairway.config import toml
 from fairway.config.schema import Model, Recipe
-from fairway.model.sizes import flops_per_token, tensors_of
+from fairway.model.parameters import tensors_of
+from fairway.model.sizes import flops_per_token
 
 LIMIT_S = 600.0
 VAL_BYTES, VAL_TOKENS = 151_080_891, 62_021_846  # FineWeb's validation text, sp1024 (REFERENCE A8)
@@ -108,9 +109,7 @@ class Plan:
 
     @property
     def parameters(self) -> int:
-        return sum(
-            math.prod(tensor.shape) for tensor in tensors_of(self.shape, self.vocab, bos_id=0)
-        )
+        return sum(math.prod(tensor.shape) for tensor in tensors_of(self.shape, self.vocab))
 
     def sending(self, gpus: int) -> float:
         """Seconds in which gradients are scattered and updates gathered."""

@@ -86,7 +86,7 @@ TOYS = {
         {},
         {
             "model/parameters.py": [
-                ('    "mix": Kind', '    "hidden_bias": Kind(_ones, "scalars", "small", VECTOR_KIND),\n    "mix": Kind')
+                ('    "mix": _vector', '    "hidden_bias": _vector(MLP, lambda m, v: (m.mlp_hidden,), _ones),\n    "mix": _vector')
             ],
             "model/mlp.py": [
                 ("        self.down = ", "        self.hidden_bias = nn.Parameter(torch.empty(shape.mlp_hidden))\n        self.down = "),

@@ -23,7 +23,7 @@ from fairway.io import checkpoint
 from fairway.io.binary import Reader, join
 from fairway.model.gpt import build
 from fairway.model.kv_cache import Cache
-from fairway.model.sizes import tensors_of
+from fairway.model.parameters import tensors_of
 from fairway.pipeline import directory
 from fairway.pipeline.results import PackResult, ScoreResult, TrainResult
 from fairway.pipeline.runner import perform
@@ -169,7 +169,7 @@ def test_frontier_fits_its_budget() -> None:
     predicted = predict(frontier)
     assert predicted.artifact_bytes <= 16_000_000
     assert predicted.shapes[0].fits
-    tensors = tensors_of(frontier.model, 8192, bos_id=1)
+    tensors = tensors_of(frontier.model, 8192)
     assert 35_900_000 < sum(math.prod(tensor.shape) for tensor in tensors) < 36_000_000
 
 

@@ -5,7 +5,8 @@ and whether subnormal numbers are flushed to zero. Any library may have changed 
 thread inherits them from the thread that started it. `set_ieee` sets both.
 
 A third choice belongs to the process: a library may multiply float32 matrices in fewer bits (TF32,
-bfloat16). `check` asks torch for all bits, and multiplies integers to see whether it obeys.
+bfloat16). `check` asks torch for all bits, and multiplies integers to see whether it obeys. To
+read an artifact takes the first two choices only, and no torch.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import torch
 
 from fairway.errors import BadInput
 
@@ -44,7 +44,10 @@ def set_ieee() -> None:
     """Let this thread round to nearest and keep subnormal numbers, until something changes it."""
     if library := _library():
         library.fesetround(_TO_NEAREST)
-    torch.set_flush_denormal(False)
+    if not _keeps_subnormals():
+        import torch
+
+        torch.set_flush_denormal(False)
 
 
 def check() -> None:
@@ -55,18 +58,26 @@ def check() -> None:
     rounds &= (-one - half == -1).all() and ties.tolist() == [0, 2, 0, -2]
     if not rounds:
         raise _refused("rounds numbers in another direction than to the nearest", "fesetround")
-    smallest, normal = (np.full(4, x, np.float32) for x in (2.0**-149, 2.0**-126))
-    if not ((normal * np.float32(0.5) > 0).all() and (smallest * np.float32(2.0**30) > 0).all()):
+    if not _keeps_subnormals():
         raise _refused("flushes subnormal numbers to zero", "set_flush_denormal, -ffast-math")
     if not multiplies_exactly():
+        import torch
+
         with suppress(RuntimeError):  # torch refuses to mix its old and its new settings
             torch.set_float32_matmul_precision("highest")
         if not multiplies_exactly():
             raise inexact_matmul("this process")
 
 
+def _keeps_subnormals() -> bool:
+    smallest, normal = (np.full(4, x, np.float32) for x in (2.0**-149, 2.0**-126))
+    return bool((normal * np.float32(0.5) > 0).all() and (smallest * np.float32(2.0**30) > 0).all())
+
+
 def multiplies_exactly() -> bool:
     """Return whether float32 matmuls are exact where every partial sum is an integer < 2^24."""
+    import torch
+
     rows, weights = _integers(33, 256), _integers(48, 256)
     exact = rows.astype(np.int64) @ weights.T.astype(np.int64)
     for first in (0, 32):  # libraries have other code for a single row

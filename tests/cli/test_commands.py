@@ -60,7 +60,8 @@ def test_every_command_has_help(fairway):
 
 @pytest.mark.parametrize(
     "words",
-    [("recipes",), ("config", "show", "pr264"), ("models", "."), ("submit", "--check", "{folder}")],
+    [("recipes",), ("config", "show", "pr264"), ("models", "."), ("submit", "--check", "{folder}"),
+     ("inspect", "{artifact}"), ("inspect", "{proof}")],
 )  # fmt: skip
 def test_commands_that_compute_nothing_import_no_torch(words, finished_tiny, tmp_path):
     (tmp_path / "README.md").write_text("# a submission\n")

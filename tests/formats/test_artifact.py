@@ -23,8 +23,7 @@ from fairway.formats.artifact import HEADER_BYTES, MATRIX_PARTS, PARTS
 from fairway.formats.range_coder import Coder
 from fairway.formats.tensors import LARGEST_EXPONENT, Matrix, Quantized
 from fairway.model.gpt import build
-from fairway.model.parameters import is_matrix, kind_of
-from fairway.model.sizes import tensors_of
+from fairway.model.parameters import is_matrix, kind_of, tensors_of
 from fairway.quantize.gptq import FactoredHessian
 from fairway.quantize.quantizers import QUANTIZERS, Uniform
 from fairway.train.calibrate import Curvature
@@ -59,7 +58,7 @@ def words() -> Tokenizer:
 
 def random_weights(shape: Model, words: Tokenizer, seed: int = 0) -> dict[str, np.ndarray]:
     random = np.random.default_rng(seed)
-    tensors = tensors_of(shape, words.vocab_size, words.bos_id)
+    tensors = tensors_of(shape, words.vocab_size)
     return {n: random.standard_normal(s, np.float32) * np.ones(s, "f4") for n, s, _, _ in tensors}
 
 
@@ -111,7 +110,7 @@ def test_round_trip(shape: Model, pack: Pack, words: Tokenizer) -> None:
     made = artifact.read(data)
     assert made.model == shape
     assert made.tokenizer.to_bytes() == words.to_bytes()
-    assert list(made.state) == [t.name for t in tensors_of(shape, words.vocab_size, words.bos_id)]
+    assert list(made.state) == [t.name for t in tensors_of(shape, words.vocab_size)]
     for name, weights in wanted.weights().items():
         assert torch.equal(made.state[name], torch.from_numpy(weights))
     for name, matrix in wanted.matrices.items():
@@ -291,7 +290,7 @@ def test_hostile_parts_are_refused_or_read_as_weights(data: bytes) -> None:
 
 
 def test_values_that_are_no_numbers_are_refused(data: bytes, words: Tokenizer) -> None:
-    tensors = tensors_of(SHAPE, words.vocab_size, words.bos_id)
+    tensors = tensors_of(SHAPE, words.vocab_size)
     ups = [tensor for tensor in tensors if tensor.part == "mlp"]
     most = LARGEST_EXPONENT
     for code in (0, 1):  # infinity times 0 is no number, either
@@ -308,7 +307,7 @@ def test_values_that_are_no_numbers_are_refused(data: bytes, words: Tokenizer) -
 def test_a_small_file_cannot_claim_a_large_model(words: Tokenizer) -> None:
     """All zeros cost next to no bits: only the limit keeps such a file from taking memory."""
     shape = Model(num_layers=6, dim=192, num_heads=4, num_kv_heads=4)
-    zeros = {t.name: np.zeros(t.shape) for t in tensors_of(shape, words.vocab_size, words.bos_id)}
+    zeros = {t.name: np.zeros(t.shape) for t in tensors_of(shape, words.vocab_size)}
     tiny = artifact.write(shape, words, Uniform(zeros, {}, UNIFORM).at(0.0))
     assert len(tiny) < 30_000
     with pytest.raises(BadInput, match="weights are too many"):

@@ -19,7 +19,7 @@ from fairway.formats import fwz
 from fairway.formats.coded_tokens import Starts
 from fairway.formats.proof import Header, Machine, ProofChunk
 from fairway.io.binary import join
-from fairway.model.sizes import tensors_of
+from fairway.model.parameters import tensors_of
 from oracles import file_formats
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -29,7 +29,7 @@ def test_artifacts() -> None:
     data = (GOLDEN / "tiny.fairway").read_bytes()
     opened, found = artifact.read(data), file_formats.artifact(data)
     assert found.recipe.items() <= opened.model.model_dump().items()
-    shapes = {t.name: t.shape for t in tensors_of(opened.model, opened.vocab_size, opened.bos_id)}
+    shapes = {t.name: t.shape for t in tensors_of(opened.model, opened.vocab_size)}
     weights = file_formats.weights(found.bodies, shapes)
     assert weights.keys() == opened.state.keys()
     for name, expected in opened.state.items():

@@ -31,7 +31,7 @@ from fairway.formats.proof import Digest, Header, read_chunks, text_digest
 from fairway.formats.range_coder import Coder
 from fairway.formats.tensors import LARGEST_CODE, NARROW_CODE, Codes, Matrix, Quantized
 from fairway.io.binary import Reader, join
-from fairway.model.sizes import tensors_of
+from fairway.model.parameters import tensors_of
 
 GOLDEN = Path(__file__).parent
 LANES = {"portable": 1, "memory": 3}  # of the proofs of the trained networks
@@ -84,7 +84,7 @@ def tiny_tokenizer() -> Tokenizer:
 def tiny_integers() -> Quantized:
     """Return the integers of `tiny`."""
     tokenizer, matrices, vectors = tiny_tokenizer(), {}, {}
-    for name, shape, part, _ in tensors_of(TINY, tokenizer.vocab_size, tokenizer.bos_id):
+    for name, shape, part, _ in tensors_of(TINY, tokenizer.vocab_size):
         if part == "small":
             vectors[name] = 200 + bell(name, shape) // 4, -28 - len(vectors)
         else:
@@ -101,7 +101,7 @@ def export(name: str, folder: Path) -> None:
     """Write what the artifact and the proof of a trained network hold as plain files."""
     data = (GOLDEN / f"{name}.fairway").read_bytes()
     opened, sections = artifact.read(data), split(data)
-    tensors = tensors_of(opened.model, opened.vocab_size, opened.bos_id)
+    tensors = tensors_of(opened.model, opened.vocab_size)
     small = [tensor for tensor in tensors if tensor.part == "small"]
     vectors, _ = weight_streams.code_vectors(Coder(sections.bodies["small"]), None, small)
     arrays: dict[str, Any] = {}

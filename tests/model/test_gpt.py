@@ -15,7 +15,8 @@ from fairway.model import parameters
 from fairway.model.gpt import GPT, build
 from fairway.model.kv_cache import Cache
 from fairway.model.loss import softcapped_cross_entropy
-from fairway.model.sizes import flops_per_token, tensors_of
+from fairway.model.parameters import tensors_of
+from fairway.model.sizes import flops_per_token
 
 SMALL = Model(
     num_layers=3, dim=16, num_heads=4, num_kv_heads=2, window=8, bigram_rows=64, bigram_dim=8
@@ -35,8 +36,16 @@ def noisy(shape: Model, seed: int = 0) -> GPT:
 
 def test_pr264_has_exactly_the_original_number_of_parameters() -> None:
     shape = toml.load("pr264")
-    tensors = tensors_of(shape.model, shape.data.vocab_size, bos_id=1)
+    tensors = tensors_of(shape.model, shape.data.vocab_size)
     assert sum(math.prod(tensor.shape) for tensor in tensors) == 26_666_073
+
+
+@pytest.mark.parametrize("recipe", ["tiny", "mini", "pr264", "frontier"])
+def test_artifacts_have_the_order_of_the_network(recipe: str) -> None:
+    shape = toml.load(recipe).model
+    with torch.device("meta"):
+        found = [(n, tuple(p.shape)) for n, p in GPT(shape, VOCAB, BOS).named_parameters()]
+    assert found == [(tensor.name, tensor.shape) for tensor in tensors_of(shape, VOCAB)]
 
 
 @pytest.mark.parametrize("layers", [1, 2, 5])
@@ -186,11 +195,16 @@ def test_every_parameter_is_initialised_and_learns() -> None:
 def test_a_parameter_without_a_row_fails_when_the_model_is_built(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delitem(parameters.KINDS, "mix")
-    with pytest.raises(RuntimeError, match=r"blocks\.0\.mix has no row in fairway\.model\.param"):
+    kinds = dict(parameters.KINDS)  # its order is that of artifacts
+    monkeypatch.setattr(parameters, "KINDS", kinds)
+    kinds["mix"] = kinds["mix"]._replace(size=lambda m, v: (3, m.dim))
+    with pytest.raises(RuntimeError, match=r"blocks\.0\.mix has the shape \(2, \d+\), and its row"):
         GPT(SMALL, VOCAB, BOS)
-    with pytest.raises(RuntimeError, match="has no row"):
-        tensors_of(SMALL, VOCAB, BOS)
+    del kinds["mix"]
+    with pytest.raises(RuntimeError, match=r"blocks\.0\.mix has the shape .* says None"):
+        GPT(SMALL, VOCAB, BOS)
+    with pytest.raises(RuntimeError, match=r"blocks\.0\.mix has no row"):
+        parameters.kind_of("blocks.0.mix")
 
 
 def test_same_seed_same_weights() -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from fairway.config.toml import load
-from fairway.model.sizes import tensors_of
+from fairway.model.parameters import tensors_of
 from fairway.pipeline import plan
 from fairway.pipeline.directory import RunDirectory
 
@@ -29,7 +29,7 @@ def test_costs_grow_with_the_work(tmp_path):
 
 def test_a_budget_in_seconds_takes_its_seconds(tmp_path):
     recipe = load("tiny", ["train.seconds=7"])
-    tensors = tensors_of(recipe.model, recipe.data.vocab_size, bos_id=0)
+    tensors = tensors_of(recipe.model, recipe.data.vocab_size)
     cost = plan.predict(recipe, RunDirectory(tmp_path))["train"]
     assert cost.seconds == 7.0
     assert cost.output_bytes == 4 * sum(math.prod(tensor.shape) for tensor in tensors)

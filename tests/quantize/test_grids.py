@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fairway.config.schema import Model, Pack
 from fairway.formats import tensors
 from fairway.formats.tensors import LARGEST_CODE, LARGEST_EXPONENT, Matrix
-from fairway.model.sizes import tensors_of
+from fairway.model.parameters import tensors_of
 from fairway.quantize import grids
 from fairway.quantize.grids import RowScale
 
@@ -183,7 +183,7 @@ def test_every_matrix_of_the_network_is_quantized() -> None:
     """Small: gains, mixes, skips, gates. In pull request 264's shape 25,689 of them."""
     shape = Model(num_layers=11, dim=512, num_heads=8, num_kv_heads=4, window=2048)
     sizes = dict.fromkeys(("embedding", "attention", "mlp", "bigram", "small"), 0)
-    for tensor in tensors_of(shape, 1024, bos_id=0):
+    for tensor in tensors_of(shape, 1024):
         sizes[tensor.part] += int(np.prod(tensor.shape))
     assert sizes == {
         "embedding": 1024 * 512,

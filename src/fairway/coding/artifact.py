@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from fairway.config.schema import NO_MEMORY, Memory, Model
 from fairway.data.tokenizer import Tokenizer
@@ -15,8 +14,12 @@ from fairway.floating_point import ieee
 from fairway.formats import artifact
 from fairway.formats.tensors import Quantized
 from fairway.io import foreign
-from fairway.model.gpt import GPT
-from fairway.model.sizes import tensors_of
+from fairway.model.parameters import tensors_of
+
+if TYPE_CHECKING:  # an artifact can be inspected without torch
+    import torch
+
+    from fairway.model.gpt import GPT
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -28,17 +31,23 @@ class Artifact(artifact.Contents):
     @cached_property
     def state(self) -> dict[str, torch.Tensor]:
         """Return the weights as tensors, which share their memory."""
+        import torch
+
         return {name: torch.from_numpy(values) for name, values in self.weights.items()}
 
     def build_model(
-        self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+        self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
     ) -> GPT:
-        """Return the network with these weights, with activations in `dtype`."""
+        """Return the network with these weights, with activations in `dtype` (None: float32)."""
+        import torch
+
+        from fairway.model.gpt import GPT
+
         with torch.device("meta"):
             model = GPT(self.model, self.vocab_size, self.bos_id)
         state = {name: t.to(device, copy=True) for name, t in self.state.items()}
         model.load_state_dict(state, assign=True)
-        model.dtype, model.file_bytes = dtype, self.size_bytes
+        model.dtype, model.file_bytes = dtype or torch.float32, self.size_bytes
         return model
 
 
@@ -49,13 +58,13 @@ def write(
 
     Raises BadInput when the tensors are not those of this network.
     """
-    tensors = tensors_of(model, tokenizer.vocab_size, tokenizer.bos_id)
+    tensors = tensors_of(model, tokenizer.vocab_size)
     return artifact.write(model, tokenizer.to_bytes(), tensors, quantized, memory)
 
 
 def smallest(model: Model, tokenizer: Tokenizer, memory: Memory = NO_MEMORY) -> dict[str, int]:
     """Return the bytes of each part, header included, of an artifact whose weights are all 0."""
-    tensors = tensors_of(model, tokenizer.vocab_size, tokenizer.bos_id)
+    tensors = tensors_of(model, tokenizer.vocab_size)
     return artifact.split(write(model, tokenizer, artifact.zeros(tensors), memory)).sizes
 
 
@@ -78,6 +87,6 @@ def _read(data: bytes) -> Artifact:
     with artifact.naming("tokenizer"):
         tokenizer = Tokenizer.from_bytes(sections.bodies["tokenizer"])
     vocab_size, bos_id = tokenizer.vocab_size, tokenizer.bos_id
-    tensors = tensors_of(sections.model, vocab_size, bos_id)
+    tensors = tensors_of(sections.model, vocab_size)
     contents = artifact.read(sections, tensors, vocab_size, bos_id)
     return Artifact(tokenizer=tokenizer, **vars(contents))

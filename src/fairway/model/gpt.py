@@ -20,7 +20,7 @@ from fairway.model.linear import linear
 from fairway.model.loss import softcapped_cross_entropy
 from fairway.model.mlp import MLP
 from fairway.model.norm import rms_norm
-from fairway.model.parameters import initialise, kind_of
+from fairway.model.parameters import check_parameters, initialise
 
 
 class Block(nn.Module):
@@ -68,8 +68,7 @@ class GPT(nn.Module):
         self.embed = Embedding(shape, vocab_size, bos_id)
         self.blocks = nn.ModuleList(Block(shape, layer) for layer in range(shape.num_layers))
         self.skips = nn.Parameter(torch.empty(len(shape.passes) // 2, shape.dim))
-        for name, _ in self.named_parameters():
-            kind_of(name)  # fails for a parameter without a row
+        check_parameters(self.named_parameters(), shape, vocab_size)
 
     def hidden(self, tokens: Tensor, cache: Cache | None = None, last: int = 0) -> Tensor:
         """Return the final normed activations [B, S, d]; `tokens` continue what the cache has seen.

@@ -7,23 +7,28 @@ whose kind has no row makes the network fail when it is built.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Literal, NamedTuple
-
-import torch
-from torch import Generator, Tensor, nn
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from fairway.config.schema import Model
-from fairway.formats.tensors import Part
+from fairway.formats.tensors import Part, TensorSpec
 from fairway.formats.weight_streams import VECTOR_KIND
 
-Initialise = Callable[[Tensor, Model, Generator], object]
+if TYPE_CHECKING:  # torch is imported where it draws: `fairway inspect` reads this table without
+    from torch import Generator, Tensor, nn
+
+Initialise = Callable[["Tensor", Model, "Generator"], object]
 """Fill a parameter in place; what is drawn comes from the generator."""
+
+Size = tuple[int, ...] | None
+"""None: a network of this shape has no such parameter."""
 
 
 class Kind(NamedTuple):
     """What is true of all parameters of a kind."""
 
+    place: str  # of the module that has it; {} stands for the layer
+    size: Callable[[Model, int], Size]  # from the network's shape and the size of the vocabulary
     initialise: Initialise
     optimizer: Literal["muon", "embeddings", "scalars"]  # train/optim.py
     part: Part  # of the artifact that holds it; vectors, gains and mixes are "small"
@@ -40,11 +45,15 @@ def _embedding(p: Tensor, shape: Model, random: Generator) -> None:
 
 
 def _orthogonal(p: Tensor, shape: Model, random: Generator) -> None:
-    nn.init.orthogonal_(p, generator=random)
+    from torch.nn.init import orthogonal_
+
+    orthogonal_(p, generator=random)
 
 
 def _scaled(p: Tensor, shape: Model, random: Generator) -> None:
-    nn.init.orthogonal_(p, gain=1 / math.sqrt(2 * shape.num_layers), generator=random)
+    from torch.nn.init import orthogonal_
+
+    orthogonal_(p, gain=1 / math.sqrt(2 * shape.num_layers), generator=random)
 
 
 def _output(p: Tensor, shape: Model, random: Generator) -> None:
@@ -63,26 +72,82 @@ def _mix(p: Tensor, shape: Model, random: Generator) -> None:
 
 _zeros, _ones = _constant(0.0), _constant(1.0)
 
+
+def _width(shape: Model, vocab_size: int) -> Size:
+    return (shape.dim,)
+
+
+def _square(shape: Model, vocab_size: int) -> Size:
+    return (shape.dim, shape.dim)
+
+
+def _key_value(shape: Model, vocab_size: int) -> Size:
+    return (shape.num_kv_heads * shape.head_dim, shape.dim)
+
+
+def _bigram_table(shape: Model, vocab_size: int) -> Size:
+    return (shape.bigram_rows, shape.bigram_dim) if shape.bigram_rows else None
+
+
+def _bigram_proj(shape: Model, vocab_size: int) -> Size:
+    return (shape.dim, shape.bigram_dim) if shape.bigram_rows else None
+
+
+def _gate(shape: Model, vocab_size: int) -> Size:
+    return (shape.num_heads, shape.gate_channels) if shape.gate_channels else None
+
+
+def _vector(place: str, size: Callable[[Model, int], Size], initialise: Initialise) -> Kind:
+    return Kind(place, size, initialise, "scalars", "small", VECTOR_KIND)
+
+
+NETWORK, EMBED, BLOCK = "", "embed.", "blocks.{}."
+ATTENTION, MLP = BLOCK + "attn.", BLOCK + "mlp."
+
+# In the order of artifacts: first what there is once, then layer after layer.
 KINDS = {
-    "tokens": Kind(_embedding, "embeddings", "embedding", 6, adapters=True),
-    "q": Kind(_orthogonal, "muon", "attention", 0, adapters=True),
-    "k": Kind(_orthogonal, "muon", "attention", 1, adapters=True),
-    "v": Kind(_orthogonal, "muon", "attention", 2, adapters=True),
-    "o": Kind(_output, "muon", "attention", 3, adapters=True),
-    "gate": Kind(_zeros, "scalars", "attention", 9),
-    "up": Kind(_orthogonal, "muon", "mlp", 4, adapters=True),
-    "down": Kind(_output, "muon", "mlp", 5, adapters=True),
-    "bigram_table": Kind(_zeros, "embeddings", "bigram", 7),
+    "skips": _vector(NETWORK, lambda m, v: (len(m.passes) // 2, m.dim), _ones),
+    "tokens": Kind(EMBED, lambda m, v: (v, m.dim), _embedding, "embeddings", "embedding", 6, True),
+    "bigram_table": Kind(EMBED, _bigram_table, _zeros, "embeddings", "bigram", 7),
     # Not zero as in the starting system: beside a table of zeros it would never move.
-    "bigram_proj": Kind(_scaled, "muon", "bigram", 8),
-    "bigram_scale": Kind(_constant(0.05), "scalars", "small", VECTOR_KIND),
-    "smear_gate": Kind(_zeros, "scalars", "small", VECTOR_KIND),
-    "q_gain": Kind(_query_gain, "scalars", "small", VECTOR_KIND),
-    "attn_scale": Kind(_ones, "scalars", "small", VECTOR_KIND),
-    "mlp_scale": Kind(_ones, "scalars", "small", VECTOR_KIND),
-    "mix": Kind(_mix, "scalars", "small", VECTOR_KIND),
-    "skips": Kind(_ones, "scalars", "small", VECTOR_KIND),
+    "bigram_proj": Kind(EMBED, _bigram_proj, _scaled, "muon", "bigram", 8),
+    "bigram_scale": _vector(EMBED, lambda m, v: () if m.bigram_rows else None, _constant(0.05)),
+    "smear_gate": _vector(EMBED, lambda m, v: (m.dim,) if m.smear else None, _zeros),
+    "attn_scale": _vector(BLOCK, _width, _ones),
+    "mlp_scale": _vector(BLOCK, _width, _ones),
+    "mix": _vector(BLOCK, lambda m, v: (2, m.dim), _mix),
+    "q": Kind(ATTENTION, _square, _orthogonal, "muon", "attention", 0, adapters=True),
+    "k": Kind(ATTENTION, _key_value, _orthogonal, "muon", "attention", 1, adapters=True),
+    "v": Kind(ATTENTION, _key_value, _orthogonal, "muon", "attention", 2, adapters=True),
+    "o": Kind(ATTENTION, _square, _output, "muon", "attention", 3, adapters=True),
+    "q_gain": _vector(ATTENTION, lambda m, v: (m.num_heads,), _query_gain),
+    "gate": Kind(ATTENTION, _gate, _zeros, "scalars", "attention", 9),
+    "up": Kind(MLP, lambda m, v: (m.mlp_hidden, m.dim), _orthogonal, "muon", "mlp", 4, True),
+    "down": Kind(MLP, lambda m, v: (m.dim, m.mlp_hidden), _output, "muon", "mlp", 5, True),
 }
+
+
+def tensors_of(shape: Model, vocab_size: int) -> list[TensorSpec]:
+    """Return name, shape, part and coder kind of every parameter, in the order of artifacts."""
+    return [
+        TensorSpec(kind.place.format(layer) + name, size, kind.part, kind.coder_kind)
+        for layer in (None, *range(shape.num_layers))
+        for name, kind in KINDS.items()
+        if ("{}" in kind.place) == (layer is not None)
+        and (size := kind.size(shape, vocab_size)) is not None
+    ]
+
+
+def check_parameters(found: Iterable[tuple[str, Tensor]], shape: Model, vocab_size: int) -> None:
+    """Raise RuntimeError where a network has other parameters than the table says."""
+    sizes = {name: tuple(p.shape) for name, p in found}
+    expected = {tensor.name: tensor.shape for tensor in tensors_of(shape, vocab_size)}
+    for name in [*sizes, *expected]:
+        if sizes.get(name) != expected.get(name):
+            raise RuntimeError(
+                f"the parameter {name} has the shape {sizes.get(name)}, and its row in "
+                f"fairway.model.parameters says {expected.get(name)}"
+            )
 
 
 def kind_of(name: str) -> Kind:
@@ -98,9 +163,11 @@ def is_matrix(name: str) -> bool:
     return kind_of(name).part != "small"
 
 
-@torch.no_grad()
 def initialise(model: nn.Module, shape: Model, seed: int) -> None:
     """Fill all parameters in order, the same on every machine for a seed."""
-    random = Generator().manual_seed(seed)
-    for name, p in model.named_parameters():
-        kind_of(name).initialise(p, shape, random)
+    import torch
+
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            kind_of(name).initialise(p, shape, random)

@@ -1,25 +1,11 @@
-"""Shapes, artifact parts and cost of a network's parameters, without taking memory for them."""
+"""The cost of a network in multiplications."""
 
 from __future__ import annotations
 
 import math
 
-import torch
-
 from fairway.config.schema import Model
-from fairway.formats.tensors import TensorSpec
-from fairway.model.gpt import GPT
-from fairway.model.parameters import kind_of
-
-
-def tensors_of(shape: Model, vocab_size: int, bos_id: int) -> list[TensorSpec]:
-    """Return name, shape, part and coder kind of every parameter, in order, without memory."""
-    with torch.device("meta"):
-        model = GPT(shape, vocab_size, bos_id)
-    return [
-        TensorSpec(name, tuple(p.shape), kind_of(name).part, kind_of(name).coder_kind)
-        for name, p in model.named_parameters()
-    ]
+from fairway.model.parameters import kind_of, tensors_of
 
 
 def flops_per_token(shape: Model, vocab_size: int) -> float:
@@ -29,7 +15,7 @@ def flops_per_token(shape: Model, vocab_size: int) -> float:
     2022, appendix B). Products with a few columns only, of gates, are left out.
     """
     weights = 0
-    for name, size, *_ in tensors_of(shape, vocab_size, bos_id=0):
+    for name, size, *_ in tensors_of(shape, vocab_size):
         if kind_of(name).optimizer == "muon" or name == "embed.tokens":  # these are the logits'
             uses = shape.passes.count(int(name.split(".")[1])) if name.startswith("blocks.") else 1
             weights += math.prod(size) * uses

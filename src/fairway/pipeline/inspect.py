@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from fairway.coding import artifact, online
+from fairway.coding import artifact
 from fairway.config.schema import Memory
 from fairway.formats import proof
 from fairway.formats.artifact import TensorRow
@@ -44,6 +44,11 @@ def inspect_proof(file: Path) -> HeaderResult:
     """Return what the header of a proof says. Raises BadInput."""
     data = foreign.read_bytes(file, "the proof", proof.MAX_PROOF_BYTES)
     header = proof.Header.read(Reader(data, "the proof's header"))
+    method = "none"
+    if header.learning:
+        from fairway.coding import online  # imports torch
+
+        method = online.from_bytes(header.learning).method
     return HeaderResult(
         proof_bytes=len(data),
         proof_sha256=hashlib.sha256(data).hexdigest(),
@@ -54,5 +59,5 @@ def inspect_proof(file: Path) -> HeaderResult:
         arithmetic="float" if header.machine else "exact",
         grade="device" if header.machine else "portable",
         environment=header.machine.environment if header.machine else "",
-        adaptation=online.from_bytes(header.learning).method,
+        adaptation=method,
     )

@@ -19,7 +19,7 @@ from fairway.exact import operands
 from fairway.formats.artifact import HEADER_BYTES, MATRIX_PARTS, check_shapes
 from fairway.formats.tensors import Quantized, TensorSpec, Weights
 from fairway.io import atomic, checkpoint
-from fairway.model.sizes import tensors_of
+from fairway.model.parameters import tensors_of
 from fairway.pipeline.directory import Job
 from fairway.pipeline.prepare import load_tokenizer, load_val
 from fairway.pipeline.results import PackResult, PrepareResult, TrainResult
@@ -91,7 +91,7 @@ def pack_weights(
     weights: float32, by parameter; curvatures: of every matrix, for the quantizer `gptq`.
     """
     check_budget(model, tokenizer, recipe, memory)
-    tensors = tensors_of(model, tokenizer.vocab_size, tokenizer.bos_id)
+    tensors = tensors_of(model, tokenizer.vocab_size)
     check_shapes({name: w.shape for name, w in weights.items()}, tensors)
     quantizer_class = QUANTIZERS[recipe.quantizer]
     if quantizer_class.needs_curvature:
@@ -136,7 +136,7 @@ def check_budget(model: Model, tokenizer: Tokenizer, recipe: Pack, memory: Memor
     """
     budget = recipe.budget_bytes
     others = HEADER_BYTES + len(tokenizer.to_bytes())
-    weights = sum(math.prod(t.shape) for t in tensors_of(model, tokenizer.vocab_size, bos_id=0))
+    weights = sum(math.prod(t.shape) for t in tensors_of(model, tokenizer.vocab_size))
     if budget > others + weights // 16 + _RECIPE_BYTES:  # zeros take far less than half a bit
         return
     parts = artifact.smallest(model, tokenizer, memory)

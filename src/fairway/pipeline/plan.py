@@ -15,7 +15,8 @@ import torch
 
 from fairway import distributed
 from fairway.config.schema import Recipe
-from fairway.model.sizes import flops_per_token, tensors_of
+from fairway.model.parameters import tensors_of
+from fairway.model.sizes import flops_per_token
 from fairway.pipeline import verdicts
 from fairway.pipeline.directory import Job, RunDirectory
 from fairway.pipeline.results import PrepareResult
@@ -99,7 +100,7 @@ def _cell(value: float | None, unit: float, name: str) -> str:
 def predict(recipe: Recipe, run: RunDirectory) -> dict[str, Cost]:
     """Return the cost of each stage on this machine, and the artifact's size."""
     shape, budget = recipe.model, recipe.train
-    tensors = tensors_of(shape, recipe.data.vocab_size, bos_id=0)
+    tensors = tensors_of(shape, recipe.data.vocab_size)
     weights_bytes = 4 * sum(math.prod(tensor.shape) for tensor in tensors)
     activations_bytes = 4 * _MICRO_TOKENS * _activations(recipe)
     flops = flops_per_token(shape, recipe.data.vocab_size)

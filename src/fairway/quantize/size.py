@@ -18,7 +18,8 @@ from pydantic import BaseModel
 from fairway.config.schema import Data, Recipe
 from fairway.formats.artifact import HEADER_BYTES, MATRIX_PARTS, PARTS
 from fairway.formats.tensors import Part
-from fairway.model.sizes import flops_per_token, tensors_of
+from fairway.model.parameters import tensors_of
+from fairway.model.sizes import flops_per_token
 from fairway.quantize.quantizers import QUANTIZERS
 
 GOOD_BITS_PER_WEIGHT = 3.4  # of the challenge's best record
@@ -132,7 +133,7 @@ def predicted_parts(recipe: Recipe) -> dict[str, float]:
 
 def _besides_matrices(recipe: Recipe) -> dict[str, float]:
     """Return the bytes of the parts that do not depend on how finely weights are stored."""
-    tensors = tensors_of(recipe.model, recipe.data.vocab_size, bos_id=0)
+    tensors = tensors_of(recipe.model, recipe.data.vocab_size)
     values = sum(math.prod(tensor.shape) for tensor in tensors if tensor.part == "small")
     return {
         "header": HEADER_BYTES,
@@ -155,7 +156,7 @@ def tokenizer_bytes(data: Data) -> float:
 
 
 def _matrices(recipe: Recipe) -> Iterator[tuple[Part, tuple[int, ...]]]:
-    for tensor in tensors_of(recipe.model, recipe.data.vocab_size, bos_id=0):
+    for tensor in tensors_of(recipe.model, recipe.data.vocab_size):
         if tensor.part != "small":
             yield tensor.part, tensor.shape
 
