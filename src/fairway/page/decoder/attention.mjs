@@ -1,5 +1,6 @@
 // Attention (exact.md, sections 5 and 6). Each lane has a ring of `window` keys and values for every pass and
 // head; which slot a position takes does not matter, as sums do not depend on their order.
+import { demand } from "./binary.mjs";
 import { LOG2_E, makeGateTable, makeTurns, makeTurnTables } from "./integer_math.mjs";
 import { POWER_FRACTIONS, floatBits, inverseRootMeanSquare, largestMagnitude, lookUp, powerOfTwo, rint } from "./fixed_point.mjs";
 
@@ -13,7 +14,7 @@ export class Attention {
     this.stride = (headWidth + 7) & ~7;
     this.group = num_heads / num_kv_heads;
     this.fractionBits = Math.floor((23 - Math.ceil(Math.log2(headWidth))) / 2);
-    this.mostValue = Math.min(Math.floor((2 ** 24 - 1) / (2 ** 16 + window / 2)), 256);
+    this.mostValue = Math.floor((2 ** 24 - 1) / (2 ** 16 + Math.floor(window / 2)));
     [this.cosines, this.sines] = makeTurnTables();
     const turns = makeTurns(recipe.rope_base, recipe.rotary_dims || headWidth);
     const mask = 2n ** 32n - 1n;
@@ -35,8 +36,10 @@ export class Attention {
 
   /** Return the factors of section 5.3 for the gains of a layer's heads. */
   scoreFactors(gains) {
-    const common = LOG2_E / Math.sqrt(this.headWidth);
-    return Float32Array.from(gains, (gain) => gain * common * 2 ** (12 - 2 * this.fractionBits));
+    const common = (LOG2_E / Math.sqrt(this.headWidth)) * 2 ** (12 - 2 * this.fractionBits);
+    const factors = Float32Array.from(gains, (gain) => gain * common);
+    demand(largestMagnitude(factors, 0, factors.length) <= 32, "the model's q_gain is beyond exact arithmetic");
+    return factors;
   }
 
   /** Look up where the pairs of a position stand, as indices of the tables. */
@@ -80,10 +83,11 @@ export class Attention {
     const { head, headWidth, values, mostValue } = this;
     for (let i = 0; i < headWidth; i++) head[i] = Math.fround(Math.fround(sums[at + i]) * rowScales[row + i]) * scale;
     const most = largestMagnitude(head, 0, headWidth);
-    let exponent = most < 2 ** -100 ? -100 : (floatBits(most) >> 23) - 127 - 8;
-    while (rint(most * powerOfTwo(-exponent)) > mostValue) exponent++;
+    let exponent = (floatBits(most) >> 23) - 127 - 7; // most · 2^-exponent is from 128 on and below 256
+    if (most * powerOfTwo(-exponent) > mostValue) exponent += 1;
+    if (most < 2 ** -100) exponent = -100;
+    const factor = most < 2 ** -100 ? 0 : powerOfTwo(-exponent);
     this.exponents[slot] = exponent;
-    const factor = powerOfTwo(-exponent);
     for (let i = 0; i < headWidth; i++) values[slot * this.stride + i] = rint(head[i] * factor);
   }
 

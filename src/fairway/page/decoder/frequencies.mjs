@@ -78,4 +78,24 @@ export class Distribution {
     }
     return low;
   }
+  /** Return the symbols of the greatest frequencies, the greatest first. */
+  likeliest(count) {
+    const { sums, additions, at, vocabulary } = this;
+    const factor = additions ? (this.rest / TOTAL) * (TOTAL / sums[at + vocabulary]) : 1;
+    const symbols = new Array(count).fill(-1);
+    const sizes = new Array(count).fill(-1);
+    for (let i = 0; i < vocabulary; i++) {
+      let size = (sums[at + i + 1] - sums[at + i]) * factor;
+      if (additions) size += additions[at + i + 1] - additions[at + i];
+      if (size <= sizes[count - 1]) continue;
+      let rank = count - 1;
+      for (; rank > 0 && size > sizes[rank - 1]; rank--) {
+        sizes[rank] = sizes[rank - 1];
+        symbols[rank] = symbols[rank - 1];
+      }
+      sizes[rank] = size;
+      symbols[rank] = i;
+    }
+    return symbols;
+  }
 }

@@ -4,8 +4,13 @@ import { floatBits, largestMagnitude, powerOfTwo, rint } from "./fixed_point.mjs
 import { quarterPower } from "./weights.mjs";
 
 const MOST_CODE = 32767;
-const LEAST_CODE = 1023;
+const FINE_CODE = 1023;
 const MOST_RANGES = 64;
+
+/** Refuse a row's scale that could let products overflow (section 9). */
+export function demandScale(scale, name) {
+  demand(scale >= 2 ** -60 && scale <= 2 ** 20, `the model's rows of ${name} have scales beyond exact arithmetic`);
+}
 
 /** Return the largest A <= 32767 with A · Σ|w| < 2^24 for every row, of so many ranges of columns. */
 function largestInput(matrices, columns, ranges) {
@@ -45,16 +50,16 @@ export class Linear {
     for (const { rows, rowScale } of matrices) {
       for (let r = 0; r < rows; r++, row++) {
         const scale = rowScale(r, most);
-        demand(scale >= 2 ** -60 && scale <= 2 ** 20, `the model's rows of ${name} have scales beyond exact arithmetic`);
+        demandScale(scale, name);
         this.rowScales[row] = scale * rowFactor(row);
       }
     }
     let ranges = 1;
     this.largest = largestInput(matrices, this.columns, ranges);
-    while (this.largest < LEAST_CODE && ranges < Math.min(MOST_RANGES, this.columns)) {
+    while (this.largest < FINE_CODE && ranges < Math.min(MOST_RANGES, this.columns)) {
       this.largest = largestInput(matrices, this.columns, ++ranges);
     }
-    demand(this.largest >= LEAST_CODE, `the model's codes of ${name} are beyond exact arithmetic`);
+    demand(this.largest >= 1, `the model's codes of ${name} are beyond exact arithmetic`);
     this.steps = Float32Array.from({ length: 8 }, (_, t) => (this.largest * 8) / (9 + t));
     this.worths = Float32Array.from({ length: 8 }, (_, t) => (9 + t) / (8 * this.largest));
     this.scaled = new Float32Array(this.columns);

@@ -3,13 +3,14 @@ import { demand } from "./binary.mjs";
 import { addToStream, fixed, inverseRootMeanSquare, rint } from "./fixed_point.mjs";
 import { makeSigmoid } from "./integer_math.mjs";
 import { Attention } from "./attention.mjs";
-import { Linear } from "./linear.mjs";
+import { Linear, demandScale } from "./linear.mjs";
 import { layerPasses } from "./recipe.mjs";
 
 export class Network {
   constructor(arena, artifact, lanes) {
     const { recipe, tensors, tokenizer } = artifact;
     const { dim } = recipe;
+    demand(recipe.softcap >= 2 ** -10, "the model's softcap is beyond exact arithmetic");
     Object.assign(this, { recipe, dim, bos: tokenizer.bos });
     const passes = layerPasses(recipe);
     this.attention = new Attention(arena, recipe, passes.length, lanes);
@@ -64,6 +65,7 @@ export class Network {
       const projection = tensors.get("bigram_proj");
       const factor = Math.fround(tensors.get("bigram_scale")[0] * 2 ** 22);
       const columns = projection.columnExponents.map((exponent, j) => exponent + table.columnExponents[j]);
+      for (let row = 0; row < table.rows; row++) demandScale(table.rowScale(row, 0), "bigram_table");
       this.bigramTable = table;
       this.bigram = new Linear(arena, "bigram_proj", [projection], lanes, () => factor, columns);
     }
@@ -124,10 +126,10 @@ export class Network {
     } else this.positions[lane]++;
     this.seen[lane] = Math.min(this.positions[lane] + 1, this.recipe.window);
     if (!this.bigram) return;
-    // the row of the pair: a hash of both tokens, the last row for a token without one before it
     const rows = this.recipe.bigram_rows;
     const before = this.before[lane];
-    const row = before < 0 || rows === 1 ? rows - 1 : (Math.imul(36313, token) ^ Math.imul(27191, before)) % (rows - 1);
+    const hash = (Math.imul(36313, token) ^ Math.imul(27191, before)) >>> 0;
+    const row = rows === 1 || before < 0 ? rows - 1 : hash % (rows - 1);
     const { codes, columns, rowScale } = this.bigramTable;
     this.bigram.encode(lane, codes, row * columns);
     this.bigram.tokenScales[lane] = Math.fround(this.bigram.tokenScales[lane] * rowScale(row, 0));

@@ -233,7 +233,9 @@ export function readVectors(bytes, name, shapes) {
     const exponent = decoder.decoder.raw(10) - 512;
     demand(Math.abs(exponent) <= 400, `${name}: an exponent is not from -400 to 400`);
     const step = quarterPower(exponent);
-    return Float32Array.from(decoder.list(rows * columns, VECTORS_KIND, -32767, 32767), (code) => code * step);
+    const values = Float32Array.from(decoder.list(rows * columns, VECTORS_KIND, -32767, 32767), (code) => code * step);
+    demand(values.every((value) => Math.abs(value) <= 2 ** 20), `${name}: a value is beyond exact arithmetic`);
+    return values;
   });
   decoder.decoder.end();
   return vectors;
