@@ -1,5 +1,5 @@
 // The artifact, model.fairway (formats.md): a recipe, a tokenizer and the tensors of a network.
-import { crc32, demand, Reader } from "./binary.mjs";
+import { NoVerdict, crc32, demand, latin, Reader } from "./binary.mjs";
 import { listTensors, readRecipe } from "./recipe.mjs";
 import { readTokenizer } from "./tokenizer.mjs";
 import { readMatrices, readVectors } from "./weights.mjs";
@@ -9,12 +9,11 @@ const MATRIX_PARTS = ["embedding", "attention", "mlp", "bigram"];
 const STREAM_WEIGHTS = 2 ** 22;
 
 /** Split an artifact into its parts, a Map from name to bytes; all checksums are checked. */
-function splitArtifact(bytes) {
+export function splitArtifact(bytes) {
   const reader = new Reader(bytes, "the model");
-  demand(bytes.length >= 65, "the model ends too early");
-  demand(new TextDecoder().decode(reader.take(4)) === "FWAY", "the model is no file of Fairway's (model.fairway)");
+  if (latin(reader.take(4)) !== "FWAY") throw new NoVerdict("the model is no model file of Fairway's (model.fairway)");
   const version = reader.byte();
-  demand(version === 1, `the model has the format version ${version}; this program reads version 1`);
+  if (version !== 1) throw new NoVerdict(`the model has the format version ${version}; this program reads version 1`);
   const sizes = PARTS.map((name) => ({ name, length: reader.uint32(), checksum: reader.uint32() }));
   demand(crc32(bytes.subarray(0, 61)) === reader.uint32(), "the header of the model is damaged");
   const parts = new Map();

@@ -3,6 +3,9 @@
 /** A file is damaged, foreign or beyond a limit; the message is a sentence that says what is wrong. */
 export class Damage extends Error {}
 
+/** There is no verdict: another kind of file or version, another model's proof, a proof of grade "device". */
+export class NoVerdict extends Damage {}
+
 /** Throw a Damage with this sentence unless the condition holds. */
 export function demand(condition, sentence) {
   if (!condition) throw new Damage(sentence);
@@ -84,6 +87,11 @@ export function joinBytes(arrays) {
     position += array.length;
   }
   return joined;
+}
+
+/** Return bytes as a text of one character each. */
+export function latin(bytes) {
+  return String.fromCharCode(...bytes);
 }
 
 export function hexOf(bytes) {

@@ -10,7 +10,6 @@ export class Network {
   constructor(arena, artifact, lanes) {
     const { recipe, tensors, tokenizer } = artifact;
     const { dim } = recipe;
-    demand(recipe.softcap >= 2 ** -10, "the model's softcap is beyond exact arithmetic");
     Object.assign(this, { recipe, dim, bos: tokenizer.bos });
     const passes = layerPasses(recipe);
     this.attention = new Attention(arena, recipe, passes.length, lanes);
@@ -25,7 +24,7 @@ export class Network {
       const skip = row >= 0 && row < decoders ? { source: decoders - 1 - row, weights: skips.subarray(row * dim, (row + 1) * dim) } : null;
       return { ...layers[layer], skip };
     });
-    const tokens = tensors.get("tokens");
+    const tokens = tensors.get("embed.tokens");
     const headFactor = Math.fround(65536 / recipe.softcap);
     this.head = new Linear(arena, "tokens", [tokens], lanes, () => headFactor);
     this.linears = [this.head, ...layers.flatMap(({ linears }) => linears)];
@@ -53,7 +52,7 @@ export class Network {
   /** Section 2: the table of embeddings with 22 fraction bits, the bigrams and SmearGate's gates. */
   makeEmbedding(arena, artifact, lanes) {
     const { recipe, tensors } = artifact;
-    const { codes, columns, columnExponents, rowScale } = tensors.get("tokens");
+    const { codes, columns, columnExponents, rowScale } = tensors.get("embed.tokens");
     this.table = Int32Array.from(codes, (code, i) => {
       const weight = Math.fround(code * rowScale(Math.floor(i / columns), columnExponents[i % columns]));
       demand(Math.abs(weight) <= 64, "the model's embeddings are beyond exact arithmetic");
@@ -61,38 +60,41 @@ export class Network {
     });
     this.bigram = null;
     if (recipe.bigram_rows) {
-      const table = tensors.get("bigram_table");
-      const projection = tensors.get("bigram_proj");
-      const factor = Math.fround(tensors.get("bigram_scale")[0] * 2 ** 22);
+      const table = tensors.get("embed.bigram_table");
+      const projection = tensors.get("embed.bigram_proj");
+      const factor = Math.fround(tensors.get("embed.bigram_scale")[0] * 2 ** 22);
       const columns = projection.columnExponents.map((exponent, j) => exponent + table.columnExponents[j]);
-      for (let row = 0; row < table.rows; row++) demandScale(table.rowScale(row, 0), "bigram_table");
+      for (let row = 0; row < table.rows; row++) demandScale(table.rowScale(row, 0), "embed.bigram_table");
       this.bigramTable = table;
       this.bigram = new Linear(arena, "bigram_proj", [projection], lanes, () => factor, columns);
     }
-    this.smear = recipe.smear ? tensors.get("smear_gate").map((gamma) => makeSigmoid(gamma) * 2 ** -24) : null;
+    this.smear = recipe.smear ? tensors.get("embed.smear_gate").map((gamma) => makeSigmoid(gamma) * 2 ** -24) : null;
   }
 
   /** Section 4: a layer's matrices and vectors. */
   makeLayer(arena, artifact, layer, lanes) {
     const { recipe, tensors } = artifact;
     const { dim } = recipe;
-    const get = (name) => tensors.get(`${layer}.${name}`);
+    const get = (name) => tensors.get(`blocks.${layer}.${name}`);
     const depth = recipe.layer_scale ? Math.fround(1 / Math.sqrt(layer + 1)) : 1;
     const attentionScale = get("attn_scale").map((scale) => scale * 65536);
     const mlpScale = get("mlp_scale").map((scale) => scale * 65536);
-    const make = (name, matrices, rowFactor) => new Linear(arena, `${layer}.${name}`, matrices, lanes, rowFactor);
+    const make = (name, matrices, rowFactor) => new Linear(arena, `blocks.${layer}.${name}`, matrices, lanes, rowFactor);
     const fromEnd = recipe.num_layers - layer;
+    const qkv = [get("attn.q"), get("attn.k"), get("attn.v")];
+    const shared = qkv.every(({ columnExponents }) => columnExponents.every((e, i) => e === qkv[0].columnExponents[i]));
+    demand(shared, `the model's q, k and v of layer ${layer} have different scales of columns`);
     const parts = {
-      qkv: make("qkv", [get("q"), get("k"), get("v")], () => depth),
-      o: make("o", [get("o")], (row) => attentionScale[row]),
-      up: make("up", [get("up")], () => depth),
-      down: make("down", [get("down")], (row) => mlpScale[row]),
-      gate: recipe.gate_channels ? make("gate", [get("gate")], () => Math.fround(depth * 2 ** 14)) : null,
+      qkv: make("attn.q, k, v", qkv, () => depth),
+      o: make("attn.o", [get("attn.o")], (row) => attentionScale[row]),
+      up: make("mlp.up", [get("mlp.up")], () => depth),
+      down: make("mlp.down", [get("mlp.down")], (row) => mlpScale[row]),
+      gate: recipe.gate_channels ? make("attn.gate", [get("attn.gate")], () => Math.fround(depth * 2 ** 14)) : null,
     };
     return {
       ...parts,
       linears: Object.values(parts).filter((linear) => linear),
-      factors: this.attention.scoreFactors(get("q_gain")),
+      factors: this.attention.scoreFactors(get("attn.q_gain")),
       mix: [get("mix").subarray(0, dim), get("mix").subarray(dim)],
       exclusive: fromEnd <= recipe.exclusive_layers,
       parallel: fromEnd <= recipe.parallel_layers,

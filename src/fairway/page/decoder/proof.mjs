@@ -1,9 +1,6 @@
 // The proof, .fwp (formats.md): a header, and chunks with checksums.
-import { Damage, crc32, demand, hexOf, Reader } from "./binary.mjs";
+import { NoVerdict, crc32, demand, hexOf, latin, Reader } from "./binary.mjs";
 import { readCodedTokens } from "./lanes.mjs";
-
-/** A file that gives no verdict: another kind of file or version, another model's proof, a device-grade proof. */
-export class NoVerdict extends Damage {}
 
 /**
  * Read a proof: {textDigest, modelDigest (hexadecimal beginnings of SHA-256), chunks}; a chunk is
@@ -11,8 +8,7 @@ export class NoVerdict extends Damage {}
  */
 export function readProof(bytes) {
   const reader = new Reader(bytes, "the proof");
-  if (new TextDecoder("latin1").decode(bytes.subarray(0, 4)) !== "FWPF") throw new NoVerdict("the proof is no file of Fairway's (.fwp)");
-  reader.take(4);
+  if (latin(reader.take(4)) !== "FWPF") throw new NoVerdict("the proof is no proof of Fairway's (.fwp)");
   const version = reader.byte();
   if (version !== 1) throw new NoVerdict(`the proof has the format version ${version}; this program reads version 1`);
   const arithmetic = reader.byte();

@@ -126,6 +126,12 @@ function byteName(byte) {
   return `<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`;
 }
 
+/** Return the bytes of a token's piece, marks included; null if it writes nothing. */
+export function pieceBytes({ written }, token) {
+  const mark = (item) => [0xee, 0x80, 0x81 + item - MARK_LETTER];
+  return written[token] && Uint8Array.from(written[token].flatMap((item) => (item < MARK_LETTER ? item : mark(item))));
+}
+
 /** Write the tokens of documents, one after another. */
 export class TextWriter {
   constructor(tokenizer) {
