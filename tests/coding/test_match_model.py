@@ -135,7 +135,7 @@ class Definition:
             if len(h) >= k and sequels:
                 bucket = 3 * min(len(sequels), 8) + min(len(set(sequels)), 3) - 4
                 self.asked[k] = bucket, len(sequels), [sequels.count(v) for v in range(V)]
-        rest, added = TOTAL - V, [0] * V
+        rest, added, self.from_cache = TOTAL - V, [0] * V, [0] * V
         for k in sorted(self.asked, reverse=True):
             bucket, n, count = self.asked[k]
             share = rest * self.shares[k][bucket] // (1 << 20)
@@ -146,8 +146,10 @@ class Definition:
                 parts = [0] * V
                 for weight, (token, _) in zip(weights, near, strict=True):
                     parts[token] += weight * factor // (1 << 16)
+                self.from_cache = parts
             rest -= sum(parts)
             added = [a + b for a, b in zip(added, parts, strict=True)]
+        self.added = added
         below = np.cumsum([0, *added])
         return [w + (TOTAL // V * w - w) * rest // TOTAL + int(below[w]) for w in range(V)] + [
             TOTAL
@@ -185,6 +187,10 @@ def test_the_mixture_is_its_definition(documents, memory):
     for token in tokens[1:].tolist():
         table = stepper.step(fed)[0].tolist()
         assert table == definition.table(network.states[0])
+        for symbol in range(V):
+            ngrams, cache = stepper.memory_parts(np.array([symbol]))[0].tolist()
+            assert ngrams + cache == definition.added[symbol]
+            assert cache == definition.from_cache[symbol]
         fed = np.array([token])
         stepper.observe(fed)
         definition.observe(token)

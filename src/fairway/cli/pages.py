@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fairway.cli.command import Output, command
+from fairway.cli.command import ArtifactFile, Output, command
 from fairway.errors import BadInput
 
 if TYPE_CHECKING:
@@ -35,7 +35,35 @@ def page(
     else:
         run.load()
         made, file = proof.page_of_run(run), run.page
+    _refuse_inputs(output, paths)
     file = output or file
     write_atomic(file, made)
     console.say(f"page: {file} ({len(made):,} bytes): open it in a browser, it decodes the proof")
     return proof.PageResult(path=str(file), page_bytes=len(made))
+
+
+@command(opens_files=True)
+def view(
+    artifact: ArtifactFile,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The text; - is standard input.")],
+    output: Output = None,
+    terminal: Annotated[
+        bool, typer.Option("--terminal", help="Show it here, and write no page.")
+    ] = False,
+) -> "Result":
+    """Show a text, each token shaded by what it costs under the model (view.html)."""
+    from fairway import console
+    from fairway.page.view import view
+
+    if terminal and output:
+        raise BadInput(f"--terminal writes no page: leave out -o {output}, or --terminal")
+    _refuse_inputs(output, [artifact, file])
+    result = view(artifact, file, None if terminal else output or Path("view.html"))
+    console.say(f"view: {result.sentence}")
+    return result
+
+
+def _refuse_inputs(output: Path | None, inputs: list[Path]) -> None:
+    """Raise BadInput where the page would be written over what it is made of."""
+    if output and output.exists() and any(f.exists() and output.samefile(f) for f in inputs):
+        raise BadInput(f"{output} would overwrite its own input: -o FILE writes another")

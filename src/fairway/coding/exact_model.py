@@ -153,5 +153,8 @@ class ExactStepper:
     def states(self) -> States:
         return np.concatenate([head.states for head in self._heads])
 
+    def memory_parts(self, tokens: Longs) -> Longs:
+        return np.zeros((len(tokens), 2), np.int64)
+
     def observe(self, tokens: Longs) -> None:
         return

@@ -134,6 +134,9 @@ class FloatStepper:
             raise BadInput("the artifact's network gives no finite logits: it cannot code a text")
         return table
 
+    def memory_parts(self, tokens: Longs) -> Longs:
+        return np.zeros((len(tokens), 2), np.int64)
+
     def observe(self, tokens: Longs) -> None:
         return
 

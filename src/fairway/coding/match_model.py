@@ -68,26 +68,16 @@ _BUCKETS = 24
 # to the n-grams of each length: by n_k = 1 ... 8 or more, and for each by the number of different
 # next tokens (one, two, more).
 _START = (
-    (
-        0, 3, 5, 4, 6, 6, 6, 6, 11, 16, 8, 21,
-        30, 17, 35, 91, 50, 63, 155, 90, 98, 190, 134, 178,
-    ),
-    (
-        17, 0, 0, 141, 7, 0, 270, 59, 3, 382, 90, 11,
-        388, 159, 7, 378, 161, 22, 338, 186, 8, 642, 431, 27,
-    ),
-    (
-        82, 0, 0, 345, 35, 0, 633, 145, 38, 697, 336, 51,
-        664, 455, 51, 650, 261, 76, 526, 264, 45, 893, 700, 85,
-    ),
-    (
-        124, 0, 0, 349, 53, 0, 535, 127, 16, 488, 177, 24,
-        419, 240, 38, 364, 150, 62, 297, 150, 51, 427, 172, 90,
-    ),
-    (
-        195, 0, 0, 440, 51, 0, 390, 136, 24, 310, 127, 54,
-        265, 165, 51, 201, 152, 40, 160, 116, 80, 198, 152, 21,
-    ),
+    (0, 3, 5, 4, 6, 6, 6, 6, 11, 16, 8, 21,
+     30, 17, 35, 91, 50, 63, 155, 90, 98, 190, 134, 178),
+    (17, 0, 0, 141, 7, 0, 270, 59, 3, 382, 90, 11,
+     388, 159, 7, 378, 161, 22, 338, 186, 8, 642, 431, 27),
+    (82, 0, 0, 345, 35, 0, 633, 145, 38, 697, 336, 51,
+     664, 455, 51, 650, 261, 76, 526, 264, 45, 893, 700, 85),
+    (124, 0, 0, 349, 53, 0, 535, 127, 16, 488, 177, 24,
+     419, 240, 38, 364, 150, 62, 297, 150, 51, 427, 172, 90),
+    (195, 0, 0, 440, 51, 0, 390, 136, 24, 310, 127, 54,
+     265, 165, 51, 201, 152, 40, 160, 116, 80, 198, 152, 21),
 )  # fmt: skip
 
 
@@ -193,6 +183,20 @@ class MatchStepper:
             self._ring = np.zeros((lanes, size, self._units.shape[1]), np.int16)
         _mix(*self._known(), self._shares, table)
         return table
+
+    def memory_parts(self, tokens: Longs) -> Longs:
+        added, V = np.zeros((len(tokens), 2), np.int64), self._table.shape[1] - 1
+        for lane, token in enumerate(tokens):
+            begin, at, scratch = self._begin[lane], self._end[lane], _scratch(self._shares[lane], V)
+            near = min(at - begin, len(self._ring[lane]))
+            matches = _matches(self._past, max(begin, at - REACH), at, scratch)
+            weights, shares = self._weights[lane], self._shares[lane]
+            _divide(near, weights, self._near[lane], shares, TOTAL - V, scratch)
+            after, lengths, parts = scratch[0][:matches], scratch[1][:matches], scratch[-1]
+            added[lane, 0] = parts[lengths[after == token]].sum()
+            same = self._past[at - near : at] == token
+            added[lane, 1] = (weights[:near][same] * parts[0] >> 16).sum()
+        return added
 
     def observe(self, tokens: Longs) -> None:
         _observe(tokens, *self._known(), self._shares)

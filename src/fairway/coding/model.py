@@ -80,6 +80,14 @@ class Stepper(Protocol):
         """
         ...
 
+    def memory_parts(self, tokens: Longs) -> Longs:
+        """Return what the document memory added to the frequencies of tokens int64[n]: int64[n, 2].
+
+        Column 0 is what n-grams added, column 1 what the neural cache added. It is asked for
+        between `step` and `observe`.
+        """
+        ...
+
     def observe(self, tokens: Longs) -> None:
         """Tell which tokens were coded at this step, int64[n]. Models learn from nothing else."""
         ...

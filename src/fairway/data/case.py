@@ -46,6 +46,16 @@ def raw(byte: int) -> bytes:
     return bytes([_ESCAPE, byte] if byte >= _ESCAPE else [byte])
 
 
+def shown(data: bytes) -> bytes:
+    """Return the bytes of a piece or a byte for a reader: marks are the characters MARKS."""
+
+    def plain(match: re.Match[bytes]) -> bytes:
+        byte: bytes = match[1]
+        return byte or (TITLE if match[0] == b"\xff" else CAPS).encode()
+
+    return re.sub(rb"\xfd(.)|[\xfe\xff]", plain, data, flags=re.DOTALL)
+
+
 def unmark(data: bytes) -> bytes:
     """Return the text of joined pieces. A mark without a word behind it writes nothing."""
 

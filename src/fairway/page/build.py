@@ -46,8 +46,8 @@ def proof_page(model: bytes, proof: bytes) -> bytes:
 def view_page(name: str, model: Mapping[str, Any], charges: Mapping[str, Any]) -> bytes:
     """Return the page that shows what the tokens of a text cost.
 
-    name: of the text, in one line. model: name, bytes and sha256 of the artifact. charges: what
-    `view.charges` returns, as JSON.
+    name: of the text, in one line. model: name, bytes and sha256 of the artifact. charges:
+    what tokens cost, as the page reads it.
     """
     return _page({"kind": "view", "name": name, "model": model, "proof": None}, "", charges)
 

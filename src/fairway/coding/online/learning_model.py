@@ -266,6 +266,9 @@ class LearningStepper:
     def states(self) -> States:
         return self._inner.states
 
+    def memory_parts(self, tokens: Longs) -> Longs:
+        return np.zeros((len(tokens), 2), np.int64)
+
     def observe(self, tokens: Longs) -> None:
         column = self._step % self._model.span
         self._coded[: len(tokens), column] = tokens
