@@ -46,7 +46,7 @@ def raw(byte: int) -> bytes:
     return bytes([_ESCAPE, byte] if byte >= _ESCAPE else [byte])
 
 
-def shown(data: bytes) -> bytes:
+def spelled(data: bytes) -> bytes:
     """Return the bytes of a piece or a byte for a reader: marks are the characters MARKS."""
 
     def plain(match: re.Match[bytes]) -> bytes:

@@ -294,11 +294,11 @@ class _ChallengeTokenizer(Tokenizer):
         return _processor(model.SerializeToString(), self._where)
 
 
-def pieces(tokenizer: Tokenizer) -> list[bytes]:
+def spellings(tokenizer: Tokenizer) -> list[bytes]:
     """Return what each token writes behind another one; marks of capitals are characters."""
     table = tokenizer._table[-tokenizer.vocab_size :]
     if tokenizer.to_bytes()[:1] == _ByteTokenizer.CASED_KIND:
-        return [case.shown(piece) for piece in table]
+        return [case.spelled(piece) for piece in table]
     return table
 
 

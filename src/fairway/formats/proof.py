@@ -56,14 +56,6 @@ class Header:
                 fields += [varint(len(text)), text]
         return b"".join(fields)
 
-    def check_artifact(self, sha256: str) -> None:
-        """Raise BadInput unless the proof was made with the artifact of this SHA-256."""
-        if not bytes.fromhex(sha256).startswith(self.artifact):
-            raise BadInput(
-                f"the proof needs the artifact whose SHA-256 begins with {self.artifact.hex()}, "
-                f"and this artifact has {sha256}"
-            )
-
     @staticmethod
     def read(reader: Reader) -> Header:
         """Read what `to_bytes` writes; the checksum follows after the first chunk.
