@@ -13,18 +13,19 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from fairway.page import squeeze
+
 _IMPORT = re.compile(r'import \{ (\w+(?:, \w+)*) \} from "(\.{1,2}/[\w./-]+\.mjs)";')
 _DECLARED = re.compile(
     r"(export )?(?:(?:async )?function\*? |class |(?:const|let|var) )(\w+|[\[{][^=]*[\]}])"
 )
-_COMMENT = re.compile(r"^[ \t]*(?://.*|/\*[^*]*\*+(?:[^/*][^*]*\*+)*/[ \t]*)\n", re.MULTILINE)
 
 
 def joined(entry: Path) -> str:
     """Return the script of a module and of all that it imports. Raises ValueError.
 
-    Import lines, the word `export` and lines of comments alone are left out. The names of the
-    modules are not global names.
+    Import lines, the word `export`, comments and blanks are left out. The names of the modules are
+    not global names.
     """
     modules: dict[Path, str] = {}  # dependencies first
     _collect(entry.resolve(), [], modules)
@@ -52,8 +53,8 @@ def joined(entry: Path) -> str:
                 raise ValueError(f"{path.name}: an export stands before a declaration, not {line}")
             lines.append(line.removeprefix("export "))
         bodies.append("\n".join(lines))
-    script = _COMMENT.sub("", "\n".join(bodies) + "\n")
-    script = f'"use strict";\n(() => {{\n{script}}})();\n'
+    body = squeeze.script("\n".join(bodies))
+    script = f'"use strict";\n(() => {{\n{body}}})();\n'
     if found := re.search(r"</script|<!--|\r|\0", script, re.IGNORECASE):
         raise ValueError(f"an inline script cannot hold {found[0]!r}")
     return script

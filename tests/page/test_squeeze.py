@@ -1,0 +1,98 @@
+"""JavaScript and CSS that are shorter and mean what they meant."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import fairway
+from fairway.page import squeeze
+from fairway.page.join import joined
+
+PAGE = Path(fairway.__file__).parent / "page"
+
+SCRIPT = r"""
+// A line.
+function half(x) { /* a
+   block */ return x / 2 /* behind */ ; } // the end
+
+const text = "// no comment  ' ", other = '/* none */  \' "';
+const pattern = /[/"'`]\/  \/\/ x/g , more = half (4) / half(2) / 1;
+const nested = `a  ${ [1].map((x) => `<${ x + 1 }  // ${ { y: "}" }.y }>`).join() }  \` $ \${ b`;
+let a = 1
+let b = a + + 1 - - 2
+b ++
+class Shape { #side = 3 ; has(o) { return #side in o } static  async  * walk() { yield 1 } }
+const all = [text, other, pattern.source, pattern.flags, more, nested, a, b, 1 .toFixed(1)];
+console.log(JSON.stringify([...all, new Shape().has({}), half.name]));
+"""
+
+
+def test_comments_and_blanks_go_and_nothing_else():
+    short = squeeze.script(SCRIPT)
+    assert "A line" not in short
+    assert "block" not in short
+    assert "behind" not in short
+    assert "function half(x){\nreturn x/2;}\n" in short
+    assert r"""/[/"'`]\/  \/\/ x/g,more=half(4)/half(2)/1;""" in short
+    assert "static async*walk(){" in short
+    assert "let b=a+ +1- -2\nb++\n" in short
+    assert not re.search(r"^[ \t]|[ \t]$|\n\n", short, re.MULTILINE)
+    assert squeeze.script(short) == short
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="there is no node here")
+def test_the_short_script_computes_what_the_long_one_computes():
+    printed = [
+        subprocess.run(["node", "-e", source], capture_output=True, text=True, check=True).stdout
+        for source in (SCRIPT, squeeze.script(SCRIPT))
+    ]
+    assert printed[0] == printed[1]
+    assert printed[0].startswith('["// no comment  ')
+
+
+@pytest.mark.parametrize("source", ["'open", '"open\n"', "`open ${1}", "x = /open\n", "{} / 2"])
+def test_what_cannot_be_told_is_refused(source):
+    with pytest.raises(ValueError, match=r"no end|may divide"):
+        squeeze.script(source)
+
+
+def test_a_style_keeps_its_selectors_and_strings():
+    style = """
+/* A comment; { */
+:root { --paper: #fff ; color : red }
+a :hover , a:hover > b { content: " : {  } /* */ " ; width: calc(1px + 2px) }
+@media (min-width: 30rem) and (prefers-color-scheme: dark) { p { margin: 0 auto; } }
+"""
+    assert squeeze.style(style) == (
+        ":root{--paper:#fff;color :red}\n"
+        'a :hover,a:hover > b{content:" : {  } /* */ ";width:calc(1px + 2px)}\n'
+        "@media (min-width:30rem) and (prefers-color-scheme:dark){p{margin:0 auto;}}\n"
+    )
+    assert squeeze.style(squeeze.style(style)) == squeeze.style(style)
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="there is no node here")
+def test_the_joined_decoder_decodes(tmp_path):
+    """Every rule of joining and shortening, on the decoder itself."""
+    shutil.copytree(PAGE / "decoder", tmp_path / "decoder")
+    (tmp_path / "main.mjs").write_text(
+        'import { decode } from "./decoder/decode.mjs";\nglobalThis.decode = decode;\n'
+    )
+    (tmp_path / "joined.cjs").write_text(joined(tmp_path / "main.mjs"), "utf-8")
+    golden = Path(__file__).parents[1] / "golden"
+    (tmp_path / "run.cjs").write_text(
+        'require("./joined.cjs"); const { readFileSync } = require("fs");\n'
+        "const [model, proof] = process.argv.slice(2).map((f) => readFileSync(f));\n"
+        "decode(new Uint8Array(model), new Uint8Array(proof), { workers: 0 })"
+        ".then((r) => console.log(r.textSha256));\n"
+    )
+    files = [golden / "memory.fairway", golden / "memory.fwp"]
+    command = ["node", tmp_path / "run.cjs", *files]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    plain = ["node", PAGE / "decoder" / "verify.mjs", *files, tmp_path / "text"]
+    said = subprocess.run(plain, capture_output=True, text=True, check=True)
+    assert re.fullmatch("[0-9a-f]{64}\n", done.stdout)
+    assert done.stdout.strip() in said.stdout + said.stderr
