@@ -19,9 +19,9 @@ from fairway import console
 from fairway.config import toml
 from fairway.config.schema import Recipe
 from fairway.io import checkpoint
+from fairway.pipeline.data_folder import load_tokenizer
 from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.pack import pack_weights
-from fairway.pipeline.prepare import load_tokenizer
 from fairway.pipeline.results import PrepareResult, TrainResult
 from fairway.pipeline.runner import perform
 from fairway.quantize.size import predicted_parts

@@ -60,9 +60,9 @@ from fairway.io import atomic, checkpoint
 from fairway.model.gpt import GPT
 from fairway.model.parameters import is_matrix
 from fairway.pipeline import pack
+from fairway.pipeline.data_folder import load_tokenizer, load_val
 from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.pack import Packed
-from fairway.pipeline.prepare import load_tokenizer, load_val
 from fairway.pipeline.results import PrepareResult
 from fairway.quantize import gptq
 from fairway.quantize.gptq import FactoredHessian

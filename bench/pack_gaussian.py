@@ -20,7 +20,8 @@ import torch
 
 from fairway.coding import artifact
 from fairway.config import toml
-from fairway.data.tokenizer import Tokenizer, train_tokenizer
+from fairway.data.byte_tokenizer import train_tokenizer
+from fairway.data.tokenizer import Tokenizer
 from fairway.formats.tensors import Weights
 from fairway.model.parameters import is_matrix, tensors_of
 from fairway.pipeline import pack

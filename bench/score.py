@@ -47,8 +47,8 @@ from fairway.data.documents import read_documents
 from fairway.io import atomic
 from fairway.model.gpt import GPT, build
 from fairway.pipeline import texts
+from fairway.pipeline.data_folder import load_val
 from fairway.pipeline.directory import RunDirectory
-from fairway.pipeline.prepare import load_val
 from fairway.pipeline.results import PrepareResult
 from fairway.train.loop import commit
 

@@ -48,8 +48,8 @@ from fairway.io.atomic import sha256_file, write_atomic
 from fairway.model.gpt import GPT
 from fairway.model.parameters import kind_of
 from fairway.pipeline import texts
+from fairway.pipeline.data_folder import load_tokenizer
 from fairway.pipeline.directory import Job, RunDirectory
-from fairway.pipeline.prepare import load_tokenizer
 from fairway.pipeline.results import PrepareResult, ProveResult, TrainResult
 from fairway.quantize.grids import bits_of, rtn
 from fairway.train.loop import commit

@@ -15,7 +15,7 @@ from hypothesis import settings
 from fairway import console
 from fairway.cli import main
 from fairway.config.schema import NO_MEMORY, Memory, Model, Pack
-from fairway.data.tokenizer import train_tokenizer
+from fairway.data.byte_tokenizer import train_tokenizer
 from fairway.model.gpt import build
 from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.pack import pack_weights

@@ -5,8 +5,8 @@ import pytest
 
 from fairway.audit.audit_text import of_text, open_tokenizer
 from fairway.audit.overlap import audit_data
+from fairway.data.byte_tokenizer import train_tokenizer
 from fairway.data.shards import write_shard
-from fairway.data.tokenizer import train_tokenizer
 from fairway.errors import BadInput
 
 TEXT = b"The letter that nobody has given an ending, and yet it is a text. " * 9

@@ -11,7 +11,7 @@ from fairway.audit.twin_test import difference_of
 from fairway.config.toml import load
 from fairway.data.shards import write_shard
 from fairway.io import checkpoint
-from fairway.pipeline.prepare import load_val
+from fairway.pipeline.data_folder import load_val
 from fairway.pipeline.results import (
     PackResult,
     PrepareResult,

@@ -18,7 +18,7 @@ from fairway.coding.compress import decompress as read
 from fairway.coding.exact_model import ExactModel
 from fairway.coding.session import coding_session
 from fairway.config.schema import Pack
-from fairway.data.tokenizer import train_tokenizer
+from fairway.data.byte_tokenizer import train_tokenizer
 from fairway.errors import BadInput
 from fairway.formats import fwz
 from fairway.formats.coded_tokens import CodedTokens

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from fairway.config.toml import load
 from fairway.data import case
-from fairway.data.tokenizer import Tokenizer, train_tokenizer
+from fairway.data.byte_tokenizer import train_tokenizer
+from fairway.data.stored_tokenizer import read_tokenizer
 from fairway.errors import BadInput
 from fairway.formats import byte_mixing
 
@@ -81,7 +82,7 @@ def test_marks_are_the_first_pieces_and_pieces_are_shared(tokenizer):
 
 
 def test_it_is_stored(tokenizer):
-    again = Tokenizer.from_bytes(tokenizer.to_bytes())
+    again = read_tokenizer(tokenizer.to_bytes())
     assert again.to_bytes() == tokenizer.to_bytes()
     tokens = tokenizer.encode_documents(DOCUMENTS)
     np.testing.assert_array_equal(again.encode_documents(DOCUMENTS), tokens)
@@ -90,7 +91,7 @@ def test_it_is_stored(tokenizer):
 
 def test_a_stored_one_without_marks_is_refused():
     with pytest.raises(BadInput, match="lacks the marks"):
-        Tokenizer.from_bytes(b"\x03" + byte_mixing.compress(b"the\xffcat"))
+        read_tokenizer(b"\x03" + byte_mixing.compress(b"the\xffcat"))
 
 
 def test_no_text_to_train_on():

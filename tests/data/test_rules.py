@@ -18,7 +18,8 @@ from sentencepiece import sentencepiece_model_pb2
 from fairway.coding import artifact
 from fairway.config.schema import Pack
 from fairway.data import challenge_tokenizer, rules
-from fairway.data.tokenizer import Tokenizer, _ChallengeTokenizer, load_challenge
+from fairway.data.challenge_tokenizer import ChallengeTokenizer, load_challenge
+from fairway.data.stored_tokenizer import read_tokenizer
 from fairway.errors import BadInput
 from fairway.formats import byte_mixing
 from fairway.pipeline.pack import pack_weights
@@ -137,12 +138,12 @@ def opened(proto):
     """As from a file of SentencePiece's."""
     where = "a file"
     model = challenge_tokenizer.opened(proto.SerializePartialToString(), where)
-    return _ChallengeTokenizer(model, where)
+    return ChallengeTokenizer(model, where)
 
 
 def from_artifact(proto):
     """As from a part of an artifact: pieces, scores and some settings."""
-    return Tokenizer.from_bytes(b"\x02" + byte_mixing.compress(challenge_tokenizer.to_bytes(proto)))
+    return read_tokenizer(b"\x02" + byte_mixing.compress(challenge_tokenizer.model_bytes(proto)))
 
 
 def refused_or_right(how, proto, random):
@@ -389,7 +390,7 @@ def test_fairways_own_tokenizers_restore_any_bytes_or_are_refused(pieces, cased,
     data = b"\x03" if cased else b"\x01"
     data += byte_mixing.compress(b"\xff".join(piece.encode() for piece in pieces))
     try:
-        tokenizer = Tokenizer.from_bytes(data)
+        tokenizer = read_tokenizer(data)
         given_documents = [*DOCUMENTS, b"\xff\xfe \xe2\x96", *(d.encode() for d in documents)]
         tokens = tokenizer.encode_documents(given_documents)
     except BadInput:
@@ -451,7 +452,7 @@ def test_the_published_tokenizers_count_as_the_challenge_does(name):
     assert [formula(processor, ids) for ids in theirs] == [len(text) for text in counted]
     assert not any(map(rules.fault, counted))
     stored = tokenizer.to_bytes()
-    again = Tokenizer.from_bytes(stored)
+    again = read_tokenizer(stored)
     assert again.encode_documents(documents).tolist() == tokens.tolist()
     assert again.decode(tokens) == counted
     plain = tokenizer._proto.SerializeToString(deterministic=True)

@@ -9,8 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from challenge_models import train_challenge_model
-from fairway.data import tokenizer as module
-from fairway.data.tokenizer import FIRST_PIECE, Tokenizer, load_challenge, train_tokenizer
+from fairway.data import byte_tokenizer as module
+from fairway.data.byte_tokenizer import FIRST_PIECE, train_tokenizer
+from fairway.data.challenge_tokenizer import load_challenge
+from fairway.data.stored_tokenizer import read_tokenizer
 from fairway.errors import BadInput
 from fairway.formats import byte_mixing
 from fairway.formats.byte_mixing import compress
@@ -171,7 +173,7 @@ def test_no_text_to_train_on(documents):
 
 def test_stored_tokenizer_is_the_same_and_small(tokenizer):
     data = tokenizer.to_bytes()
-    again = Tokenizer.from_bytes(data)
+    again = read_tokenizer(data)
     assert len(data) < 1000
     assert again.to_bytes() == data
     assert again.sha256 == tokenizer.sha256
@@ -181,7 +183,7 @@ def test_stored_tokenizer_is_the_same_and_small(tokenizer):
 
 
 def test_stored_challenge_tokenizer_is_the_same(challenge):
-    again = Tokenizer.from_bytes(challenge.to_bytes())
+    again = read_tokenizer(challenge.to_bytes())
     assert again.to_bytes() == challenge.to_bytes()
     tokens = challenge.encode_documents(DOCUMENTS)
     np.testing.assert_array_equal(again.encode_documents(DOCUMENTS), tokens)
@@ -196,7 +198,7 @@ def test_a_damaged_tokenizer_is_refused_or_usable(tokenizer, data):
     stored[place] = data.draw(st.integers(0, 255))
     del stored[data.draw(st.integers(1, len(stored))) :]
     try:
-        damaged = Tokenizer.from_bytes(bytes(stored))
+        damaged = read_tokenizer(bytes(stored))
     except BadInput:
         return
     assert damaged.vocab_size >= FIRST_PIECE
@@ -223,7 +225,7 @@ def test_a_damaged_tokenizer_is_refused_or_usable(tokenizer, data):
 )
 def test_refusals_of_stored_tokenizers(data, message):
     with pytest.raises(BadInput, match=message):
-        Tokenizer.from_bytes(data)
+        read_tokenizer(data)
 
 
 def test_tokens_of_another_tokenizer_are_refused(tokenizer):

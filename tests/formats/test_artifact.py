@@ -16,7 +16,8 @@ import torch
 
 from fairway.coding import artifact
 from fairway.config.schema import Model, Pack
-from fairway.data.tokenizer import Tokenizer, train_tokenizer
+from fairway.data.byte_tokenizer import train_tokenizer
+from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
 from fairway.formats import weight_streams
 from fairway.formats.artifact import HEADER_BYTES, MATRIX_PARTS, PARTS

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fairway.data.tokenizer import train_tokenizer
+from fairway.data.byte_tokenizer import train_tokenizer
 from fairway.errors import BadInput
 from fairway.formats.byte_mixing import MAX_BYTES, compress, decompress
 from fairway.io.binary import varint

@@ -14,7 +14,7 @@ from fairway.coding.compress import compress
 from fairway.coding.lanes import Layout
 from fairway.coding.session import open_model
 from fairway.config.schema import Adapt
-from fairway.data.tokenizer import train_tokenizer
+from fairway.data.byte_tokenizer import train_tokenizer
 from fairway.formats import fwz
 from fairway.formats.coded_tokens import Starts
 from fairway.formats.proof import Header, Machine, ProofChunk

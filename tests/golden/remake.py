@@ -24,6 +24,7 @@ from fairway.coding import artifact
 from fairway.coding.codec import Codec
 from fairway.coding.session import coding_session
 from fairway.config.schema import Memory, Model
+from fairway.data.stored_tokenizer import read_tokenizer
 from fairway.data.tokenizer import Tokenizer
 from fairway.formats import byte_mixing, proof, weight_streams
 from fairway.formats.artifact import split
@@ -78,7 +79,7 @@ def matrix(name: str, shape: tuple[int, int]) -> Matrix:
 def tiny_tokenizer() -> Tokenizer:
     """Return the tokenizer of `tiny`."""
     text = b"\xff".join(piece.encode() for piece in PIECES)
-    return Tokenizer.from_bytes(b"\1" + byte_mixing.compress(text))
+    return read_tokenizer(b"\1" + byte_mixing.compress(text))
 
 
 def tiny_integers() -> Quantized:
@@ -136,7 +137,7 @@ def write(name: str, folder: Path) -> None:
         np.load(folder / f"{name}.npz"),
     )
     kind_and_text = (folder / f"{name}.tokenizer").read_bytes()
-    tokenizer = Tokenizer.from_bytes(kind_and_text[:1] + byte_mixing.compress(kind_and_text[1:]))
+    tokenizer = read_tokenizer(kind_and_text[:1] + byte_mixing.compress(kind_and_text[1:]))
     matrices, vectors = {}, {}
     for key in [key.removesuffix("/codes") for key in arrays if key.endswith("/codes")]:
         codes = arrays[f"{key}/codes"]

@@ -13,7 +13,7 @@ import pytest
 
 from fairway.coding import artifact
 from fairway.config.schema import Memory, Model
-from fairway.data.tokenizer import Tokenizer
+from fairway.data.stored_tokenizer import read_tokenizer
 from fairway.errors import BadInput
 from fairway.formats.artifact import HEADER_BYTES, PARTS
 from fairway.formats.byte_mixing import compress
@@ -131,12 +131,12 @@ def tokenizer(name):
 def test_tokenizers_that_unpack_to_much(name):
     assert len(tokenizer(name)) < 1500
     with pytest.raises(BadInput):
-        Tokenizer.from_bytes(tokenizer(name))
+        read_tokenizer(tokenizer(name))
 
 
 def test_a_tokenizer_that_claims_too_much_is_not_decoded():
     with pytest.raises(BadInput, match="no number in range"):
-        Tokenizer.from_bytes(b"\1" + varint(1 << 30))
+        read_tokenizer(b"\1" + varint(1 << 30))
 
 
 @pytest.fixture(scope="module")

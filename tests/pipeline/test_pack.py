@@ -20,10 +20,10 @@ from fairway.formats.tensors import Quantized
 from fairway.io import checkpoint
 from fairway.io.atomic import sha256_file
 from fairway.model.gpt import build
+from fairway.pipeline.data_folder import load_tokenizer, load_val
 from fairway.pipeline.directory import Job, RunDirectory
 from fairway.pipeline.inspect import inspect
 from fairway.pipeline.pack import check_equal
-from fairway.pipeline.prepare import load_tokenizer, load_val
 from fairway.pipeline.results import PackResult, PrepareResult, TrainResult
 from fairway.pipeline.runner import perform, stamp
 from fairway.train import calibrate

@@ -11,12 +11,12 @@ import pytest
 import processes
 from challenge_models import train_challenge_model
 from fairway.config.schema import Data, Recipe, Train
+from fairway.data.challenge_tokenizer import load_challenge
 from fairway.data.shards import read_shard, write_shard
-from fairway.data.tokenizer import load_challenge
 from fairway.errors import BadInput
-from fairway.pipeline import prepare as module
+from fairway.pipeline import data_folder, prepare, prepare_documents
+from fairway.pipeline.data_folder import load_tokenizer, load_train, load_val
 from fairway.pipeline.directory import RunDirectory
-from fairway.pipeline.prepare import load_tokenizer, load_train, load_val
 from fairway.pipeline.results import PrepareResult
 from fairway.pipeline.runner import perform
 
@@ -49,9 +49,9 @@ def made(corpus, run, **data):
 
 
 def products(folder):
-    """Contents of what the verb made, but for the seconds it took."""
+    """Contents of what the stage made, but for the seconds it took."""
     contents = {p.name: p.read_bytes() for p in folder.iterdir() if not p.name.startswith(".")}
-    manifest = module._read_manifest(folder)
+    manifest = data_folder.read_manifest(folder)
     contents["manifest.json"] = manifest.result.model_copy(update={"prepare_s": 0.0})
     return contents
 
@@ -77,7 +77,7 @@ class TestDocuments:
 
     def test_several_shards_say_the_same_as_one(self, corpus, run, tmp_path, monkeypatch):
         one = made(corpus, run)
-        monkeypatch.setattr(module, "_SHARD_BYTES", 20_000)
+        monkeypatch.setattr(prepare_documents, "_SHARD_BYTES", 20_000)
         other_run = RunDirectory(tmp_path / "elsewhere" / "two")
         several = made(corpus, other_run)
         assert several.train_sha256 == one.train_sha256
@@ -85,7 +85,7 @@ class TestDocuments:
 
     def test_finished_data_is_shared_and_not_made_again(self, corpus, run, tmp_path, monkeypatch):
         first = made(corpus, run)
-        monkeypatch.setattr(module, "_make", None)
+        monkeypatch.setattr(prepare, "_make", None)
         assert made(corpus, run) == first
         assert made(corpus, RunDirectory(run.path.parent / "two")).folder == first.folder
 
@@ -98,10 +98,10 @@ class TestDocuments:
 
     def test_interrupted_work_goes_on(self, corpus, run, tmp_path, monkeypatch):
         """Stop before each product in turn; the end is the same and finished shards are kept."""
-        monkeypatch.setattr(module, "_SHARD_BYTES", 40_000)
+        monkeypatch.setattr(prepare_documents, "_SHARD_BYTES", 40_000)
         whole_run = RunDirectory(tmp_path / "whole" / "one")
         whole = products(whole_run.data_folder(made(corpus, whole_run)))
-        write, allowed = module.write_shard, 0
+        write, allowed = prepare_documents.write_shard, 0
 
         def write_few(path, tokens):
             nonlocal allowed
@@ -110,7 +110,7 @@ class TestDocuments:
             allowed -= 1
             write(path, tokens)
 
-        monkeypatch.setattr(module, "write_shard", write_few)
+        monkeypatch.setattr(prepare_documents, "write_shard", write_few)
         interruptions = 0
         while True:
             try:
@@ -196,7 +196,7 @@ class TestShards:
 
     @pytest.mark.parametrize("scan_tokens", [100, 1 << 22])
     def test_train_bytes_cuts_a_shard(self, challenge, run, monkeypatch, scan_tokens):
-        monkeypatch.setattr(module, "_SCAN_TOKENS", scan_tokens)
+        monkeypatch.setattr(data_folder, "SCAN_TOKENS", scan_tokens)
         result = self.shards(challenge, run, train_bytes=3000)
         folder = run.data_folder(result)
         (tokens,) = load_train(folder)
@@ -298,7 +298,7 @@ class TestBadInput:
         def full(path, tokens):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(module, "write_shard", full)
+        monkeypatch.setattr(prepare_documents, "write_shard", full)
         with pytest.raises(BadInput, match="No space left on device; make room"):
             made(corpus, run)
 
@@ -319,5 +319,5 @@ class TestBadInput:
         folder = run.data_folder(made(corpus, run))
         shutil.rmtree(folder)
         run.invalidate(PrepareResult)
-        with module.lock_folder(folder), pytest.raises(BadInput, match="in use by process"):
+        with prepare.lock_folder(folder), pytest.raises(BadInput, match="in use by process"):
             made(corpus, run)

@@ -3,7 +3,7 @@
 import pytest
 
 from fairway.config import toml
-from fairway.data.tokenizer import _ByteTokenizer
+from fairway.data.byte_tokenizer import ByteTokenizer
 from fairway.errors import BadInput
 from fairway.pipeline import texts
 from fairway.pipeline.directory import Job, RunDirectory
@@ -22,7 +22,7 @@ def file(tmp_path):
 
 
 def test_a_tokenizer_that_restores_the_bytes_scores_the_file(file, tmp_path):
-    text = load(_ByteTokenizer([" a", "at"]), file, tmp_path)
+    text = load(ByteTokenizer([" a", "at"]), file, tmp_path)
     assert text.text_bytes == len("a cat  and\na hat" + "a dog")
 
 
@@ -30,4 +30,4 @@ def test_a_tokenizer_that_restores_the_bytes_scores_the_file(file, tmp_path):
 def test_a_tokenizer_that_restores_another_text_is_refused(file, tmp_path, piece):
     """Its reserved mark stands for one byte of the file and would be decoded to three."""
     with pytest.raises(BadInput, match="by the rule 'bytes' 21 bytes count"):
-        load(_ByteTokenizer([piece]), file, tmp_path)
+        load(ByteTokenizer([piece]), file, tmp_path)

@@ -8,8 +8,8 @@ import pytest
 from fairway.config.toml import load
 from fairway.errors import BadInput, Damaged
 from fairway.pipeline import runner, texts, verdicts, verify
+from fairway.pipeline.data_folder import load_tokenizer, load_val
 from fairway.pipeline.directory import Job
-from fairway.pipeline.prepare import load_tokenizer, load_val
 from fairway.pipeline.prove import decode, prove
 from fairway.pipeline.results import PrepareResult, ProveResult, VerifyResult
 

@@ -11,7 +11,8 @@ import torch
 from fairway import distributed
 from fairway.coding import artifact
 from fairway.config.schema import Model, Pack
-from fairway.data.tokenizer import Tokenizer, train_tokenizer
+from fairway.data.byte_tokenizer import train_tokenizer
+from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
 from fairway.formats.tensors import LARGEST_CODE, Quantized
 from fairway.model.gpt import build

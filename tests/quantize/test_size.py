@@ -6,8 +6,8 @@ from fairway.coding import artifact
 from fairway.config.toml import load
 from fairway.formats.artifact import PARTS
 from fairway.io import checkpoint
+from fairway.pipeline.data_folder import load_tokenizer
 from fairway.pipeline.pack import pack_weights
-from fairway.pipeline.prepare import load_tokenizer
 from fairway.pipeline.results import PackResult, PrepareResult
 from fairway.pipeline.size import predict
 from fairway.quantize import size

@@ -13,7 +13,7 @@ import pytest
 from fairway.config.toml import load
 from fairway.errors import BadInput
 from fairway.pipeline import directory
-from fairway.pipeline.prepare import load_tokenizer, load_train, load_val
+from fairway.pipeline.data_folder import load_tokenizer, load_train, load_val
 from fairway.pipeline.results import PrepareResult
 from fairway.pipeline.runner import perform
 from fairway.report import sweep

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from fairway.model.gpt import build
+from fairway.pipeline.data_folder import load_tokenizer, load_val
 from fairway.pipeline.directory import RunDirectory
-from fairway.pipeline.prepare import load_tokenizer, load_val
 from fairway.pipeline.results import PrepareResult
 from fairway.train.validate import validate
 

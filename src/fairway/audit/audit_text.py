@@ -12,9 +12,11 @@ import numpy as np
 from fairway.audit.scorer import Tokens
 from fairway.coding import artifact
 from fairway.data import rules
+from fairway.data.challenge_tokenizer import load_challenge
 from fairway.data.documents import read_documents
 from fairway.data.shards import read_shard
-from fairway.data.tokenizer import Tokenizer, load_challenge
+from fairway.data.stored_tokenizer import read_tokenizer
+from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
 from fairway.formats.artifact import MAGIC
 from fairway.io import foreign
@@ -49,7 +51,7 @@ def open_tokenizer(path: Path) -> Tokenizer:
         return artifact.read(path).tokenizer
     if data.startswith(_FIRST_PIECE_FIELD) or path.suffix.lower() == ".model":
         return load_challenge(path)
-    return Tokenizer.from_bytes(data)
+    return read_tokenizer(data)
 
 
 def of_text(file: Path, tokenizer: Tokenizer) -> AuditText:

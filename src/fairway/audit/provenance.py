@@ -25,9 +25,9 @@ from fairway.config.schema import Recipe
 from fairway.errors import BadInput
 from fairway.io import atomic, checkpoint, foreign
 from fairway.pipeline import runner
+from fairway.pipeline.data_folder import load_tokenizer, load_train
 from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.pack import pack_weights
-from fairway.pipeline.prepare import load_tokenizer, load_train
 from fairway.pipeline.results import (
     AuditFinding,
     AuditResult,

@@ -13,7 +13,6 @@ import sys
 import tempfile
 import traceback
 from pathlib import Path
-from typing import cast
 
 from fairway import console
 from fairway.challenge import trainlog
@@ -23,8 +22,10 @@ from fairway.errors import BadInput, Interrupted
 from fairway.io import foreign
 from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.prove import decode
-from fairway.pipeline.results import VerifyResult
+from fairway.pipeline.results import PrepareResult
 from fairway.pipeline.runner import run_stages
+from fairway.pipeline.stage import stages_of
+from fairway.pipeline.verify import compared, verify_files
 
 
 def main(recipe: str, script: str) -> int:
@@ -52,10 +53,17 @@ def main(recipe: str, script: str) -> int:
 
 def run_all(recipe: Recipe, run: RunDirectory, script: Path) -> int:
     """Run every stage, and write the log in the challenge's words to RUN/train.log and stdout."""
-    results = run_stages(recipe, run)
-    if "verify" not in results:  # another rank of torchrun shares only the training
+    results = run_stages(recipe, run, [stage.name for stage in stages_of(recipe) if stage.cached])
+    if "prove" not in results:  # another rank of torchrun shares only the training
         return 0
-    verdict = cast(VerifyResult, results["verify"])
+    prepared = run.require(PrepareResult)
+    verdict = compared(
+        verify_files(run.artifact, run.proof_file),
+        "the validation text",
+        prepared.text_sha256,
+        prepared.lengths_sha256,
+    )
+    run.record(verdict)
     if not (verdict.verified and verdict.decoded):
         print(verdict.failure)
         return 1

@@ -119,8 +119,14 @@ def _sources(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 def _unused(recipe: Recipe) -> Iterator[str]:
     """Return the modules that no run of the recipe and no reader of its artifact calls."""
+    yield "fairway.pipeline.verdicts"  # what other people's run directories claim
     if recipe.data.source == "shards":
-        yield from ("fairway.data.corpus", "fairway.data.selection")
+        yield from ("fairway.data.byte_tokenizer", "fairway.data.documents")
+        yield "fairway.pipeline.prepare_documents"
+    else:
+        yield from ("fairway.data.challenge_tokenizer", "fairway.pipeline.prepare_shards")
+    if not recipe.data.held_out_bytes:
+        yield "fairway.pipeline.prepare_held_out"
     if not recipe.data.cased:
         yield "fairway.data.case"
     if recipe.adapt.method == "none":
@@ -130,6 +136,8 @@ def _unused(recipe: Recipe) -> Iterator[str]:
         yield from ("fairway.coding.match_model", "fairway.coding.mixed_model")
     if recipe.pack.quantizer != "gptq":
         yield "fairway.quantize.gptq"
+    if not recipe.train.calibration_tokens:
+        yield "fairway.train.calibrate"
     if recipe.pack.quantizer == "rtn":
         yield "fairway.quantize.allocate"
 

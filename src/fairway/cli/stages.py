@@ -91,7 +91,7 @@ def _of_seeds(
 
 def _run_all(recipe: "Recipe", run: "RunDirectory", force: str = "") -> "dict[str, Result]":
     """Run every stage in order, then print the tables and write the report."""
-    from fairway.data.tokenizer import load_challenge
+    from fairway.data.challenge_tokenizer import load_challenge
     from fairway.pipeline.pack import check_budget
     from fairway.pipeline.runner import run_stages
 

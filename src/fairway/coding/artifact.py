@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fairway.config.schema import NO_MEMORY, Memory, Model
+from fairway.data.stored_tokenizer import read_tokenizer
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
 from fairway.floating_point import ieee
@@ -85,7 +86,7 @@ def read(source: Path | str | bytes) -> Artifact:
 def _read(data: bytes) -> Artifact:
     sections = artifact.split(data)
     with artifact.naming("tokenizer"):
-        tokenizer = Tokenizer.from_bytes(sections.bodies["tokenizer"])
+        tokenizer = read_tokenizer(sections.bodies["tokenizer"])
     vocab_size, bos_id = tokenizer.vocab_size, tokenizer.bos_id
     tensors = tensors_of(sections.model, vocab_size)
     contents = artifact.read(sections, tensors, vocab_size, bos_id)

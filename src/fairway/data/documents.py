@@ -149,17 +149,3 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
             yield b"".join(rest), False
             rest = [line]
     yield b"".join(rest), True
-
-
-def groups(documents: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
-    """Yield successive documents in groups that end once they hold `size` bytes."""
-    group: list[bytes] = []
-    held_bytes = 0
-    for document in documents:
-        group.append(document)
-        held_bytes += len(document)
-        if held_bytes >= size:
-            yield group
-            group, held_bytes = [], 0
-    if group:
-        yield group

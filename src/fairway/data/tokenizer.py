@@ -1,61 +1,32 @@
-"""Turn documents into tokens and back. Fairway's own tokenizer restores any bytes.
+"""Turn documents into tokens and back: what all tokenizers share.
 
-Ids of Fairway's tokenizer: 0 is BOS, 1..256 are the bytes 0..255, 257.. are byte-pair pieces in the
-order in which they were merged. SentencePiece trains the pieces and does the encoding, without any
-normalisation. What it cannot write (its own mark for a space, the characters that stand for newline
-and tab, invalid UTF-8) is cut out first and written as byte tokens. Decoding is a table of bytes.
-With `cased` pieces, words are in lower case behind marks, which decoding takes back (case.py).
-
-An artifact stores only the pieces: the SentencePiece model is rebuilt from them.
+Fairway's own tokenizer is in byte_tokenizer.py, the challenge's in challenge_tokenizer.py;
+stored_tokenizer.py opens either.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import os
-import re
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from fairway.data import case, challenge_tokenizer, rules
-from fairway.data.documents import groups
+from fairway.data import rules
 from fairway.errors import BadInput
-from fairway.formats import byte_mixing
-from fairway.io import foreign
 
 Tokens = npt.NDArray[np.uint16]
 
-BOS = 0
-FIRST_BYTE = 1  # id of byte 0
-FIRST_PIECE = 257
 MAX_VOCAB = 1 << 16
-
-_NEWLINE, _TAB = "\ue00a", "\ue009"  # private use: its trainer stops at the real ones
-_MARKS = {" ": rules.SPACE, "\n": _NEWLINE, "\t": _TAB}
-_TO_MARKS = str.maketrans(_MARKS)
-_FROM_MARKS = str.maketrans({mark: character for character, mark in _MARKS.items()})
-# Invalid bytes decode to the surrogates U+DC80..U+DCFF (Python's surrogateescape).
-_UNWRITABLE = re.compile(f"([{rules.SPACE}{_NEWLINE}{_TAB}{case.MARKS}\udc80-\udcff]+)")
-# The trainer skips every sentence that holds a NUL or U+2585, its mark for unknown characters.
-_UNTRAINABLE = f"{rules.SPACE}{_NEWLINE}{_TAB}\u2585\x7f" + "".join(
-    chr(i) for i in range(32) if chr(i) not in _MARKS
-)
-_TRAIN_CHARS = 1 << 12  # per sentence
-_ENCODE_CHARS = 1 << 16  # SentencePiece takes some 100 bytes of memory per character of a text
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # ModelProto.Type
+UNIGRAM, BPE = 1, 2  # TrainerSpec.ModelType
+THREADS = min(2, os.cpu_count() or 1)
 _BATCH_BYTES = 1 << 18  # encoded together: ids are Python integers at first, 36 bytes each
-_THREADS = min(2, os.cpu_count() or 1)
-
-_NORMAL, _UNKNOWN, _BYTE = 1, 2, 6  # ModelProto.Type
-_BPE = 2  # TrainerSpec.ModelType
 
 
 class Tokenizer(ABC):
@@ -82,18 +53,6 @@ class Tokenizer(ABC):
     def to_bytes(self) -> bytes:
         """Return all that encoding and decoding need, compact (docs/formats.md)."""
 
-    @staticmethod
-    def from_bytes(data: bytes) -> Tokenizer:
-        """Restore a tokenizer from `to_bytes`. Raises BadInput on damage or a newer version."""
-        kind = data[:1]
-        if kind in (_ByteTokenizer.KIND, _ByteTokenizer.CASED_KIND):
-            text = byte_mixing.decompress(data[1:])
-            return _ByteTokenizer.parse(text, kind == _ByteTokenizer.CASED_KIND)
-        if kind == _ChallengeTokenizer.KIND:
-            proto = challenge_tokenizer.from_bytes(byte_mixing.decompress(data[1:]), "the artifact")
-            return _ChallengeTokenizer(proto, "the artifact")
-        raise BadInput("the tokenizer is damaged or was made by a newer Fairway")
-
     @cached_property
     def sha256(self) -> str:
         """The SHA-256 of `to_bytes()`, in hexadecimal."""
@@ -105,7 +64,7 @@ class Tokenizer(ABC):
 
     def encode_documents(self, documents: Iterable[bytes]) -> Tokens:
         """Return the tokens of all documents, each with BOS before it: uint16[N]."""
-        return _concatenate(self.encode_stream(documents))
+        return concatenate(self.encode_stream(documents))
 
     def encode_stream(self, documents: Iterable[bytes]) -> Iterator[Tokens]:
         """Yield the tokens of all documents, each with BOS before it, in parts."""
@@ -136,6 +95,10 @@ class Tokenizer(ABC):
         """Return the most tokens of a text: each writes a byte, but BOS and the one after it."""
         return text_bytes + 2 * documents
 
+    def spellings(self) -> list[bytes]:
+        """Return what each token writes behind another one; marks of capitals are characters."""
+        return self._table[-self.vocab_size :]
+
     @cached_property
     def _lengths(self) -> npt.NDArray[np.int64]:
         return np.array([len(self._finished(piece)) for piece in self._table], np.int64)
@@ -154,315 +117,34 @@ class Tokenizer(ABC):
         return ids.astype(np.uint16, copy=False)
 
 
-class _ByteTokenizer(Tokenizer):
-    """Fairway's own: any bytes in, the same bytes out."""
-
-    rule = "bytes"
-    bos_id = BOS
-    KIND, CASED_KIND = b"\x01", b"\x03"
-
-    def __init__(self, pieces: Sequence[str], cased: bool = False) -> None:
-        """`pieces` in merge order, each of two bytes of UTF-8 or more; cased: marks among them."""
-        self._pieces, self._cased = list(pieces), cased
-        self._table = [b"", *(case.raw(i) if cased else bytes([i]) for i in range(256))]
-        self._table += [case.written(p) if cased else p.encode() for p in self._pieces]
-        self.vocab_size = len(self._table)
-
-    def to_bytes(self) -> bytes:
-        # UTF-8 never holds the byte 255.
-        kind = self.CASED_KIND if self._cased else self.KIND
-        return kind + byte_mixing.compress(b"\xff".join(piece.encode() for piece in self._pieces))
-
-    @classmethod
-    def parse(cls, data: bytes, cased: bool) -> _ByteTokenizer:
-        if data.count(b"\xff") >= MAX_VOCAB:
-            raise BadInput("the tokenizer is damaged: its pieces are too many")
-        try:
-            pieces = [piece.decode() for piece in data.split(b"\xff")] if data else []
-        except UnicodeDecodeError:
-            raise BadInput("the tokenizer is damaged: a piece is not UTF-8") from None
-        tokenizer = cls(pieces, cased)
-        if len(set(tokenizer._table)) < tokenizer.vocab_size or tokenizer.vocab_size > MAX_VOCAB:
-            raise BadInput("the tokenizer is damaged: its pieces are too many or not distinct")
-        if any(mark in piece for piece in pieces for mark in _MARKS.values()):
-            raise BadInput(
-                "the tokenizer is damaged: a piece holds U+2581, U+E009 or U+E00A, which stand for "
-                "a space, a tab and a newline and would restore another text"
-            )
-        if cased and not set(case.MARKS) <= set(pieces):
-            raise BadInput("the tokenizer is damaged: it lacks the marks of capital letters")
-        return tokenizer
-
-    def _finished(self, written: bytes) -> bytes:
-        return case.unmark(written) if self._cased else written
-
-    def most_tokens(self, text_bytes: int, documents: int) -> int:
-        return (1 + self._cased) * text_bytes + documents  # a mark for every byte: "A" is two
-
-    def _forms(self, tokens: Tokens) -> npt.NDArray[np.int64]:
-        return tokens.astype(np.int64)
-
-    def _encode_batch(self, documents: Sequence[bytes]) -> list[Tokens]:
-        plans = [list(_segments(document, self._cased)) for document in documents]
-        texts = [part for plan in plans for part in plan if isinstance(part, str)]
-        encoded = iter(self._processor.encode(texts, out_type=int, num_threads=_THREADS))
-        return [
-            _concatenate(
-                self._id_of_model_id[next(encoded)] if isinstance(part, str) else _byte_ids(part)
-                for part in plan
-            )
-            for plan in plans
-        ]
-
-    @cached_property
-    def _id_of_model_id(self) -> Tokens:
-        """Map ids of the rebuilt model to ours, uint16[V + 3]: the same, then the three marks."""
-        marks = [FIRST_BYTE + ord(character) for character in _MARKS]
-        return np.array([*range(self.vocab_size), *marks], np.uint16)
-
-    @cached_property
-    def _processor(self) -> Any:
-        """Build a SentencePiece byte-pair model that merges the pieces by rank."""
-        model = _new_model()
-        model.trainer_spec.model_type = _BPE
-        model.trainer_spec.byte_fallback = True
-        model.normalizer_spec.name = "identity"
-        model.normalizer_spec.add_dummy_prefix = False
-        model.normalizer_spec.remove_extra_whitespaces = False
-        model.pieces.add(piece="<unk>", score=0.0, type=_UNKNOWN)
-        for byte in range(256):
-            model.pieces.add(piece=f"<0x{byte:02X}>", score=0.0, type=_BYTE)
-        pieces = [piece.translate(_TO_MARKS) for piece in self._pieces]
-        for rank, piece in enumerate([*pieces, *_MARKS.values()]):
-            model.pieces.add(piece=piece, score=-float(rank), type=_NORMAL)
-        return _processor(model.SerializeToString(), "the artifact")
-
-
-class _ChallengeTokenizer(Tokenizer):
-    """A SentencePiece model that keeps the challenge's rule: its tokens restore the counted bytes.
-
-    Bytes of a token, the challenge's own formula: 0 for control and unknown pieces, the
-    boundaries; 1 for byte pieces; else the length in UTF-8 with U+2581 as a space, the first of
-    which is nothing right after a boundary.
-    """
-
-    rule = "challenge"
-    KIND = b"\x02"
-
-    def __init__(self, proto: Any, where: str) -> None:
-        """`proto`: a ModelProto that has been checked (data/challenge_tokenizer.py)."""
-        self._proto, self._where = proto, where
-        pieces = [(piece.piece, piece.type) for piece in self._proto.pieces]
-        self.vocab_size = len(pieces)
-        self.bos_id = int(self._proto.trainer_spec.bos_id)
-        self._is_boundary = np.array([challenge_tokenizer.is_boundary(kind) for _, kind in pieces])
-        first, elsewhere = zip(
-            *(challenge_tokenizer.written(*piece) for piece in pieces), strict=True
-        )
-        self._table = [*first, *elsewhere]
-
-    def to_bytes(self) -> bytes:
-        """Return settings, scores and pieces; the character map is named by the rule."""
-        return self.KIND + byte_mixing.compress(challenge_tokenizer.to_bytes(self._proto))
-
-    def _forms(self, tokens: Tokens) -> npt.NDArray[np.int64]:
-        after_boundary = np.empty(tokens.size, bool)
-        after_boundary[:1] = True
-        after_boundary[1:] = self._is_boundary[tokens[:-1]]
-        return np.where(after_boundary, 0, self.vocab_size) + tokens.astype(np.int64)
-
-    def _encode_batch(self, documents: Sequence[bytes]) -> list[Tokens]:
-        counted = rules.counted_documents(documents, self.rule)
-        texts = [document.decode() for document in documents]
-        encoded = self._processor.encode(texts, out_type=int, num_threads=_THREADS)
-        batch = [np.array(ids, np.uint16) for ids in encoded]
-        for tokens, wanted in zip(batch, counted, strict=True):
-            written = b"".join(self._table[form] for form in self._forms(tokens).tolist())
-            if written != wanted:
-                raise BadInput(
-                    f"the tokenizer of {self._where} writes another text than the rule "
-                    f"'challenge' counts: {rules.difference(wanted, written)}"
-                )
-        return batch
-
-    @cached_property
-    def _processor(self) -> Any:
-        """The model with the rule's normaliser, which only encoding needs."""
-        model = _new_model()
-        model.CopyFrom(self._proto)
-        model.normalizer_spec.CopyFrom(rules.normalizer_spec())
-        return _processor(model.SerializeToString(), self._where)
-
-
-def spellings(tokenizer: Tokenizer) -> list[bytes]:
-    """Return what each token writes behind another one; marks of capitals are characters."""
-    table = tokenizer._table[-tokenizer.vocab_size :]
-    if tokenizer.to_bytes()[:1] == _ByteTokenizer.CASED_KIND:
-        return [case.spelled(piece) for piece in table]
-    return table
-
-
-def load_challenge(path: str | Path) -> Tokenizer:
-    """Open the challenge's tokenizer, a SentencePiece .model file. Raises BadInput."""
-    model = foreign.read_bytes(Path(path), "the tokenizer")
-    return _ChallengeTokenizer(challenge_tokenizer.opened(model, str(path)), str(path))
-
-
-def train_tokenizer(documents: Iterable[bytes], vocab_size: int, cased: bool = False) -> Tokenizer:
-    """Train Fairway's tokenizer with `vocab_size` ids. Equal documents give an equal tokenizer.
-
-    SentencePiece byte-pair training: pieces do not reach over a space, digits stand alone, runs of
-    spaces may be pieces. Raises BadInput when the documents allow fewer pieces.
-
-    cased: words in lower case behind marks, which are the first two pieces (case.py).
-    """
-    texts = [document.decode("utf-8", "surrogateescape") for document in documents]
-    if cased:
-        texts = [case.mark(text) for text in texts]
-    always = case.MARKS if cased else ""
-    pieces = _train_pieces(texts, vocab_size, always)
-    if FIRST_PIECE + len(pieces) == vocab_size:
-        return _ByteTokenizer(pieces, cased)
-    largest = vocab_size
-    while FIRST_PIECE + len(pieces) < largest:  # a smaller vocabulary has a smaller alphabet
-        largest = FIRST_PIECE + len(pieces)
-        pieces = _train_pieces(texts, largest, always)
-    if not pieces:
-        raise BadInput("there is too little train text for a tokenizer: give it more documents")
-    raise BadInput(
-        f"data.vocab_size {vocab_size} is too large for this train text: "
-        f"it allows at most {largest}"
-    )
-
-
-def _train_pieces(texts: Sequence[str], vocab_size: int, always: str) -> list[str]:
-    """Train vocab_size - 257 pieces in merge order, or as many as the texts allow.
-
-    The characters `always` are the first of them.
-    """
-    single, longer = _alphabet(texts, vocab_size, always)
-    if not {*single, *longer}.difference(always):
-        return []
-    model = _train_model(_sentences(texts, single + longer), vocab_size + len(single))
-    merged = [
-        piece.piece.translate(_FROM_MARKS)
-        for piece in model.pieces
-        if piece.type == _NORMAL and len(piece.piece) > 1
-    ]
-    return (longer + merged)[: vocab_size - FIRST_PIECE]  # a mark may be in no text
-
-
-def _alphabet(texts: Sequence[str], vocab_size: int, always: str) -> tuple[list[str], list[str]]:
-    """Return the characters that training sees: of one byte, and longer ones that earn a piece.
-
-    A longer character earns one when it saves more byte tokens than a usual piece saves tokens:
-    about one in 8 · vocab_size characters of the text. They get at most half of the pieces.
-    """
-    counts: Counter[str] = Counter()
-    for text in texts:
-        counts.update(text)
-    for character in [c for c in counts if c in _UNTRAINABLE or "\udc80" <= c <= "\udcff"]:
-        del counts[character]
-    least = counts.total() / (8 * vocab_size)
-    earning = {c: n for c, n in counts.items() if ord(c) > 127 and c not in always}
-    saved = {c: n * (len(c.encode()) - 1) for c, n in earning.items()}
-    ranked = sorted((-s, c) for c, s in saved.items() if s >= least)
-    longer = [*always, *(c for _, c in ranked)][: max(len(always), (vocab_size - FIRST_PIECE) // 2)]
-    return sorted(c for c in counts if ord(c) < 128), longer
-
-
-def _train_model(sentences: Iterator[str], size: int) -> Any:
-    """Train a ModelProto of `size` pieces or less: unknown, bytes, merges, single characters."""
-    import sentencepiece
-
-    model, proto = io.BytesIO(), _new_model()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=sentences,
-        model_writer=model,
-        model_type="bpe",
-        vocab_size=size,
-        hard_vocab_limit=False,
-        byte_fallback=True,
-        character_coverage=1.0,
-        normalization_rule_name="identity",
-        add_dummy_prefix=False,
-        remove_extra_whitespaces=False,
-        allow_whitespace_only_pieces=True,
-        split_digits=True,
-        max_sentence_length=8 * _TRAIN_CHARS,
-        num_threads=_THREADS,
-        bos_id=-1,
-        eos_id=-1,
-        pad_id=-1,
-        unk_id=0,
-        minloglevel=2,
-    )
-    proto.ParseFromString(model.getvalue())
-    return proto
-
-
-def _sentences(texts: Iterable[str], alphabet: Sequence[str]) -> Iterator[str]:
-    """Yield stretches of texts in the alphabet alone, with newlines and tabs marked."""
-    other = re.compile(f"[^{re.escape(''.join(alphabet))}]+")
-    for text in texts:
-        for stretch in other.split(text):
-            for part in _cut(_mark_lines(stretch), _TRAIN_CHARS):
-                yield from (
-                    part[i : i + 2 * _TRAIN_CHARS] for i in range(0, len(part), 2 * _TRAIN_CHARS)
-                )
-
-
-def _segments(document: bytes, cased: bool) -> Iterator[str | bytes]:
-    """Split a document into text for SentencePiece (str) and bytes that become byte tokens."""
-    text = document.decode("utf-8", "surrogateescape")
-    for i, part in enumerate(_UNWRITABLE.split(text)):
-        if i % 2:
-            yield part.encode("utf-8", "surrogateescape")
-        elif part:
-            marked = case.mark(part) if cased else part
-            yield from _cut(_mark_lines(marked), _ENCODE_CHARS)
-
-
-def _mark_lines(text: str) -> str:
-    return text.replace("\n", _NEWLINE).replace("\t", _TAB)
-
-
-def _cut(text: str, size: int) -> Iterator[str]:
-    """Cut at a space that follows another character, where no piece reaches over; 0 or more parts.
-
-    Parts are a little over `size` characters, the last one shorter.
-    """
-    start = 0
-    while len(text) - start > size:
-        end = text.find(" ", start + size)
-        while end > 0 and text[end - 1] == " ":
-            end = text.find(" ", end + 1)
-        if end < 0:
-            break
-        yield text[start:end]
-        start = end
-    if start < len(text):
-        yield text[start:]
-
-
-def _byte_ids(data: bytes) -> Tokens:
-    return np.frombuffer(data, np.uint8).astype(np.uint16) + np.uint16(FIRST_BYTE)
-
-
-def _concatenate(parts: Iterable[Tokens]) -> Tokens:
+def concatenate(parts: Iterable[Tokens]) -> Tokens:
     return np.concatenate([np.empty(0, np.uint16), *parts])
 
 
-def _new_model() -> Any:
+def new_model() -> Any:
     from sentencepiece import sentencepiece_model_pb2
 
     return sentencepiece_model_pb2.ModelProto()
 
 
-def _processor(model: bytes, where: str) -> Any:
+def processor(model: bytes, where: str) -> Any:
     import sentencepiece
 
     try:
         return sentencepiece.SentencePieceProcessor(model_proto=model)
     except RuntimeError as error:
         raise BadInput(f"SentencePiece refuses the tokenizer of {where}: {error}") from None
+
+
+def groups(documents: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
+    """Yield successive documents in groups that end once they hold `size` bytes."""
+    group: list[bytes] = []
+    held_bytes = 0
+    for document in documents:
+        group.append(document)
+        held_bytes += len(document)
+        if held_bytes >= size:
+            yield group
+            group, held_bytes = [], 0
+    if group:
+        yield group

@@ -13,7 +13,6 @@ from pydantic import Field
 from fairway import console
 from fairway.coding import artifact
 from fairway.coding.lanes import documents_of
-from fairway.data.tokenizer import spellings
 from fairway.io.atomic import check_writable, write_atomic
 from fairway.page import terminal
 from fairway.page.build import view_page
@@ -88,7 +87,7 @@ def _payload(made: Charges) -> dict[str, Any]:
     return {
         "vocabulary": [
             None if token == bos or not piece else _base64(piece)
-            for token, piece in enumerate(spellings(tokenizer))
+            for token, piece in enumerate(tokenizer.spellings())
         ],
         "documents": [
             {"bytes": _base64(document), "ends": _array(np.cumsum(ends[cut]), "<u4")}

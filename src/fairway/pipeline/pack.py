@@ -20,8 +20,8 @@ from fairway.formats.artifact import HEADER_BYTES, MATRIX_PARTS, check_shapes
 from fairway.formats.tensors import Quantized, TensorSpec, Weights
 from fairway.io import atomic, checkpoint
 from fairway.model.parameters import tensors_of
+from fairway.pipeline.data_folder import load_tokenizer, load_val
 from fairway.pipeline.directory import Job
-from fairway.pipeline.prepare import load_tokenizer, load_val
 from fairway.pipeline.results import PackResult, PrepareResult, TrainResult
 from fairway.quantize import allocate, gptq
 from fairway.quantize.quantizers import QUANTIZERS

@@ -18,7 +18,6 @@ from fairway import console
 from fairway.config.schema import Recipe
 from fairway.errors import BadInput
 from fairway.io.atomic import sha256_file, short_hash
-from fairway.pipeline import verdicts
 from fairway.pipeline.directory import Job, R, RunDirectory
 from fairway.pipeline.results import Result, VerifyResult
 from fairway.pipeline.stage import STAGES, Stage, stages_of
@@ -261,6 +260,8 @@ def _verdict(job: Job, decode: bool) -> Result:
     No verdict is taken from the run directory. Where the user's own state directory remembers the
     verdict on these two files, they are not decoded again, unless `decode` asks for it.
     """
+    from fairway.pipeline import verdicts  # not in the script of a submission
+
     known = None if decode else verdicts.known(job.run)
     if known is not None and known.verified:
         console.say(f"verify: remembered: {known.sentence}")

@@ -64,7 +64,7 @@ def _documents(recipe: Recipe) -> str:
 
 
 def _is_prepared(job: Job, result: PrepareResult) -> bool:
-    from fairway.pipeline.prepare import is_complete
+    from fairway.pipeline.data_folder import is_complete
 
     return is_complete(job.run.data_folder(result))
 

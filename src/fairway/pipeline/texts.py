@@ -17,8 +17,8 @@ from fairway.data.rules import Rule, counted_bytes
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
 from fairway.formats.proof import Digest
+from fairway.pipeline.data_folder import load_val
 from fairway.pipeline.directory import Job
-from fairway.pipeline.prepare import load_val
 from fairway.pipeline.results import PrepareResult
 
 _DOCUMENTS_AT_ONCE = 64  # a decoded text takes far more memory than its tokens

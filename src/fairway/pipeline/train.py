@@ -9,9 +9,9 @@ from fairway.config.schema import Recipe
 from fairway.distributed import Process
 from fairway.errors import BadInput
 from fairway.io import atomic
+from fairway.pipeline.data_folder import load_tokenizer, load_train, load_val
 from fairway.pipeline.directory import Job, RunDirectory
 from fairway.pipeline.pack import check_budget
-from fairway.pipeline.prepare import load_tokenizer, load_train, load_val
 from fairway.pipeline.results import PrepareResult, TrainResult
 from fairway.train.loop import Text, Trainer
 

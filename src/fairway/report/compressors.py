@@ -34,7 +34,7 @@ def sizes_of_run(run: RunDirectory, text_sha256: str) -> dict[str, int]:
 
     They are computed from the text, or were by this user: the run directory is not asked.
     """
-    from fairway.pipeline.prepare import load_tokenizer, load_val
+    from fairway.pipeline.data_folder import load_tokenizer, load_val
 
     data = run.recorded(PrepareResult)
     if data is None or not run.data_folder(data).is_dir():

@@ -18,6 +18,7 @@ import torch
 from fairway import console
 from fairway.coding import artifact
 from fairway.config.schema import Model
+from fairway.data.stored_tokenizer import read_tokenizer
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
 from fairway.io import foreign
@@ -58,7 +59,7 @@ def load(folder: Path) -> tuple[GPT, Tokenizer]:
         config = foreign.read_json(folder / _CONFIG, "the configuration")
         foreign.open_file(folder / _WEIGHTS, "the weights").close()  # a pipe would make us wait
         state = safetensors.torch.load_file(folder / _WEIGHTS)
-        tokenizer = Tokenizer.from_bytes(foreign.read_bytes(folder / _TOKENIZER, "the tokenizer"))
+        tokenizer = read_tokenizer(foreign.read_bytes(folder / _TOKENIZER, "the tokenizer"))
         with torch.device("meta"):
             shape = Model.model_validate(config["model"])
             model = GPT(shape, config["vocab_size"], config["bos_id"])
