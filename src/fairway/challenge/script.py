@@ -12,12 +12,12 @@ import re
 import subprocess
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
-import brotli
 import python_minifier
 
 import fairway
@@ -42,9 +42,14 @@ del sys.modules["yaml"]
 """
 _LOADER = """# coding: latin-1
 # Fairway {version}, recipe {name}. python {file} --help; the source: see README.md.
-import atexit,brotli,os,shutil,sys,tempfile
+import atexit,os,shutil,sys,tempfile,zlib
 h=tempfile.mkdtemp();atexit.register(shutil.rmtree,h,True)
-p=brotli.decompress('''{payload}'''.encode('latin-1')).decode().split('\\0')
+sys.modules['yaml']=None
+exec(zlib.decompress('''{decoder}'''.encode('latin-1')))
+del sys.modules['yaml']
+t=np.zeros({size},int)
+code(t,np.frombuffer('''{stream}'''.encode('latin-1'),np.uint8).astype(int),True)
+p=bytes(t[8:].tolist()).decode().split('\\0')
 for n,t in zip(p[::2],p[1::2]):
     f=os.path.join(h,n);os.makedirs(os.path.dirname(f),exist_ok=True);open(f,'w',encoding='utf-8').write(t)
 sys.path.insert(0,h)
@@ -62,18 +67,29 @@ sys.addaudithook(hook)
 
 def bundle(recipe: Recipe, file: str = "train_gpt.py") -> bytes:
     """Return the script of a recipe as bytes; its length counts as code."""
-    files = _shaken({path: _minified(source) for path, source in _sources(recipe)})
+    from fairway.challenge import squeeze  # numba takes half a second
+
+    files = _shaken({path: _bare(source) for path, source in _sources(recipe)})
+    files = {path: _renamed(source) for path, source in files.items()}
     files[f"fairway/config/recipes/{recipe.name}.toml"] = dumps(recipe, defaults=False)
     backwards = reversed(files.items())  # a few dozen bytes shorter
     text = "\0".join(part for item in backwards for part in item).encode()
-    packed = brotli.compress(text, mode=brotli.MODE_TEXT, quality=11, lgwin=24)
-    head, _, tail = _LOADER.partition("{payload}")
     values = {
         "version": fairway.__version__,
         "name": recipe.name,
         "file": file,
+        "size": len(text) + squeeze.LEADING,
+        "decoder": _escaped(zlib.compress(_decoder().encode(), 9)).decode("latin-1"),
+        "stream": _escaped(squeeze.compress(text)).decode("latin-1"),
     }
-    return head.format(**values).encode() + _escaped(packed) + tail.format(**values).encode()
+    return _LOADER.format(**values).encode("latin-1")
+
+
+def _decoder() -> str:
+    """Return the source of `squeeze.code`, which imports nothing of Fairway."""
+    source, _, _ = (_ROOT / "challenge/squeeze.py").read_text("utf-8").partition("\n# What only")
+    source = source.replace("fairway.kernels", "numba").replace("cache=True", "")
+    return _renamed(_bare(source), exported="code|np")
 
 
 def requirements(recipe: Recipe) -> list[str]:
@@ -81,10 +97,7 @@ def requirements(recipe: Recipe) -> list[str]:
     modules = {
         name.partition(".")[0] for _, source in _sources(recipe) for name in _imports(source)
     }
-    modules = modules - sys.stdlib_module_names - {"fairway"} | {
-        "brotli",
-        "tensorboard",
-    }  # the loader and torch import them
+    modules = modules - sys.stdlib_module_names - {"fairway"} | {"tensorboard"}  # for torch
     installed = packages_distributions()
     names = {installed[module][0] for module in modules if module in installed}
     return sorted(f"{name}=={version(name).partition('+')[0]}" for name in names)
@@ -132,6 +145,8 @@ def _unused(recipe: Recipe) -> Iterator[str]:
     if recipe.adapt.method == "none":
         names = ("learning_model", "rule", "sgd", "dynamic", "lora")
         yield from (f"fairway.coding.online.{name}" for name in names)
+        if (recipe.score.arithmetic, recipe.prove.arithmetic) == ("exact", "exact"):
+            yield from ("fairway.coding.float_environment", "fairway.coding.float_model")
     if not recipe.memory.is_on:
         yield from ("fairway.coding.match_model", "fairway.coding.mixed_model")
     if recipe.pack.quantizer != "gptq":
@@ -170,7 +185,7 @@ def _file_of(module: str) -> Path | None:
 
 
 @cache
-def _minified(source: str) -> str:
+def _bare(source: str) -> str:
     """Remove docstrings, comments and annotations that nothing reads."""
     keep = python_minifier.RemoveAnnotationsOptions(
         remove_variable_annotations=True,
@@ -179,7 +194,24 @@ def _minified(source: str) -> str:
         remove_class_attribute_annotations=False,  # pydantic and dataclasses read them
     )
     return python_minifier.minify(
-        source, remove_literal_statements=True, hoist_literals=False, remove_annotations=keep
+        source,
+        remove_literal_statements=True,
+        remove_asserts=True,
+        hoist_literals=False,
+        rename_locals=False,
+        remove_annotations=keep,
+    )
+
+
+@cache
+def _renamed(source: str, exported: str = r"__\w+|[^\W_]\w*") -> str:
+    """Shorten the names that no other module uses: those that do not match `exported`."""
+    return python_minifier.minify(
+        source,
+        hoist_literals=False,
+        rename_globals=True,
+        preserve_globals=sorted(set(re.findall(rf"\b(?:{exported})\b", source))),
+        remove_annotations=False,
     )
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from fairway.coding import artifact, fwz_chunks
 from fairway.coding.codec import Codec
+from fairway.coding.float_environment import FloatEnvironment
 from fairway.coding.fwz_chunks import Report
 from fairway.coding.proof import decode_proof
-from fairway.coding.session import FloatEnvironment, coding_session
+from fairway.coding.session import coding_session
 from fairway.config.schema import Arithmetic
 from fairway.errors import BadInput
 from fairway.formats import fwz

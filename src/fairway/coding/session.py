@@ -1,27 +1,20 @@
-"""Open the model that codes a file, and check the machine that a floating-point file needs.
+"""Open the model that codes a file.
 
-Encoder and decoder must agree in every bit of every probability. In exact arithmetic they do, on
-any machine. A floating-point file names the kind of device, and the rest of the environment must
-match: a mismatch is refused with a sentence instead of being decoded into garbage. On a CPU one
-thread computes each chunk, because sums depend on the number of threads (workers.py).
+On a CPU one thread computes each chunk, because sums depend on the number of threads (workers.py).
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import pairwise
 
-import numpy as np
 import torch
 
 from fairway import distributed
 from fairway.coding.artifact import Artifact
 from fairway.coding.exact_model import ExactModel
-from fairway.coding.float_model import FloatModel, FloatStepper
-from fairway.coding.lanes import Layout
+from fairway.coding.float_environment import ADVICE, FloatEnvironment, float_environment
+from fairway.coding.float_model import FloatModel
 from fairway.coding.mixed_model import MixedModel
 from fairway.coding.model import CodingModel, NetworkModel
 from fairway.coding.online.learning_model import LearningModel
@@ -29,12 +22,6 @@ from fairway.config.schema import Adapt, Arithmetic
 from fairway.distributed import ALONE, Process
 from fairway.errors import BadInput
 from fairway.floating_point import ieee
-from fairway.formats.coded_tokens import Starts
-from fairway.model.gpt import GPT
-
-_ENVIRONMENT_KEYS = ("torch", "machine", "device", "capability", "dtype")  # distributed.describe
-_PROBE_LANES, _PROBE_STEPS, _PROBE_TOKENS = 32, 4, 32
-_ADVICE = "decode it on a machine like the one that wrote it"
 
 
 def open_model(
@@ -66,46 +53,6 @@ def open_model(
     return model
 
 
-@dataclass(frozen=True)
-class FloatEnvironment:
-    """Everything that the bits of a logit depend on, besides artifact and tokens."""
-
-    on_cuda: bool
-    workers: int  # chunks that are computed side by side; no bit depends on it
-    description: str  # readable: the values of _ENVIRONMENT_KEYS, joined by |
-    logits_sha256: bytes  # of a few steps' logits for fixed tokens
-
-    @property
-    def description_sha256(self) -> bytes:
-        return hashlib.sha256(self.description.encode()).digest()
-
-    def check_description(self, needed: str) -> None:
-        """Raise BadInput that names what differs from the environment that a file needs."""
-        there, here = needed.split("|"), self.description.split("|")
-        entries = zip(_ENVIRONMENT_KEYS, there, here, strict=False)
-        changes = [f"{key} {a} (here {b})" for key, a, b in entries if a != b]
-        if needed != self.description:
-            raise BadInput(
-                f"the file was made with another "
-                f"{', '.join(changes) or 'description of it'}: {_ADVICE}"
-            )
-
-    def check_description_hash(self, needed: bytes) -> None:
-        """Raise BadInput unless the description's SHA-256 begins with `needed`."""
-        if not self.description_sha256.startswith(needed):
-            raise BadInput(
-                f"the file was made in another environment than this ({self.description}): "
-                f"{_ADVICE}"
-            )
-
-    def check_logits(self, needed: bytes) -> None:
-        """Raise BadInput unless the hash of the probe's logits begins with `needed`."""
-        if not self.logits_sha256.startswith(needed):
-            raise BadInput(
-                f"this machine computes other logits than the one that made the file: {_ADVICE}"
-            )
-
-
 @contextmanager
 def coding_session(
     artifact: Artifact,
@@ -121,7 +68,7 @@ def coding_session(
     another, of `tokens` tokens together. Raises BadInput.
     """
     if arithmetic == "float" and on_cuda and not torch.cuda.is_available():
-        raise BadInput(f"the file was made on a GPU and there is none here: {_ADVICE}")
+        raise BadInput(f"the file was made on a GPU and there is none here: {ADVICE}")
     process = distributed.start("" if on_cuda is None else "cuda" if on_cuda else "cpu")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -138,42 +85,7 @@ def coding_session(
             )
             environment = None
             if arithmetic == "float":
-                environment = _environment(artifact, adapt, tokens, process, threads)
+                environment = float_environment(artifact, adapt, tokens, process, threads)
             yield model, environment
     finally:
         torch.set_num_threads(threads)
-
-
-def _environment(
-    artifact: Artifact, adapt: Adapt, tokens: int, process: Process, threads: int
-) -> FloatEnvironment:
-    network = artifact.build_model(process.device, process.dtype)
-    facts, logits, workers = distributed.describe(process), _probe(network), threads
-    if adapt.method != "none":
-        workers = 1
-        logits.update(_probe_learning(LearningModel(network, adapt, tokens)))
-    on_cuda = process.device.type == "cuda"
-    description = "|".join(str(facts[key]) for key in _ENVIRONMENT_KEYS)
-    return FloatEnvironment(on_cuda, 1 if on_cuda else workers, description, logits.digest())
-
-
-def _probe(network: GPT) -> hashlib._Hash:
-    """Return the SHA-256 of the logits of fixed tokens, by the step that codes."""
-    stepper = FloatStepper(network, _PROBE_LANES)
-    digest = hashlib.sha256()
-    for step in range(_PROBE_STEPS):
-        tokens = (7919 * step + 104729 * np.arange(_PROBE_LANES)) % network.vocab_size
-        digest.update(stepper.logits(tokens).cpu().numpy().tobytes())
-    return digest
-
-
-def _probe_learning(model: LearningModel) -> bytes:
-    """Return the logits of one lane after `model`, which this changes, learned from one block."""
-    count = min(model.span, _PROBE_TOKENS)
-    tokens = (7919 * np.arange(count + 1) % model.vocab_size).astype(np.uint16)
-    stepper = model.stepper(Layout(count + 1, Starts.whole()))
-    for before, token in pairwise(tokens.astype(np.int64)):
-        stepper.step(np.array([before]))
-        stepper.observe(np.array([token]))
-    after = FloatStepper(model.network, 1).logits(tokens[:1].astype(np.int64))
-    return after.cpu().numpy().tobytes()

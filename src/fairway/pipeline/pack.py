@@ -94,9 +94,11 @@ def pack_weights(
     tensors = tensors_of(model, tokenizer.vocab_size)
     check_shapes({name: w.shape for name, w in weights.items()}, tensors)
     quantizer_class = QUANTIZERS[recipe.quantizer]
+    factors = {}
     if quantizer_class.needs_curvature:
         _check_curvatures(curvatures, tensors)
-    quantizer = quantizer_class(weights, gptq.factor(curvatures), recipe)
+        factors = gptq.factor(curvatures)
+    quantizer = quantizer_class(weights, factors, recipe)
 
     def write(quantized: Quantized) -> bytes:
         return artifact.write(model, tokenizer, quantized, memory)

@@ -20,10 +20,11 @@ import numpy as np
 from fairway import console, distributed
 from fairway.coding import artifact, online
 from fairway.coding.codec import Codec, EncodedChunk
+from fairway.coding.float_environment import FloatEnvironment
 from fairway.coding.lanes import chunk_ends, documents_of
 from fairway.coding.model import CodingModel, Tensors
 from fairway.coding.proof import decode_proof
-from fairway.coding.session import FloatEnvironment, coding_session
+from fairway.coding.session import coding_session
 from fairway.coding.workers import Progress, each_chunk, in_order
 from fairway.errors import BadInput, Damaged, Interrupted
 from fairway.formats.proof import (
