@@ -8,12 +8,12 @@ import pytest
 
 import counts
 
-LINES = 19515  # of code, where it is; the parent of the second edition had 18,481
+LINES = 19770  # of code, where it is; the parent of the second edition had 18,481
 LIMITS = {
     "circles of imports": 0,
     "isinstance on own classes": 10,
-    "files over 450 lines": 5,
-    "functions over 60 lines": 1,
+    "files over 450 lines": 4,
+    "functions over 60 lines": 2,  # kernels whose state is too much to hand over
     "functions with more than 8 arguments": 0,
     "citations of REFERENCE": 0,
 }

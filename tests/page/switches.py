@@ -31,7 +31,9 @@ from fairway.coding.codec import Codec
 from fairway.coding.lanes import Layout
 from fairway.coding.session import open_model
 from fairway.config.schema import NO_MEMORY, Memory, Model
-from fairway.data.tokenizer import Tokenizer, load_challenge
+from fairway.data.challenge_tokenizer import load_challenge
+from fairway.data.stored_tokenizer import read_tokenizer
+from fairway.data.tokenizer import Tokenizer
 from fairway.exact.operands import prepare
 from fairway.formats import byte_mixing
 from fairway.formats.coded_tokens import Starts
@@ -209,7 +211,7 @@ def tokenizer_of(case: Case) -> Tokenizer:
     pieces += ["<s", "\n\n", "ir", "us", "usa", "do", "dog", "\u00e9", " s", "ip"]
     marks = ["\ue001", "\ue002"] if case.kind == 3 else []
     text = b"\xff".join(piece.encode() for piece in marks + pieces)
-    return Tokenizer.from_bytes(bytes([case.kind]) + byte_mixing.compress(text))
+    return read_tokenizer(bytes([case.kind]) + byte_mixing.compress(text))
 
 
 def integers_of(case: Case, shape: Model, tokenizer: Tokenizer, seed: int) -> Quantized:
