@@ -1,6 +1,7 @@
 // Attention (exact.md, sections 5 and 6). Each lane has a ring of `window` keys and values for every pass and
 // head; which slot a position takes does not matter, as sums do not depend on their order.
 import { demand } from "./binary.mjs";
+import { capacityFor, placeInPairs } from "./kernels.mjs";
 import { LOG2_E, makeGateTable, makeTurns, makeTurnTables } from "./integer_math.mjs";
 import { POWER_FRACTIONS, floatBits, inverseRootMeanSquare, largestMagnitude, lookUp, powerOfTwo, rint } from "./fixed_point.mjs";
 
@@ -11,7 +12,9 @@ export class Attention {
   constructor(arena, recipe, passes, lanes) {
     const { headWidth, window, num_kv_heads, num_heads } = recipe;
     Object.assign(this, { headWidth, window, heads: num_heads, kvHeads: num_kv_heads });
-    this.stride = (headWidth + 7) & ~7;
+    this.pairs = headWidth / 2;
+    this.capacity = capacityFor(window);
+    this.width = (headWidth + 7) & ~7; // of values
     this.group = num_heads / num_kv_heads;
     this.fractionBits = Math.floor((23 - Math.ceil(Math.log2(headWidth))) / 2);
     this.mostValue = Math.floor((2 ** 24 - 1) / (2 ** 16 + Math.floor(window / 2)));
@@ -21,16 +24,17 @@ export class Attention {
     this.turnHigh = Uint32Array.from(turns, (turn) => Number(turn >> 32n));
     this.turnLow = Uint32Array.from(turns, (turn) => Number(turn & mask));
     this.gateTable = recipe.gate_channels ? makeGateTable() : null;
-    this.slotsPerLane = passes * num_kv_heads * window;
-    arena.reserve(this, "keys", Int16Array, lanes * this.slotsPerLane * this.stride);
-    arena.reserve(this, "values", Int16Array, lanes * this.slotsPerLane * this.stride);
-    arena.reserve(this, "queries", Int16Array, num_heads * this.stride);
-    arena.reserve(this, "scores", Int32Array, this.group * window);
-    arena.reserve(this, "mixed", Int32Array, this.stride);
+    this.slotsPerLane = passes * num_kv_heads * this.capacity;
+    arena.reserve(this, "keys", Int16Array, lanes * this.slotsPerLane * headWidth);
+    arena.reserve(this, "values", Int16Array, lanes * this.slotsPerLane * this.width);
+    arena.reserve(this, "queries", Int16Array, num_heads * headWidth);
+    arena.reserve(this, "scores", Int32Array, this.group * this.capacity);
+    arena.reserve(this, "mixed", Int32Array, this.group * this.width);
+    this.key = new Int16Array(headWidth);
     this.exponents = new Int16Array(lanes * this.slotsPerLane);
     this.head = new Float32Array(headWidth);
     this.turned = new Int32Array(headWidth);
-    this.angles = new Int32Array(headWidth / 2);
+    this.angles = new Int32Array(this.pairs);
     this.y = new Float32Array(recipe.dim);
   }
 
@@ -54,7 +58,7 @@ export class Attention {
 
   /** 5.1: normalize and turn one head of the product, sums[at] ... with the rows' scales; int16 to out[outAt] ... */
   turnHead(sums, at, rowScales, row, out, outAt) {
-    const { head, turned, headWidth, cosines, sines, angles } = this;
+    const { head, turned, headWidth, pairs, cosines, sines, angles } = this;
     for (let i = 0; i < headWidth; i++) head[i] = Math.fround(sums[at + i]) * rowScales[row + i];
     const most = largestMagnitude(head, 0, headWidth);
     if (most < 2 ** -100) {
@@ -65,7 +69,6 @@ export class Attention {
     const scale = QUERY_STEPS[(bits >> 20) & 7] * powerOfTwo(127 - (bits >> 23));
     for (let i = 0; i < headWidth; i++) turned[i] = rint(Math.fround(head[i] * scale));
     const norm = inverseRootMeanSquare(turned, 0, headWidth) * 2 ** 12;
-    const pairs = headWidth / 2;
     const shift = 26 - this.fractionBits;
     const half = 2 ** (shift - 1);
     for (let j = 0; j < pairs; j++) {
@@ -80,7 +83,7 @@ export class Attention {
 
   /** 5.2: make codes of a token's values for one head, and their exponent. */
   storeValues(sums, at, rowScales, row, scale, slot) {
-    const { head, headWidth, values, mostValue } = this;
+    const { head, headWidth, width, values, mostValue } = this;
     for (let i = 0; i < headWidth; i++) head[i] = Math.fround(Math.fround(sums[at + i]) * rowScales[row + i]) * scale;
     const most = largestMagnitude(head, 0, headWidth);
     let exponent = (floatBits(most) >> 23) - 127 - 7; // most · 2^-exponent is from 128 on and below 256
@@ -88,7 +91,7 @@ export class Attention {
     if (most < 2 ** -100) exponent = -100;
     const factor = most < 2 ** -100 ? 0 : powerOfTwo(-exponent);
     this.exponents[slot] = exponent;
-    for (let i = 0; i < headWidth; i++) values[slot * this.stride + i] = rint(head[i] * factor);
+    for (let i = 0; i < headWidth; i++) values[slot * width + i] = rint(head[i] * factor);
   }
 
   /**
@@ -99,33 +102,34 @@ export class Attention {
    * @returns y, Float32Array [dim], overwritten by the next call
    */
   attend(kernels, lane, pass, product, scale, position, seen, factors, exclusive) {
-    const { headWidth, stride, heads, kvHeads, group, window, keys, values, queries, scores, mixed, y } = this;
+    const { headWidth, pairs, capacity, width, heads, kvHeads, group, keys, values, queries, scores, mixed, y } = this;
     const { sums, rowScales } = product;
-    const at = lane * product.rows;
-    const kvRow = heads * headWidth;
+    const at = lane * product.capacity;
     this.turnTo(position);
     for (let head = 0; head < heads; head++) {
-      this.turnHead(sums, at + head * headWidth, rowScales, head * headWidth, queries, head * stride);
+      this.turnHead(sums, at + head * headWidth, rowScales, head * headWidth, queries, head * headWidth);
     }
+    const own = position % this.window;
     for (let kv = 0; kv < kvHeads; kv++) {
-      const first = lane * this.slotsPerLane + (pass * kvHeads + kv) * window;
-      const own = first + (position % window);
-      const keyRow = kvRow + kv * headWidth;
+      const first = lane * this.slotsPerLane + (pass * kvHeads + kv) * capacity;
+      const keyRow = (heads + kv) * headWidth;
       const valueRow = keyRow + kvHeads * headWidth;
-      this.turnHead(sums, at + keyRow, rowScales, keyRow, keys, own * stride);
-      this.storeValues(sums, at + valueRow, rowScales, valueRow, scale, own);
+      this.turnHead(sums, at + keyRow, rowScales, keyRow, this.key, 0);
+      for (let i = 0; i < headWidth; i++) keys[first * headWidth + placeInPairs(capacity, own, i)] = this.key[i];
+      this.storeValues(sums, at + valueRow, rowScales, valueRow, scale, first + own);
       let largestExponent = -1000;
       for (let i = first; i < first + seen; i++) {
         if (this.exponents[i] > largestExponent) largestExponent = this.exponents[i];
       }
-      kernels.dots(keys, first * stride, seen, queries, kv * group * stride, group, stride, scores, 0, window);
+      const query = kv * group * headWidth;
+      kernels.dots(keys, first * headWidth, capacity, seen, queries, query, group, pairs, scores, 0, capacity);
+      for (let g = 0; g < group; g++) this.weigh(g * capacity, seen, factors[kv * group + g], first, largestExponent);
+      kernels.mix(scores, 0, capacity, group, values, first * width, seen, width, mixed, 0);
+      const factor = powerOfTwo(largestExponent - 16);
       for (let g = 0; g < group; g++) {
-        const head = kv * group + g;
-        this.weigh(g * window, seen, factors[head], first, largestExponent);
-        kernels.mix(scores, g * window, values, first * stride, seen, stride, mixed, 0);
-        const factor = powerOfTwo(largestExponent - 16);
-        if (exclusive) this.exclude(own * stride, factor, head * headWidth);
-        else for (let i = 0; i < headWidth; i++) y[head * headWidth + i] = mixed[i] * factor;
+        const out = (kv * group + g) * headWidth;
+        if (exclusive) this.exclude(g * width, (first + own) * width, factor, out);
+        else for (let i = 0; i < headWidth; i++) y[out + i] = mixed[g * width + i] * factor;
       }
     }
     return y;
@@ -153,19 +157,19 @@ export class Attention {
   }
 
   /** 5.4: remove from the mixed values what lies along the token's own value. */
-  exclude(own, factor, yAt) {
+  exclude(at, own, factor, out) {
     const { mixed, values, headWidth, y } = this;
     let along = 0;
     let square = 0;
     for (let i = 0; i < headWidth; i++) {
-      along += mixed[i] * values[own + i];
+      along += mixed[at + i] * values[own + i];
       square += values[own + i] * values[own + i];
     }
     // c = ⌊along · 2^16 / square⌋ in two steps, as the product may exceed 2^53
     const whole = square ? Math.floor(along / square) : 0;
     const c = square ? whole * 65536 + Math.floor(((along - whole * square) * 65536) / square) : 0;
     for (let i = 0; i < headWidth; i++) {
-      y[yAt + i] = Math.fround(mixed[i] - Math.floor((c * values[own + i] + 2 ** 15) / 65536)) * factor;
+      y[out + i] = Math.fround(mixed[at + i] - Math.floor((c * values[own + i] + 2 ** 15) / 65536)) * factor;
     }
   }
 
@@ -173,7 +177,7 @@ export class Attention {
   gateHeads(lane, product, scale) {
     const { y, headWidth, heads, gateTable } = this;
     for (let head = 0; head < heads; head++) {
-      const t = Math.fround(Math.fround(product.sums[lane * heads + head]) * product.rowScales[head]) * scale;
+      const t = Math.fround(Math.fround(product.sums[lane * product.capacity + head]) * product.rowScales[head]) * scale;
       const gate = (2 ** 15 + lookUp(gateTable, Math.fround(t))) * 2 ** -16;
       for (let i = head * headWidth; i < (head + 1) * headWidth; i++) y[i] = y[i] * gate;
     }

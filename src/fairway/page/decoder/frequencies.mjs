@@ -7,7 +7,7 @@ const TOTAL = 2 ** 30;
 /** Write sums of masses before each symbol to sums[at] ... sums[at + V], from a lane's product of the head. */
 export function sumMasses(table, head, lane, scale, logits, sums, at) {
   const vocabulary = head.rows;
-  const first = lane * vocabulary;
+  const first = lane * head.capacity;
   let largest = -(2 ** 31);
   for (let i = 0; i < vocabulary; i++) {
     const t = Math.fround(Math.fround(Math.fround(head.sums[first + i]) * head.rowScales[i]) * scale);

@@ -1,12 +1,10 @@
 // A group of lanes of one chunk: it predicts all their next tokens, is told them, and goes on.
-import { demand } from "./binary.mjs";
 import { Distribution, sumMasses } from "./frequencies.mjs";
 import { makeSoftcapTable } from "./integer_math.mjs";
-import { Arena, plainKernels } from "./kernels.mjs";
+import { Arena } from "./kernels.mjs";
 import { DocumentMemory } from "./memory.mjs";
 import { Network } from "./network.mjs";
 
-const MEMORY_LIMIT = 3 * 2 ** 30;
 const BLOCK_TOKENS = 8192;
 const ALTERNATIVES = 5;
 
@@ -22,10 +20,8 @@ export class LaneGroup {
     const network = new Network(arena, artifact, lanes.length);
     const memory = recipe.ngram || recipe.neural_cache;
     this.memory = memory ? new DocumentMemory(arena, recipe, vocabulary, bos, network.head, lanes.length) : null;
-    demand(arena.size <= MEMORY_LIMIT, `the proof's ${lanes.length} lanes ask for more memory than there is`);
-    arena.allocate();
+    this.kernels = arena.allocate();
     network.fill();
-    this.kernels = plainKernels;
     Object.assign(this, { network, lanes, vocabulary, bos });
     this.step = 0;
     this.active = lanes.length;

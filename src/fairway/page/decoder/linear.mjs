@@ -1,6 +1,7 @@
 // Matrix products (exact.md, sections 1.3 and 1.4), and the operands that an artifact's matrices become.
 import { demand } from "./binary.mjs";
 import { floatBits, largestMagnitude, powerOfTwo, rint } from "./fixed_point.mjs";
+import { capacityFor, placeInPairs } from "./kernels.mjs";
 import { quarterPower } from "./weights.mjs";
 
 const MOST_CODE = 32767;
@@ -42,7 +43,8 @@ export class Linear {
     this.matrices = matrices;
     this.rows = matrices.reduce((sum, { rows }) => sum + rows, 0);
     this.columns = matrices[0].columns;
-    this.stride = (this.columns + 7) & ~7;
+    this.pairs = (this.columns + 1) >> 1;
+    this.capacity = capacityFor(this.rows);
     const most = exponents.reduce((a, b) => Math.max(a, b));
     this.columnScales = Float32Array.from(exponents, (e) => (e < most - 240 ? 0 : quarterPower(e - most)));
     this.rowScales = new Float32Array(this.rows);
@@ -64,17 +66,17 @@ export class Linear {
     this.worths = Float32Array.from({ length: 8 }, (_, t) => (9 + t) / (8 * this.largest));
     this.scaled = new Float32Array(this.columns);
     this.tokenScales = new Float32Array(lanes);
-    arena.reserve(this, "codes", Int16Array, this.rows * this.stride);
-    arena.reserve(this, "inputs", Int16Array, lanes * this.stride);
-    arena.reserve(this, "sums", Int32Array, lanes * this.rows);
+    arena.reserve(this, "codes", Int16Array, 2 * this.pairs * this.capacity);
+    arena.reserve(this, "inputs", Int16Array, lanes * 2 * this.pairs);
+    arena.reserve(this, "sums", Int32Array, lanes * this.capacity);
   }
 
-  /** Put the codes in their place; rows are padded with zeros. */
+  /** Put the codes in their places. */
   fill() {
     let row = 0;
-    for (const { rows, codes } of this.matrices) {
+    for (const { rows, columns, codes } of this.matrices) {
       for (let r = 0; r < rows; r++, row++) {
-        this.codes.set(codes.subarray(r * this.columns, (r + 1) * this.columns), row * this.stride);
+        for (let c = 0; c < columns; c++) this.codes[placeInPairs(this.capacity, row, c)] = codes[r * columns + c];
       }
     }
     this.matrices = null;
@@ -85,7 +87,7 @@ export class Linear {
     const { columns, columnScales, scaled, inputs } = this;
     for (let j = 0; j < columns; j++) scaled[j] = Math.fround(values[start + j]) * columnScales[j];
     const most = largestMagnitude(scaled, 0, columns);
-    const at = lane * this.stride;
+    const at = lane * 2 * this.pairs;
     if (most < 2 ** -100) {
       inputs.fill(0, at, at + columns);
       this.tokenScales[lane] = 0;
@@ -99,8 +101,9 @@ export class Linear {
     this.tokenScales[lane] = this.worths[eighth] * powerOfTwo(exponent);
   }
 
-  /** 1.4: the products of all lanes' codes, exact sums [lane, row]. */
+  /** 1.4: the products of all lanes' codes, exact sums [lane, capacity]. */
   multiply(kernels, lanes) {
-    kernels.dots(this.codes, 0, this.rows, this.inputs, 0, lanes, this.stride, this.sums, 0, this.rows);
+    const { codes, capacity, rows, inputs, pairs, sums } = this;
+    kernels.dots(codes, 0, capacity, rows, inputs, 0, lanes, pairs, sums, 0, capacity);
   }
 }

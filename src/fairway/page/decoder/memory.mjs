@@ -1,5 +1,6 @@
 // Document memory (exact.md, section 8): what a lane's document said before, mixed into the frequencies.
 import { floatBits, largestMagnitude, powerOfTwo, rint } from "./fixed_point.mjs";
+import { capacityFor, placeInPairs } from "./kernels.mjs";
 import { makeCacheWeights } from "./integer_math.mjs";
 
 const NGRAM_REACH = 16384; // tokens of the document that n-grams are looked for in
@@ -38,12 +39,13 @@ export class DocumentMemory {
     this.matchEnd = 0;
     this.longest = new Uint8Array(vocabulary);
     this.gains = new Float64Array(vocabulary);
-    this.stride = (head.columns + 7) & ~7;
+    this.capacity = capacityFor(neural_cache);
+    this.stateSize = this.capacity * 2 * head.pairs;
     this.cacheTokens = new Uint16Array(lanes * neural_cache);
     this.cacheWeights = new Int32Array(lanes * neural_cache);
-    arena.reserve(this, "states", Int16Array, lanes * neural_cache * this.stride);
-    arena.reserve(this, "now", Int16Array, lanes * this.stride);
-    arena.reserve(this, "likeness", Int32Array, neural_cache);
+    arena.reserve(this, "states", Int16Array, lanes * this.stateSize);
+    arena.reserve(this, "now", Int16Array, lanes * 2 * head.pairs);
+    arena.reserve(this, "likeness", Int32Array, this.capacity);
     this.weightTable = neural_cache ? makeCacheWeights() : null;
     this.predictions = Array.from({ length: lanes }, () => ({
       firstMatch: 0,
@@ -127,12 +129,12 @@ export class DocumentMemory {
 
   /** 8.1: the unit vector of the state of the lane's prediction, to this.now[at] ... */
   makeState(lane) {
-    const { head, now, stride } = this;
+    const { head, now } = this;
     const { columns, columnScales, inputs } = head;
-    const at = lane * stride;
+    const at = lane * 2 * head.pairs;
     const state = new Float32Array(columns);
     for (let i = 0; i < columns; i++) {
-      state[i] = columnScales[i] ? inputs[lane * head.stride + i] / columnScales[i] : 0;
+      state[i] = columnScales[i] ? inputs[at + i] / columnScales[i] : 0;
     }
     const most = largestMagnitude(state, 0, columns);
     now.fill(0, at, at + columns);
@@ -149,12 +151,13 @@ export class DocumentMemory {
 
   /** 8.1 and 8.3: weigh the states that led to the last tokens. */
   predictFromCache(kernels, lane, prediction, lambdaAt) {
-    const { cacheSize, likeness, cacheWeights, cacheTokens, weightTable, stride, gains } = this;
+    const { cacheSize, likeness, cacheWeights, cacheTokens, weightTable, gains, head, capacity } = this;
     this.makeState(lane);
     const seen = Math.min(cacheSize, this.lengths[lane]);
     if (seen === 0) return;
     const first = lane * cacheSize;
-    kernels.dots(this.states, first * stride, seen, this.now, lane * stride, 1, stride, likeness, 0, seen);
+    const [states, now] = [lane * this.stateSize, lane * 2 * head.pairs];
+    kernels.dots(this.states, states, capacity, seen, this.now, now, 1, head.pairs, likeness, 0, capacity);
     let largest = likeness[0];
     for (let j = 1; j < seen; j++) if (likeness[j] > largest) largest = likeness[j];
     let total = 0;
@@ -227,7 +230,7 @@ export class DocumentMemory {
 
   /** Append a token to the lane's document; a BOS begins another one. */
   remember(lane, token) {
-    const { ngram, cacheSize, stride, vocabulary } = this;
+    const { ngram, cacheSize, vocabulary, head } = this;
     const position = this.lengths[lane];
     if (token === this.bos) {
       this.lengths[lane] = 0;
@@ -243,7 +246,10 @@ export class DocumentMemory {
     if (cacheSize) {
       const slot = lane * cacheSize + (position % cacheSize);
       this.cacheTokens[slot] = token;
-      this.states.set(this.now.subarray(lane * stride, (lane + 1) * stride), slot * stride);
+      const now = lane * 2 * head.pairs;
+      for (let i = 0; i < head.columns; i++) {
+        this.states[lane * this.stateSize + placeInPairs(this.capacity, position % cacheSize, i)] = this.now[now + i];
+      }
     }
     this.lengths[lane] = position + 1;
   }

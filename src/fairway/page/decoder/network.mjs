@@ -168,7 +168,7 @@ export class Network {
   productRow(linear, lane, scale) {
     const { row } = this;
     const { sums, rowScales } = linear;
-    const at = lane * linear.rows;
+    const at = lane * linear.capacity;
     for (let i = 0; i < row.length; i++) row[i] = Math.fround(Math.fround(sums[at + i]) * rowScales[i]) * scale;
   }
 
@@ -239,7 +239,7 @@ export class Network {
     const { hidden, inverseRms } = this;
     const scale = Math.fround(up.tokenScales[lane] * inverseRms[lane]);
     const leak = this.recipe.activation === "leaky2" ? 0.5 : 0;
-    const at = lane * up.rows;
+    const at = lane * up.capacity;
     for (let i = 0; i < hidden.length; i++) {
       const z = Math.fround(Math.fround(Math.fround(up.sums[at + i]) * up.rowScales[i]) * scale);
       const limited = Math.min(Math.max(z, -(2 ** 50)), 2 ** 50);
