@@ -40,7 +40,7 @@ from fairway.formats.coded_tokens import Starts
 from fairway.formats.proof import ARTIFACT_BYTES, Digest, Header, ProofChunk, text_digest
 from fairway.formats.tensors import Grid, Matrix, Quantized, Vector
 from fairway.io.binary import join
-from fairway.model.sizes import tensors_of
+from fairway.model.parameters import tensors_of
 from oracles.exact_network import ExactNetwork
 
 BASE: dict[str, Any] = {
@@ -220,7 +220,7 @@ def integers_of(case: Case, shape: Model, tokenizer: Tokenizer, seed: int) -> Qu
     matrices: dict[str, Matrix] = {}
     vectors: dict[str, Vector] = {}
     columns_of_layer: dict[str, Integers] = {}
-    for name, size, part, _ in tensors_of(shape, tokenizer.vocab_size, tokenizer.bos_id):
+    for name, size, part, _ in tensors_of(shape, tokenizer.vocab_size):
         leaf = name.rsplit(".", 1)[-1]
         if part == "small":
             exponent, mean = {

@@ -2,7 +2,8 @@
 
 export const LIKELIEST = 5;
 const PREDICTORS = 3; // network, n-grams, neural cache
-const STORED_BYTE = { bits: 8 };
+const SECTION_TOKENS = 8192; // at most, so that one is laid out in a moment
+const NEWLINE = 10;
 
 // One chunk of a proof. Arrays have an entry per token; bits are NaN until the token is decoded.
 class ChunkOfText {
@@ -14,44 +15,68 @@ class ChunkOfText {
     this.top = new Uint16Array(LIKELIEST * tokens);
     this.topBits = new Float32Array(LIKELIEST * tokens);
     this.shares = new Float32Array(PREDICTORS * tokens);
-    this.end = new Uint32Array(tokens); // where the token's bytes end in the bytes of its section
-    this.stored = null; // or where documents start in a chunk that is stored
-    this.sections = [new Section(this, 0, tokens, false)];
+    this.end = new Uint32Array(tokens); // where the token's bytes end in the bytes of its run
+    this.runs = new Map();
+    this.sections = [];
+    this.isStored = false;
+    this.isChanged = true;
   }
 }
 
-// A run of tokens [from, to) of a chunk: one document, a decoded part of one, or a gap that is not decoded yet.
-class Section {
-  constructor(chunk, from, to, isDecoded, startsDocument = false) {
-    this.chunk = chunk;
-    this.from = from;
+// Tokens [from, to) of one document without a gap, and what they write.
+class Run {
+  constructor(from, startsDocument, writer) {
+    Object.assign(this, { from, to: from, startsDocument, writer });
+  }
+
+  // Write the tokens up to `to` that are not written yet.
+  writeTo(to, chunk) {
+    const { writer } = this;
+    for (let i = this.to; i < to; i++) {
+      writer.write(chunk.token[i]);
+      chunk.end[i] = writer.length;
+    }
     this.to = to;
-    this.isDecoded = isDecoded;
-    this.startsDocument = startsDocument;
-    this.bytes = null;
+    this.bytes = writer.bytes.subarray(0, writer.length);
+  }
+}
+
+// Tokens [from, to) of a chunk: a part of a run, or a gap that is not decoded yet (run is null).
+class Section {
+  constructor(chunk, from, to, run) {
+    Object.assign(this, { chunk, from, to, run });
+    this.startsDocument = run !== null && run.startsDocument && run.from === from;
+    this.isLast = run !== null && run.to === to;
     this.rows = null; // belongs to layout.mjs
   }
 
+  // Where the bytes of token i stand in the bytes of the run.
   byteRange(i) {
-    return [i > this.from ? this.chunk.end[i - 1] : 0, this.chunk.end[i]];
+    return [i > this.run.from ? this.chunk.end[i - 1] : 0, this.chunk.end[i]];
   }
 }
 
 export class DecodedText {
-  // header: what decode() hands to onHeader.
-  constructor({ chunks, vocabulary, textOf, tokenBytes, hasShares = true }) {
-    Object.assign(this, { vocabulary, textOf, tokenBytes, hasShares });
+  // What decode() hands to onHeader; hasShares: whether it is known who predicted a token.
+  constructor({ chunks, vocabulary, bos, newWriter, tokenBytes, hasShares = true }) {
+    Object.assign(this, { vocabulary, bos, newWriter, tokenBytes, hasShares });
     this.tokens = 0;
-    this.decoded = 0;
-    this.chunks = chunks.map(({ tokens, stored }) => {
+    this.chunks = chunks.map(({ tokens, stored, begun }) => {
       const chunk = stored ? storedChunk(this.tokens, stored) : new ChunkOfText(this.tokens, tokens);
       this.tokens += chunk.tokens;
-      if (stored) this.decoded += chunk.tokens;
+      if (!stored) this.beginDocuments(chunk, begun);
       return chunk;
     });
     this.isChanged = true;
-    this.sections = [];
     this.update();
+  }
+
+  // The first token of a lane that starts a document is not coded: it is there from the start, for nothing.
+  beginDocuments(chunk, begun) {
+    for (const i of begun) {
+      chunk.token[i] = this.bos;
+      chunk.bits[i] = 0;
+    }
   }
 
   // Take a block of decoded tokens, as decode() hands it to onTokens.
@@ -59,59 +84,50 @@ export class DecodedText {
     const chunk = this.chunks[number];
     for (let k = 0; k < start.length; k++) {
       const i = start[k];
-      if (Number.isNaN(chunk.bits[i])) this.decoded += 1;
       chunk.token[i] = token[k];
       chunk.bits[i] = bits[k];
       for (let j = 0; j < LIKELIEST; j++) {
         chunk.top[LIKELIEST * i + j] = top[LIKELIEST * k + j];
         chunk.topBits[LIKELIEST * i + j] = topBits[LIKELIEST * k + j];
       }
-      for (let j = 0; j < PREDICTORS; j++) chunk.shares[PREDICTORS * i + j] = shares ? shares[PREDICTORS * k + j] : 0;
+      if (shares) for (let j = 0; j < PREDICTORS; j++) chunk.shares[PREDICTORS * i + j] = shares[PREDICTORS * k + j];
     }
     chunk.isChanged = this.isChanged = true;
   }
 
-  // Bring the sections up to date with what was added; return whether any changed.
+  // Bring the sections up to date with what was added; return whether there was anything.
   update() {
     if (!this.isChanged) return false;
     this.isChanged = false;
-    for (const chunk of this.chunks) if (chunk.isChanged && !chunk.stored) this.findSections(chunk);
+    for (const chunk of this.chunks) if (chunk.isChanged) this.findSections(chunk);
     this.sections = this.chunks.flatMap((chunk) => chunk.sections);
     this.documents = this.sections.filter((section) => section.startsDocument);
     return true;
   }
 
   findSections(chunk) {
-    chunk.isChanged = false;
+    const { bits, token, tokens, runs, isStored } = chunk;
     const before = new Map(chunk.sections.map((section) => [section.from, section]));
-    const { bits, token, tokens } = chunk;
-    const isBos = this.tokenBytes === null ? () => false : (i) => this.isBos(token[i]);
+    const keep = (from, to, run) => {
+      const old = before.get(from);
+      const isSame = old?.to === to && old.run === run && (run === null || old.isLast === (run.to === to));
+      return isSame ? old : new Section(chunk, from, to, run);
+    };
+    chunk.isChanged = false;
     chunk.sections = [];
     for (let from = 0; from < tokens; ) {
       const isDecoded = !Number.isNaN(bits[from]);
       let to = from + 1;
-      while (to < tokens && Number.isNaN(bits[to]) !== isDecoded && !(isDecoded && isBos(to))) to++;
-      let section = before.get(from);
-      if (!section || section.to !== to || section.isDecoded !== isDecoded) {
-        section = new Section(chunk, from, to, isDecoded, isDecoded && isBos(from));
-        if (isDecoded) this.write(section);
-      }
-      chunk.sections.push(section);
+      if (isStored) to = runs.get(from).to;
+      else while (to < tokens && Number.isNaN(bits[to]) !== isDecoded && !(isDecoded && token[to] === this.bos)) to++;
+      if (isDecoded) {
+        let run = runs.get(from);
+        if (!run) runs.set(from, (run = new Run(from, token[from] === this.bos, this.newWriter())));
+        if (run.to < to) run.writeTo(to, chunk);
+        for (let next; from < to; from = next) chunk.sections.push(keep(from, (next = sectionEnd(chunk, run, from)), run));
+      } else chunk.sections.push(keep(from, to, null));
       from = to;
     }
-  }
-
-  // Fill in what the tokens of a section write.
-  write(section) {
-    const { chunk, from, to } = section;
-    const { bytes, ends } = this.textOf(chunk.token.subarray(from, to));
-    section.bytes = bytes;
-    chunk.end.set(ends, from);
-  }
-
-  isBos(id) {
-    this.bos ??= Uint8Array.from({ length: this.vocabulary }, (_, i) => (this.tokenBytes(i) === null ? 1 : 0));
-    return this.bos[id] === 1;
   }
 
   // Return the section with the token of this index in the text, and the token's index in its chunk.
@@ -121,14 +137,13 @@ export class DecodedText {
     return { section: chunk.sections.findLast((candidate) => candidate.from <= i), i };
   }
 
-  // Everything about one token: {text bytes, bits, likeliest: [{id, bits}], shares}.
+  // Everything about one token: {bytes, bits, id, likeliest: [{id, bits}], shares}.
   detailsOf(section, i) {
-    const { chunk } = section;
+    const { chunk, run } = section;
     const [from, to] = section.byteRange(i);
-    const details = { bytes: section.bytes.subarray(from, to), bits: chunk.bits[i], id: null, likeliest: [], shares: null };
-    if (chunk.stored) return details;
+    const details = { bytes: run.bytes.subarray(from, to), bits: chunk.bits[i], id: null, likeliest: [], shares: null };
+    if (chunk.isStored) return details;
     details.id = chunk.token[i];
-    if (details.bits === 0) return details; // a BOS that begins a lane: nobody had to predict it
     for (let j = LIKELIEST * i; j < LIKELIEST * (i + 1); j++)
       details.likeliest.push({ id: chunk.top[j], bits: chunk.topBits[j] });
     if (this.hasShares) details.shares = Array.from(chunk.shares.subarray(PREDICTORS * i, PREDICTORS * (i + 1)));
@@ -142,9 +157,9 @@ export class DecodedText {
     const count = new Float64Array(bounds.length);
     const cost = new Float64Array(bounds.length);
     for (const section of this.sections) {
-      if (!section.isDecoded) continue;
+      if (section.run === null) continue;
       const { chunk } = section;
-      let end = 0;
+      let [end] = section.byteRange(section.from);
       for (let i = section.from; i < section.to; i++) {
         const bin = Math.floor(((chunk.first + i) * bins) / this.tokens);
         const charge = chunk.bits[i];
@@ -162,24 +177,28 @@ export class DecodedText {
   }
 }
 
-// A chunk whose bytes are stored as they are: every byte costs 8 bits and stands for a token; so does the start of a document, for nothing.
-function storedChunk(first, { bytes, lengths }) {
-  const chunk = new ChunkOfText(first, bytes.length + lengths.length);
-  chunk.sections = [];
-  chunk.stored = true;
-  let at = 0;
+// Return where a section that begins at `from` ends: with its run, or at a newline if there is one.
+function sectionEnd(chunk, run, from) {
+  const most = from + SECTION_TOKENS;
+  if (run.to <= most) return run.to;
+  for (let to = most; to > from + SECTION_TOKENS / 2; to--) if (run.bytes[chunk.end[to - 1] - 1] === NEWLINE) return to;
+  return most;
+}
+
+// A chunk whose documents are stored as they are: every byte stands for a token of 8 bits, and so does the start of a
+// document, for nothing.
+function storedChunk(first, documents) {
+  const chunk = new ChunkOfText(first, documents.reduce((sum, { length }) => sum + 1 + length, 0));
+  chunk.isStored = true;
   let from = 0;
-  for (const length of lengths) {
-    const section = new Section(chunk, from, from + 1 + length, true, true);
-    section.bytes = bytes.subarray(at, at + length);
+  for (const bytes of documents) {
+    const run = new Run(from, true, null);
+    Object.assign(run, { bytes, to: from + 1 + bytes.length });
+    chunk.runs.set(from, run);
+    chunk.bits.fill(8, from + 1, run.to);
     chunk.bits[from] = 0;
-    for (let i = 1; i <= length; i++) {
-      chunk.bits[from + i] = STORED_BYTE.bits;
-      chunk.end[from + i] = i;
-    }
-    chunk.sections.push(section);
-    at += length;
-    from += 1 + length;
+    for (let i = 1; i <= bytes.length; i++) chunk.end[from + i] = i;
+    from = run.to;
   }
   return chunk;
 }

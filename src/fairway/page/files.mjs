@@ -2,7 +2,7 @@
 
 const PIECE = 1 << 20; // base64 characters that are read at a time
 
-export const pause = () => new Promise((resolve) => setTimeout(resolve));
+export const nextTask = () => new Promise((resolve) => setTimeout(resolve));
 
 export async function bytesOfBase64(base64) {
   const padding = base64.endsWith("==") ? 2 : base64.endsWith("=") ? 1 : 0;
@@ -10,7 +10,7 @@ export async function bytesOfBase64(base64) {
   for (let at = 0, written = 0; at < base64.length; at += PIECE) {
     const piece = atob(base64.slice(at, at + PIECE));
     for (let k = 0; k < piece.length; k++) bytes[written++] = piece.charCodeAt(k);
-    if (base64.length > PIECE) await pause();
+    if (base64.length > PIECE) await nextTask();
   }
   return bytes;
 }

@@ -13,9 +13,9 @@ function element(name, content, attributes = {}) {
   return made;
 }
 
+// Return nodes that show what a token writes; null: it begins a document, or another control token.
 function shown(bytes) {
-  if (bytes === null) return ["document start"];
-  if (!bytes.length) return ["(writes nothing)"];
+  if (bytes === null) return ["(document start)"];
   const pieces = piecesOfBytes(bytes, 0, bytes.length);
   for (const piece of pieces) piece.label = CAPITAL_MARKS[piece.hex] ?? piece.label;
   return nodesOfPieces(pieces, { marks: true });
@@ -32,11 +32,10 @@ export class Inspector {
 
   show(text, section, i, beside, isFocused) {
     const { bytes, bits, id, likeliest, shares } = text.detailsOf(section, i);
-    const own = id !== null && text.isBos(id) ? null : id !== null && !bytes.length ? text.tokenBytes(id) : bytes;
+    const own = id === text.bos ? null : id !== null && !bytes.length ? text.tokenBytes(id) : bytes;
     const cost = element("p", "", { class: "cost" });
     const value = element("b", bits.toFixed(2), { "data-bits": bits });
     if (id === null) cost.append(element("b", bits.toFixed(2)), " bits: these bytes are stored as they are");
-    else if (!likeliest.length) cost.append("Costs nothing: it begins a stream of its own");
     else cost.append(value, ` bits · probability ${percent(2 ** -bits)}`);
     const parts = [element("p", shown(own), { class: "what" }), cost];
     if (likeliest.length) parts.push(this.table(text, id, bits, likeliest));

@@ -18,6 +18,7 @@ export class Layout {
     this.width = Math.min(width, LONGEST_ROW * this.unit);
     this.widths = new Map();
     this.pieces = new Array(text.vocabulary); // of tokens that write their own piece, whatever stands around them
+    this.bytePieces = []; // of bytes that are characters by themselves
     this.rowsKnown = 0;
     this.tokensKnown = 0;
   }
@@ -25,9 +26,12 @@ export class Layout {
   // Return what token i of a section shows, as pieces with a width in px.
   piecesOf(section, i) {
     const [from, to] = section.byteRange(i);
-    const { bytes, chunk } = section;
+    const { chunk } = section;
+    const { bytes } = section.run;
     if (from === to) return i === section.from && section.startsDocument ? [] : [{ mark: true, width: this.unit }];
-    if (!chunk.stored) {
+    if (chunk.isStored && bytes[from] < 0x80)
+      return (this.bytePieces[bytes[from]] ??= this.measured(piecesOfBytes(bytes, from, to)));
+    if (!chunk.isStored) {
       const id = chunk.token[i];
       const own = (this.pieces[id] ??= this.ownPieces(id));
       if (own.bytes !== null && to - from === own.bytes.length && own.bytes.every((byte, k) => byte === bytes[from + k]))

@@ -2,7 +2,8 @@
 
 import { drawHistogram, drawRunning } from "./charts.mjs";
 import { DecodedText } from "./decoded.mjs";
-import { Damage, decode } from "./decoder/decode.mjs";
+import { Damage } from "./decoder/binary.mjs";
+import { decode } from "./decoder/decode.mjs";
 import { acceptFiles, bytesOfBase64, bytesOfLink, readFiles, save } from "./files.mjs";
 import { Inspector } from "./inspector.mjs";
 import { COST_BOUNDS, TextView } from "./textview.mjs";
@@ -13,6 +14,11 @@ const MOST_WORKERS = 8;
 const MOST_SHOWN_BYTES = 3_000_000; // of a proof: a larger one is checked, and its text can be saved
 const CHART_MS = 500; // between two drawings of the charts while the proof is decoded
 
+const PROOF_LEAD =
+  "This page holds a language model and a proof: a text, compressed with that model. A decoder in the page turns the proof back into the text, on your machine. If the text comes out, the score is true.";
+const VIEW_LEAD =
+  "Every token of the file is shaded by what it costs the model: plain where the model knew what comes, dark where it was surprised.";
+
 const byId = (id) => document.getElementById(id);
 
 class Page {
@@ -22,6 +28,7 @@ class Page {
     this.verdict = new Verdict(byId);
     this.inspector = new Inspector(byId("token"), (sentence) => this.verdict.announce(sentence));
     this.view = new TextView(byId("text"), {
+      onDraw: () => this.showDocumentInSight(),
       barHeight: () => byId("bar").offsetHeight,
       onToken: (section, i, element, cause) =>
         section ? this.inspector.show(this.text, section, i, element, cause === "focus") : this.inspector.hide(),
@@ -43,7 +50,6 @@ class Page {
     byId("save").addEventListener("click", () => save(this.result.text, `${this.files.proof.name.replace(/\.fwp$/, "")}.txt`));
     byId("running").addEventListener("click", (event) => this.view.goTo(byId("running").toToken(event.clientX)));
     acceptFiles({ choose: byId("choose"), cover: byId("dropping"), onFiles: (files) => this.checkOthers(files) });
-    addEventListener("scroll", () => this.inSight(), { passive: true });
     addEventListener("keydown", (event) => event.key === "Escape" && this.inspector.hide());
     new ResizeObserver(() => this.drawCharts()).observe(byId("charts"));
   }
@@ -51,8 +57,6 @@ class Page {
   async start() {
     if (this.meta.kind === "view") return this.showCharges();
     byId("name").textContent = "A score that proves itself";
-    byId("lead").textContent =
-      "This page holds a language model and a proof: a text, compressed with that model. A decoder in the page turns the proof back into the text, on your machine. If the text comes out, the score is true.";
     this.verdict.begin(document.title);
     this.verdict.set("busy", "Reading", "The page reads the model and the proof that it carries.");
     const { model, proof } = this.meta;
@@ -87,6 +91,7 @@ class Page {
     const stop = (this.stop = new AbortController());
     this.forget();
     const { model, proof } = this.files;
+    byId("lead").textContent = PROOF_LEAD;
     this.verdict.begin(`${proof.name} · Fairway`);
     this.verdict.set("busy", "Decoding", "The decoder in this page turns the proof back into the text, with the model alone.");
     try {
@@ -149,7 +154,6 @@ class Page {
     if (!this.text) return;
     if (this.text.update()) this.view.draw();
     if (performance.now() - (this.drawnAt ?? 0) > CHART_MS) this.drawCharts();
-    this.inSight();
   }
 
   drawCharts() {
@@ -168,7 +172,6 @@ class Page {
       this.text.update();
       this.view.draw();
       this.drawCharts();
-      this.inSight();
     }
     this.verdict.progress(result.tokens, result.tokens);
     this.verdict.score(result.bpb);
@@ -198,14 +201,13 @@ class Page {
   async showCharges() {
     const { name, model } = this.meta;
     byId("name").textContent = `What ${model.name} knows about ${name}`;
-    byId("lead").textContent = "Every token of the file is shaded by what it costs the model: plain where the model knew what comes, dark where it was surprised.";
-    byId("by-hand").hidden = true;
+    byId("lead").textContent = VIEW_LEAD;
     this.verdict.begin(document.title);
     const charges = JSON.parse(byId("charges").textContent);
     const text = await textOfCharges(charges);
     byId("charges").textContent = "null";
     this.showText(text);
-    const bytes = text.sections.reduce((sum, section) => sum + section.bytes.length, 0);
+    const bytes = text.documents.reduce((sum, { run }) => sum + run.bytes.length, 0);
     const bits = text.chunks.reduce((sum, chunk) => sum + chunk.bits.reduce((a, b) => a + b, 0), 0);
     this.verdict.score(bits / bytes);
     this.verdict.set("plain", "Computed by Fairway", "These figures were computed when the page was made. They are no proof; a page of fairway page is one.");
@@ -230,9 +232,8 @@ class Page {
     return Math.max(1, this.text.documents.findLastIndex(({ chunk, from }) => chunk.first + from <= top) + 1);
   }
 
-  inSight() {
-    if (!this.text || document.activeElement === byId("document") || byId("text-part").hidden) return;
-    byId("document").value = this.documentInSight();
+  showDocumentInSight() {
+    if (document.activeElement !== byId("document")) byId("document").value = this.documentInSight();
   }
 }
 
@@ -252,9 +253,14 @@ async function textOfCharges({ vocabulary, documents }) {
     });
   let next = 0;
   const text = new DecodedText({
-    chunks: read.map(({ token }) => ({ tokens: token.length, stored: null })),
+    chunks: read.map(({ token }) => ({ tokens: token.length, stored: null, begun: [] })),
     vocabulary: pieces.length,
-    textOf: () => read[next++], // each document is one chunk and one section, and is asked for once
+    bos: read[0].token[0],
+    newWriter() {
+      const { bytes, ends } = read[next++]; // each document is a chunk and a run
+      let k = 0;
+      return { bytes, length: 0, write() { this.length = ends[k++]; } };
+    },
     tokenBytes: (id) => pieces[id],
     hasShares: read.every(({ shares }) => shares),
   });

@@ -6,12 +6,14 @@ export const COST_BOUNDS = [0, 0.5, 1, 2, 4, 6, 8, 12]; // bits at which the sha
 const SHARE_BOUNDS = [0, 0.5, 0.7, 0.9]; // shares at which the shades of a predictor begin
 const PREDICTOR_CLASSES = ["n", "g", "m"];
 const AHEAD_ROWS = 8; // rows that are kept beyond either edge of the window
+const MARGINS = 38; // px, left and right of the rows together
 const SLICE_MS = 8; // of layout, per frame
 
 export class TextView {
-  // box: the element of the text; onToken(section, i, element, cause): a token was pointed at, or none (null)
-  constructor(box, { barHeight, onToken }) {
-    Object.assign(this, { box, barHeight, onToken, shade: "cost", text: null, current: 0, shown: new Map() });
+  // box: the element of the text; barHeight(): how much of the window a bar covers; onToken(section, i, element,
+  // cause): a token was pointed at, or none (null); onDraw(): rows were shown
+  constructor(box, { barHeight, onToken, onDraw }) {
+    Object.assign(this, { box, barHeight, onToken, onDraw, shade: "cost", text: null, current: 0, shown: new Map() });
     const redraw = () => this.request();
     addEventListener("scroll", redraw, { passive: true });
     new ResizeObserver(redraw).observe(box);
@@ -50,14 +52,14 @@ export class TextView {
   draw() {
     if (!this.text || this.box.clientWidth === 0) return;
     const style = getComputedStyle(this.box);
-    const inset = parseFloat(getComputedStyle(this.box.ownerDocument.documentElement).fontSize) * 2.4;
-    const width = this.box.clientWidth - inset;
+    const width = this.box.clientWidth - MARGINS;
     if (this.layout?.room !== width) this.layout = new Layout(this.text, `${style.fontSize} ${style.fontFamily}`, width);
     const anchor = this.anchor();
     this.place();
     if (this.layOutSome()) this.request();
     this.keep(anchor);
     this.showRows();
+    this.onDraw();
   }
 
   // Number the rows: offsets[k] is the row at which section k begins.
@@ -93,7 +95,7 @@ export class TextView {
   // Lay out what is in sight, then other sections while there is time. Return whether any are left.
   layOutSome() {
     const end = performance.now() + SLICE_MS;
-    const isDue = (section) => section.isDecoded && !this.layout.isLaidOut(section);
+    const isDue = (section) => section.run !== null && !this.layout.isLaidOut(section);
     for (let round = 0; round < 4; round++) {
       const [from, to] = this.sight();
       let isMoved = false;
@@ -121,7 +123,7 @@ export class TextView {
   anchor() {
     const top = this.box.getBoundingClientRect().top;
     if (!this.offsets || top > 0) return null;
-    const element = this.box.ownerDocument.elementsFromPoint(this.box.getBoundingClientRect().left + 40, this.barHeight() + 20);
+    const element = document.elementsFromPoint(this.box.getBoundingClientRect().left + 40, this.barHeight() + 20);
     const row = element.map((candidate) => candidate.closest(".row")).find((found) => found && this.box.contains(found));
     return row ? { token: Number(row.dataset.from), y: row.getBoundingClientRect().top } : null;
   }
@@ -148,7 +150,7 @@ export class TextView {
       this.wantRows(wanted, k, from, to);
     for (const [key, element] of this.shown)
       if (!wanted.has(key)) {
-        if (element.contains(this.box.ownerDocument.activeElement)) this.leave();
+        if (element.contains(document.activeElement)) this.leave();
         element.remove();
         this.shown.delete(key);
       }
@@ -169,7 +171,7 @@ export class TextView {
     const { chunk } = section;
     const id = chunk.first + section.from;
     let row = this.offsets[k];
-    if (!section.isDecoded) {
+    if (section.run === null) {
       const rows = this.layout.rowsOf(section);
       const first = Math.max(row, Math.floor(from));
       const last = Math.min(row + rows, Math.ceil(to));
@@ -219,7 +221,7 @@ export class TextView {
     let [token, piece] = rows.subarray(2 * r, 2 * r + 2);
     const [endToken, endPiece] = rows.subarray(2 * r + 2, 2 * r + 4);
     row.dataset.from = section.chunk.first + token;
-    let isWrapped = r > 0 && !this.endsLine(section, token, piece);
+    let isWrapped = token > section.run.from && !this.endsLine(section, token, piece);
     for (; token < endToken || (token === endToken && piece < endPiece); token++, piece = 0) {
       let pieces = this.layout.piecesOf(section, token);
       pieces = pieces.slice(piece, token === endToken ? endPiece : undefined);
@@ -263,10 +265,10 @@ export class TextView {
 
   shadeOf(chunk, i) {
     const bits = chunk.bits[i];
-    if (this.shade === "cost" || chunk.stored || bits === 0) return `k${levelOf(bits, COST_BOUNDS)}`;
+    if (this.shade === "cost" || chunk.isStored || bits === 0) return `k${shadeLevel(bits, COST_BOUNDS)}`;
     const shares = chunk.shares.subarray(3 * i, 3 * i + 3);
     const most = Math.max(...shares);
-    return PREDICTOR_CLASSES[shares.indexOf(most)] + (1 + levelOf(most, SHARE_BOUNDS));
+    return PREDICTOR_CLASSES[shares.indexOf(most)] + (1 + shadeLevel(most, SHARE_BOUNDS));
   }
 
   // Exactly one token can be reached with the tab key: the current one, or else the first in sight.
@@ -333,8 +335,7 @@ export class TextView {
   step(index, by) {
     for (let next = index + by; next >= 0 && next < this.text.tokens; next += by) {
       const { section } = this.text.find(next);
-      if (section.isDecoded && this.focus(next)) return;
-      if (!section.isDecoded) return;
+      if (section.run === null || this.focus(next)) return;
     }
   }
 
@@ -387,7 +388,7 @@ function childOf(name, className) {
   return child;
 }
 
-export function levelOf(value, bounds) {
+export function shadeLevel(value, bounds) {
   let level = bounds.length - 1;
   while (level > 0 && value < bounds[level]) level--;
   return level;

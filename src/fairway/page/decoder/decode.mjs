@@ -128,7 +128,8 @@ class Member {
  * Throws Damage (or NoVerdict, which is one) with a sentence.
  */
 export async function decode(model, proof, options = {}) {
-  const { workers = 0, startWorker = null, sha256 = sha256Of, onHeader, onTokens, onProgress, details = false } = options;
+  const { workers = 0, startWorker = null, sha256 = sha256Of, signal = null } = options;
+  const { onHeader, onTokens, onProgress, details = false } = options;
   const began = Date.now();
   const { textDigest, modelDigest, chunks } = readProof(proof);
   const [modelSha256, proofSha256] = [await sha256(model), await sha256(proof)];
@@ -147,7 +148,7 @@ export async function decode(model, proof, options = {}) {
       newWriter: () => new TextWriter(tokenizer),
       chunks: chunks.map(describeChunk),
     });
-    const run = { team, tokenizer, details, onTokens, onProgress, totalTokens, tokens: 0, bits: 0, told: 0 };
+    const run = { team, tokenizer, details, signal, onTokens, onProgress, totalTokens, tokens: 0, bits: 0, told: 0 };
     const documents = [];
     for (const [index, chunk] of chunks.entries()) {
       if (chunk.documents) documents.push(...chunk.documents);
@@ -169,9 +170,11 @@ export async function decode(model, proof, options = {}) {
   }
 }
 
+/** Tell of a chunk: `stored`, its documents, or null; `begun`, positions of the BOS tokens that are not coded. */
 function describeChunk({ documents, tokens, lanes, stream }) {
-  if (!documents) return { tokens, lanes: lanes.length, streamBytes: stream.length, stored: false };
-  return { tokens: 0, lanes: 0, streamBytes: documents.reduce((sum, { length }) => sum + length, 0), stored: true };
+  if (documents) return { tokens: 0, lanes: 0, streamBytes: joinBytes(documents).length, stored: documents, begun: [] };
+  const begun = lanes.filter(({ inside }) => !inside).map(({ first }) => first - 1);
+  return { tokens, lanes: lanes.length, streamBytes: stream.length, stored: null, begun };
 }
 
 /** Decode a chunk's tokens, Uint16Array, those at lanes' starts included. */
@@ -209,6 +212,7 @@ async function decodeChunk(run, index, { tokens: count, lanes, stream, name }) {
     }
     if (now - rested > PATIENCE_MS) {
       await pause();
+      run.signal?.throwIfAborted();
       rested = performance.now();
     }
   }

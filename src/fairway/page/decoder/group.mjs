@@ -6,6 +6,7 @@ import { DocumentMemory } from "./memory.mjs";
 import { Network } from "./network.mjs";
 
 const BLOCK_TOKENS = 8192;
+const BLOCK_MS = 250;
 const ALTERNATIVES = 5;
 
 export class LaneGroup {
@@ -67,9 +68,9 @@ export class LaneGroup {
     this.step++;
   }
 
-  /** Return a block of details if it is full, or at the end; else null. */
+  /** Return a block of details if it is full or old, or at the end; else null. */
   takeDetails(atEnd) {
-    return this.details?.take(atEnd ? 1 : BLOCK_TOKENS) ?? null;
+    return this.details?.take(atEnd) ?? null;
   }
 }
 
@@ -81,6 +82,7 @@ class Details {
   }
 
   clear() {
+    this.began = performance.now();
     Object.assign(this, { start: [], token: [], bits: [], top: [], topBits: [], shares: [] });
   }
 
@@ -99,8 +101,9 @@ class Details {
     this.shares.push(1 - ngrams - cache, ngrams, cache);
   }
 
-  take(least) {
-    if (this.start.length < least) return null;
+  take(atEnd) {
+    const isDue = this.start.length >= BLOCK_TOKENS || performance.now() - this.began > BLOCK_MS;
+    if (this.start.length === 0 || !(atEnd || isDue)) return null;
     const block = {
       start: Uint32Array.from(this.start),
       token: Uint16Array.from(this.token),

@@ -4,7 +4,7 @@ import { demand } from "./binary.mjs";
 const TOKEN_LIMIT = 2 ** 26;
 const LANE_TOKENS = 2048;
 
-/** Read the layout of coded tokens: {tokens, lanes: [{first, count}] in the order of coding, stream}. */
+/** Read the layout of coded tokens: {tokens, lanes: [{first, count, inside}] in the order of coding, stream}. */
 export function readCodedTokens(reader) {
   const tokens = reader.varint(TOKEN_LIMIT, "the number of tokens");
   demand(tokens >= 1, `${reader.name} has no tokens`);
@@ -19,7 +19,7 @@ export function readCodedTokens(reader) {
   const lanes = starts.map(({ start, inside }, i) => {
     const stop = i + 1 < laneCount ? starts[i + 1].start : tokens;
     const first = inside ? start : start + 1;
-    return { first, count: stop - first };
+    return { first, count: stop - first, inside: inside === 1 };
   });
   lanes.sort((a, b) => b.count - a.count); // stable: equal ones stay as they stand in the text
   const stream = reader.take(reader.varint(4 * tokens + 8, "the length of its stream"));
