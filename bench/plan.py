@@ -177,7 +177,7 @@ def checks(machine: Machine, share: float) -> list[list[str]]:
 
 def rows_of(plan: Plan, chosen: Recipe, lanes: int) -> list[dict[str, float]]:
     """Seconds of everything, for each number of GPUs."""
-    span = chosen.adapt.dynamic.span
+    span = chosen.adapt.dynamic.block_tokens
     tokens = VAL_TOKENS * (1.0 if plan.vocab == 1024 else 0.73)  # 8,192 pieces: REFERENCE B
     found = []
     for gpus in (1, 8, 16, 32, 64, 128, 256, 512):

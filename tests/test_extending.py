@@ -104,7 +104,7 @@ TOYS = {
             "config/schema.py": [
                 ('"dynamic", "lora"] = "none"', '"dynamic", "lora", "signs"] = "none"'),
                 ("    lora: Lora = Lora()\n", "    lora: Lora = Lora()\n    signs: Signs = Signs()\n"),
-                ("class Adapt(Section)", "class Signs(Section):\n    span: int = 16\n    lr: float = 1e-4\n\n\nclass Adapt(Section)"),
+                ("class Adapt(Section)", "class Signs(Section):\n    block_tokens: int = 16\n    lr: float = 1e-4\n\n\nclass Adapt(Section)"),
             ],
         },
     ),

@@ -303,10 +303,10 @@ def test_texts_come_back(memory_artifact, arithmetic, lanes, monkeypatch):
     "how",
     [
         Adapt(method="dynamic"),
-        Adapt(method="dynamic", order="lanes", lanes=3),  # some end within a span
+        Adapt(method="dynamic", order="lanes", lanes=3),  # some end within a block
         Adapt(method="lora", lanes=3),
         Adapt(method="sgd"),
-        Adapt(method="sgd", sgd=Sgd(span=64)),  # longer than the window: it learns in rows
+        Adapt(method="sgd", sgd=Sgd(block_tokens=64)),  # longer than the window: it learns in rows
     ],
     ids=["dynamic", "dynamic in lanes", "lora", "sgd", "sgd in rows"],
 )

@@ -17,10 +17,10 @@ from fairway.formats.range_coder import TOTAL
 WAYS = {
     "exact": ("exact", Adapt()),
     "float": ("float", Adapt()),
-    "sgd": ("float", Adapt(method="sgd", sgd=Sgd(span=8, lr=0.3, momentum=0.5))),
-    "sgd, long spans": ("float", Adapt(method="sgd", sgd=Sgd(span=48, lr=0.3, rows=2))),
-    "dynamic": ("float", Adapt(method="dynamic", dynamic=Dynamic(span=8, lr=0.01))),
-    "lora": ("float", Adapt(method="lora", lora=Lora(span=8, lr=0.05, rank=2))),
+    "sgd": ("float", Adapt(method="sgd", sgd=Sgd(block_tokens=8, lr=0.3, momentum=0.5))),
+    "sgd, long blocks": ("float", Adapt(method="sgd", sgd=Sgd(block_tokens=48, lr=0.3, rows=2))),
+    "dynamic": ("float", Adapt(method="dynamic", dynamic=Dynamic(block_tokens=8, lr=0.01))),
+    "lora": ("float", Adapt(method="lora", lora=Lora(block_tokens=8, lr=0.05, rank=2))),
 }
 every_way = pytest.mark.parametrize(("arithmetic", "adapt"), WAYS.values(), ids=WAYS)
 both_memories = pytest.mark.parametrize("with_memory", [False, True], ids=["alone", "memory"])

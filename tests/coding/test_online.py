@@ -24,12 +24,12 @@ from fairway.model.parameters import kind_of
 WHOLE = Division(1, 1 << 20)
 ROLLING = Score(protocol="rolling")
 HOWS = {
-    "sgd": Adapt(method="sgd", sgd=Sgd(span=8, lr=0.5, momentum=0.5, cosine=True)),
-    "sgd, epochs": Adapt(method="sgd", sgd=Sgd(span=8, lr=0.3, epochs=2, clip=0.5)),
-    "sgd, rows": Adapt(method="sgd", sgd=Sgd(span=48, lr=0.5, epochs=2, rows=2)),
-    "dynamic": Adapt(method="dynamic", dynamic=Dynamic(span=8, lr=0.01)),
-    "lora": Adapt(method="lora", lora=Lora(span=8, lr=0.05, rank=2)),
-    "lora, warm": Adapt(method="lora", lora=Lora(span=8, lr=0.05, rank=2, reset=False)),
+    "sgd": Adapt(method="sgd", sgd=Sgd(block_tokens=8, lr=0.5, momentum=0.5, cosine=True)),
+    "sgd, epochs": Adapt(method="sgd", sgd=Sgd(block_tokens=8, lr=0.3, epochs=2, clip=0.5)),
+    "sgd, rows": Adapt(method="sgd", sgd=Sgd(block_tokens=48, lr=0.5, epochs=2, rows=2)),
+    "dynamic": Adapt(method="dynamic", dynamic=Dynamic(block_tokens=8, lr=0.01)),
+    "lora": Adapt(method="lora", lora=Lora(block_tokens=8, lr=0.05, rank=2)),
+    "lora, warm": Adapt(method="lora", lora=Lora(block_tokens=8, lr=0.05, rank=2, reset=False)),
 }
 every_method = pytest.mark.parametrize("how", HOWS.values(), ids=HOWS)
 orders = st.sampled_from(ORDERS)
@@ -94,11 +94,11 @@ def test_adapters_of_a_lane_know_nothing_of_other_lanes(lively_model, name):
     tokens, other = draw(random, 120), draw(random, 120)
     other[60:] = tokens[60:]
     layout = Layout(120, Starts(np.array([0, 60]), np.array([False, True])))
-    spans = []
+    found_costs = []
     for text in (tokens, other):
         found = in_lockstep(learner(lively_model, HOWS[name]), text, layout)
-        spans.append(found[layout.order() >= 60])
-    np.testing.assert_array_equal(*spans)
+        found_costs.append(found[layout.order() >= 60])
+    np.testing.assert_array_equal(*found_costs)
     assert online.order_of(HOWS[name].model_copy(update={"order": "lanes"})) == "left-to-right"
 
 
@@ -175,16 +175,16 @@ def test_a_restored_learner_goes_on_as_the_one_it_was_taken_from(lively_model, h
 
 
 def test_sgd_is_the_librarys(lively_model):
-    how = Adapt(method="sgd", sgd=Sgd(span=16, lr=0.2, momentum=0.75, clip=0.5))
+    how = Adapt(method="sgd", sgd=Sgd(block_tokens=16, lr=0.2, momentum=0.75, clip=0.5))
     ours = learner(lively_model, how)
     theirs = copy.deepcopy(lively_model)
     optimizer = torch.optim.SGD(theirs.parameters(), lr=0.2, momentum=0.75)
     random = np.random.default_rng(1)
     for _ in range(3):
-        span = one_span(random, 16)
+        block = one_block(random, 16)
         ours.start(1)
-        ours.learn(span, 16)
-        loss = torch.nn.functional.cross_entropy(theirs.logits(span.fed)[0], span.coded[0])
+        ours.learn(block, 16)
+        loss = torch.nn.functional.cross_entropy(theirs.logits(block.fed)[0], block.coded[0])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)
         optimizer.step()
@@ -194,17 +194,17 @@ def test_sgd_is_the_librarys(lively_model):
 
 
 def test_dynamic_evaluation_is_its_formula(lively_model):
-    s = Dynamic(span=16, lr=0.01, beta=0.9, eps=0.001, decay=0.1)
+    s = Dynamic(block_tokens=16, lr=0.01, beta=0.9, eps=0.001, decay=0.1)
     ours = learner(lively_model, Adapt(method="dynamic", dynamic=s))
     model = copy.deepcopy(lively_model)
     start = [p.detach().double() for p in model.parameters()]
     squares = [torch.zeros_like(p) for p in start]
     random = np.random.default_rng(1)
     for step in range(1, 4):
-        span = one_span(random, 16)
+        block = one_block(random, 16)
         ours.start(1)
-        ours.learn(span, 16)
-        loss = torch.nn.functional.cross_entropy(model.logits(span.fed)[0], span.coded[0])
+        ours.learn(block, 16)
+        loss = torch.nn.functional.cross_entropy(model.logits(block.fed)[0], block.coded[0])
         gradients = torch.autograd.grad(loss, list(model.parameters()))
         for p, g, v, p0 in zip(model.parameters(), gradients, squares, start, strict=True):
             v.mul_(0.9).add_(0.1 * g.double() ** 2)
@@ -216,13 +216,13 @@ def test_dynamic_evaluation_is_its_formula(lively_model):
 
 def test_adapters_add_their_product(lively_model):
     """Against a network whose matrices are W + BA."""
-    how = Adapt(method="lora", lora=Lora(span=16, rank=3, lr=0.1, decay=0.0))
+    how = Adapt(method="lora", lora=Lora(block_tokens=16, rank=3, lr=0.1, decay=0.0))
     ours = learner(lively_model, how)
     random = np.random.default_rng(2)
-    ours.learn(one_span(random, 16), 16)
-    rule, span = ours.rule, one_span(random, 16)
+    ours.learn(one_block(random, 16), 16)
+    rule, block = ours.rule, one_block(random, 16)
     with rule.applied(), torch.no_grad():
-        found = ours.network.logits(span.fed)
+        found = ours.network.logits(block.fed)
     merged = copy.deepcopy(lively_model)
     places = {n: p for n, p in merged.named_parameters() if kind_of(n).adapters}
     tied = places.pop("embed.tokens")
@@ -231,20 +231,20 @@ def test_adapters_add_their_product(lively_model):
     with torch.no_grad():
         for name, p in places.items():
             p += outer[name][0] @ inner[name][0]
-        hidden = merged.hidden(span.fed)
+        hidden = merged.hidden(block.fed)
         tied += outer["embed.tokens"][0] @ inner["embed.tokens"][0]  # of the head alone
         torch.testing.assert_close(found, merged.head(hidden), rtol=1e-4, atol=1e-4)
-    assert (found - lively_model.logits(span.fed)).abs().max() > 0.01
+    assert (found - lively_model.logits(block.fed)).abs().max() > 0.01
 
 
 def test_adapters_begin_anew_with_a_document(lively_model):
     ours = learner(lively_model, HOWS["lora"])
     random = np.random.default_rng(2)
-    ours.learn(one_span(random, 8), 8)
+    ours.learn(one_block(random, 8), 8)
     assert all(b.abs().max() > 0 for b in ours.rule._outer)
-    span = one_span(random, 8)
-    span.coded[0, -1] = 0
-    ours.learn(span, 8)
+    block = one_block(random, 8)
+    block.coded[0, -1] = 0
+    ours.learn(block, 8)
     assert all(b.abs().max() == 0 for b in ours.rule._outer)
 
 
@@ -255,7 +255,7 @@ def test_activations_in_bfloat16(lively_model, name):
     ours.network.dtype = torch.bfloat16
     ours.start(1)
     random = np.random.default_rng(2)
-    charges = [ours.learn(one_span(random, 8), 8, with_costs=True) for _ in range(3)]
+    charges = [ours.learn(one_block(random, 8), 8, with_costs=True) for _ in range(3)]
     assert all(torch.isfinite(charge.nats).all() for charge in charges)
     changed = ours.rule._outer if name == "lora" else ours.network.parameters()
     assert all(t.dtype == torch.float32 and t.abs().max() > 0 for t in changed)
@@ -276,8 +276,8 @@ def test_windows_charge_each_token_once_and_learn_after_it(lively_model, protoco
             nats[costs.positions] = costs.nats
             times[costs.positions] += 1
         assert times.tolist() == [0] + [1] * 299
-    span = max(how.settings.span, 32 if protocol == "plain" else 8)
-    before = (place - 1) // span * span if name != "sgd, rows" else 0
+    block = max(how.settings.block_tokens, 32 if protocol == "plain" else 8)
+    before = (place - 1) // block * block if name != "sgd, rows" else 0
     np.testing.assert_array_equal(found[0][:before], found[1][:before])
     base = np.zeros(len(tokens))
     for costs in text_costs(FloatModel(lively_model), tokens, score, WHOLE):
@@ -290,11 +290,11 @@ def test_what_cannot_be_done_is_refused(lively_model):
     tokens = draw(np.random.default_rng(6), 50)
     with pytest.raises(BadInput, match="--protocol rolling"):
         text_costs(learner(lively_model, HOWS["lora"]), tokens, Score(protocol="plain"), WHOLE)
-    with pytest.raises(BadInput, match="longer than the window"):
-        learner(lively_model, Adapt(method="dynamic", dynamic=Dynamic(span=33)))
+    with pytest.raises(BadInput, match="more than the window"):
+        learner(lively_model, Adapt(method="dynamic", dynamic=Dynamic(block_tokens=33)))
 
 
-def one_span(random, size):
+def one_block(random, size):
     tokens = torch.from_numpy(random.integers(1, 300, (1, size + 1)))
     return UpdateBlock(
         tokens[:, :-1].clone(), tokens[:, 1:].clone(), torch.ones(1, size, dtype=bool)

@@ -129,10 +129,10 @@ def test_the_starting_system_in_small_differs_in_size_alone():
         *(f"data.{key}" for key in text),
         "train.batch_tokens",
         "pack.budget_bytes",
-        "adapt.sgd",  # its span: 32 windows
+        "adapt.sgd",  # its update block: 32 windows
     }
     for recipe in (whole, small):
         sgd = recipe["adapt"]["sgd"]
-        assert sgd.pop("span") == 32 * recipe["model"]["window"]
+        assert sgd.pop("block_tokens") == 32 * recipe["model"]["window"]
         published = {"rows": 32, "epochs": 2, "lr": 2e-3, "momentum": 0.9, "clip": 1.0}
         assert sgd == published | {"cosine": False}

@@ -192,7 +192,7 @@ def test_a_verdict_is_never_taken_from_the_run_directory(tiny, monkeypatch, tmp_
 
 def test_a_recipe_that_learns_also_scores_without_learning(tiny):
     """Both scores stand in the report: what packing left, and what learning gained."""
-    sets = ["adapt.method=sgd", "adapt.sgd.span=2048", "score.protocol=sliding"]
+    sets = ["adapt.method=sgd", "adapt.sgd.block_tokens=2048", "score.protocol=sliding"]
     learning, plain = load("tiny", sets), load("tiny", sets[2:])
     names = [row.name for row in stage.stages_of(learning)]
     assert names == [row.name for row in stage.STAGES]

@@ -94,7 +94,7 @@ def _probe(network: GPT) -> hashlib._Hash:
 
 def _probe_learning(model: LearningModel) -> bytes:
     """Return the logits of one lane after `model`, which this changes, learned from one block."""
-    count = min(model.span, _PROBE_TOKENS)
+    count = min(model.block_tokens, _PROBE_TOKENS)
     tokens = (7919 * np.arange(count + 1) % model.vocab_size).astype(np.uint16)
     stepper = model.stepper(Layout(count + 1, Starts.whole()))
     for before, token in pairwise(tokens.astype(np.int64)):

@@ -260,10 +260,10 @@ class Prove(Section):
 class Sgd(Section):
     """The whole network by SGD, as the starting system did it, but after scoring."""
 
-    span: int = Field(8, ge=1, le=1 << 20)  # tokens of a lane between two updates
+    block_tokens: int = Field(8, ge=1, le=1 << 20)  # tokens of a lane between two updates
     rows: int = Field(
         32, ge=1, le=65536
-    )  # a span longer than a window is learned this many rows at a time
+    )  # a block longer than a window is learned this many rows at a time
     epochs: int = Field(1, ge=1, le=100)
     lr: float = Field(0.03, gt=0)
     momentum: float = Field(0.0, ge=0, lt=1)
@@ -274,7 +274,7 @@ class Sgd(Section):
 class Dynamic(Section):
     """Dynamic evaluation: RMS-normalised updates, and decay back to the artifact's weights."""
 
-    span: int = Field(16, ge=1, le=1 << 20)
+    block_tokens: int = Field(16, ge=1, le=1 << 20)
     lr: float = Field(1e-3, gt=0)
     beta: float = Field(0.9999, ge=0, lt=1)  # of the mean square of a weight's gradients
     eps: float = Field(1e-4, gt=0)  # added to its root
@@ -284,7 +284,7 @@ class Dynamic(Section):
 class Lora(Section):
     """Low-rank adapters for every lane alone, anew for every document."""
 
-    span: int = Field(16, ge=1, le=1 << 20)
+    block_tokens: int = Field(16, ge=1, le=1 << 20)
     rank: int = Field(64, ge=1, le=1024)
     lr: float = Field(2e-3, gt=0)
     beta: float = Field(0.9999, ge=0, lt=1)

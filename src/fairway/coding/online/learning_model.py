@@ -1,7 +1,7 @@
 """A CodingModel that trains on the text while coding it: score first, then learn.
 
-All lanes of a chunk advance together (lanes.py). After every `span` steps, the network learns from
-the tokens that were coded since, and from nothing else. This update block is a function of the
+All lanes of a chunk advance together (lanes.py). After every `block_tokens` steps, the network
+learns from the tokens coded since, and from nothing else. This update block is a function of the
 layout alone, and a decoder knows its tokens by then, so it can learn the same. A text of several
 chunks goes through one model, which keeps everything that it learned.
 
@@ -73,14 +73,15 @@ class LearningModel:
         self.network, self.adapt = network, rounded(adapt)
         self.bos_id, self.vocab_size = network.bos_id, network.vocab_size
         self.window: int = network.shape.window
-        self.span: int = self.adapt.settings.span
+        self.block_tokens: int = self.adapt.settings.block_tokens
         self._tokens, self._done = tokens, 0
         self.rule = new_rule(network, self.adapt)
         # Whether an update block is learned with the key/value cache as context.
-        self.has_context = self.span <= self.window
-        if not self.has_context and not self.rule.takes_long_spans:
+        self.has_context = self.block_tokens <= self.window
+        if not self.has_context and not self.rule.takes_long_blocks:
             raise BadInput(
-                f"adapt.{adapt.method}.span is {self.span}, longer than the window, {self.window}"
+                f"adapt.{adapt.method}.block_tokens is {self.block_tokens}, more than the window, "
+                f"{self.window}"
             )
         # Without context each process learns all rows by itself.
         self.process = process if self.has_context else ALONE
@@ -115,7 +116,7 @@ class LearningModel:
         """Yield the costs of this process's lanes, block after block, and learn each block."""
         self.start(layout.lanes)
         done = 0
-        for part in layout.blocks(tokens, self.bos_id, self.span, self.share):
+        for part in layout.blocks(tokens, self.bos_id, self.block_tokens, self.share):
             self.shrink_batch(len(part.fed))
             fed, within = (torch.from_numpy(a).to(self.device) for a in (part.fed, part.within))
             block = UpdateBlock(fed, ids_at(tokens, part.positions, self.device), within)
@@ -123,11 +124,11 @@ class LearningModel:
             assert costs is not None
             nats = costs.nats.double().cpu().numpy()[part.within]
             states = costs.states.float().cpu().numpy()[part.within] if with_states else None
-            done += self.span
+            done += self.block_tokens
             yield TokenCosts(part.positions[part.within], nats, None, states, done >= layout.steps)
 
     def window_costs(self, tokens: Tokens, windows: Iterable[Window]) -> Iterator[TokenCosts]:
-        """Return the costs of one window after the other; a span that was charged is learned.
+        """Return the costs of one window after the other; an update block is learned when charged.
 
         Raises BadInput.
         """
@@ -143,7 +144,7 @@ class LearningModel:
             with torch.no_grad():
                 hidden = self.network.hidden(fed[:, :-1], last=end - first)
                 nats = self._nats(hidden, fed[:, first - start + 1 :])[0].double().cpu().numpy()
-            is_complete = end - learned >= self.span or end == len(tokens) - 1
+            is_complete = end - learned >= self.block_tokens or end == len(tokens) - 1
             if is_complete:
                 self._learn_rows(_rows(tokens, learned, end, self.window, self.device))
                 learned = end
@@ -248,12 +249,12 @@ class LearningStepper:
         model.start(layout.lanes)
         self._model, self._layout = model, layout
         self._inner = FloatStepper(model.network, layout.lanes)
-        columns = min(model.span, layout.steps)
+        columns = min(model.block_tokens, layout.steps)
         self._fed, self._coded = np.zeros((2, layout.lanes, columns), np.int64)
         self._step = 0
 
     def step(self, tokens: Longs) -> Longs:
-        column = self._step % self._model.span
+        column = self._step % self._model.block_tokens
         if column == 0:
             self._begin(len(tokens))
         fed = self._fed[: self._lanes, column]
@@ -270,10 +271,10 @@ class LearningStepper:
         return np.zeros((len(tokens), 2), np.int64)
 
     def observe(self, tokens: Longs) -> None:
-        column = self._step % self._model.span
+        column = self._step % self._model.block_tokens
         self._coded[: len(tokens), column] = tokens
         self._step += 1
-        if column + 1 == self._model.span or self._step == self._layout.steps:
+        if column + 1 == self._model.block_tokens or self._step == self._layout.steps:
             self._learn(column + 1)
 
     def _begin(self, lanes: int) -> None:

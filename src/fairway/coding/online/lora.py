@@ -32,7 +32,7 @@ class LoraRule:
     code: ClassVar[int] = 2
     layout: ClassVar[str] = "<IIffffI"
     lanes_share_weights: ClassVar[bool] = False
-    takes_long_spans: ClassVar[bool] = False
+    takes_long_blocks: ClassVar[bool] = False
     epochs = 1
     rows = 0
 

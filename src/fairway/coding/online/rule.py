@@ -30,7 +30,7 @@ class Rule(Protocol):
         str
     ]  # its settings in proof headers, in the order of the recipe's keys: struct
     lanes_share_weights: ClassVar[bool]  # False: a lane learns from its own tokens alone
-    takes_long_spans: ClassVar[bool]  # True: a span may be longer than the window
+    takes_long_blocks: ClassVar[bool]  # True: an update block may be longer than the window
 
     @property
     def epochs(self) -> int:
@@ -39,7 +39,7 @@ class Rule(Protocol):
 
     @property
     def rows(self) -> int:
-        """Return how many windows one update learns from where spans are long; 0: all of them."""
+        """Return how many windows one update of a long block learns from; 0: all of them."""
         ...
 
     def start(self, lanes: int) -> None:
@@ -75,7 +75,7 @@ class WholeNetwork:
     """All weights of a network side by side in one vector, shared by all lanes."""
 
     lanes_share_weights: ClassVar[bool] = True
-    takes_long_spans: ClassVar[bool] = False
+    takes_long_blocks: ClassVar[bool] = False
     epochs = 1
     rows = 0
 

@@ -1,7 +1,7 @@
 """SGD with momentum on the whole network, score first: m ← μm + g;  θ ← θ - η·m.
 
-Pull request 264 of openai/parameter-golf trains so at test time. It alone learns from spans longer
-than the window: as rows of a window, each without past, for some epochs.
+Pull request 264 of openai/parameter-golf trains so at test time. It alone learns from update
+blocks longer than the window: as rows of a window, each without past, for some epochs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class SgdRule(WholeNetwork):
 
     code: ClassVar[int] = 0
     layout: ClassVar[str] = "<IIIfffI"
-    takes_long_spans: ClassVar[bool] = True
+    takes_long_blocks: ClassVar[bool] = True
 
     def __init__(self, network: GPT, settings: Sgd) -> None:
         super().__init__(network)
