@@ -18,6 +18,13 @@ def commands(page: Path) -> list[str]:
     return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
 
 
+def example_recipe() -> str:
+    """Return the recipe that docs/recipes.md tells its reader to save as mine.toml."""
+    page = (ROOT / "docs" / "recipes.md").read_text("utf-8")
+    (recipe,) = re.findall(r"^```toml\n(.*?)^```", page, re.M | re.S)
+    return recipe
+
+
 WITH_COMMANDS = [page for page in PAGES if commands(page)]
 
 
@@ -26,6 +33,7 @@ def test_the_commands_of_a_page_run(page, finished_tiny, tmp_path, fairway, monk
     shutil.copytree(finished_tiny.parent / "data", tmp_path / "runs" / "data")
     for name in ("demo", "entry-1337"):
         shutil.copytree(finished_tiny, tmp_path / "runs" / name)
+    (tmp_path / "mine.toml").write_text(example_recipe())
     (tmp_path / "letter.txt").write_text("Dear reader,\n\nthis is a letter.\n")
     monkeypatch.chdir(tmp_path)
     for command in commands(page):

@@ -63,7 +63,7 @@ def audit_data(
     train: Annotated[list[Path], typer.Option(metavar="FILE", help="Training text, or shards.")],
     val: Annotated[list[Path], typer.Option(metavar="FILE", help="Validation text, or shards.")],
     tokenizer: Annotated[
-        Path | None, typer.Option(metavar="MODEL", help="That made the shards.")
+        Path | None, typer.Option(metavar="MODEL", help="The one that made the shards.")
     ] = None,
     overlap: Annotated[float, typer.Option(help="Shared part that counts as a copy.")] = 0.2,
 ) -> "Result":

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="Train a language model under a byte budget; prove its score with a file that decodes.",
-    epilog="Recipes, run directories and exit codes: docs/commands.md.",
+    epilog="Exit codes: docs/commands.md. Keys of recipes: docs/recipes.md.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -40,7 +40,9 @@ Method = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option(help="Run directory; default runs/<recipe name>.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write.")]
-Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override.")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key; repeatable.")
+]
 Text = Annotated[Path | None, typer.Option(metavar="FILE", help="Instead of the validation text.")]
 
 _MAX_MEMORY = Parameter(
@@ -48,14 +50,16 @@ _MAX_MEMORY = Parameter(
     Parameter.KEYWORD_ONLY,
     default="",
     annotation=Annotated[
-        str, typer.Option(metavar="SIZE", help="A file may ask for so much, as in 8G.")
+        str, typer.Option(metavar="SIZE", help="Memory that a file may ask for, as in 8G.")
     ],
 )
 _MAX_TOKENS = Parameter(
     "max_tokens",
     Parameter.KEYWORD_ONLY,
     default=0,
-    annotation=Annotated[int, typer.Option(min=0, help="Tokens that a file may ask for.")],
+    annotation=Annotated[
+        int, typer.Option(min=0, help="Tokens that a file may ask for; 0: by its size.")
+    ],
 )
 
 
