@@ -9,6 +9,7 @@ from fairway.challenge.checks import check
 from fairway.config.schema import Pack
 from fairway.config.toml import load
 from fairway.model.gpt import build
+from fairway.page.proof import page_of_bytes
 from fairway.pipeline.directory import Job, RunDirectory
 from fairway.pipeline.inspect import inspect
 from fairway.pipeline.pack import pack_weights
@@ -216,3 +217,47 @@ def test_no_lie_passes_beside_a_proof(folder, name):
     result = check(folder)
     assert result.failure
     assert topic in {rule.partition(":")[0] for rule in said(result)}, said(result)
+
+
+def page_of(seed):
+    return page_of_bytes(*((seed / name).read_bytes() for name in ("model.fairway", "val.fwp")))
+
+
+def test_a_page_passes_if_it_is_what_the_two_files_make(folder):
+    page = page_of(folder / "seed1")
+    (folder / "seed1" / "proof.html").write_bytes(page)
+    result = check(folder)
+    assert result.failure == "", said(result)
+    (found,) = (f for f in result.findings if f.topic.startswith("page"))
+    assert (found.topic, found.verdict) == ("page seed1/proof.html", "yes")
+    (folder / "seed1" / "proof.html").unlink()
+    sizes = [[f for f in r.findings if f.topic == "size"] for r in (result, check(folder))]
+    assert sizes[0] == sizes[1]  # a page is no code
+
+
+@pytest.mark.parametrize(
+    ("place", "made"),
+    [
+        ("seed1/proof.html", lambda page: page + b"\n"),
+        ("seed1/proof.html", lambda page: page.replace(b"startPage", b"startpage", 1)),
+        ("seed2/proof.html", lambda page: page),
+        ("seed4/proof.html", lambda page: page),
+        ("proof.html", lambda page: page),
+        ("seed1/page.html", lambda page: page),
+    ],
+)
+def test_no_other_page_passes(folder, place, made):
+    file = folder / place
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(made(page_of(folder / "seed1")))
+    failed = said(check(folder))
+    name = f"page {place}" if place.endswith("proof.html") and "/" in place else "size"
+    assert any(rule.startswith(name) for rule in failed), failed
+
+
+def test_a_page_that_is_a_link_is_not_followed(folder):
+    (folder / "seed1" / "proof.html").write_bytes(page_of(folder / "seed1"))
+    (folder / "seed2" / "proof.html").symlink_to("../seed1/proof.html")
+    result = check(folder)
+    assert "seed2/proof.html is a link" in result.findings[0].evidence
+    assert not any(f.rule.startswith("page seed2") for f in result.findings)

@@ -50,7 +50,16 @@ def test_a_submission_is_what_it_states(submitted):
     assert claims["seeds"] == [1, 2, 3]
     assert claims["bytes_total"] == claims["bytes_artifact_max"] + claims["bytes_code"]
     assert "torch==" in (folder / "requirements.txt").read_text("utf-8")
+    for seed in claims["seeds"]:
+        page = (folder / f"seed{seed}" / "proof.html").read_bytes()
+        assert page == (folder.parent / f"r{seed}" / "proof.html").read_bytes()
+        assert found_page(result, seed).verdict == "yes"
     assert not list(folder.parent.glob(".*"))
+
+
+def found_page(result, seed):
+    rule = f"page seed{seed}/proof.html: made of the two files beside it"
+    return next(f for f in result.check.findings if f.rule == rule)
 
 
 def test_stale_results_are_refused(finished_tiny, tmp_path):

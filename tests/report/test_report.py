@@ -51,7 +51,7 @@ def test_the_page_of_a_finished_run(tiny):
     text = report.write(tiny).read_text("utf-8")
     page = Page(text)
     assert page.open == []
-    assert page.loads == []
+    assert page.loads == ["proof.html"]  # a link to the page beside it
     assert page.counts["svg"] == 4
     assert page.counts["table"] == 3
     assert "prefers-color-scheme: dark" in text

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fairway.challenge import claims as json_files
+from fairway.challenge import logs
 from fairway.challenge.claims import ProveClaims, number
 from fairway.challenge.contents import shown
 from fairway.challenge.submitted import (
@@ -18,6 +19,8 @@ from fairway.challenge.submitted import (
     is_same,
     listed,
 )
+from fairway.errors import BadInput
+from fairway.page.proof import MOST_FILE_BYTES, page_of_bytes
 from fairway.pipeline import verdicts
 from fairway.pipeline.results import Decoded, RuleFinding
 
@@ -31,6 +34,24 @@ def proof(given: Submission, attached: Proof) -> RuleFinding:
     wrong = list(_disagreements(given, attached, facts))
     said = f"{facts.bpb:.8f} bits per byte, {facts.text_bytes:,} bytes decoded"
     return finding(rule, not wrong, f"{said}, but: {listed(wrong)}" if wrong else said)
+
+
+def pages(given: Submission) -> Iterator[RuleFinding]:
+    """Compare the page of each seed with the one that its artifact and its proof make."""
+    for entry in given.contents.of("page"):
+        problem = ""
+        try:
+            files = [
+                logs.read_bytes(entry.path.with_name(name), MOST_FILE_BYTES)
+                for name in ("model.fairway", "val.fwp")
+            ]
+            made = page_of_bytes(*files)
+            if logs.read_bytes(entry.path, len(made)) != made:
+                problem = "it is another page than this Fairway makes of the model and the proof"
+        except BadInput as error:
+            problem = str(error)
+        said = problem or "it is the page of the model and the proof, byte for byte"
+        yield finding(f"page {entry.name}: made of the two files beside it", not problem, said)
 
 
 def _disagreements(given: Submission, proof: Proof, facts: Decoded) -> Iterator[str]:

@@ -49,3 +49,4 @@ def _findings(given: Submission) -> Iterator[RuleFinding]:
         yield from rule(given)
     for attached in given.proofs:
         yield check_proofs.proof(given, attached)
+    yield from check_proofs.pages(given)

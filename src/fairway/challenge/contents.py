@@ -23,8 +23,9 @@ from fairway.errors import BadInput
 from fairway.pipeline.stage import STAGES
 
 Kind = Literal[
-    "script", "claims", "log", "paper", "picture", "shell", "results", "proof", "model", "uncounted"
-]
+    "script", "claims", "log", "paper", "picture", "shell", "results", "proof", "model", "page",
+    "uncounted",
+]  # fmt: skip
 
 MAX_SCRIPT_BYTES = 16_000_000
 MAX_JSON_BYTES = 1 << 20
@@ -50,6 +51,7 @@ _SEED = r"seed[0-9]{1,18}"
 _KINDS: list[tuple[Kind, str, str]] = [  # kind, folder, name: the first row that fits in full
     ("model", _SEED, r"model\.fairway"),
     ("proof", _SEED, r"val\.fwp"),
+    ("page", _SEED, r"proof\.html"),  # compared with what the two make
     ("results", _SEED, rf"(?i:({'|'.join(stage.name for stage in STAGES)})\.json)"),
     ("claims", "", r"submission\.json"),
     ("script", "", r"(?i:train_gpt[\w.-]*\.py)"),

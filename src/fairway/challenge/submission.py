@@ -25,6 +25,7 @@ from fairway.config import budget
 from fairway.config.toml import dumps
 from fairway.errors import BadInput
 from fairway.io.atomic import short_hash
+from fairway.page.proof import is_small, page_of_run
 from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.evidence import Proved, proved
 from fairway.pipeline.results import SubmitResult
@@ -124,6 +125,8 @@ def _copy(one: Proved, folder: Path, code_bytes: int) -> None:
     place.mkdir()
     for file in (one.run.artifact, one.run.proof_file):
         shutil.copy(file, place)
+    if is_small(one.decoded.text_bytes, one.decoded.grade):
+        (place / one.run.page.name).write_bytes(page_of_run(one.run))
     for stage in stages_of(one.recipe):
         if stage.cached:  # a verdict is not copied: who gets the folder decodes
             shutil.copy(one.run.path / f"{stage.name}.json", place)
@@ -188,7 +191,8 @@ Where the data lies: --set data.path=FOLDER --set data.tokenizer=FILE.
 
 A proof is the validation text as a compressed file, which the artifact alone decodes: its length
 is the score. It shows that the predictions are causal, normalised and made before they learn. It
-does not show that the artifact was not trained on the text.
+does not show that the artifact was not trained on the text. seed*/proof.html, where it is there,
+decodes the proof beside it in any browser, with a second decoder and without a network.
 
 train_gpt.py holds the modules of Fairway that this recipe needs, minified and compressed; it
 unpacks them into a temporary folder.

@@ -91,7 +91,9 @@ def _of_seeds(
 
 def _run_all(recipe: "Recipe", run: "RunDirectory", force: str = "") -> "dict[str, Result]":
     """Run every stage in order, then print the tables and write the report."""
+    from fairway import console
     from fairway.data.challenge_tokenizer import load_challenge
+    from fairway.page.proof import write_small
     from fairway.pipeline.pack import check_budget
     from fairway.pipeline.runner import run_stages
 
@@ -100,7 +102,10 @@ def _run_all(recipe: "Recipe", run: "RunDirectory", force: str = "") -> "dict[st
         check_budget(recipe.model, tokenizer, recipe.pack, recipe.memory)
     results = run_stages(recipe, run, force=force)
     if is_main_rank():
+        page = write_small(run)
         _write_report(run)
+        if page:
+            console.say(f"page: {page}: open it in a browser, it decodes the proof")
     return results
 
 

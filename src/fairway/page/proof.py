@@ -74,8 +74,12 @@ def page_of_run(run: RunDirectory) -> bytes:
     return page_of(run.artifact, run.proof_file)
 
 
-def write_small(run: RunDirectory, proved: ProveResult) -> Path | None:
-    """Write the page of a run whose text is small, else remove it; return the written file."""
+def write_small(run: RunDirectory) -> Path | None:
+    """Write the page of a run whose text is small, else remove it; return the written file.
+
+    Raises BadInput.
+    """
+    proved = run.require(ProveResult)
     if not is_small(proved.text_bytes, proved.grade):
         run.page.unlink(missing_ok=True)
         return None

@@ -35,7 +35,7 @@ def shown(charges: Charges) -> str:
         for number, part in enumerate(_documents(charges), 1):
             if len(charges.documents) > 1:
                 terminal.print(Text(f"document {number} of {len(charges.documents)}", "dim"))
-            terminal.print(part)
+            terminal.print(part, end="" if part.plain.endswith("\n") else "\n")
         if terminal.color_system:
             terminal.print(_legend())
     return captured.get()

@@ -14,6 +14,7 @@ from fairway.config import budget
 from fairway.errors import BadInput
 from fairway.io import foreign
 from fairway.io.atomic import write_atomic
+from fairway.page.proof import has_current
 from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.evidence import CLAIMED, Proof, Results
 from fairway.pipeline.results import (
@@ -175,7 +176,8 @@ def write(run: RunDirectory) -> Path:
     found = Results(run)
     if found.train is None:
         raise BadInput(f"{run.path} has no finished 'train' yet: there is nothing to report on")
-    details = _details(f"Recipe ({CLAIMED})", run.recipe)
+    details = _link(run)
+    details += _details(f"Recipe ({CLAIMED})", run.recipe)
     details += _details(f"Machine and versions ({CLAIMED})", run.env)
     page = _page(run.path.name, _headline(found), _pictures(found), tables(found), details)
     write_atomic(run.report, _bytes(page))
@@ -302,6 +304,14 @@ def _table(table: Table) -> str:
         f"{row(table.columns, 'th')}</thead><tbody>{body}</tbody></table></div>"
         f"<p class='note'>{escape(table.note)}</p></section>"
     )
+
+
+def _link(run: RunDirectory) -> str:
+    """Return a link to the page of the proof; empty where the run has none of this proof."""
+    if not has_current(run):
+        return ""
+    name = run.page.name
+    return f"<p><a href='{name}'>{name}</a> decodes the proof in any browser.</p>"
 
 
 def _details(title: str, path: Path) -> str:
