@@ -12,13 +12,16 @@ import pytest
 import torch
 from hypothesis import settings
 
+import processes
 from fairway import console
 from fairway.cli import main
 from fairway.config.schema import NO_MEMORY, Memory, Model, Pack
 from fairway.data.byte_tokenizer import train_tokenizer
 from fairway.model.gpt import build
+from fairway.pipeline import verify
 from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.pack import pack_weights
+from short import WORDS
 
 settings.register_profile("fairway", deadline=None)  # machines are shared: time shows nothing
 settings.load_profile("fairway")
@@ -36,9 +39,27 @@ def state_home(tmp_path_factory):
         yield root / "state"
 
 
+@pytest.fixture(autouse=True)
+def forked_decoders(request, monkeypatch):
+    """Let a proof be decoded by a fork of a template, which has imported everything.
+
+    A test that asks for `fresh_decoders` has a new interpreter for each, as users do.
+    """
+    if "fresh_decoders" not in request.fixturenames:
+        monkeypatch.setattr(verify, "subprocess", processes.Decoders)
+
+
+@pytest.fixture
+def fresh_decoders():
+    """Let a proof be decoded by a new interpreter, as users do."""
+
+
 @pytest.fixture(scope="session")
 def finished_tiny(tmp_path_factory, state_home):
-    """The folder of one `fairway run tiny`, made once for all test processes. Do not change it."""
+    """The folder of one `fairway run tiny`, made once for all test processes. Do not change it.
+
+    Its recipe is that of `short.load_short`.
+    """
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent
@@ -47,7 +68,7 @@ def finished_tiny(tmp_path_factory, state_home):
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (run / "report.html").exists():
             command = [sys.executable, "-m", "fairway", "run", "tiny", "--out", str(run)]
-            subprocess.run(command, check=True)
+            subprocess.run([*command, *WORDS], check=True)
     return run
 
 

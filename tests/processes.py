@@ -5,6 +5,7 @@ It seldom needs fresh imports, which cost two seconds of processor time. So one 
 imports all of Fairway, once for each pytest worker, and forks itself for each command.
 """
 
+import importlib
 import multiprocessing
 import os
 import pkgutil
@@ -24,9 +25,12 @@ import fairway
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [
-        module.name
-        for module in pkgutil.walk_packages(fairway.__path__, "fairway.")
-        if not module.name.endswith("__main__")
+        *(
+            module.name
+            for module in pkgutil.walk_packages(fairway.__path__, "fairway.")
+            if not module.name.endswith("__main__")
+        ),
+        "warm_kernels",
     ]
 )
 
@@ -76,6 +80,25 @@ def command(*words: object, data: bytes = b"", **env: str) -> Forked:
     return Forked(_command, *map(str, words), data=data, **env)
 
 
+class Decoders:
+    """Stands for the module `subprocess` in pipeline/verify.py; `run` forks the template instead.
+
+    The decoding process is a process of its own as before, in its folder and with its environment;
+    what it does not do is to import everything again.
+    """
+
+    DEVNULL, PIPE = subprocess.DEVNULL, subprocess.PIPE
+
+    @staticmethod
+    def run(words: list[str], cwd: Path, env: dict[str, str], **streams: object) -> object:
+        """Return the subprocess.CompletedProcess of `python -P -m MODULE ARGUMENTS`."""
+        assert words[:3] == [sys.executable, "-P", "-m"]
+        process = Forked(_module, str(cwd), *words[3:], **env)
+        code = process.wait()
+        sys.stderr.write(process.stderr)
+        return subprocess.CompletedProcess(words, code, process.stdout)
+
+
 def ranks(
     *arguments: object, work: Callable[..., object] | None = None, count: int = 2
 ) -> list[Forked]:
@@ -116,6 +139,11 @@ def _run(
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr.reconfigure(line_buffering=True)  # it is that of the template, as is stdout
     sys.exit(work(*arguments))
+
+
+def _module(cwd: str, name: str, *arguments: str) -> object:
+    os.chdir(cwd)
+    return importlib.import_module(name).main(list(arguments))
 
 
 def _command(*words: str) -> object:

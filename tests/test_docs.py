@@ -1,4 +1,4 @@
-"""Every command in a console block of README.md and docs/ runs, with `tiny` in place of `demo`."""
+"""Every command in a console block of README.md and docs/ runs, with `short` in place of `demo`."""
 
 import re
 import shlex
@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from fairway.config.toml import dumps
+from short import load_short
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -34,10 +37,11 @@ def test_the_commands_of_a_page_run(page, finished_tiny, tmp_path, fairway, monk
     for name in ("demo", "entry-1337"):
         shutil.copytree(finished_tiny, tmp_path / "runs" / name)
     (tmp_path / "mine.toml").write_text(example_recipe())
+    (tmp_path / "tiny.toml").write_text(dumps(load_short()))
     (tmp_path / "letter.txt").write_text("Dear reader,\n\nthis is a letter.\n")
     monkeypatch.chdir(tmp_path)
     for command in commands(page):
-        words = [{"demo": "tiny"}.get(word, word) for word in shlex.split(command)]
+        words = [{"demo": "tiny.toml"}.get(word, word) for word in shlex.split(command)]
         if words[0] == "fairway":
             code, _, err = fairway(*words[1:])
         else:

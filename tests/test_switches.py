@@ -29,6 +29,7 @@ from fairway.pipeline.results import PackResult, ScoreResult, TrainResult
 from fairway.pipeline.runner import perform
 from fairway.pipeline.size import predict
 from fairway.train.loop import Trainer
+from short import load_short
 
 BASE = [
     "train.steps=6", "train.batch_tokens=256", "train.calibration_tokens=512",
@@ -70,7 +71,7 @@ def data(finished_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(
     data: Path, finished: Path, name: str, sets: list[str]
 ) -> tuple[Recipe, directory.RunDirectory]:
-    return started(data, finished, name, load("tiny", [*BASE, *sets]))
+    return started(data, finished, name, load_short([*BASE, *sets]))
 
 
 def started(
@@ -147,7 +148,7 @@ def decodes(opened: artifact.Artifact) -> None:
 
 @pytest.mark.parametrize("name", MODEL)
 def test_on_it_changes_the_function_alike_with_a_cache(name: str) -> None:
-    off, on = load("tiny", BASE).model, load("tiny", [*BASE, *MODEL[name]]).model
+    off, on = load_short(BASE).model, load_short([*BASE, *MODEL[name]]).model
     models = [build(shape, 60, 0, seed=1) for shape in (off, on)]
     for model in models:
         with torch.no_grad():
@@ -183,7 +184,7 @@ SMALLER = [
 
 def test_frontier_in_small_takes_the_whole_course(data: Path, finished_tiny: Path) -> None:
     """All its switches together: all layers, all passes."""
-    small = load("frontier", SMALLER).model_copy(update={"data": load("tiny").data})
+    small = load("frontier", SMALLER).model_copy(update={"data": load_short().data})
     recipe, run = started(data, finished_tiny, "frontier", small)
     assert len(recipe.model.passes) == 17
     assert perform(recipe, run, TrainResult).steps == 4
@@ -208,4 +209,4 @@ def test_what_contradicts_itself_is_refused() -> None:
         ("train.windows=[[0.5, 16], [0.2, 8]]",): "rising",
     }.items():
         with pytest.raises(BadInput, match=problem):
-            load("tiny", sets)
+            load_short(sets)

@@ -1,12 +1,10 @@
 """What an audit takes for the text of a shard: tokens that write what some document counts as."""
 
-import io
-
 import numpy as np
 import pytest
-import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
+from challenge_models import train_challenge_model
 from fairway.audit.audit_text import of_shard, open_tokenizer
 from fairway.data.shards import write_shard
 from fairway.errors import BadInput
@@ -16,23 +14,10 @@ SPACE_BYTES = 4 + np.array([0xE2, 0x96, 0x81], np.uint16)
 
 
 @pytest.fixture(scope="module")
-def model():
-    file = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=(document.decode() for document in DOCUMENTS),
-        model_writer=file,
-        model_type="bpe",
-        vocab_size=300,
-        hard_vocab_limit=False,
-        byte_fallback=True,
-        add_dummy_prefix=False,
-        pad_id=0,
-        bos_id=1,
-        eos_id=2,
-        unk_id=3,
-        minloglevel=2,
-    )
-    return file.getvalue()
+def model(tmp_path_factory):
+    text = b"\n".join(DOCUMENTS).decode()
+    path = tmp_path_factory.mktemp("model") / "challenge.model"
+    return train_challenge_model(path, text, hard_vocab_limit=False).read_bytes()
 
 
 def written(path, data):

@@ -22,6 +22,7 @@ from fairway.pipeline.results import (
     ScoreResult,
     TrainResult,
 )
+from short import WORDS
 
 HEAVY = ("torch", "numpy", "pydantic", "rich", "matplotlib")
 
@@ -186,7 +187,7 @@ def test_a_damaged_shard(fairway, tiny):
     for shard in tiny.data_folder(tiny.require(PrepareResult)).glob("*.bin"):
         shard.write_bytes(shard.read_bytes()[:1100])
     tiny.invalidate(TrainResult)
-    sentence = refused(fairway, "train", "tiny", "--out", tiny.path)
+    sentence = refused(fairway, "train", "tiny", *WORDS, "--out", tiny.path)
     assert ".bin" in sentence
 
 
@@ -319,7 +320,7 @@ def test_a_damaged_proof_is_not_verified(fairway, tiny):
 
 def test_finished_work_is_skipped(fairway, tiny):
     before = {path: path.read_bytes() for path in tiny.path.glob("*.json")}
-    code, out, err = fairway("run", "tiny", "--out", tiny.path, "--json")
+    code, out, err = fairway("run", "tiny", *WORDS, "--out", tiny.path, "--json")
     assert code == 0, err
     assert err.count(": cached: ") == 5
     assert "verify: remembered: verified" in err
@@ -331,21 +332,21 @@ def test_finished_work_is_skipped(fairway, tiny):
 
 
 def test_force_redoes_a_verb_and_what_depends_on_it(fairway, tiny):
-    code, _, err = fairway("run", "tiny", "--out", tiny.path, "--force", "score")
+    code, _, err = fairway("run", "tiny", *WORDS, "--out", tiny.path, "--force", "score")
     assert code == 0, err
     assert err.count(": cached: ") == 4
 
 
 def test_dry_run_says_what_would_run_and_why(fairway, tiny):
-    code, _, err = fairway("run", "tiny", "--out", tiny.path, "--dry-run")
+    code, _, err = fairway("run", "tiny", *WORDS, "--out", tiny.path, "--dry-run")
     assert code == 0
     assert err.count("│ finished") == 6
     sets = ("--set", "pack.mlp_bits=4", "--set", "score.stride=8")
-    _, _, err = fairway("run", "tiny", "--out", tiny.path, "--dry-run", *sets)
+    _, _, err = fairway("run", "tiny", *WORDS, "--out", tiny.path, "--dry-run", *sets)
     assert err.count("│ finished") == 2
     assert "changed: pack" in err
     assert "after pack" in err
-    _, _, err = fairway("run", "tiny", "--out", tiny.path, "--dry-run", "--force", "score")
+    _, _, err = fairway("run", "tiny", *WORDS, "--out", tiny.path, "--dry-run", "--force", "score")
     assert err.count("│ finished") == 5
     assert "would run (--force score)" in err
 
@@ -413,7 +414,7 @@ def test_size_says_which_shapes_fit(fairway, tmp_path, monkeypatch):
 def test_ctrl_c_saves_and_the_same_command_goes_on(tiny):
     tiny.invalidate(TrainResult)
     tiny.metrics.unlink()
-    words = ["train", "tiny", "--out", tiny.path, "--set", "train.steps=100000"]
+    words = ["train", "tiny", *WORDS, "--out", tiny.path, "--set", "train.steps=100000"]
     training = processes.command(*words)
     processes.until(lambda: tiny.metrics.exists() and tiny.metrics.stat().st_size, training)
     training.send_signal(signal.SIGINT)
@@ -431,7 +432,7 @@ def test_other_ranks_are_silent(fairway, tiny, monkeypatch):
 
 def test_ranks_of_torchrun_go_through_several_stages_together(tiny):
     tiny.invalidate(ScoreResult)
-    first, second = processes.ranks("run", "tiny", "--out", tiny.path)
+    first, second = processes.ranks("run", "tiny", *WORDS, "--out", tiny.path)
     assert first.wait() == 0, first.stderr
     assert second.wait() == 0, second.stderr
     assert "verify: remembered: verified" in " ".join(first.stderr.split())

@@ -5,7 +5,6 @@ import shutil
 import pytest
 
 from fairway.config.schema import Recipe
-from fairway.config.toml import load
 from fairway.errors import BadInput
 from fairway.pipeline import runner, stage
 from fairway.pipeline.directory import Job, RunDirectory
@@ -19,8 +18,9 @@ from fairway.pipeline.results import (
     VerifyResult,
 )
 from fairway.pipeline.runner import changes, downstream, perform, run_stages, stamp, state
+from short import load_short
 
-RECIPE = load("tiny")
+RECIPE = load_short()
 KINDS = [row.result for row in stage.stages_of(RECIPE)]
 
 # One change of the recipe per line, and the stages whose own results it makes stale.
@@ -55,18 +55,18 @@ def stale(run: RunDirectory, recipe: Recipe) -> set[str]:
 @pytest.mark.parametrize(("change", "names"), CHANGES.items())
 def test_a_change_makes_exactly_its_stages_stale(tiny, change, names):
     assert stale(tiny, RECIPE) == set()
-    assert stale(tiny, load("tiny", [change])) == names
+    assert stale(tiny, load_short([change])) == names
 
 
 def test_settings_of_the_chosen_method_count(tiny):
-    learning = load("tiny", ["adapt.method=sgd"])
+    learning = load_short(["adapt.method=sgd"])
     for kind in (ScoreResult, ProveResult):
         result = tiny.require(kind)
         own = stamp(Job(learning, tiny), kind, inputs=False)
         tiny.record(result.model_copy(update={"stamp": own}))
     assert stale(tiny, learning) == set()
-    assert stale(tiny, load("tiny", ["adapt.method=sgd", "adapt.lora.rank=2"])) == set()
-    assert stale(tiny, load("tiny", ["adapt.method=sgd", "adapt.sgd.lr=9"])) == {"score", "prove"}
+    assert stale(tiny, load_short(["adapt.method=sgd", "adapt.lora.rank=2"])) == set()
+    assert stale(tiny, load_short(["adapt.method=sgd", "adapt.sgd.lr=9"])) == {"score", "prove"}
 
 
 def test_other_documents_make_stale(tiny, monkeypatch):
@@ -97,7 +97,7 @@ def _replaced(row, **changes):
 
 def test_new_results_and_new_weights_make_the_next_stages_stale(tiny):
     packed = tiny.require(PackResult)
-    other = stamp(Job(load("tiny", ["pack.mlp_bits=4"]), tiny), PackResult)
+    other = stamp(Job(load_short(["pack.mlp_bits=4"]), tiny), PackResult)
     tiny.record(packed.model_copy(update={"stamp": other}))
     assert stale(tiny, RECIPE) == {"pack", "score", "prove"}
     tiny.record(packed)
@@ -137,7 +137,7 @@ def test_the_runner_says_in_a_line_what_it_did(tiny, capsys):
 
     run_stages(RECIPE, tiny, ["score"])
     assert "score: cached: " in said()
-    run_stages(load("tiny", ["score.protocol=plain"]), tiny, ["score"])
+    run_stages(load_short(["score.protocol=plain"]), tiny, ["score"])
     assert "score: ran, because another score made the result stale: " in said()
     tiny.invalidate(ScoreResult)
     run_stages(RECIPE, tiny, ["score"])
@@ -145,7 +145,7 @@ def test_the_runner_says_in_a_line_what_it_did(tiny, capsys):
 
 
 def test_a_limit_is_judged_by_the_recipe_of_today(tiny):
-    strict = load("tiny", ["run.train_limit_s=1e-6"])
+    strict = load_short(["run.train_limit_s=1e-6"])
     assert not perform(strict, tiny, TrainResult).within_limit
     assert not tiny.require(TrainResult).within_limit
     assert perform(RECIPE, tiny, TrainResult).within_limit
@@ -153,7 +153,7 @@ def test_a_limit_is_judged_by_the_recipe_of_today(tiny):
 
 def test_what_changed_between_stamps(tiny):
     before = tiny.require(TrainResult).stamp
-    after = stamp(Job(load("tiny", ["model.dim=64", "train.steps=41"]), tiny), TrainResult)
+    after = stamp(Job(load_short(["model.dim=64", "train.steps=41"]), tiny), TrainResult)
     assert changes(before, after) == ["model", "train"]
     assert changes(before, before) == []
     assert changes("", before) == ["code", "model", "optim", "train", "prepare"]
@@ -193,7 +193,7 @@ def test_a_verdict_is_never_taken_from_the_run_directory(tiny, monkeypatch, tmp_
 def test_a_recipe_that_learns_also_scores_without_learning(tiny):
     """Both scores stand in the report: what packing left, and what learning gained."""
     sets = ["adapt.method=sgd", "adapt.sgd.block_tokens=2048", "score.protocol=sliding"]
-    learning, plain = load("tiny", sets), load("tiny", sets[2:])
+    learning, plain = load_short(sets), load_short(sets[2:])
     names = [row.name for row in stage.stages_of(learning)]
     assert names == [row.name for row in stage.STAGES]
     assert "frozen" not in [row.name for row in stage.stages_of(plain)]

@@ -14,7 +14,7 @@ from fairway.coding.lanes import LONGEST_DOCUMENT, Layout, lane_starts
 from fairway.coding.protocols import text_costs
 from fairway.coding.session import open_model
 from fairway.config.schema import Adapt, Run, Score
-from fairway.config.toml import load, loads
+from fairway.config.toml import loads
 from fairway.errors import BadInput
 from fairway.exact.cuda import DeviceOperands
 from fairway.formats import coded_tokens
@@ -23,6 +23,7 @@ from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.prove import decode
 from fairway.pipeline.results import PrepareResult, ProveResult, ScoreResult
 from fairway.pipeline.runner import perform
+from short import load_short
 
 TOKENS = 4200  # two lanes
 
@@ -161,7 +162,7 @@ def test_another_text_has_its_own_result(tiny, tmp_path):
 
 
 def test_texts_that_cannot_be_scored(tiny, tmp_path):
-    recipe = load("tiny")
+    recipe = load_short()
     with pytest.raises(BadInput, match="no such file"):
         perform(recipe, tiny, ScoreResult, tmp_path / "missing.txt")
     tiny.invalidate(ScoreResult)

@@ -5,13 +5,13 @@ import shutil
 
 import pytest
 
-from fairway.config.toml import load
 from fairway.errors import BadInput, Damaged
 from fairway.pipeline import runner, texts, verdicts, verify
 from fairway.pipeline.data_folder import load_tokenizer, load_val
 from fairway.pipeline.directory import Job
 from fairway.pipeline.prove import decode, prove
 from fairway.pipeline.results import PrepareResult, ProveResult, VerifyResult
+from short import load_short
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def two_files(tiny, tmp_path):
     return shutil.copy(tiny.artifact, alone / "m"), shutil.copy(tiny.proof_file, alone / "p")
 
 
-def test_two_files_are_enough(fairway, two_files, tiny):
+def test_two_files_are_enough(fairway, two_files, tiny, fresh_decoders):
     code, out, err = fairway("verify", *two_files, "--json")
     assert code == 0, err
     found = json.loads(out)
@@ -168,14 +168,14 @@ def test_claims_that_the_files_contradict_make_the_verdict_no(tiny):
     verdict = verdicts.known(tiny)
     assert not verdict.verified
     assert "prove.json says bpb = 0.5, the two files give 3.5" in verdict.reason
-    assert "prove.json says tokens = 7, the two files give 8,888" in verdict.reason
+    assert "prove.json says tokens = 7, the two files give 1,844" in verdict.reason
 
 
 def test_without_its_data_a_run_has_no_verdict(tiny):
     (tiny.path / "prepare.json").unlink()
     assert verdicts.known(tiny) is None
     with pytest.raises(BadInput, match="nothing says which text is its validation text"):
-        verdicts.verify(Job(load("tiny"), tiny))
+        verdicts.verify(Job(load_short(), tiny))
 
 
 def test_verdicts_are_remembered_by_what_the_files_hold(tiny, state_home, monkeypatch):

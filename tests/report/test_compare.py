@@ -19,6 +19,7 @@ from fairway.pipeline.results import (
     TrainResult,
 )
 from fairway.report import compare as c
+from short import WORDS
 
 
 def restamped(run):
@@ -154,7 +155,7 @@ def test_play_makes_a_run_per_seed_and_goes_on(fairway, tiny):
     for seed in (1337, 8):
         shutil.copytree(tiny.path, out.with_name(f"tiny-{seed}"))
     RunDirectory(out.with_name("tiny-8")).invalidate(TrainResult)
-    command = ("run", "tiny", "--out", out, "--set", "train.steps=10", "--seeds")
+    command = ("run", "tiny", *WORDS, "--out", out, "--set", "train.steps=10", "--seeds")
     code, _, err = fairway(*command, "1337,8", "--dry-run")
     assert code == 0, err
     assert "tiny-1337" in err
@@ -162,7 +163,7 @@ def test_play_makes_a_run_per_seed_and_goes_on(fairway, tiny):
     code, _, err = fairway(*command, "1,1")
     assert code == 2
     assert "different whole numbers" in err
-    code, stdout, err = fairway("run", "tiny", "--out", out, "--seeds", "1337,8", "--json")
+    code, stdout, err = fairway("run", "tiny", *WORDS, "--out", out, "--seeds", "1337,8", "--json")
     assert code == 0, err
     found = json.loads(stdout)
     assert found["8.train"]["seed"] == 8

@@ -17,14 +17,15 @@ from fairway.pipeline.data_folder import load_tokenizer, load_train, load_val
 from fairway.pipeline.results import PrepareResult
 from fairway.pipeline.runner import perform
 from fairway.report import sweep
+from short import TRAIN_TEXT
 
 TABLE = """
 recipe = "tiny"
 seeds = [1, 2]
-held_out_bytes = 20_000
+held_out_bytes = 4_000
 set = [
     "train.steps=3", "train.batch_tokens=128", "train.calibration_tokens=256",
-    "pack.budget_bytes=20000",
+    "pack.budget_bytes=20000", "data.train_bytes=191_000",
 ]
 
 [[row]]
@@ -85,11 +86,11 @@ def test_a_run_that_fails_leaves_the_others(folder: Path, fairway) -> None:
 
 
 def test_held_out_text_is_the_end_of_the_training_text(folder: Path) -> None:
-    recipe, run = load("tiny"), directory.RunDirectory(folder / "out" / "held")
+    recipe, run = load("tiny", [TRAIN_TEXT]), directory.RunDirectory(folder / "out" / "held")
     run.create(recipe)
     whole = perform(recipe, run, PrepareResult)
     source = run.data_folder(whole)
-    result = perform(load("tiny", ["data.held_out_bytes=20000"]), run, PrepareResult)
+    result = perform(load("tiny", [TRAIN_TEXT, "data.held_out_bytes=20000"]), run, PrepareResult)
     held = run.data_folder(result)
     tokens = np.concatenate(load_train(source))
     assert np.array_equal(np.concatenate([*load_train(held), load_val(held)]), tokens)

@@ -9,7 +9,6 @@ import torch
 
 from fairway import distributed
 from fairway.config.schema import Model
-from fairway.config.toml import load
 from fairway.errors import BadInput
 from fairway.io import checkpoint
 from fairway.model.gpt import GPT, build
@@ -20,6 +19,7 @@ from fairway.pipeline.runner import perform
 from fairway.quantize import gptq
 from fairway.train import calibrate
 from fairway.train.calibrate import Collector, Curvature
+from short import load_short
 
 VOCABULARY = 50
 SHAPE = Model(
@@ -163,16 +163,14 @@ def test_files_round_trip_and_store_shared_inputs_once(model: GPT, tmp_path: Pat
 
 def test_training_calibrates_inside_its_clock(tiny: directory.RunDirectory) -> None:
     """And without calibration it leaves none of earlier weights behind."""
-    recipe = load("tiny", ["train.steps=3", "train.calibration_tokens=1024"])
+    recipe = load_short(["train.steps=3", "train.calibration_tokens=1024"])
     tiny.invalidate(TrainResult)
     result = perform(recipe, tiny, TrainResult)
     assert 0 < result.calibration_s < result.train_s
     found, _ = calibrate.load(tiny.calibration)
     weights, _ = checkpoint.load(tiny.weights)
     assert {n for n in weights if is_matrix(n)} == found.keys()
-    result = perform(
-        load("tiny", ["train.steps=3", "train.calibration_tokens=0"]), tiny, TrainResult
-    )
+    result = perform(load_short(["train.steps=3", "train.calibration_tokens=0"]), tiny, TrainResult)
     assert result.calibration_s == 0
     assert not tiny.calibration.exists()
 
@@ -181,7 +179,7 @@ def test_calibration_does_not_change_the_weights(tiny: directory.RunDirectory) -
     found = []
     for tokens in (0, 2048):
         perform(
-            load("tiny", ["train.steps=5", f"train.calibration_tokens={tokens}"]), tiny, TrainResult
+            load_short(["train.steps=5", f"train.calibration_tokens={tokens}"]), tiny, TrainResult
         )
         found.append(checkpoint.load(tiny.weights)[0])
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])

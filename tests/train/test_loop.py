@@ -28,12 +28,14 @@ from fairway.pipeline.results import TrainResult
 from fairway.pipeline.runner import perform
 from fairway.train.optim import Optimizer
 from fairway.train.schedule import learning_rate, momentum
+from short import WORDS, load_short
 
 STEPS = ["train.steps=60", "run.checkpoint_every_s=0.05"]
 
 
 def words(run: directory.RunDirectory, sets: list[str]) -> list[str]:
-    return ["train", "tiny", "--out", str(run.path), *(o for s in sets for o in ("--set", s))]
+    values = [word for value in sets for word in ("--set", value)]
+    return ["train", "tiny", "--out", str(run.path), *WORDS, *values]
 
 
 def weights(run: directory.RunDirectory) -> torch.Tensor:
@@ -63,7 +65,7 @@ def reference(run: directory.RunDirectory, recipe: Recipe) -> torch.Tensor:
 
 def test_killed_at_any_moment_it_ends_with_the_same_weights(tiny: directory.RunDirectory) -> None:
     killed = again(tiny, "killed")
-    expected = reference(again(tiny, "whole"), load("tiny", STEPS))
+    expected = reference(again(tiny, "whole"), load_short(STEPS))
     kills = 0
     for seed in range(4):
         process = processes.command(*words(killed, STEPS))
@@ -98,13 +100,13 @@ def test_ctrl_c_saves_and_exits_130(tiny: directory.RunDirectory) -> None:
 def test_a_checkpoint_of_another_recipe_is_not_continued(tiny: directory.RunDirectory) -> None:
     run = again(tiny, "changed")
     checkpoint.save(run.checkpoint, {"readings": torch.zeros(0)}, {"stamp": "other", "step": 9})
-    result = perform(load("tiny", ["train.steps=3"]), run, TrainResult)
+    result = perform(load_short(["train.steps=3"]), run, TrainResult)
     assert result.steps == 3
 
 
 def test_two_processes_train_the_same_weights_as_one(tiny: directory.RunDirectory) -> None:
     sets = ["train.steps=20"]
-    one = reference(again(tiny, "one"), load("tiny", sets))
+    one = reference(again(tiny, "one"), load_short(sets))
     pair = again(tiny, "pair")
     for process in processes.ranks(*words(pair, sets)):
         assert process.wait() == 0, process.stderr
@@ -119,7 +121,7 @@ def test_products_in_bfloat16_learn_what_products_in_float32_learn(
 ) -> None:
     """Both networks are scored in fp32 at the end."""
     run = again(tiny, "bfloat16")
-    result = perform(load("tiny", ["train.dtype=bfloat16"]), run, TrainResult)
+    result = perform(load_short(["train.dtype=bfloat16"]), run, TrainResult)
     assert json.loads(run.env.read_text())["dtype"] == "bfloat16"
     whole = tiny.require(TrainResult)
     assert result.val_bpb == pytest.approx(whole.val_bpb, rel=2e-3)
@@ -128,7 +130,7 @@ def test_products_in_bfloat16_learn_what_products_in_float32_learn(
 
 def test_replayed_clock_repeats_a_run_in_seconds(tiny: directory.RunDirectory) -> None:
     run = again(tiny, "seconds")
-    recipe = load("tiny", ["train.seconds=0.5"])
+    recipe = load_short(["train.seconds=0.5"])
     first = perform(recipe, run, TrainResult)
     expected = weights(run)
     assert first.steps > 1
@@ -142,7 +144,7 @@ def test_accumulation_does_not_change_the_result(
 ) -> None:
     from fairway.train import loop
 
-    recipe = load("tiny", ["train.steps=10"])
+    recipe = load_short(["train.steps=10"])
     whole = reference(again(tiny, "whole"), recipe)
     monkeypatch.setattr(loop, "_MICRO_TOKENS", {"cpu": 128, "cuda": 128})
     pieces = reference(again(tiny, "pieces"), recipe)
@@ -151,7 +153,7 @@ def test_accumulation_does_not_change_the_result(
 
 def test_two_processes_in_bfloat16_lose_what_one_loses(tiny: directory.RunDirectory) -> None:
     sets = ["train.steps=40", "train.dtype=bfloat16"]
-    one = perform(load("tiny", sets), again(tiny, "one"), TrainResult)
+    one = perform(load_short(sets), again(tiny, "one"), TrainResult)
     pair = again(tiny, "pair")
     for process in processes.ranks(*words(pair, sets)):
         assert process.wait() == 0, process.stderr
@@ -166,7 +168,7 @@ def test_rows_that_do_not_fit_memory_are_taken_fewer_at_once(
     """A GPU's allocator raises what is raised here; a CPU has no such limit to run into."""
     from fairway.model.gpt import GPT
 
-    whole = reference(again(tiny, "fits"), load("tiny", ["train.steps=4"]))
+    whole = reference(again(tiny, "fits"), load_short(["train.steps=4"]))
     loss, seen = GPT.loss, []
 
     def bounded(model: GPT, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -178,7 +180,7 @@ def test_rows_that_do_not_fit_memory_are_taken_fewer_at_once(
 
     monkeypatch.setattr(GPT, "loss", bounded)
     monkeypatch.setattr(torch, "compile", lambda f, **_: f)
-    run, recipe = again(tiny, "bounded"), load("tiny", ["train.steps=4", "train.compile=true"])
+    run, recipe = again(tiny, "bounded"), load_short(["train.steps=4", "train.compile=true"])
     if not fitting:
         with pytest.raises(BadInput, match="one row of 32 tokens"):
             perform(recipe, run, TrainResult)
@@ -192,7 +194,7 @@ def test_rows_that_do_not_fit_memory_are_taken_fewer_at_once(
 def test_all_that_steps_need_is_compiled_before_the_clock_starts(tiny) -> None:
     stages = "train.windows=[[0.5, 16]]"
     shape = ["model.num_layers=1", "model.bigram_rows=0"]  # compiling is most of the time
-    recipe = load("tiny", ["train.steps=8", "train.compile=true", stages, *shape])
+    recipe = load_short(["train.steps=8", "train.compile=true", stages, *shape])
     with torch._dynamo.config.patch(error_on_recompile=True):
         torch.compiler.reset()
         trained = perform(recipe, again(tiny, "compiled"), TrainResult)
@@ -207,7 +209,7 @@ def test_one_layer_trains(tiny: directory.RunDirectory, repeated: bool) -> None:
     if repeated:
         sets += ["model.repeat_times=2", "train.repeat_from=0.5"]
     run = again(tiny, f"one-layer-{repeated}")
-    trained = perform(load("tiny", sets), run, TrainResult)
+    trained = perform(load_short(sets), run, TrainResult)
     assert math.isfinite(trained.val_bpb)
     skips = checkpoint.load(run.weights)[0]["skips"]
     assert skips.shape == (int(repeated), 32)
@@ -248,7 +250,7 @@ def test_torchrun_restarts_after_a_killed_rank_and_ends_with_the_same_weights(
     tiny: directory.RunDirectory,
 ) -> None:
     sets = ["train.steps=40", "run.checkpoint_every_s=0.01"]
-    killed, whole = again(tiny, "killed"), reference(again(tiny, "whole"), load("tiny", sets))
+    killed, whole = again(tiny, "killed"), reference(again(tiny, "whole"), load_short(sets))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     launcher += ["--nproc-per-node=2", "--max-restarts=1", "-m", "fairway"]
     process = subprocess.Popen([*launcher, *words(killed, sets)], stderr=subprocess.PIPE, text=True)
