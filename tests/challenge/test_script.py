@@ -15,6 +15,14 @@ from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.results import ScoreResult, TrainResult, VerifyResult
 from fairway.pipeline.runner import run_stages
 
+SETS = [
+    "train.steps=4",
+    "data.train_bytes=15000",
+    "data.held_out_bytes=1500",
+    "data.vocab_size=300",
+]
+SMALL = [word for value in SETS for word in ("--set", value)]  # one document of 1.3 kB is decoded
+
 
 @pytest.fixture(scope="module")
 def source():
@@ -54,9 +62,8 @@ def test_only_what_the_recipe_uses():
 
 def test_ranks_of_torchrun_share_the_training_and_the_first_does_the_rest(source, tmp_path):
     (tmp_path / "train_gpt.py").write_bytes(source)
-    sets = ["train.steps=4", "data.train_bytes=40000", "data.vocab_size=300"]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += ["train_gpt.py", *(word for value in sets for word in ("--set", value))]
+    command += ["train_gpt.py", *SMALL]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     run = RunDirectory(tmp_path / "run")
@@ -67,8 +74,7 @@ def test_ranks_of_torchrun_share_the_training_and_the_first_does_the_rest(source
 def test_the_script_trains_scores_and_proves_alone(source, tmp_path):
     file = tmp_path / "train_gpt.py"
     file.write_bytes(source)
-    sets = ["--set", "train.steps=4", "--set", "data.train_bytes=40000"]
-    arguments = ["--out", "run", "--seed", "7", *sets, "--set", "data.vocab_size=300"]
+    arguments = ["--out", "run", "--seed", "7", *SMALL]
     done = script.run_apart(file, arguments, tmp_path, timeout_s=800)
     assert done.returncode == 0, done.stderr
     run = RunDirectory(tmp_path / "run")
