@@ -46,7 +46,7 @@ def forked_decoders(request, monkeypatch):
     A test that asks for `fresh_decoders` has a new interpreter for each, as users do.
     """
     if "fresh_decoders" not in request.fixturenames:
-        monkeypatch.setattr(verify, "subprocess", processes.Decoders)
+        monkeypatch.setattr(verify, "subprocess", processes.Modules)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import importlib
 import multiprocessing
 import os
 import pkgutil
+import runpy
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import fairway
 
@@ -80,22 +81,34 @@ def command(*words: object, data: bytes = b"", **env: str) -> Forked:
     return Forked(_command, *map(str, words), data=data, **env)
 
 
-class Decoders:
-    """Stands for the module `subprocess` in pipeline/verify.py; `run` forks the template instead.
+def script(file: Path, *words: object, **env: str) -> Forked:
+    """Start `python FILE WORDS`."""
+    return Forked(_script, str(file), *map(str, words), **env)
 
-    The decoding process is a process of its own as before, in its folder and with its environment;
-    what it does not do is to import everything again.
+
+class Modules:
+    """Stands for the module `subprocess` where Fairway starts `python -P -m MODULE WORDS`.
+
+    What starts is a process of its own as before, in its folder and with its environment. What it
+    does not do is to import everything again.
     """
 
     DEVNULL, PIPE = subprocess.DEVNULL, subprocess.PIPE
 
     @staticmethod
-    def run(words: list[str], cwd: Path, env: dict[str, str], **streams: object) -> object:
-        """Return the subprocess.CompletedProcess of `python -P -m MODULE ARGUMENTS`."""
+    def run(
+        words: list[str],
+        env: dict[str, str],
+        cwd: Path | None = None,
+        stdout: int | TextIO = PIPE,
+        **others: object,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Wait for the process; stderr goes where stdout goes, or else to ours."""
         assert words[:3] == [sys.executable, "-P", "-m"]
-        process = Forked(_module, str(cwd), *words[3:], **env)
+        process = Forked(_module, str(cwd or Path.cwd()), *words[3:], **env)
         code = process.wait()
-        sys.stderr.write(process.stderr)
+        log = sys.stderr if isinstance(stdout, int) else stdout
+        log.write(process.stderr)
         return subprocess.CompletedProcess(words, code, process.stdout)
 
 
@@ -143,7 +156,15 @@ def _run(
 
 def _module(cwd: str, name: str, *arguments: str) -> object:
     os.chdir(cwd)
+    if name == "fairway":
+        return _command(*arguments)
     return importlib.import_module(name).main(list(arguments))
+
+
+def _script(file: str, *words: str) -> None:
+    sys.argv = [file, *words]
+    sys.path.insert(0, str(Path(file).parent))
+    runpy.run_path(file, run_name="__main__")
 
 
 def _command(*words: str) -> object:

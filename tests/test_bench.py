@@ -1,20 +1,18 @@
 """The benches for machines that are not here run, at the size of a test."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+import processes
+
 BENCH = Path(__file__).parents[1] / "bench"
 
 
-def run(*command: str) -> list[dict[str, float]]:
-    made = subprocess.run(
-        [sys.executable, *command, "--json"], cwd=BENCH, capture_output=True, text=True
-    )
-    assert made.returncode == 0, made.stderr
+def run(file: str, *words: str) -> list[dict[str, float]]:
+    made = processes.script(BENCH / file, *words, "--json")
+    assert made.wait() == 0, made.stderr
     return json.loads(made.stdout)
 
 

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import processes
 from fairway.console import printable, read_metrics
 from fairway.errors import BadInput
 from fairway.io import foreign
@@ -274,9 +275,8 @@ def test_streams_of_a_shell(artifact_file, tmp_path, line, code, sentence):
 
 def test_a_sample_of_the_campaign(finished_tiny):
     """The whole of it is `make campaign`."""
-    command = [sys.executable, str(CAMPAIGN), str(finished_tiny), "--every", "601", "--jobs", "1"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
+    done = processes.script(CAMPAIGN, finished_tiny, "--every", 601, "--jobs", 1)
+    assert done.wait() == 0, done.stdout.decode() + done.stderr
 
 
 def test_toml_stays_toml():

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import processes
 from fairway.config.toml import load
 from fairway.errors import BadInput
 from fairway.pipeline import directory
@@ -45,9 +46,11 @@ def folder(finished_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return root
 
 
-def test_a_sweep_compares_by_seed_and_resumes(folder: Path, fairway) -> None:
+def test_a_sweep_compares_by_seed_and_resumes(folder: Path, fairway, monkeypatch) -> None:
     table, out = str(folder / "table.toml"), folder / "out"
-    code, printed, shown = fairway("sweep", table, "--out", str(out), "--json")
+    with monkeypatch.context() as patched:  # four runs; the one below starts a new interpreter
+        patched.setattr(sweep, "subprocess", processes.Modules)
+        code, printed, shown = fairway("sweep", table, "--out", str(out), "--json")
     assert code == 0, shown
     found = json.loads(printed)
     assert found == json.loads((out / "sweep.json").read_text())
