@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from fairway import console
 from fairway.audit.audit import audit
 from fairway.audit.audit_text import AuditText
-from fairway.audit.scorer import Local
 from gallery import scorers as gallery
+from gallery.local import Local
 
 VOCABULARIES = (1024, 8192)
 

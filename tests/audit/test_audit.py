@@ -13,9 +13,9 @@ from fairway.audit.audit import audit
 from fairway.audit.audit_text import AuditText
 from fairway.audit.causality import helpful
 from fairway.audit.experiment import Audit, changed
-from fairway.audit.scorer import Local
 from fairway.errors import BadInput
 from gallery import scorers as gallery
+from gallery.local import Local
 
 
 def audited(scorer, vocab=1024, count=300, seed=3, minutes=0.02, maker=None):

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from fairway.audit import betting
 from fairway.audit.normalisation import charged_probabilities
-from fairway.audit.scorer import Local
 from gallery import scorers as gallery
+from gallery.local import Local
 
 
 def ratios_of(scorer, vocab, calls, count=200, seed=0):

@@ -8,8 +8,8 @@ import pytest
 from fairway.audit.audit import audit
 from fairway.audit.audit_text import AuditText, lost
 from fairway.audit.fairway_scorer import fairway_scorer
-from fairway.audit.scorer import Local
 from fairway.coding import artifact
+from gallery.local import Local
 
 
 @pytest.mark.parametrize(

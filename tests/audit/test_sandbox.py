@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fairway.audit import sandbox
+from fairway.audit import visible
 from fairway.audit.sandbox import Child, Isolation, Limits, Walls
 from fairway.errors import BadInput
 
@@ -283,10 +283,10 @@ def test_what_is_called_enforced_is_refused(kind, tmp_path, port, monkeypatch):
 
 def test_nothing_is_promised_without_walls():
     """Each promise but that of a clean environment needs one of the walls."""
-    bare = Isolation("none", 0, False, False, False, False, ("/own",), False, Limits())
+    bare = Isolation("none", 0, False, False, ("/own",), False, Limits())
     assert [name for name, kept, _ in bare.rows() if kept] == ["variables"]
     assert sum(line.startswith("NOT enforced") for line in bare.lines()) == len(bare.rows())
-    full = Isolation("bubblewrap", 7, True, True, True, True, ("/own",), False, Limits())
+    full = Isolation("bubblewrap", 7, True, True, ("/own",), False, Limits())
     assert all(kept for _, kept, _ in full.rows())
     assert "not enforced" not in full.summary
 
@@ -299,7 +299,7 @@ def test_the_page_has_the_same_table():
     lines = re.findall(r"^\| [^|]*\(`(\w+)`\) \| (.*) \|$", page, re.MULTILINE)
     rows = {name: cells.split(" | ") for name, cells in lines}
     for number, (backend, landlock, seccomp) in enumerate(columns):
-        found = Isolation(backend, landlock, seccomp, True, True, True, (), False, Limits())
+        found = Isolation(backend, landlock, seccomp, True, (), False, Limits())
         for name, kept, _ in found.rows():
             if name != "root":
                 assert rows[name][number] == ("yes" if kept else "no"), (name, columns[number])
@@ -490,8 +490,8 @@ def test_kernels_of_fairway_are_not_compiled_again(child, backend, tmp_path, mon
     kept = tmp_path / "kept"
     (kept / "below").mkdir(parents=True)
     (kept / "below" / "kernel.nbi").write_text("compiled")
-    monkeypatch.setattr(sandbox, "_copies", [])
-    monkeypatch.setattr(sandbox.startup, "kernel_cache", lambda: str(kept))
+    monkeypatch.setattr(visible, "_copies", [])
+    monkeypatch.setattr(visible.startup, "kernel_cache", lambda: str(kept))
     body = """
 def scorer(t):
     folder = os.environ["NUMBA_CACHE_DIR"] + "/below/"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,11 @@ from fairway import console
 from fairway.audit import causality, counting, normalisation, ordering, repeatability
 from fairway.audit.audit_text import AuditText, of_shard, of_text, open_tokenizer, shortened
 from fairway.audit.causality import Cuts
-from fairway.audit.experiment import Audit
+from fairway.audit.experiment import Audit, order_of
 from fairway.audit.sandbox import Child, Limits, Walls
 from fairway.audit.scorer import Caller, Charges
 from fairway.errors import BadInput
-from fairway.pipeline.results import AuditFinding, AuditResult
+from fairway.pipeline.results import AuditResult
 
 _PROBES = (256, 1024)  # tokens, to see how fast the scorer is before it gets the text
 _WHOLE = 1 / 14  # of the time, for one call on the whole text
@@ -129,10 +130,8 @@ def _fitting(job: Audit, minutes: float) -> int:
     job.known = job.text.tokens
     job.text = shortened(job.text, min(whole, max(most, _PROBES[-1])))
     job.piece = min(_PIECE, max(fits(60 * minutes * _OF_PIECE), _PROBES[0]))
-    probed, job.caller = (
-        job.caller,
-        job.caller.restarted(),
-    )  # the text is its first call, as in reality
+    probed = job.caller
+    job.caller = probed.restarted()  # the text is its first call, as in reality
     if job.caller is not probed:
         probed.close()
     return whole
@@ -157,14 +156,12 @@ def _fitting_tokens(job: Audit) -> Callable[[float], int]:
 def _run(job: Audit) -> None:
     """Run the experiments, cheap ones first. A broken condition does not end the others."""
     base = job.score(job.text.tokens)
-    if job.whole is None:
-        job.add(counting.coverage(job, base), counting.byte_count(job, base))
-    else:
-        part, job.text = job.text, job.whole
-        all_of_it = job.score(job.whole.tokens)
-        job.add(counting.coverage(job, all_of_it), counting.byte_count(job, all_of_it))
-        job.text = part
-    job.note_declarations(base)
+    part, job.text = job.text, job.whole or job.text
+    counted = base if job.whole is None else job.score(job.text.tokens)
+    job.add(counting.coverage(job, counted), counting.byte_count(job, counted))
+    job.text = part
+    job.declared = not np.array_equal(order_of(base), np.arange(len(base.nats)))
+    job.side_bytes = base.side_bytes
     if negative := counting.probabilities(base):
         job.add(negative)
     job.add(repeatability.repeatable(job, base))
@@ -176,7 +173,7 @@ def _run(job: Audit) -> None:
     job.add(
         causality.causal(job, kinds, "declared" if job.declared else "text's"),
         *ordering.coding_order(job, base, moved, boundary),
-        *_noted(job, base),
+        *filter(None, (ordering.documents(job), ordering.prefix(job, base))),
     )
     if negative or any(f.condition == "causal" and f.verdict == "broken" for f in job.findings):
         return  # a charge that looks ahead says nothing about the distribution that it is from
@@ -193,8 +190,8 @@ def _run(job: Audit) -> None:
 
 def _cuts(job: Audit, base: Charges) -> dict[str, Cuts]:
     """Cut the whole text, pieces of it where that is much cheaper, and texts of first calls."""
-    first = causality.first_cuts(job, base, job.share_of_time(0.15), _FIRST)
-    whole = causality.same_text(job.text.tokens, base)
+    whole = repeat((job.text.tokens, base))
+    first = causality.cuts_of(job, whole, job.share_of_time(0.15), _FIRST, first=True)
     short = len(job.text.tokens) <= 2 * job.piece
     until = job.share_of_time(0.35 if short else 0.3)
     far = causality.cuts_of(job, whole, until, _NEAR if short else _FAR)
@@ -203,8 +200,3 @@ def _cuts(job: Audit, base: Charges) -> dict[str, Cuts]:
         pieces = causality.short_texts(job, job.piece, _NEAR)
         kinds["pieces"] = causality.cuts_of(job, pieces, job.share_of_time(0.3), _NEAR)
     return kinds
-
-
-def _noted(job: Audit, base: Charges) -> list[AuditFinding]:
-    """Return findings about what a decoder may do and a reader should know."""
-    return [f for f in (ordering.documents(job), ordering.prefix(job, base)) if f]

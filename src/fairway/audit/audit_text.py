@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -116,10 +116,7 @@ def lost(documents: Sequence[bytes], decoded: Sequence[bytes], rule: rules.Rule)
 def shortened(text: AuditText, count: int) -> AuditText:
     """Return the text's first `count` tokens."""
     lengths = None if text.lengths is None else text.lengths[:count]
-    return AuditText(
-        text.tokens[:count], text.vocab_size, text.bos_id, lengths, text.loss,
-        text.rule,
-    )  # fmt: skip
+    return replace(text, tokens=text.tokens[:count], lengths=lengths)
 
 
 def slices(text: AuditText, length: int, count: int, random: np.random.Generator) -> list[Tokens]:

@@ -9,7 +9,7 @@ positions, must be above zero by 6 of its standard errors.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from math import log, sqrt
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 
 from fairway.audit import power
 from fairway.audit.audit_text import blocks, slices
-from fairway.audit.experiment import Audit, changed, finding, order_of
+from fairway.audit.experiment import Audit, changed, evidence_of, finding, order_of
 from fairway.audit.scorer import Charges, Floats, Tokens
 from fairway.pipeline.results import AuditFinding, Evidence
 
@@ -72,15 +72,7 @@ def cut(audit: Audit, tokens: Tokens, base: Charges, k: int, style: str, result:
     size = np.abs(change)
     if size.size and float(size.max()) > max(result.largest, audit.tolerance):
         worst = np.argsort(-size)[:4]
-        result.evidence = [
-            Evidence(
-                position=int(past[i]),
-                before=float(base.nats[past[i]]),
-                after=float(again.nats[past[i]]),
-                cause=int(order[k]),
-            )
-            for i in worst
-        ]
+        result.evidence = evidence_of(past[worst], base.nats, again.nats, int(order[k]))
         result.picture = strip(size > audit.tolerance, k, len(tokens))
     result.largest = max(result.largest, float(size.max(initial=0.0)))
     if size.any():
@@ -155,44 +147,33 @@ def told_too_much(audit: Audit, cuts: Cuts) -> str:
     return ""
 
 
-def cuts_of(audit: Audit, texts: Iterator[tuple[Tokens, Charges]], until: float, most: int) -> Cuts:
-    """Cut each text at a random position, in styles by turns, while there is time."""
-    return _cuts_while(audit, texts, until, most, Cuts())
+def cuts_of(
+    audit: Audit,
+    texts: Iterable[tuple[Tokens, Charges]],
+    until: float,
+    most: int,
+    first: bool = False,
+) -> Cuts:
+    """Cut each text at a random position, in styles by turns, while there is time.
 
-
-def first_cuts(audit: Audit, base: Charges, until: float, most: int) -> Cuts:
-    """Cut the text in first calls of processes. base: the first call on the unmodified text.
-
-    A scorer that learns the text in its first call cannot repeat it in another process: there it
+    first: in first calls of processes; then a text's charges are those of a first call, too. A
+    scorer that learns the text in its first call cannot repeat it in another process: there it
     must find the same charges without what was changed. Every second cut is early (uniform in the
     log of its position), where most of the text changes.
     """
-    texts = same_text(audit.text.tokens, base)
-    return _cuts_while(audit, texts, until, most, Cuts(first=True))
-
-
-def _cuts_while(
-    audit: Audit, texts: Iterator[tuple[Tokens, Charges]], until: float, most: int, result: Cuts
-) -> Cuts:
-    least = _FIRST_CUTS if result.first else 1
+    result, least = Cuts(first=first), _FIRST_CUTS if first else 1
     for number, (tokens, base) in enumerate(texts):
         if result.draws >= most or (result.draws >= least and time.monotonic() > until):
             break
         if len(tokens) < 2 or result.order_moved:
             break
         k = int(audit.random.integers(1, len(tokens)))
-        if result.first and number % 2 == 0:
+        if first and number % 2 == 0:
             low = min(_EARLY, (len(tokens) + 1) // 2)
             k = int(low * (len(tokens) / low) ** audit.random.random())
         cut(audit, tokens, base, k, _STYLES[number % len(_STYLES)], result)
         result.length = max(result.length, len(tokens))
     return result
-
-
-def same_text(tokens: Tokens, base: Charges) -> Iterator[tuple[Tokens, Charges]]:
-    """Yield the text and its charges again and again."""
-    while True:
-        yield tokens, base
 
 
 def short_texts(audit: Audit, length: int, most: int) -> Iterator[tuple[Tokens, Charges]]:
@@ -211,26 +192,33 @@ def causal(audit: Audit, kinds: dict[str, Cuts], where: str) -> AuditFinding:
         if c.draws
     )
     worst = max(kinds.values(), key=lambda c: c.largest)
-    largest = worst.largest
-    noise = f"; changes up to {largest:.1e} nats are put down to rounding" if largest else ""
-    if largest > audit.tolerance:
+    for summary, cuts in _leaks(audit, kinds, worst, where):
+        broken = finding("causal", True, summary, cuts.evidence, strength)
+        return broken.model_copy(update={"picture": cuts.picture})
+    noise = f"; changes up to {worst.largest:.1e} nats are put down to rounding"
+    said = f"nothing earlier moved{noise if worst.largest else ''}"
+    return finding("causal", False, said, [], strength)
+
+
+def _leaks(
+    audit: Audit, kinds: dict[str, Cuts], worst: Cuts, where: str
+) -> Iterator[tuple[str, Cuts]]:
+    """Yield what shows that charges look ahead, and the cuts with its evidence."""
+    if worst.largest > audit.tolerance:
         e = worst.evidence[0]
-        summary = (
+        yield (
             f"the charge of token {e.position:,} went from {e.before:.4f} to {e.after:.4f} nats "
             f"when only tokens from {e.cause:,} on in the {where} order were changed (largest "
-            f"change {largest:.3g} nats)" + (_FIRST_CALL if worst.first else "")
+            f"change {worst.largest:.3g} nats)" + (_FIRST_CALL if worst.first else ""),
+            worst,
         )
-        out = finding("causal", True, summary, worst.evidence, strength)
-        return out.model_copy(update={"picture": worst.picture})
-    for result in kinds.values():
-        if summary := told_too_much(audit, result):
-            return finding("causal", True, summary, [], strength)
-    for kind, result in kinds.items():
-        mean, z = helpful(result.small)
+    for kind, cuts in kinds.items():
+        if summary := told_too_much(audit, cuts):
+            yield summary, Cuts()
+        mean, z = helpful(cuts.small)
         if z > _Z:
-            summary = (
+            yield (
                 f"in the {kind}, earlier tokens get dearer by {mean:.2g} nats each when later ones "
-                f"are changed: no rounding goes one way like that (z = {z:.1f})"
+                f"are changed: no rounding goes one way like that (z = {z:.1f})",
+                Cuts(),
             )
-            return finding("causal", True, summary, [], strength)
-    return finding("causal", False, f"nothing earlier moved{noise}", [], strength)

@@ -259,17 +259,8 @@ def _bubblewrap(order: Order) -> NoReturn:
         hide = ["--perms", "0000", "--tmpfs", path] if os.path.isdir(path) else None
         if hide or os.path.lexists(path):
             arguments += hide or ["--ro-bind", "/dev/null", path]
-    arguments += [
-        "--proc",
-        "/proc",
-        "--ro-bind",
-        "/proc/sys",
-        "/proc/sys",
-        "--remount-ro",
-        "/",
-        "--chdir",
-        "/tmp",
-    ]
+    arguments += ["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys"]
+    arguments += ["--remount-ro", "/", "--chdir", "/tmp"]
     hidden = _in_memory("\0".join(arguments).encode())  # not on a command line that anyone reads
     inner = _in_memory(packed(order))
     os.set_inheritable(hidden, True)
@@ -309,7 +300,7 @@ def _worker(order: Order) -> NoReturn:
     _drop_capabilities()
     if backend == NONE:
         _prctl(_DEATH_SIGNAL, signal.SIGKILL)
-    bounded = _bound(limits, order["threads"] if not own_user else 0, order["gpu"])
+    _bound(limits, order["threads"] if not own_user else 0, order["gpu"])
     os.umask(0o077)
     os.chdir(order["folder"] if backend == NONE else "/tmp")
     version = landlock.restrict(_rules(order)) if order["landlock"] else 0
@@ -323,7 +314,7 @@ def _worker(order: Order) -> NoReturn:
         )  # fmt: skip
     report = {
         "backend": backend, "landlock": version, "seccomp": filtered,
-        "unprivileged": os.geteuid() != 0, "own_user": own_user, "bounded": bounded,
+        "unprivileged": os.geteuid() != 0,
     }  # fmt: skip
     os.write(1, packed(report))
     os.closerange(3, 1 << 16)
@@ -400,8 +391,8 @@ def _drop_capabilities() -> None:
     _prctl(_NO_NEW_PRIVILEGES, 1)
 
 
-def _bound(limits: dict[str, int], others: int, gpu: bool) -> bool:
-    """Set limits of each process; return whether the number of processes has one."""
+def _bound(limits: dict[str, int], others: int, gpu: bool) -> None:
+    """Set limits of each process; `others`: threads of the user that the kernel counts, too."""
     most = {
         resource.RLIMIT_FSIZE: limits["file_bytes"],
         resource.RLIMIT_NOFILE: limits["files"],
@@ -409,14 +400,12 @@ def _bound(limits: dict[str, int], others: int, gpu: bool) -> bool:
     }
     if not gpu:  # a driver maps more addresses than the machine has memory
         most[resource.RLIMIT_AS] = limits["memory_bytes"]
-    counted = os.geteuid() != 0 and hasattr(resource, "RLIMIT_NPROC")
-    if counted:
+    if os.geteuid() != 0 and hasattr(resource, "RLIMIT_NPROC"):
         most[resource.RLIMIT_NPROC] = limits["processes"] + others
     for what, value in most.items():
         hard = resource.getrlimit(what)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(what, (value, value))
-    return counted
 
 
 def _rules(order: Order) -> list[tuple[str, int]]:

@@ -8,10 +8,12 @@ in the coding order. A valid scorer shows no change beyond rounding.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fairway.audit.audit_text import AuditText
 from fairway.audit.scorer import Caller, Charges, Floats, Tokens
@@ -29,7 +31,6 @@ class Audit:
     text: AuditText
     random: np.random.Generator
     until: float  # time.monotonic()
-    tokens_asked: int = 0
     calls: int = 0
     whole: AuditText | None = None  # what is scored but once, if `text` is its beginning
     known: Tokens | None = None  # all of the text, if `text` is its beginning; never scored
@@ -37,26 +38,20 @@ class Audit:
     repeat_noise: float = 0.0
     declared: bool = False  # an order other than left to right
     side_bytes: int = 0
-    progress: Any = None
+    progress: Callable[[], None] = lambda: None  # is told of every call
     findings: list[AuditFinding] = field(default_factory=list)
 
-    def score(self, tokens: Tokens) -> Charges:
+    def score(self, tokens: Tokens, caller: Caller | None = None) -> Charges:
         """Return what the scorer charges for tokens, int64[N]."""
         self.calls += 1
-        self.tokens_asked += len(tokens)
-        if self.progress:
-            self.progress()
-        return self.caller.score(tokens)
+        self.progress()
+        return (caller or self.caller).score(tokens)
 
     def score_first(self, tokens: Tokens) -> Charges:
         """Return what a process charges that never saw another text, as a score is computed."""
         other = self.caller.restarted()
         try:
-            self.calls += 1
-            self.tokens_asked += len(tokens)
-            if self.progress:
-                self.progress()
-            return other.score(tokens)
+            return self.score(tokens, other)
         finally:
             if other is not self.caller:
                 other.close()
@@ -85,11 +80,6 @@ class Audit:
         """Add findings."""
         self.findings += findings
 
-    def note_declarations(self, base: Charges) -> None:
-        """Note what the scorer declares about its coding order."""
-        self.declared = not np.array_equal(order_of(base), np.arange(len(base.nats)))
-        self.side_bytes = base.side_bytes
-
 
 def order_of(charges: Charges) -> Tokens:
     """Return positions in the coding order, int64[N]."""
@@ -104,6 +94,20 @@ def finding(
     return AuditFinding(
         condition=condition, verdict=verdict, summary=summary, evidence=evidence, power=strength
     )
+
+
+def evidence_of(
+    positions: Iterable[int], before: ArrayLike, after: ArrayLike, cause: int = -1
+) -> list[Evidence]:
+    """Return the values at positions before and after a change; a number stands for all of [N]."""
+
+    def at(values: Any, position: int) -> float:
+        return float(values[position] if np.ndim(values) else values)
+
+    return [
+        Evidence(position=p, before=at(before, p), after=at(after, p), cause=cause)
+        for p in map(int, positions)
+    ]
 
 
 def others(audit: Audit, tokens: Tokens) -> Tokens:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from itertools import cycle
 from math import log
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from fairway.audit import betting, power
 from fairway.audit.audit_text import slices
-from fairway.audit.experiment import TOLERANCE, Audit, changed, finding
+from fairway.audit.experiment import TOLERANCE, Audit, changed, evidence_of, finding
 from fairway.audit.scorer import Charges, Floats, Tokens
 from fairway.pipeline.results import AuditFinding, Evidence
 
@@ -45,7 +46,7 @@ def normalised(
         if one_sum[1] > 1 + betting.TOLERANCE:
             t, total = one_sum
             summary = f"the probabilities of all that could stand at token {t:,} sum to {total:.4f}"
-            evidence = [Evidence(position=t, before=1.0, after=total)]
+            evidence = evidence_of([t], 1.0, total)
             return finding("normalised", True, summary, evidence, "a sum over all tokens, exact")
     return _wagered(audit, base, suspects, until, sums)
 
@@ -176,8 +177,7 @@ def _bets_finding(
             f"below 1e-{min(int(bets.log_wealth / log(10)), 300)}"
         )
         paid = paid[int(kind == betting.REPEATED)]
-        worst = np.argsort(-paid)[:4]
-        evidence = [Evidence(position=int(t), before=1.0, after=float(paid[t])) for t in worst]
+        evidence = evidence_of(np.argsort(-paid)[:4], 1.0, paid)
         strength = f"{bets.draws(kind):,} tokens drawn there"
         return finding("normalised", True, summary, evidence, strength)
     mean, error = bets.mean(betting.TEXT)
@@ -207,56 +207,50 @@ def _excess(bets: betting.Bets, kind: int) -> str:
 
 def distributions(audit: Audit, length: int, until: float, most: int) -> AuditFinding:
     """Test offered rows: they sum to one, charge the token, and do not look at it."""
-    rows_seen = own = 0
+    seen = own = 0
+    strength = "none"
     for piece in slices(audit.text, length, most, audit.random):
-        if rows_seen and time.monotonic() > until:
+        if seen and time.monotonic() > until:
             break
-        base = audit.score(piece)
-        rows = audit.rows(piece)
-        rows_seen += len(piece)
-        sums = rows[1:].sum(1)
-        own_p = rows[np.arange(len(piece)), piece]
-        with np.errstate(divide="ignore"):
-            apart = np.abs(-np.log(np.maximum(own_p, 0.0)) - base.nats)[1:]
-        moved = [] if audit.declared else _rows_moved(audit, piece, rows)
-        own += 0 if audit.declared else _OWN
+        base, rows = audit.score(piece), audit.rows(piece)
+        seen, own = seen + len(piece), own + (0 if audit.declared else _OWN)
         strength = (
-            f"{rows_seen:,} rows ({power.percent(power.share(rows_seen))} of positions, scattered, "
+            f"{seen:,} rows ({power.percent(power.share(seen))} of positions, scattered, "
             f"with probability 0.99); own token and later ones changed at {own} "
             f"({power.percent(power.share(own))})"
         )
-        for wrong, what, before in (
-            (np.abs(sums - 1) > betting.TOLERANCE, sums, 1.0),
-            (apart > audit.tolerance, base.nats[1:], None),
-        ):
-            if wrong.any():
-                t = int(np.flatnonzero(wrong)[0]) + 1
-                expected = before if before is not None else float(-np.log(max(own_p[t], 1e-300)))
-                evidence = [Evidence(position=t, before=expected, after=float(what[t - 1]))]
-                said = "sums to" if before is not None else "is not what the token is charged by:"
-                summary = f"the distribution of token {t} of a piece {said} {what[t - 1]:.4f}"
-                return finding("normalised", True, summary, evidence, strength)
-        if moved:
-            t, k, before, after = moved[0]
-            evidence = [Evidence(position=t, before=before, after=after, cause=k)]
-            summary = f"the distribution of token {t} of a piece moved with tokens from {k} on"
-            kind = "normalised" if t == k else "causal"
-            return finding(kind, True, summary, evidence, strength)
+        for condition, summary, evidence in _row_faults(audit, piece, base, rows):
+            what = f"the distribution of token {evidence[0].position} of a piece {summary}"
+            return finding(condition, True, what, evidence, strength)
     return finding("normalised", False, "every distribution sums to one", [], strength)
 
 
-def _rows_moved(audit: Audit, piece: Tokens, rows: Floats) -> list[tuple[int, int, float, float]]:
-    """Change a token and what follows it; return the first row up to its own that moved.
+def _row_faults(
+    audit: Audit, piece: Tokens, base: Charges, rows: Floats
+) -> Iterator[tuple[str, str, list[Evidence]]]:
+    """Yield (condition, what is wrong, evidence) of rows float64[N, V] of piece int64[N].
 
-    At most one (row, first changed token, a probability before, and after).
+    After the sums and charges, a token and what follows it are changed _OWN times: no row up to
+    its own may move, unless another order is declared.
     """
-    for _ in range(_OWN):
+    own = rows[np.arange(len(piece)), piece]
+    sums, charged = rows.sum(1), -np.log(np.maximum(own, np.finfo(np.float64).tiny))
+    for apart, most, before, after, words in (
+        (sums - 1, betting.TOLERANCE, 1.0, sums, "sums to"),
+        (charged - base.nats, audit.tolerance, charged, base.nats, "is charged otherwise:"),
+    ):
+        wrong = np.flatnonzero(np.abs(apart[1:]) > most) + 1
+        if wrong.size:
+            yield (
+                "normalised",
+                f"{words} {after[wrong[0]]:.4f}",
+                evidence_of(wrong[:1], before, after),
+            )
+    for _ in range(0 if audit.declared else _OWN):
         k = int(audit.random.integers(1, len(piece)))
-        new = changed(audit, piece, np.arange(k, len(piece)), "uniform")
-        again = audit.rows(new)[: k + 1]
-        moved = np.abs(again - rows[: k + 1]).max(1)
+        again = audit.rows(changed(audit, piece, np.arange(k, len(piece)), "uniform"))[: k + 1]
+        moved = np.abs(again - rows[: k + 1])
         if moved.max() > TOLERANCE:
-            t = int(np.argmax(moved))
-            v = int(np.argmax(np.abs(again[t] - rows[t])))
-            return [(t, k, float(rows[t, v]), float(again[t, v]))]
-    return []
+            t, v = (int(i) for i in np.unravel_index(int(np.argmax(moved)), moved.shape))
+            evidence = evidence_of([t], rows[t, v], again[t, v], k)
+            yield "normalised" if t == k else "causal", f"moved with tokens from {k} on", evidence

@@ -13,14 +13,13 @@ import time
 from collections.abc import Mapping, Sequence
 from math import sqrt
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from fairway import console, distributed
 from fairway.audit import twin_test as twins
-from fairway.audit.experiment import finding
+from fairway.audit.experiment import evidence_of, finding
 from fairway.config.schema import Recipe
 from fairway.errors import BadInput
 from fairway.io import atomic, checkpoint, foreign
@@ -31,7 +30,6 @@ from fairway.pipeline.pack import pack_weights
 from fairway.pipeline.results import (
     AuditFinding,
     AuditResult,
-    Evidence,
     PackResult,
     PrepareResult,
     TrainResult,
@@ -112,8 +110,11 @@ def _recipe(recipe: Recipe, run: RunDirectory, trained: TrainResult) -> AuditFin
         wrong.append(f"the recipe's seed is {recipe.train.seed}, training says {trained.seed}")
     if wrong:
         return finding("recipe", True, "; ".join(wrong), [], _SAME)
-    theirs = _read_table(run.env).get("code_sha256", "")
-    same = theirs == atomic.code_sha256()
+    try:
+        environment = foreign.read_json(run.env, "the file")
+    except foreign.Missing:
+        environment = {}
+    same = isinstance(environment, dict) and environment.get("code_sha256") == atomic.code_sha256()
     said = "the results are this recipe's; trained by "
     said += "this code" if same else "other code, or code that left no hash"
     return finding("recipe", False if same else None, said, [], _SAME)
@@ -146,9 +147,9 @@ def _training(recipe: Recipe, run: RunDirectory, trained: TrainResult, steps: in
             again.append(trainer.advance())
             expected.append(float(written.get(trainer.step, np.nan)))
             if _other_loss(again, expected):
-                wrong = Evidence(position=trainer.step, before=expected[-1], after=again[-1])
+                wrong = evidence_of([trainer.step], expected[-1], again[-1])
                 summary = f"step {trainer.step} has another loss when it is done again"
-                return finding("training", True, summary, [wrong], strength)
+                return finding("training", True, summary, wrong, strength)
             task.update(trainer.step, loss=f"{again[-1]:.3f}")
     apart = np.abs(np.subtract(again, expected))
     summary = (
@@ -163,15 +164,6 @@ def _training(recipe: Recipe, run: RunDirectory, trained: TrainResult, steps: in
     same = _weights_sha256(trainer) == trained.weights_sha256
     summary += "; the weights are these to the bit" if same else "; the weights are others"
     return finding("training", None if not same else False, summary, [], "all steps")
-
-
-def _read_table(path: Path) -> dict[str, Any]:
-    """Read the object of a JSON file; return an empty one where there is none."""
-    try:
-        tree = foreign.read_json(path, "the file")
-    except foreign.Missing:
-        return {}
-    return tree if isinstance(tree, dict) else {}
 
 
 def _other_loss(again: list[float], written: list[float]) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from fairway.audit.experiment import TOLERANCE, Audit, changed, finding, order_of
+from fairway.audit.experiment import TOLERANCE, Audit, changed, evidence_of, finding, order_of
 from fairway.audit.scorer import Charges, Floats
-from fairway.pipeline.results import AuditFinding, Evidence
+from fairway.pipeline.results import AuditFinding
 
 
 def repeatable(audit: Audit, base: Charges) -> AuditFinding:
@@ -27,21 +27,16 @@ def repeatable(audit: Audit, base: Charges) -> AuditFinding:
     audit.repeat_noise = min(noise, TOLERANCE)
     k = int(audit.random.integers(len(tokens) // 2, len(tokens)))
     new = changed(audit, tokens, order_of(base)[k:], "uniform")
-    known_process, new_process = audit.score(new).nats, audit.score_first(new).nats
-    if float(np.abs(known_process - new_process).max()) > audit.tolerance:
-        return _unlike(
-            known_process,
-            new_process,
-            "a process that had seen the text and one that had not",
-            strength,
-        )
+    known, fresh = audit.score(new).nats, audit.score_first(new).nats
+    if float(np.abs(known - fresh).max()) > audit.tolerance:
+        who = "a process that had seen the text and one that had not"
+        return _unlike(known, fresh, who, strength)
     said = "the same charges, to the bit" if not noise else f"the same up to {noise:.1e} nats"
     return finding("repeatable", False, said, [], strength)
 
 
 def _unlike(one: Floats, two: Floats, who: str, strength: str) -> AuditFinding:
     """Return the finding that two calls differ."""
-    worst = np.argsort(-np.abs(two - one))[:4]
-    evidence = [Evidence(position=int(p), before=float(one[p]), after=float(two[p])) for p in worst]
+    evidence = evidence_of(np.argsort(-np.abs(two - one))[:4], one, two)
     summary = f"{who} charged the same text differently, by up to {abs(two - one).max():.3g} nats"
     return finding("repeatable", True, summary, evidence, strength)

@@ -7,55 +7,42 @@ each process, a clean environment. `Isolation` says which of them stand here.
 
 from __future__ import annotations
 
-import atexit
 import os
 import pwd
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fairway import startup
-from fairway.audit import landlock, scorer, wire
+from fairway.audit import scorer, visible, wire
 from fairway.audit.enter import BUBBLEWRAP, NAMESPACES, NONE, packed, read_order
 from fairway.audit.scorer import Charges, Floats, Tokens
+from fairway.console import printable
 from fairway.errors import BadInput
-
-
-def _words(text: str) -> list[str]:
-    return text.split()
-
 
 START_S = 120.0  # a scorer may import and build for so long
 _WALLS_S = 20.0  # and its walls may take so long
 _TAIL_BYTES = 4096  # of what it prints as errors
 _BUBBLEWRAP = ("/usr/bin/bwrap", "/bin/bwrap", "/usr/local/bin/bwrap")  # never by PATH
-_KEPT_ENVIRONMENT = _words(  # nothing else of the environment reaches the scorer
+_KEPT_ENVIRONMENT = visible.words(  # nothing else of the environment reaches the scorer
     "LANG LC_ALL LC_CTYPE TZ OMP_NUM_THREADS MKL_NUM_THREADS OPENBLAS_NUM_THREADS "
     "NUMEXPR_NUM_THREADS NUMBA_NUM_THREADS LD_LIBRARY_PATH CUDA_VISIBLE_DEVICES"
 )
-_ETC = _words(
-    "ld.so.cache ld.so.conf ld.so.conf.d ld.so.preload localtime timezone alternatives "
-    "nsswitch.conf os-release mime.types ssl/openssl.cnf"
-)
-_SYSTEM = _words("/usr /lib /lib32 /lib64 /bin /sbin /nix/store /sys/devices/system")
-_DEVICES = [f"/dev/{name}" for name in _words("null zero full random urandom")]
+_DEVICES = [f"/dev/{name}" for name in visible.words("null zero full random urandom")]
 _DEVICE_LINKS = [
     ("/dev/fd", "/proc/self/fd"),
     ("/dev/stdin", "/proc/self/fd/0"),
     ("/dev/stdout", "/proc/self/fd/1"),
     ("/dev/stderr", "/proc/self/fd/2"),
 ]
-_SHARED = [Path(p) for p in _words("/ /tmp /var/tmp /dev /dev/shm /proc /sys /run")]
+_ENTER = str(Path(__file__).resolve().with_name("enter.py"))
 _FREE_USERS = range(1_000_000_000, 1_900_000_000)  # above all that systems hand out
 
 
@@ -92,8 +79,6 @@ class Isolation:
     landlock: int  # version, 0: none
     seccomp: bool
     unprivileged: bool  # not root
-    own_user: bool  # a user that owns nothing
-    bounded: bool  # the kernel limits the number of processes
     own: tuple[str, ...]  # what it reads beside the system and Python
     gpu: bool
     limits: Limits
@@ -106,42 +91,28 @@ class Isolation:
 
     def rows(self) -> list[tuple[str, bool, str]]:
         """Return (name, enforced?, what) of each promise; docs/audit.md has the same table."""
-        watched = sys.platform == "linux"
         files = self.inside or self.landlock > 0
-        limits = self.limits
+        calls = self.inside or self.seccomp
+        truncates = self.inside or self.landlock >= 3 or (files and self.seccomp)
         # without namespaces: Landlock guards the memory of others, seccomp signals and limits
         signals = self.inside or (self.seccomp and self.landlock > 0)
-        own = ", ".join(self.own)
+        watched = signals and sys.platform == "linux"
+        own, written = ", ".join(self.own), _size(self.limits.file_bytes)
+        memory = f"{_size(self.limits.memory_bytes)} of memory in all its processes"
+        processes = f"{self.limits.processes:,} processes and threads"
         return [
             ("reads", files, f"reads only the system's programs, Python and {own}"),
-            ("writes", files, f"writes only files of its own, {_size(limits.file_bytes)} in all"),
-            (
-                "truncates",
-                self.inside or self.landlock >= 3 or (files and self.seccomp),
-                "truncates no other file",
-            ),
-            (
-                "attributes",
-                self.inside or self.seccomp,
-                "changes no mode, owner or time of other files",
-            ),
+            ("writes", files, f"writes only files of its own, {written} in all"),
+            ("truncates", truncates, "truncates no other file"),
+            ("attributes", calls, "changes no mode, owner or time of other files"),
             ("names", self.inside, "does not see names and sizes of other files"),
-            ("network", self.inside or self.seccomp, "has no network"),
+            ("network", calls, "has no network"),
             ("sockets", self.seccomp, "connects to no unix socket"),
             ("signals", signals, "signals and ends no other process, the audit's included"),
             ("environments", files, "does not read other processes' environments"),
-            ("daemons", watched and signals, "ends with the audit, with all that it started"),
-            (
-                "memory",
-                watched and signals,
-                f"takes at most {_size(limits.memory_bytes)} of memory in all its processes "
-                "(looked at 20 times a second)",
-            ),
-            (
-                "processes",
-                watched and signals,
-                f"runs at most {limits.processes:,} processes and threads",
-            ),
+            ("daemons", watched, "ends with the audit, with all that it started"),
+            ("memory", watched, f"takes at most {memory} (looked at 20 times a second)"),
+            ("processes", watched, f"runs at most {processes}"),
             (
                 "variables",
                 True,
@@ -192,7 +163,7 @@ class Child:
         self._given = (name, list(hidden), list(readable), limits)
         file, function = scorer.split(name)
         hidden = sorted({Path(p).resolve() for p in self._given[1]})
-        own = _own(file, self._given[2])
+        own = visible.own_paths(file, self._given[2])
         refused: list[str] = []
         bubblewrap = next((p for p in _BUBBLEWRAP if os.access(p, os.X_OK)), "")
         for backend in self._walls.backends:
@@ -231,7 +202,7 @@ class Child:
         self._tail, self._status = _Tail(), status
         order |= {"status": given_status, "parent": os.getpid()}
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(Path(__file__).with_name("enter.py"))],
+            [sys.executable, "-I", "-S", _ENTER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._tail.inlet,
@@ -259,14 +230,13 @@ class Child:
     ) -> dict[str, Any]:
         python = Path(sys.executable)
         python = python.parent.resolve() / python.name  # the link itself says which environment
-        paths = _python_paths()
-        wanted = [Path(p) for p in _SYSTEM] + [Path("/etc") / n for n in _ETC] + paths + own
-        wanted += _library_folders()
-        kernels = _kernels()
+        paths = visible.python_paths()
+        wanted = visible.system_paths() + paths + own + visible.library_folders()
+        kernels = visible.kernels()
         wanted += [kernels] if kernels else []
-        trees = _outermost({p.resolve() for p in wanted if p.exists()})
-        links = [link for p in [*wanted, python] for link in _links(p)]
-        links = [x for x in dict.fromkeys(links) if not any(_below(x[0], tree) for tree in trees)]
+        trees = visible.outermost({p.resolve() for p in wanted if p.exists()})
+        links = dict.fromkeys(link for p in [*wanted, python] for link in visible.links(p))
+        beside = [x for x in links if not visible.is_below_any(x[0], trees)]
         folder = self._folder.name
         home = folder if backend == NONE else "/tmp"
         gpu = [str(p) for p in Path("/dev").glob("nvidia*")] if self._walls.gpu else []
@@ -276,7 +246,7 @@ class Child:
             "from fairway.audit import child; child.main(name, int(number), kernels)"
         )
         given = (":".join(map(str, paths)), name, str(number), str(kernels or ""))
-        rules = [(str(p), r) for tree in trees for p, r in _without(tree, hidden)]
+        rules = [(str(p), r) for tree in trees for p, r in visible.without(tree, hidden)]
         return {
             "backend": backend,
             "landlock": self._walls.landlock,
@@ -284,8 +254,8 @@ class Child:
             "gpu": self._walls.gpu,
             "view": {
                 "trees": [str(p) for p in trees if p not in hidden],
-                "links": links + (_DEVICE_LINKS if backend != NONE else []),
-                "masked": [str(p) for p in hidden if any(_below(p, tree) for tree in trees)],
+                "links": beside + (_DEVICE_LINKS if backend != NONE else []),
+                "masked": [str(p) for p in hidden if visible.is_below_any(p, trees)],
                 "devices": [d for d in _DEVICES + gpu if os.path.exists(d)],
                 "folder": folder,
                 "tmp_bytes": self._limits.file_bytes,
@@ -295,20 +265,10 @@ class Child:
             "folder": folder,
             "user": _free_user() if os.geteuid() == 0 else None,
             "own": [str(p) for p in own],
-            "limits": {
-                "memory_bytes": self._limits.memory_bytes,
-                "file_bytes": self._limits.file_bytes,
-                "files": self._limits.files,
-                "processes": self._limits.processes,
-            },
+            "limits": asdict(self._limits),
             "environment": _environment(home),
             "command": [str(python), "-I", "-c", start, *given],
-            "inside": [
-                str(python),
-                "-I",
-                "-S",
-                str(Path(__file__).with_name("enter.py").resolve()),
-            ],
+            "inside": [str(python), "-I", "-S", _ENTER],
         }
 
     def score(self, tokens: Tokens) -> Charges:
@@ -370,7 +330,7 @@ class Child:
             self.close()
             raise BadInput(self._nonsense(f"while {doing}: {error}")) from None
         if reply.kind == wire.ERROR:
-            text = _printable(reply.text)[:500]
+            text = printable(reply.text)[:500]
             raise BadInput(f"the scorer {self._name} failed {doing}: {text}")
         return reply
 
@@ -400,8 +360,10 @@ class Child:
             "files": f"wrote more than {_size(limits.file_bytes)} of files and was ended",
         }.get(_read_status(self._status))
         if reason is None:
-            died = code > 128 and _signal_name(code - 128)
-            reason = f"died of {died}" if died else f"ended with exit code {code}"
+            signals = {number + 128: number.name for number in signal.Signals}
+            reason = (
+                f"died of {signals[code]}" if code in signals else f"ended with exit code {code}"
+            )
         last = self._tail.last_line()
         return f"the scorer {self._name} {reason} while {doing}" + (f": {last}" if last else "")
 
@@ -431,7 +393,7 @@ class _Tail:
         """Return the last line that was written, printable and cut short."""
         self._thread.join(1)
         lines = self._kept.decode("utf-8", "replace").strip().splitlines()
-        return _printable(lines[-1])[:300] if lines else ""
+        return printable(lines[-1])[:300] if lines else ""
 
     def close(self) -> None:
         """Close the pipe, unless its reader still waits."""
@@ -450,111 +412,11 @@ def _read_status(descriptor: int) -> str:
     return ""
 
 
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return ""
-
-
-def _printable(text: str) -> str:
-    """Return the text on one line, without anything that a terminal would obey."""
-    return "".join(c if c.isprintable() else " " for c in text)
-
-
 def _size(count: int) -> str:
     for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB")):
         if count >= unit:
             return f"{count / unit:.4g} {name}"
     return f"{count:,} bytes"
-
-
-# What may be read -------------------------------------------------------------------------------
-
-
-def _homes() -> list[Path]:
-    homes = [os.environ.get("HOME", "")]
-    with suppress(KeyError):
-        homes.append(pwd.getpwuid(os.geteuid()).pw_dir)
-    return [Path(p).resolve() for p in homes if os.path.isabs(p)]
-
-
-def _is_shared(folder: Path) -> bool:
-    """Say whether a folder holds more than one project: a home or above, or the system's own."""
-    temporary = Path(tempfile.gettempdir()).resolve()
-    return folder in [*_SHARED, temporary] or any(h.is_relative_to(folder) for h in _homes())
-
-
-def _own(file: Path, readable: Iterable[Path]) -> list[Path]:
-    """Return the scorer's folder, or the file alone where that folder is shared; and `readable`."""
-    paths = [file if _is_shared(file.parent) else file.parent]
-    for path in readable:
-        resolved = Path(path).resolve()
-        if not resolved.exists():
-            raise BadInput(f"--read {path}: there is no such file or folder")
-        if resolved in _SHARED:
-            raise BadInput(f"--read {path} would show files of everybody: name a folder below it")
-        paths.append(resolved)
-    return paths
-
-
-def _python_paths() -> list[Path]:
-    """Return what every Python program reads: interpreter, libraries, installed packages."""
-    base = Path(__file__).resolve().parents[2]
-    paths = [sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values()]
-    searched = sys.path if sys.flags.safe_path else sys.path[1:]  # the first: a script's, or here
-    paths += [p for p in searched if os.path.isabs(p)]
-    found = [Path(p) for p in dict.fromkeys(paths)]
-    return [base, *(p for p in found if not _is_shared(p.resolve()))]
-
-
-def _library_folders() -> list[Path]:
-    folders = [
-        Path(p) for p in os.environ.get("LD_LIBRARY_PATH", "").split(":") if os.path.isabs(p)
-    ]
-    return [p for p in folders if not _is_shared(p.resolve())]
-
-
-def _below(path: Path | str, tree: Path) -> bool:
-    return Path(path).is_relative_to(tree)
-
-
-def _outermost(paths: Iterable[Path]) -> list[Path]:
-    """Return `paths` without those that lie below another."""
-    kept: list[Path] = []
-    for path in sorted(paths, key=lambda p: len(p.parts)):
-        if not any(_below(path, other) for other in kept):
-            kept.append(path)
-    return kept
-
-
-def _links(path: Path) -> list[tuple[str, str]]:
-    """Return (link, target) of every symbolic link on the way to `path`."""
-    links: list[tuple[str, str]] = []
-    todo, at = list(path.parts[1:]), "/"
-    while todo and len(links) < 40:
-        part = todo.pop(0)
-        step = os.path.normpath(os.path.join(at, part))
-        if os.path.islink(step):
-            target = os.readlink(step)
-            links.append((step, target))
-            todo = [p for p in target.split("/") if p] + todo
-            at = "/" if target.startswith("/") else at
-        else:
-            at = step
-    return links
-
-
-def _without(root: Path, hidden: list[Path]) -> Iterator[tuple[Path, int]]:
-    """Yield `root`, or what it holds if one of `hidden` lies below it, with Landlock's rights."""
-    if root in hidden:
-        return
-    if any(path.is_relative_to(root) for path in hidden):
-        yield root, landlock.LIST  # below it, too: without it nothing beside can be imported
-        for entry in root.iterdir():
-            yield from _without(entry, hidden)
-    else:
-        yield root, landlock.READ_TREE
 
 
 def _environment(home: str) -> dict[str, str]:
@@ -567,20 +429,6 @@ def _environment(home: str) -> dict[str, str]:
         "LOGNAME": "nobody",
         "NUMBA_CACHE_DIR": f"{home}/numba",
     }
-
-
-def _kernels() -> Path | None:
-    """Copy Fairway's compiled kernels, so that no scorer's process compiles them again."""
-    source = startup.kernel_cache()
-    if not _copies and source and os.path.isdir(source):
-        _copies.append(tempfile.mkdtemp(prefix="fairway-kernels-"))
-        atexit.register(shutil.rmtree, _copies[-1], ignore_errors=True)
-        with suppress(OSError, shutil.Error):  # another process may write there
-            shutil.copytree(source, f"{_copies[-1]}/numba", copy_function=shutil.copyfile)
-    return Path(_copies[0], "numba").resolve() if _copies else None
-
-
-_copies: list[str] = []  # made in this process: one at most
 
 
 def _free_user() -> int:

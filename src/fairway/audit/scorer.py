@@ -23,11 +23,6 @@ from fairway.errors import BadInput
 Tokens = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-# Ranges of what a scorer returns; times and bytes for each token, totals by the number of tokens.
-_NATS = (-1e6, 1e6)
-_TIMES = 1 << 31
-_BYTES = 1 << 31
-_SIDE_BYTES, _SIDE_BYTES_EACH = 1024, 8  # at most, and for each token more
 _SLACK = 1e-6  # of a probability: rounding of a softmax in single precision
 
 
@@ -49,6 +44,22 @@ ARRAYS = ("nats", "times_charged", "bytes", "order")
 NUMBERS = ("total_nats", "total_tokens", "total_bytes", "side_bytes")
 
 
+def _ranges(count: int) -> dict[str, tuple[float, float]]:
+    """Return the least and the largest value of each field of Charges for `count` tokens."""
+    each = 1 << 31
+    totals = (0, (count + 1) * each)
+    return {
+        "nats": (-1e6, 1e6),
+        "times_charged": (0, each),
+        "bytes": (0, each),
+        "order": (0, count - 1),
+        "total_nats": totals,
+        "total_tokens": totals,
+        "total_bytes": totals,
+        "side_bytes": (0, 1024 + 8 * count),
+    }
+
+
 class Caller(Protocol):
     """A way to call a scorer: in a process of its own (sandbox.py), or here."""
 
@@ -65,38 +76,6 @@ class Caller(Protocol):
 
     def close(self) -> None:
         """End the process."""
-
-
-class Local:
-    """A scorer of this process: for our own, and for tests.
-
-    `maker` returns a scorer that never saw a text; without it, the scorer has no memory.
-    """
-
-    def __init__(
-        self,
-        scorer: Callable[[Tokens], Any],
-        maker: Callable[[], Callable[[Tokens], Any]] | None = None,
-    ) -> None:
-        self._scorer, self._maker = scorer, maker
-        self.has_distributions = hasattr(scorer, "distributions")
-
-    def score(self, tokens: Tokens) -> Charges:
-        """Return what the scorer charges for tokens. Raises BadInput."""
-        return checked(plain(self._scorer(tokens.copy())), len(tokens))
-
-    def distributions(self, tokens: Tokens) -> Floats:
-        """Return the scorer's probabilities of all tokens, [N, V]. Raises BadInput."""
-        rows = self._scorer.distributions(tokens.copy())  # type: ignore[attr-defined]
-        return checked_rows(array_of(rows), len(tokens))
-
-    def restarted(self) -> Local:
-        """Return a scorer that never saw a text."""
-        return self if self._maker is None else Local(self._maker(), self._maker)
-
-    def close(self) -> None:
-        """Do nothing: there is no process to end."""
-        return
 
 
 def load(name: str) -> Callable[[Tokens], Any]:
@@ -127,19 +106,19 @@ def split(name: str) -> tuple[Path, str]:
 
 def plain(returned: Any) -> Charges:
     """Convert what a scorer returned to numpy arrays and numbers; an array alone is its nats."""
+    names = {f.name for f in fields(Charges)}
     if hasattr(returned, "nats"):
-        given: dict[str, Any] = {f.name: getattr(returned, f.name, None) for f in fields(Charges)}
-    elif isinstance(returned, Mapping):
-        given = dict(returned)
+        given: dict[str, Any] = {name: getattr(returned, name, None) for name in names}
     else:
-        given = {"nats": returned}
-    if unknown := set(given) - {f.name for f in fields(Charges)}:
+        given = dict(returned) if isinstance(returned, Mapping) else {"nats": returned}
+    if unknown := set(given) - names:
         raise BadInput(f"the scorer returned {sorted(unknown)}, which Charges does not have")
     if given.get("nats") is None:
         raise BadInput("the scorer returned no charges: it must return a number for each token")
-    arrays = {k: None if given.get(k) is None else array_of(given[k]) for k in ARRAYS}
-    numbers = {k: None if given.get(k) is None else _number(k, given[k]) for k in NUMBERS}
-    return Charges(**arrays, **(numbers | {"side_bytes": numbers["side_bytes"] or 0}))  # type: ignore[arg-type]
+    known = {name: value for name, value in given.items() if value is not None}
+    return Charges(
+        **{k: array_of(v) if k in ARRAYS else _number(k, v) for k, v in known.items()}  # type: ignore[arg-type]
+    )
 
 
 def array_of(values: Any) -> NDArray[Any]:
@@ -170,58 +149,44 @@ def checked(charges: Charges, count: int) -> Charges:
 
     Negative charges and counts of two are findings (counting.py): they pass. So do wrong sums.
     """
-    arrays: dict[str, Any] = {}
-    for name in ARRAYS:
-        values = getattr(charges, name)
-        if values is None:
-            continue
-        if values.shape != (count,) or values.dtype.kind not in "iufb":
-            raise BadInput(
-                f"the scorer was given {count} tokens and returned {name} of shape "
-                f"{list(values.shape)} and type {values.dtype}: it must return a number for each "
-                "token, the first included"
-            )
-        arrays[name] = _in_range(name, values, count)
-    numbers = {name: getattr(charges, name) for name in NUMBERS}
-    for name, value in numbers.items():
-        if value is None:
-            continue
-        if name == "total_nats":
-            numbers[name] = value = float(value) if abs(value) < 1 << 63 else value
-        most = _most(name, count)
-        if not 0 <= value <= most:  # so for nan
-            shown = (
-                value if isinstance(value, float) or abs(value) < 1 << 63 else "of too many bits"
-            )
-            raise BadInput(
-                f"the scorer returned {name} {shown} for {count} tokens: it must be a number from "
-                f"0 to {most:,}"
-            )
-    return Charges(**arrays, **numbers)
+    given: dict[str, Any] = {}
+    for name, (low, high) in _ranges(count).items():
+        value = getattr(charges, name)
+        if value is not None:
+            check = _checked_array if name in ARRAYS else _checked_number
+            given[name] = check(name, value, count, low, high)
+    return Charges(**given)
 
 
-def _most(name: str, count: int) -> int:
-    """Return the largest value that a number of Charges may have for `count` tokens."""
-    if name == "side_bytes":
-        return _SIDE_BYTES + _SIDE_BYTES_EACH * count
-    return (count + 1) * _TIMES
+def _checked_number(name: str, value: Any, count: int, low: float, high: float) -> Any:
+    if not low <= value <= high:  # so for nan
+        shown = value if isinstance(value, float) or abs(value) < 1 << 63 else "of too many bits"
+        raise BadInput(
+            f"the scorer returned {name} {shown} for {count} tokens: it must be a number from "
+            f"{low} to {high:,}"
+        )
+    return float(value) if name == "total_nats" else value
 
 
-def _in_range(name: str, values: NDArray[Any], count: int) -> NDArray[Any]:
-    """Convert values [N] to float64 (nats) or int64. Raises BadInput for one out of its range."""
-    low, high = {
-        "nats": _NATS, "times_charged": (0, _TIMES), "bytes": (0, _BYTES), "order": (0, count - 1),
-    }[name]  # fmt: skip
+def _checked_array(
+    name: str, values: NDArray[Any], count: int, low: float, high: float
+) -> NDArray[Any]:
+    """Convert values [count] to float64 (nats) or int64."""
+    if values.shape != (count,) or values.dtype.kind not in "iufb":
+        raise BadInput(
+            f"the scorer was given {count} tokens and returned {name} of shape "
+            f"{list(values.shape)} and type {values.dtype}: it must return a number for each "
+            "token, the first included"
+        )
     wide = values if values.dtype.kind in "iu" else values.astype(np.float64)
     right = (wide >= low) & (wide <= high)  # False where it is not a number
     if name != "nats" and wide.dtype.kind == "f":
         right &= wide == np.floor(wide)
     if not right.all():
         position = int(np.flatnonzero(~right)[0])
+        given, wanted = f"returned {name} {values[position]}", "value must be a whole number"
         if name == "nats":
             given, wanted = f"charged {values[position]} nats", "charge must be a number"
-        else:
-            given, wanted = f"returned {name} {values[position]}", "value must be a whole number"
         raise BadInput(
             f"the scorer {given} for token {position} of {count}: every {wanted} from {low:,.0f} "
             f"to {high:,.0f}"

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import brotli
 import numpy as np
-from numpy.typing import NDArray
 
-from fairway.audit.experiment import finding
+from fairway.audit.experiment import evidence_of, finding
+from fairway.audit.scorer import Floats
 from fairway.coding import artifact, online
 from fairway.coding.lanes import documents_of
 from fairway.coding.model import CodingModel
@@ -26,9 +26,7 @@ from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
 from fairway.pipeline import texts
 from fairway.pipeline.directory import Job, RunDirectory
-from fairway.pipeline.results import AuditFinding, Evidence
-
-Floats = NDArray[np.float64]
+from fairway.pipeline.results import AuditFinding
 
 _Z_BROKEN = 3.09  # one-sided, p = 0.001
 _Z_FOUND = 2.33  # with probability 0.99
@@ -55,7 +53,7 @@ def compare(recipe: Recipe, run: RunDirectory, twin: Path) -> AuditFinding:
         f"{'less' if difference < 0 else 'more'} than their twins, after brotli's measure of "
         f"both (z = {z:.1f})"
     )
-    evidence = [Evidence(position=-1, before=0.0, after=difference)]
+    evidence = evidence_of([-1], 0.0, difference)
     return finding("twin", z < -_Z_BROKEN, said, evidence, strength)
 
 
