@@ -32,9 +32,7 @@ class Estimate(NamedTuple):
     p: float  # one-sided, that the mean is at most `null`; 1 where the values have no spread
 
 
-def paired(
-    differences: Sequence[float], confidence: float = CONFIDENCE, null: float = 0.0
-) -> Estimate:
+def paired(differences: Sequence[float], null: float = 0.0) -> Estimate:
     """Test differences of pairs, one pair per seed, or a single sample, by Student's t.
 
     Raises BadInput with fewer than two differences.
@@ -43,15 +41,10 @@ def paired(
         raise BadInput("a test over seeds needs two pairs or more: add seeds")
     values = np.asarray(differences, float)
     error = float(values.std(ddof=1)) / sqrt(len(values))
-    return _t_estimate(float(values.mean()), error, len(values) - 1, confidence, null)
+    return _t_estimate(float(values.mean()), error, len(values) - 1, null)
 
 
-def welch(
-    runs: Sequence[float],
-    against: Sequence[float],
-    confidence: float = CONFIDENCE,
-    null: float = 0.0,
-) -> Estimate:
+def welch(runs: Sequence[float], against: Sequence[float], null: float = 0.0) -> Estimate:
     """Test mean(against) - mean(runs) by Welch's t: the samples' variances may differ.
 
     Degrees of freedom by Welch and Satterthwaite (Welch 1947). Raises BadInput with fewer than two
@@ -64,21 +57,19 @@ def welch(
     variance = sum(parts)
     spread = sum(p * p / (len(s) - 1) for p, s in zip(parts, (runs, against), strict=True))
     freedom = variance**2 / spread if spread else len(runs) + len(against) - 2
-    return _t_estimate(gain, sqrt(variance), freedom, confidence, null)
+    return _t_estimate(gain, sqrt(variance), freedom, null)
 
 
-def _t_estimate(
-    mean: float, error: float, freedom: float, confidence: float, null: float
-) -> Estimate:
+def _t_estimate(mean: float, error: float, freedom: float, null: float) -> Estimate:
     if error == 0:  # values without a spread say nothing about chance
         return Estimate(mean, 0.0, mean, mean, 1.0)
-    half = error * float(stats.t.ppf((1 + confidence) / 2, freedom))
+    half = error * float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
     p = float(stats.t.sf((mean - null) / error, freedom))
     return Estimate(mean, error, mean - half, mean + half, p)
 
 
-def power(gain: float, sd: float, seeds: int, alpha: float = ALPHA, pairs: bool = False) -> float:
-    """Return the chance that a one-sided test at `alpha` finds a true `gain` with `seeds` a side.
+def power(gain: float, sd: float, seeds: int, pairs: bool = False) -> float:
+    """Return the chance that a one-sided test at ALPHA finds a true `gain` with `seeds` a side.
 
     sd: of one run's result; with `pairs`, of the difference within a pair. By the noncentral t
     distribution (Cohen 1988, chapter 2).
@@ -87,15 +78,13 @@ def power(gain: float, sd: float, seeds: int, alpha: float = ALPHA, pairs: bool 
         return 1.0 if gain > 0 else 0.0
     freedom = seeds - 1 if pairs else 2 * seeds - 2
     shift = gain / (sd * sqrt((1 if pairs else 2) / seeds))
-    critical = stats.t.ppf(1 - alpha, freedom)
+    critical = stats.t.ppf(1 - ALPHA, freedom)
     return float(stats.nct.sf(critical, freedom, shift))
 
 
-def seeds_needed(
-    gain: float, sd: float, alpha: float = ALPHA, wanted: float = POWER, pairs: bool = False
-) -> int | None:
-    """Return the fewest seeds a side that give the `wanted` power; None beyond MOST_SEEDS."""
-    found = (n for n in range(2, MOST_SEEDS + 1) if power(gain, sd, n, alpha, pairs) >= wanted)
+def seeds_needed(gain: float, sd: float, pairs: bool = False) -> int | None:
+    """Return the fewest seeds a side that give the power POWER; None beyond MOST_SEEDS."""
+    found = (n for n in range(2, MOST_SEEDS + 1) if power(gain, sd, n, pairs) >= POWER)
     return next(found, None) if gain > 0 else None
 
 
@@ -111,7 +100,6 @@ def pooled_sd(*samples: Sequence[float]) -> float:
 def over_documents(
     gains: NDArray[np.float64],
     sizes: NDArray[np.int64],
-    confidence: float = CONFIDENCE,
     resamples: int = 9999,
     seed: int = 0,
 ) -> Estimate:
@@ -136,7 +124,7 @@ def over_documents(
         vectorized=True,
         n_resamples=resamples,
         batch=max(1, 4_000_000 // len(gains)),
-        confidence_level=confidence,
+        confidence_level=CONFIDENCE,
         method="percentile",
         rng=np.random.default_rng(seed),
     )

@@ -456,7 +456,7 @@ def test_reading_is_linear(piece):
 @example(b"9" * 390 + b":59:59", "train_time:")
 def test_any_bytes_are_a_log(data, key):
     """Reading ends without an exception, and says only finite numbers that are not negative."""
-    log, _ = logs.parse(key + logs.decode_text(data), "x.log", SCRIPT)
+    log = logs.parse(key + logs.decode_text(data), "x.log", SCRIPT)
     for readings in (log.train, log.model, log.tokens):
         assert all(0 <= reading.value < float("inf") for reading in readings.values)
     assert all(0 < score.bpb.value < float("inf") for score in log.scores)
@@ -468,5 +468,5 @@ UNITS = {"ms": 0.001, "s": 1, " seconds": 1, "m": 60, " min": 60, "h": 3600, " h
 @given(st.integers(1, 10**7), st.sampled_from(list(UNITS)), st.booleans())
 def test_times_are_read_with_their_units(value, unit, separators):
     printed = f"{value:,}" if separators else str(value)
-    log, _ = logs.parse(f"step:1 train_time:{printed}{unit} step_avg:1ms\n", "x.log", "")
+    log = logs.parse(f"step:1 train_time:{printed}{unit} step_avg:1ms\n", "x.log", "")
     assert log.train.largest == pytest.approx(value * UNITS[unit])

@@ -198,17 +198,11 @@ def decode_text(data: bytes) -> str:
     return "\n".join(data.decode(encoding, "replace").splitlines())
 
 
-def read(file: Path, name: str, source: str) -> tuple[Log, str]:
-    """Return what a log says, and its text without the script's source. Raises BadInput.
+def parse(text: str, name: str, source: str) -> Log:
+    """Return what the text of a log says.
 
     source: the script of the same folder, with "\\n" line ends; many logs begin with a copy.
     """
-    text = decode_text(read_bytes(file, MAX_LOG_BYTES))
-    return parse(text, name, source)
-
-
-def parse(text: str, name: str, source: str) -> tuple[Log, str]:
-    """Return what the text of a log says, and the text without the script's source."""
     script = source.strip()
     prints_source = bool(script) and "\nimport torch" in text
     body = text.replace(script, "\n") if script and script in text else text
@@ -230,7 +224,7 @@ def parse(text: str, name: str, source: str) -> tuple[Log, str]:
             _collect(tokens, _LOADED_TOKENS, loaded, {"": 1.0})
             _collect(text_bytes, _LOADED_BYTES, loaded, {"": 1.0})
             hashes |= {match[1] for match in _LOADED_HASH.finditer(loaded)}
-    log = Log(
+    return Log(
         name=name,
         seeds=_seeds(said, lines),
         named_seed=int(named[1]) if named else None,
@@ -251,7 +245,6 @@ def parse(text: str, name: str, source: str) -> tuple[Log, str]:
         prints_source=prints_source,
         source_matches=matches,
     )
-    return log, body
 
 
 def _dataset(match: re.Match[str]) -> str:

@@ -155,7 +155,8 @@ def _readme(found: Sequence[Proved], claims: dict[str, Any]) -> str:
             f"Proved: mean ± standard deviation {estimate.mean:.4f} ± {claims['val_bpb_std']:.4f}, "
             f"95 % interval {estimate.low:.4f} to {estimate.high:.4f}."
         )
-    return _README.substitute(
+    template = Template(Path(__file__).with_name("readme.md").read_text("utf-8"))
+    return template.substitute(
         name=claims["name"],
         blurb=claims["blurb"],
         rows=rows,
@@ -166,39 +167,3 @@ def _readme(found: Sequence[Proved], claims: dict[str, Any]) -> str:
         recipe=dumps(found[0].recipe),
         seed=claims["seeds"][0],
     )
-
-
-_README = Template("""# $name
-
-$blurb
-
-| seed* | proved bits per byte | scored* | artifact, bytes | steps* | training, s* | scoring, s* |
-| ---: | ---: | ---: | ---: | ---: | ---: | ---: |
-$rows
-
-$summary Columns with * are claimed: they are copied from results, and no file shows them.
-Code: $code bytes (train_gpt.py, as it lies here). Code and the largest artifact: $total of
-$limit bytes.
-
-## Reproduce
-
-    pip install -r requirements.txt
-    python train_gpt.py --check                     # decodes every proof and prints its score
-    python train_gpt.py --seed $seed --out run      # the claimed seed: trains, proves, verifies
-
-On 8 GPUs the first two words are torchrun --standalone --nproc-per-node 8.
-Where the data lies: --set data.path=FOLDER --set data.tokenizer=FILE.
-
-A proof is the validation text as a compressed file, which the artifact alone decodes: its length
-is the score. It shows that the predictions are causal, normalised and made before they learn. It
-does not show that the artifact was not trained on the text. seed*/proof.html, where it is there,
-decodes the proof beside it in any browser, with a second decoder and without a network.
-
-train_gpt.py holds the modules of Fairway that this recipe needs, minified and compressed; it
-unpacks them into a temporary folder.
-
-## Recipe
-
-```toml
-$recipe```
-""")

@@ -111,11 +111,11 @@ class Submission:
 
     def _log(self, entry: Entry) -> Log | None:
         try:
-            log, _ = logs.read(entry.path, entry.name, self.source)
+            text = logs.decode_text(logs.read_bytes(entry.path, logs.MAX_LOG_BYTES))
         except BadInput as error:
             self.unreadable.append(f"{entry.name}: {error}")
             return None
-        return log
+        return logs.parse(text, entry.name, self.source)
 
     def _claims(self) -> tuple[dict[str, Any], list[str]]:
         entries = self.contents.of("claims")

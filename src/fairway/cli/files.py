@@ -132,12 +132,15 @@ def inspect(
     artifact: Annotated[Path, typer.Argument(metavar="FILE", help="An artifact or a proof.")],
 ) -> "Result":
     """What is in an artifact, byte by byte; or what the header of a proof says."""
+    from fairway import console
     from fairway.formats.proof import is_proof
     from fairway.pipeline import inspect as inspecting
 
     if is_proof(artifact):
         header = inspecting.inspect_proof(artifact)
-        show.header(header)
+        for name, value in header.model_dump(exclude={"stamp"}).items():
+            console.say(f"{name}: {value}")
+        console.say("The header is not decoded text: fairway verify MODEL PROOF decodes it.")
         return header
     found = inspecting.inspect(artifact)
     show.inspection(found)

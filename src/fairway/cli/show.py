@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fairway.pipeline.inspect import Inspection
-    from fairway.pipeline.results import CheckResult, HeaderResult, VerifyResult
+    from fairway.pipeline.results import CheckResult
     from fairway.pipeline.size import SizeResult
     from fairway.report.report import Table
 
@@ -19,31 +19,12 @@ def tables(found: "Sequence[Table]") -> None:
         console.say_lines(table.note + "\n")
 
 
-def verdict(found: "VerifyResult") -> None:
-    """Print what the two files hold, and the verdict in one line."""
-    from fairway import console
-    from fairway.report import report
-
-    for line in report.verdict_lines(found):
-        console.say(line)
-    console.say(f"verify: {found.sentence}")
-
-
 def findings(found: "CheckResult") -> None:
     """Print the rules of a submission and whether they hold."""
     from fairway import console
 
     rows = [[f"{f.rule}: {f.evidence}", f.verdict] for f in found.findings]
     console.table(f"Checks of {found.folder}", ["rule", "holds"], rows)
-
-
-def header(found: "HeaderResult") -> None:
-    """Print what the header of a proof says."""
-    from fairway import console
-
-    for name, value in found.model_dump(exclude={"stamp"}).items():
-        console.say(f"{name}: {value}")
-    console.say("The header is not decoded text: fairway verify MODEL PROOF decodes it.")
 
 
 def inspection(found: "Inspection") -> None:

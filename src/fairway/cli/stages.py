@@ -172,16 +172,8 @@ def score(
     sets: Sets = None,
 ) -> "Result | None":
     """Bits per byte of the validation text under the artifact."""
-    overrides = [
-        *(sets or []),
-        *given("score.arithmetic", arithmetic),
-        *given("adapt.method", method),
-        *given("score.protocol", protocol),
-        *given("score.stride", stride),
-    ]
-    recipe, folder = _reload(run, "score", overrides)
-    _refuse_exact_learning(recipe, arithmetic)
-    return _one("score", recipe, folder, text)
+    overrides = [*(sets or []), *given("score.protocol", protocol), *given("score.stride", stride)]
+    return _coded("score", run, overrides, arithmetic, method, text)
 
 
 @command(opens_files=True)
@@ -193,14 +185,7 @@ def prove(
     sets: Sets = None,
 ) -> "Result | None":
     """Write the validation text as a file that decodes from the artifact alone."""
-    overrides = [
-        *(sets or []),
-        *given("prove.arithmetic", arithmetic),
-        *given("adapt.method", method),
-    ]
-    recipe, folder = _reload(run, "prove", overrides)
-    _refuse_exact_learning(recipe, arithmetic)
-    return _one("prove", recipe, folder, text)
+    return _coded("prove", run, sets or [], arithmetic, method, text)
 
 
 @command(opens_files=True)
@@ -212,8 +197,10 @@ def verify(
     text_field: Annotated[str, typer.Option(metavar="NAME", help="Of JSON lines.")] = "text",
 ) -> "Result | None":
     """Decode a proof in a separate process: two files, or a run directory. Trusts nothing else."""
+    from fairway import console
     from fairway.pipeline import verdicts
     from fairway.pipeline.directory import Job
+    from fairway.report import report
 
     if not is_main_rank():
         return None
@@ -226,7 +213,9 @@ def verify(
     else:
         recipe, run = _reload(paths[0], "verify", [])
         verdict = verdicts.verify(Job(recipe, run, text), text_field)
-    show.verdict(verdict)
+    for line in report.verdict_lines(verdict):
+        console.say(line)
+    console.say(f"verify: {verdict.sentence}")
     return verdict
 
 
@@ -256,14 +245,19 @@ def _one(
     return run_stages(recipe, run, [name], text=text).get(name)
 
 
-def _refuse_exact_learning(recipe: "Recipe", arithmetic: str | None) -> None:
-    """Raise BadInput where a method learns that this or an earlier command chose."""
-    method = recipe.adapt.method
-    if arithmetic == "exact" and method != "none":
+def _coded(
+    name: str, run: Path, sets: list[str], arithmetic: str | None, method: str | None,
+    text: Path | None,
+) -> "Result | None":  # fmt: skip
+    """Run `score` or `prove`. Raises BadInput where a method learns that any command chose."""
+    sets = [*sets, *given(f"{name}.arithmetic", arithmetic), *given("adapt.method", method)]
+    recipe, folder = _reload(run, name, sets)
+    if arithmetic == "exact" and recipe.adapt.method != "none":
         raise BadInput(
-            f"--adapt {method} learns in floating point: leave out --arithmetic exact, and the "
-            "proof will name the kind of machine that it needs; or --adapt none"
+            f"--adapt {recipe.adapt.method} learns in floating point: leave out --arithmetic exact,"
+            " and the proof will name the kind of machine that it needs; or --adapt none"
         )
+    return _one(name, recipe, folder, text)
 
 
 @command()

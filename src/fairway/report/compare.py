@@ -35,17 +35,14 @@ def compare(runs: Sequence[Path], against: Sequence[Path], claim: float) -> Comp
     """
     ours, theirs = _side(runs), _side(against)
     _comparable([*runs, *against])
-    gains = [_gain(ours, theirs, "bits per byte", _bpb_of(claim, theirs), _both(runs, against))]
+    pair = (runs[0], against[0]) if len(runs) == len(against) == 1 else None
+    claimed_bpb = claim / log(2) * theirs.tokens / theirs.text_bytes
+    gains = [_gain(ours, theirs, "bits per byte", claimed_bpb, pair)]
     if ours.tokens == theirs.tokens:
         gains.append(_gain(ours, theirs, "nats per token", claim, None))
     return CompareResult(
         runs=ours, against=theirs, confidence=s.CONFIDENCE, alpha=s.ALPHA, gains=gains
     )
-
-
-def _bpb_of(nats: float, side: Side) -> float:
-    """Return nats per token as bits per byte, by the side's tokens and bytes of text."""
-    return nats / log(2) * side.tokens / side.text_bytes
 
 
 def scored(folder: Path) -> tuple[TrainResult, ScoreResult]:
@@ -56,7 +53,7 @@ def scored(folder: Path) -> tuple[TrainResult, ScoreResult]:
 
 
 def _side(folders: Sequence[Path]) -> Side:
-    """The runs of one side by seed. Raises BadInput unless only the seed differs."""
+    """Return the runs of one side by seed. Raises BadInput unless only the seed differs."""
     found = sorted(((f, *scored(f)) for f in folders), key=lambda run: run[1].seed)
     score = found[0][2]
     return Side(
@@ -71,7 +68,7 @@ def _side(folders: Sequence[Path]) -> Side:
 
 
 def _evidence(folder: Path) -> str:
-    """How the score of a run is known: nothing recomputes it, but its proof may be verified."""
+    """Say how the score of a run is known: nothing recomputes it, its proof may be verified."""
     verdict = verdicts.known(RunDirectory(folder))
     if verdict is None:
         return "claimed"
@@ -79,7 +76,7 @@ def _evidence(folder: Path) -> str:
 
 
 def _comparable(folders: Sequence[Path]) -> None:
-    """Raises BadInput unless all runs were scored on one text, in one way."""
+    """Raise BadInput unless all runs were scored on one text, in one way."""
     first = scored(folders[0])[1]
     for folder in folders[1:]:
         score = scored(folder)[1]
@@ -98,26 +95,21 @@ def _comparable(folders: Sequence[Path]) -> None:
 
 
 def _settings(a: ScoreResult, b: ScoreResult) -> str:
-    """What of the recipe says how a text is scored, and is another for two scores."""
+    """Return what of the recipe says how a text is scored, and is another for two scores."""
     ways = set(runner.stage_of("score").keys) & set(runner.changes(a.stamp, b.stamp))
     return ", ".join(f"other settings of [{key}]" for key in sorted(ways))
-
-
-def _both(runs: Sequence[Path], against: Sequence[Path]) -> tuple[Path, Path] | None:
-    return (runs[0], against[0]) if len(runs) == len(against) == 1 else None
 
 
 def _gain(
     ours: Side, theirs: Side, unit: Unit, claim: float, pair: tuple[Path, Path] | None
 ) -> Gain:
-    """All tests in one unit."""
+    """Return all tests in one unit; pair: the only run of each side."""
     key = "bpb" if unit == "bits per byte" else "nats_per_token"
     a, b = getattr(ours, key), getattr(theirs, key)
     differences = [y - x for x, y in zip(a, b, strict=False)]
-    pairs = ours.seeds == theirs.seeds and len(a) > 1
-    two = min(len(a), len(b)) > 1
-    sd = s.pooled_sd(a, b) if max(len(a), len(b)) > 1 else None
     fewer = min(len(a), len(b))
+    pairs, two = ours.seeds == theirs.seeds and len(a) > 1, fewer > 1
+    sd = s.pooled_sd(a, b) if max(len(a), len(b)) > 1 else None
     return Gain(
         unit=unit,
         claim=claim,
@@ -138,30 +130,32 @@ def _measured(estimate: s.Estimate) -> Measured:
 
 
 def _over_documents(run: Path, against: Path) -> s.Estimate:
-    """Bootstrap of the gain in bits per byte over the documents of the text."""
+    """Return the bootstrap of the gain in bits per byte over the documents of the text."""
     ours, theirs = read_documents(run), read_documents(against)
     gains = (theirs[:, 0] - ours[:, 0]) / log(2)
     return s.over_documents(gains, ours[:, 1].astype(np.int64))
 
 
 def read_documents(folder: Path) -> NDArray[np.float64]:
-    """float64[D, 2], nats and bytes of each document that `score` charged. Raises BadInput."""
+    """Return nats and bytes of each document that `score` charged, float64[D, 2].
+
+    Raises BadInput.
+    """
     file = RunDirectory(folder).score_documents
     score = scored(folder)[1]
+    total = score.nats_per_token * score.tokens
     try:
         data = foreign.read_bytes(file, "the documents' scores", 1 << 30)
+        found: NDArray[np.float64] = np.load(io.BytesIO(data), allow_pickle=False)
+        if found.dtype != np.float64 or found.shape != (len(found), 2):
+            raise ValueError("it is no float64[documents, 2]")
+        wrong = abs(found[:, 0].sum() - total) > 1e-6 * total
+        if wrong or found[:, 1].sum() != score.text_bytes:
+            raise ValueError("it is not of the score beside it")
     except foreign.Missing as error:
         raise BadInput(f"{error}: run fairway score on it again") from None
-    try:
-        found: NDArray[np.float64] = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, TypeError, EOFError, MemoryError, OverflowError, SyntaxError, OSError):
-        raise BadInput(f"{file} is damaged: run fairway score on it again") from None
-    if getattr(found, "dtype", None) != np.float64 or found.shape != (len(found), 2):
-        raise BadInput(f"{file} is no float64[documents, 2]: run fairway score on it again")
-    total = score.nats_per_token * score.tokens
-    same = abs(found[:, 0].sum() - total) <= 1e-6 * total and found[:, 1].sum() == score.text_bytes
-    if not same:
-        raise BadInput(f"{file} is not of the score beside it: run fairway score again")
+    except (ValueError, TypeError, AttributeError, EOFError, OverflowError, SyntaxError) as error:
+        raise BadInput(f"{file} is damaged: {error}; run fairway score on it again") from None
     return found
 
 
@@ -169,6 +163,7 @@ def read_documents(folder: Path) -> NDArray[np.float64]:
 
 
 def tables(found: CompareResult) -> list[Table]:
+    """Return the scores of both sides, and the tests in each unit."""
     tested = [g for g in found.gains if g.paired or g.welch or g.documents]
     return [_sides_table(found), *(_gain_table(found, gain) for gain in tested)]
 
@@ -257,7 +252,7 @@ def _remarks(found: CompareResult, gain: Gain) -> list[str]:
 
 
 def split(words: Sequence[str]) -> tuple[list[Path], list[Path]]:
-    """RUN... --against RUN... as two lists. Raises BadInput."""
+    """Return RUN... --against RUN... as two lists. Raises BadInput."""
     unknown = next((w for w in words if w.startswith("-") and w != "--against"), None)
     if unknown:
         raise BadInput(f"no such option {unknown}: fairway compare RUN... --against RUN...")

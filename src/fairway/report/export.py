@@ -116,7 +116,8 @@ def card(found: Proved, repository: str) -> str:
     decoded = found.decoded
     stages = tables(Results(found.run))[0]
     lines = [stages.columns, ["---"] * len(stages.columns), *stages.rows]
-    return _CARD.substitute(
+    template = Template(Path(__file__).with_name("card.md").read_text("utf-8"))
+    return template.substitute(
         name=repository.rpartition("/")[2],
         bpb=f"{decoded.bpb:.4f}",
         size=f"{decoded.artifact_bytes:,}",
@@ -128,32 +129,3 @@ def card(found: Proved, repository: str) -> str:
         rule=decoded.text_rule,
         table="\n".join("| " + " | ".join(cells) + " |" for cells in lines),
     )
-
-
-_CARD = Template("""---
-library_name: fairway
-tags: [fairway, bits-per-byte, compression]
----
-
-# $name
-
-A language model in one file of $size bytes: **$bpb bits per byte**, proved and decoded by a
-separate process before this page was written.
-
-$parameters parameters, $vocabulary tokens in the vocabulary, trained on $tokens tokens (claimed).
-The text: $text_bytes bytes (rule "$rule"), SHA-256 `$sha256`.
-
-$table
-
-```python
-import fairway
-
-model = fairway.load("model.fairway")
-print(model.logprobs("a text").bits_per_byte)
-print(model.generate("Once"))
-small = model.compress(b"any bytes")
-```
-
-`val.fwp` is the validation text as a file that model.fairway alone decodes: its length is the
-score. It does not show that the model was not trained on the text.
-""")

@@ -69,7 +69,7 @@ def verdict_lines(verdict: VerifyResult) -> list[str]:
 
 
 def seeds_table(runs: Sequence[RunDirectory]) -> Table:
-    """Bits per byte of runs that differ in the seed, their mean and its 95 % interval."""
+    """Return bits per byte of runs that differ in the seed, their mean and its 95 % interval."""
     found = [Results(run) for run in runs]
     columns = {
         f"scored ({CLAIMED})": [r.score.bpb if r.score else None for r in found],
@@ -85,8 +85,7 @@ def seeds_table(runs: Sequence[RunDirectory]) -> Table:
         [run.path.name, *(_bpb(values[i]) for values in whole.values()), found[i].evidence]
         for i, run in enumerate(runs)
     ]
-    deviations = [_sd(e.standard_error, len(runs)) for e in estimates]
-    means = [f"{e.mean:.4f} ± {sd:.4f}" for e, sd in zip(estimates, deviations, strict=True)]
+    means = [f"{e.mean:.4f} ± {e.standard_error * sqrt(len(runs)):.4f}" for e in estimates]
     intervals = [f"{e.low:.4f} to {e.high:.4f}" for e in estimates]
     evidence = "verified" if all(r.evidence == "verified" for r in found) else CLAIMED
     body += [["mean ± sd", *means, evidence], ["95 % interval", *intervals, evidence]]
@@ -97,32 +96,34 @@ def seeds_table(runs: Sequence[RunDirectory]) -> Table:
     return Table("Bits per byte over seeds", ["run", *whole, "evidence"], body, note)
 
 
-def _sd(standard_error: float, count: int) -> float:
-    return standard_error * sqrt(count)
-
-
 def _stages_table(found: Results) -> Table:
-    rows = []
+    made: list[tuple[str, float | None, int | None, float]] = []
     if r := found.prepare:
-        rows.append(["prepare", "", f"{r.val_bytes:,}", f"{r.prepare_s:.0f}", CLAIMED])
+        made.append(("prepare", None, r.val_bytes, r.prepare_s))
     if t := found.train:
-        rows.append(["after training", _bpb(t.val_bpb), "", f"{t.train_s:.0f}", CLAIMED])
+        made.append(("after training", t.val_bpb, None, t.train_s))
     if p := found.pack:
-        bpb, size = _bpb(p.val_bpb_after), f"{p.artifact_bytes:,}"
-        rows.append(["after packing", bpb, size, f"{p.pack_s:.0f}", CLAIMED])
+        made.append(("after packing", p.val_bpb_after, p.artifact_bytes, p.pack_s))
     if f := found.frozen:
-        rows.append([f"packed ({f.protocol})", _bpb(f.bpb), "", f"{f.seconds:.0f}", CLAIMED])
+        made.append((f"packed ({f.protocol})", f.bpb, None, f.seconds))
     if s := found.score:
         learned = "" if s.adaptation == "none" else f", learning by {s.adaptation}"
-        name = f"scored ({s.protocol}{learned})"
-        rows.append([name, _bpb(s.bpb), "", f"{s.seconds:.0f}", CLAIMED])
+        made.append((f"scored ({s.protocol}{learned})", s.bpb, None, s.seconds))
     if v := found.prove:
-        size = f"{sum(v.files.values()):,}"
-        rows.append(["proved", _bpb(v.bpb), size, f"{v.encode_s:.0f}", CLAIMED])
+        made.append(("proved", v.bpb, sum(v.files.values()), v.encode_s))
+    rows = [
+        [
+            name,
+            "" if bpb is None else _bpb(bpb),
+            "" if size is None else f"{size:,}",
+            f"{seconds:.0f}",
+            CLAIMED,
+        ]
+        for name, bpb, size, seconds in made
+    ]
     rows += [[name, "", "", "", "stale"] for name in found.stale]
-    if (verdict := found.verdict) and verdict.decoded:
-        size = f"{verdict.decoded.text_bytes:,}"
-        rows.append(["decoded", _bpb(verdict.bpb), size, "", found.evidence])
+    if (verdict := found.verdict) and (d := verdict.decoded):
+        rows.append(["decoded", _bpb(verdict.bpb), f"{d.text_bytes:,}", "", found.evidence])
     note = (
         "Bytes: of the validation text, the artifact, the proof, and the decoded text. "
         f'"{CLAIMED}": read from a result file of the run directory, and not recomputed. '
@@ -179,29 +180,33 @@ def write(run: RunDirectory) -> Path:
     details = _link(run)
     details += _details(f"Recipe ({CLAIMED})", run.recipe)
     details += _details(f"Machine and versions ({CLAIMED})", run.env)
-    page = _page(run.path.name, _headline(found), _pictures(found), tables(found), details)
-    write_atomic(run.report, _bytes(page))
+    headline, figures = _headline(found), _pictures(found)
+    _write_page(run.report, run.path.name, headline, figures, tables(found), details)
     return run.report
 
 
-def _page(
+def _write_page(
+    file: Path,
     title: str,
     headline: str,
     figures: Sequence[tuple[str, str]],
     shown: Sequence[Table],
     details: str = "",
-) -> str:
-    return _PAGE.substitute(
+) -> None:
+    """Write a page as UTF-8, with escapes for what is none: names of files need not be."""
+    template = Template(Path(__file__).with_suffix(".html").read_text("utf-8"))
+    page = template.substitute(
         title=escape(console.printable(title)),
         headline=escape(headline),
         figures="\n".join(_figure(*picture) for picture in figures),
         tables="\n".join(_table(table) for table in shown),
         details=details,
     )
+    write_atomic(file, page.encode("utf-8", "backslashreplace"))
 
 
 def write_many(runs: Sequence[RunDirectory], file: Path) -> None:
-    """One self-contained page about several runs. Raises BadInput where one is not trained."""
+    """Write one self-contained page about several trained runs. Raises BadInput."""
     for run in runs:
         run.require(TrainResult)
     found = {run.path.name: Results(run) for run in runs}
@@ -219,18 +224,13 @@ def write_many(runs: Sequence[RunDirectory], file: Path) -> None:
     details = "".join(
         _details(f"Recipe of {run.path.name} ({CLAIMED})", run.recipe) for run in runs
     )
-    page = _page(
-        f"{len(runs)} runs",
-        ". ".join(headlines),
-        figures if points else figures[1:],
-        shown,
-        details,
-    )
-    write_atomic(file, _bytes(page))
+    headline = ". ".join(headlines)
+    figures = figures if points else figures[1:]
+    _write_page(file, f"{len(runs)} runs", headline, figures, shown, details)
 
 
 def write_comparison(found: CompareResult, shown: Sequence[Table], file: Path) -> None:
-    """One self-contained page about a comparison. Raises OSError."""
+    """Write one self-contained page about a comparison. Raises OSError."""
     sides = (found.runs, found.against)
     points = {side.names[0] + ("…" if side.names[1:] else ""): side.bpb for side in sides}
     caption = f"Every run, and the mean of its side ({CLAIMED} scores)"
@@ -240,12 +240,7 @@ def write_comparison(found: CompareResult, shown: Sequence[Table], file: Path) -
     headline = "One run a side says nothing about seeds"
     if best:
         headline = f"{best.mean:+.5f} bits per byte better by the claimed scores, p = {best.p:.2g}"
-    write_atomic(file, _bytes(_page("Comparison", headline, [picture], shown)))
-
-
-def _bytes(page: str) -> bytes:
-    """The page as UTF-8, with escapes for what is none: names of files need not be."""
-    return page.encode("utf-8", "backslashreplace")
+    _write_page(file, "Comparison", headline, [picture], shown)
 
 
 def _headline(found: Results) -> str:
@@ -261,7 +256,7 @@ def _headline(found: Results) -> str:
 
 
 def _pictures(found: Results) -> list[tuple[str, str]]:
-    """(caption, SVG) of every picture that the results allow."""
+    """Return (caption, SVG) of every picture that the results allow."""
     made = []
     lines = console.read_metrics(found.run.metrics)
     if lines:
@@ -320,42 +315,3 @@ def _details(title: str, path: Path) -> str:
     except foreign.Missing:
         return ""
     return f"<details><summary>{escape(title)}</summary><pre>{text}</pre></details>"
-
-
-_PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Fairway: $title</title>
-<style>
-:root { color-scheme: light dark; --ink: #1d2733; --paper: #fff; --line: #8886; }
-@media (prefers-color-scheme: dark) { :root { --ink: #dde4ec; --paper: #14191f; } }
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-       max-width: 64rem; margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.4rem; margin-bottom: 0; }
-h2, figcaption { font-size: 1rem; font-weight: 600; }
-.headline { font-size: 1.1rem; }
-.figures { display: grid; gap: 1.5rem;
-           grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); }
-figure { margin: 0; } figure svg { width: 100%; height: auto; max-width: 30rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .8rem .3rem 0; text-align: right; border-bottom: 1px solid var(--line);
-         white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-.note { font-size: .9rem; opacity: .8; max-width: 44rem; }
-pre { overflow-x: auto; font-size: .85rem; }
-</style>
-</head>
-<body>
-<h1>$title</h1>
-<p class="headline">$headline</p>
-<div class="figures">
-$figures
-</div>
-$tables
-$details
-</body>
-</html>
-""")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
@@ -65,7 +65,7 @@ class Variants(Section):
     grid: dict[str, tuple[Any, ...]] = Field({})  # every combination of these values is a row
 
     def rows(self) -> list[Row]:
-        """The base, the rows, and the combinations of the grid. Raises BadInput."""
+        """Return the base, the rows, and the combinations of the grid. Raises BadInput."""
         found = [Row(name=BASE), *self.row]
         for values in product(*self.grid.values()) if self.grid else ():
             pairs = zip(self.grid, values, strict=True)
@@ -88,7 +88,10 @@ class Job:
 
 
 def load(path: Path, seeds: str = "", sets: Sequence[str] = ()) -> Variants:
-    """A table from a file, `seeds` (1,2,3) instead of its own and more overrides. BadInput."""
+    """Return a table from a file, with more overrides. Raises BadInput.
+
+    seeds: instead of its own, as in 1,2,3.
+    """
     try:
         table = Variants.model_validate(foreign.read_toml(path, "the table"))
         given = tuple(int(seed) for seed in seeds.split(",")) if seeds else table.seeds
@@ -102,13 +105,13 @@ def load(path: Path, seeds: str = "", sets: Sequence[str] = ()) -> Variants:
     return table.model_copy(update={"seeds": given, "set": (*table.set, *sets)})
 
 
-def sweep(table: Variants, out: Path, at_once: int = 1) -> SweepResult:
+def sweep(variants: Variants, out: Path, at_once: int = 1) -> SweepResult:
     """Run what is not finished, seed by seed, and compare. Raises BadInput, Interrupted.
 
     at_once: runs side by side on a CPU, which share its cores; on GPUs, one run on each.
     """
-    rows = table.rows()
-    jobs = [_job(table, row, seed, out) for seed in table.seeds for row in rows]
+    rows = variants.rows()
+    jobs = [_job(variants, row, seed, out) for seed in variants.seeds for row in rows]
     held_out = [runner.perform(job.recipe, job.run, PrepareResult) for job in jobs]
     places = _places(at_once)
     failures: dict[str, str] = {}
@@ -117,13 +120,18 @@ def sweep(table: Variants, out: Path, at_once: int = 1) -> SweepResult:
         free.put(place)
     with console.track("sweep", len(jobs), "runs") as task, ThreadPoolExecutor(len(places)) as pool:
         task.update(0)
-        for done, (job, problem) in enumerate(_performed(jobs, table, free, pool)):
-            if problem:
-                failures.setdefault(job.row.name, problem)
-                console.warn(problem)
-            task.update(done + 1, row=job.row.name, seed=job.seed)
-            _write(_compared(table, rows, jobs, held_out[0], failures, places), out)
-    result = _compared(table, rows, jobs, held_out[0], failures, places)
+        try:
+            problems = pool.map(lambda job: _perform(job, variants.pack, free), jobs)
+            for done, (job, problem) in enumerate(zip(jobs, problems, strict=True)):
+                if problem:
+                    failures.setdefault(job.row.name, problem)
+                    console.warn(problem)
+                task.update(done + 1, row=job.row.name, seed=job.seed)
+                _write(_compared(variants, rows, jobs, held_out[0], failures, places), out)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    result = _compared(variants, rows, jobs, held_out[0], failures, places)
     show(result)
     console.say(f"picture: {out / 'sweep.svg'}")
     return result
@@ -161,11 +169,11 @@ def _markdown(result: SweepResult) -> str:
     return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
 
 
-def _job(table: Variants, row: Row, seed: int, out: Path) -> Job:
-    held_out = f"data.held_out_bytes={table.held_out_bytes}"
-    sets = [*table.set, *row.set, f"train.seed={seed}", held_out]
+def _job(variants: Variants, row: Row, seed: int, out: Path) -> Job:
+    held_out = f"data.held_out_bytes={variants.held_out_bytes}"
+    sets = [*variants.set, *row.set, f"train.seed={seed}", held_out]
     try:
-        loaded = toml.load(table.recipe, sets)
+        loaded = toml.load(variants.recipe, sets)
     except BadInput as error:
         raise BadInput(f"row {row.name}: {error}") from None
     run = RunDirectory(out / f"{atomic.short_hash(row.name)}-{seed}")
@@ -174,7 +182,7 @@ def _job(table: Variants, row: Row, seed: int, out: Path) -> Job:
 
 
 def _places(at_once: int) -> list[dict[str, str]]:
-    """What the environment of runs side by side has besides ours: a GPU, or a share of cores."""
+    """Return what each run's environment has besides ours: a GPU, or a share of the cores."""
     import torch
 
     gpus = torch.cuda.device_count()
@@ -184,35 +192,23 @@ def _places(at_once: int) -> list[dict[str, str]]:
     return [{"OMP_NUM_THREADS": str(threads)}] * at_once
 
 
-def _performed(
-    jobs: list[Job], table: Variants, free: Queue[dict[str, str]], pool: ThreadPoolExecutor
-) -> Iterator[tuple[Job, str]]:
-    """Every job and what was wrong with it, in their order."""
+def _perform(job: Job, packs: bool, free: Queue[dict[str, str]]) -> str:
+    """Train and pack in a process of its own, unless that is done; return the problem, if any.
 
-    def perform(job: Job) -> str:
-        place = free.get()
-        try:
-            return _perform(job, table.pack, place)
-        finally:
-            free.put(place)
-
-    try:
-        yield from zip(jobs, pool.map(perform, jobs), strict=True)
-    except BaseException:
-        pool.shutdown(cancel_futures=True)
-        raise
-
-
-def _perform(job: Job, packs: bool, place: dict[str, str]) -> str:
-    """Train and pack in a process of its own, unless that is done; the problem, if any."""
+    free: places that no other run uses; the run takes one.
+    """
     if _is_done(job, packs):
         return ""
     words = ["train", str(job.run.recipe), "--out", str(job.run.path), *["--pack"] * packs]
-    with open(job.run.path / "log.txt", "a") as log:
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "fairway", *words],
-            env=os.environ | place, stdout=log, stderr=log,
-        )  # fmt: skip
+    place = free.get()
+    try:
+        with open(job.run.path / "log.txt", "a") as log:
+            done = subprocess.run(
+                [sys.executable, "-P", "-m", "fairway", *words],
+                env=os.environ | place, stdout=log, stderr=log,
+            )  # fmt: skip
+    finally:
+        free.put(place)
     if done.returncode == _STOPPED:
         raise Interrupted("stopped; the same command goes on from there")
     if _is_done(job, packs):
@@ -221,21 +217,21 @@ def _perform(job: Job, packs: bool, place: dict[str, str]) -> str:
 
 
 def _compared(
-    table: Variants,
+    variants: Variants,
     rows: list[Row],
     jobs: list[Job],
     prepared: PrepareResult,
     failures: dict[str, str],
     places: list[dict[str, str]],
 ) -> SweepResult:
-    done = {(job.row.name, job.seed): job for job in jobs if _is_done(job, table.pack)}
-    found = [_row(row, table, done, failures.get(row.name, "")) for row in rows]
+    done = {(job.row.name, job.seed): job for job in jobs if _is_done(job, variants.pack)}
+    found = [_row(row, variants, done, failures.get(row.name, "")) for row in rows]
     found[1:] = sorted(found[1:], key=lambda r: float("-inf") if r.gain is None else r.gain)[::-1]
     return SweepResult(
-        recipe=table.recipe,
-        seeds=list(table.seeds),
+        recipe=variants.recipe,
+        seeds=list(variants.seeds),
         held_out_bytes=prepared.val_bytes,
-        packed=table.pack,
+        packed=variants.pack,
         device=distributed.describe(distributed.start())["device"],
         commit=commit(),
         at_once=len(places),
@@ -251,15 +247,15 @@ def _is_done(job: Job, packs: bool) -> bool:
     return all(runner.state(asked, kind).current for kind in kinds)
 
 
-def _row(row: Row, table: Variants, done: dict[tuple[str, int], Job], failed: str) -> SweepRow:
-    seeds = [s for s in table.seeds if (row.name, s) in done and (BASE, s) in done]
-    bpb = [_bpb(done[row.name, seed], table.pack) for seed in seeds]
-    base = [_bpb(done[BASE, seed], table.pack) for seed in seeds]
+def _row(row: Row, variants: Variants, done: dict[tuple[str, int], Job], failed: str) -> SweepRow:
+    seeds = [s for s in variants.seeds if (row.name, s) in done and (BASE, s) in done]
+    bpb = [_bpb(done[row.name, seed], variants.pack) for seed in seeds]
+    base = [_bpb(done[BASE, seed], variants.pack) for seed in seeds]
     gains = [b - r for b, r in zip(base, bpb, strict=True)]
     gain = fmean(gains) if gains else None
     error = paired(gains).standard_error if len(gains) > 1 else None
     trained = [done[row.name, seed].run.require(TrainResult) for seed in seeds]
-    packed = [done[row.name, seed].run.require(PackResult) for seed in seeds if table.pack]
+    packed = [done[row.name, seed].run.require(PackResult) for seed in seeds if variants.pack]
     return SweepRow(
         name=row.name,
         sets=list(row.set),
@@ -282,7 +278,7 @@ def _bpb(job: Job, packs: bool) -> float:
 
 
 def _write(result: SweepResult, out: Path) -> None:
-    """OUT/sweep.json, .md and .svg, of what is finished."""
+    """Write OUT/sweep.json, .md and .svg of what is finished."""
     write_atomic(out / "sweep.json", (result.model_dump_json(indent=2) + "\n").encode())
     write_atomic(out / "sweep.md", _markdown(result).encode())
     shown = [row for row in result.rows[1:] if row.gain is not None]
