@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from fairway import console
-from fairway.audit import causality, counting, normalisation, ordering, repeatability
+from fairway.audit import Charges, causality, counting, normalisation, ordering, repeatability
 from fairway.audit.audit_text import AuditText, of_shard, of_text, open_tokenizer, shortened
 from fairway.audit.causality import Cuts
 from fairway.audit.experiment import Audit, order_of
 from fairway.audit.sandbox import Child, Limits, Walls
-from fairway.audit.scorer import Caller, Charges
+from fairway.audit.scorer import Caller
 from fairway.errors import BadInput
 from fairway.pipeline.results import AuditResult
 
@@ -172,7 +172,7 @@ def _run(job: Audit) -> None:
     boundary = next((c.boundary for c in kinds.values() if c.boundary), "")
     job.add(
         causality.causal(job, kinds, "declared" if job.declared else "text's"),
-        *ordering.coding_order(job, base, moved, boundary),
+        ordering.coding_order(job, base, moved, boundary),
         *filter(None, (ordering.documents(job), ordering.prefix(job, base))),
     )
     if negative or any(f.condition == "causal" and f.verdict == "broken" for f in job.findings):

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from fairway.audit import power
+from fairway.audit import Charges, power
 from fairway.audit.audit_text import blocks, slices
 from fairway.audit.experiment import Audit, changed, evidence_of, finding, order_of
-from fairway.audit.scorer import Charges, Floats, Tokens
+from fairway.audit.scorer import Floats, Tokens
 from fairway.pipeline.results import AuditFinding, Evidence
 
 # Later boundaries may save twice what `side_bytes` pay for them, at 2.5 standard errors.
@@ -193,11 +193,10 @@ def causal(audit: Audit, kinds: dict[str, Cuts], where: str) -> AuditFinding:
     )
     worst = max(kinds.values(), key=lambda c: c.largest)
     for summary, cuts in _leaks(audit, kinds, worst, where):
-        broken = finding("causal", True, summary, cuts.evidence, strength)
-        return broken.model_copy(update={"picture": cuts.picture})
+        return finding("causal", True, summary, strength, cuts.evidence, cuts.picture)
     noise = f"; changes up to {worst.largest:.1e} nats are put down to rounding"
     said = f"nothing earlier moved{noise if worst.largest else ''}"
-    return finding("causal", False, said, [], strength)
+    return finding("causal", False, said, strength)
 
 
 def _leaks(

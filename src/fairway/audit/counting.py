@@ -7,8 +7,9 @@ from math import log
 
 import numpy as np
 
+from fairway.audit import Charges
 from fairway.audit.experiment import Audit, evidence_of, finding, others
-from fairway.audit.scorer import Charges, Floats, Tokens
+from fairway.audit.scorer import Floats, Tokens
 from fairway.pipeline.results import AuditFinding, Evidence
 
 _TOTAL_TOLERANCE = 1e-5  # of totals, relative: sums in float32
@@ -18,8 +19,8 @@ def coverage(audit: Audit, charges: Charges) -> AuditFinding:
     """Test that each token is charged once, the first at most once, and that totals are sums."""
     strength = f"all of {len(audit.text.tokens):,} tokens, exact"
     for summary, evidence in _miscounts(audit, charges):
-        return finding("coverage", True, summary, evidence, strength)
-    return finding("coverage", False, "each token is charged once", [], strength)
+        return finding("coverage", True, summary, strength, evidence)
+    return finding("coverage", False, "each token is charged once", strength)
 
 
 def _miscounts(audit: Audit, charges: Charges) -> Iterator[tuple[str, list[Evidence]]]:
@@ -73,7 +74,7 @@ def probabilities(charges: Charges) -> AuditFinding | None:
     worst = positions[np.argsort(charges.nats[positions])][:8]
     evidence = evidence_of(worst, 0.0, charges.nats)
     summary = f"{len(positions):,} tokens have a negative charge, that is a probability above one"
-    return finding("normalised", True, summary, evidence, "all tokens, exact")
+    return finding("normalised", True, summary, "all tokens, exact", evidence)
 
 
 def byte_count(audit: Audit, charges: Charges) -> AuditFinding:
@@ -82,9 +83,9 @@ def byte_count(audit: Audit, charges: Charges) -> AuditFinding:
     strength = f"all of {len(text.tokens):,} tokens, exact"
     if text.loss:
         summary = f"the tokens do not restore the text: {text.loss}"
-        return finding("bytes", True, summary, [], strength)
+        return finding("bytes", True, summary, strength)
     if text.lengths is None:
-        return finding("bytes", None, "not tested: give --tokenizer", [], "none")
+        return finding("bytes", None, "not tested: give --tokenizer", "none")
     length = int(text.lengths.sum())
     if charges.bytes is not None:
         wrong = np.flatnonzero(charges.bytes != text.lengths)
@@ -95,16 +96,16 @@ def byte_count(audit: Audit, charges: Charges) -> AuditFinding:
                 f"{counted:,} in all, the text has {length:,} ({counted / length - 1:+.2%})"
             )
             evidence = evidence_of(wrong[:8], text.lengths, charges.bytes)
-            return finding("bytes", True, summary, evidence, strength)
+            return finding("bytes", True, summary, strength, evidence)
     total = charges.total_bytes
     if total is not None and total != length:
         summary = f"the score divides by {total:,} bytes, the text has {length:,}"
         evidence = evidence_of([-1], length, total)
-        return finding("bytes", True, summary, evidence, strength)
+        return finding("bytes", True, summary, strength, evidence)
     if charges.bytes is None and total is None:
         summary = f"the scorer counts no bytes; the text has {length:,} ({text.rule})"
-        return finding("bytes", None, summary, [], "none")
-    return finding("bytes", False, f"{length:,} bytes: {text.rule}", [], strength)
+        return finding("bytes", None, summary, "none")
+    return finding("bytes", False, f"{length:,} bytes: {text.rule}", strength)
 
 
 def _runs(positions: Tokens) -> str:

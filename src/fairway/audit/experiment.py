@@ -8,17 +8,18 @@ in the coding order. A valid scorer shows no change beyond rounding.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fairway.audit import Charges
 from fairway.audit.audit_text import AuditText
-from fairway.audit.scorer import Caller, Charges, Floats, Tokens
+from fairway.audit.scorer import Caller, Floats, Tokens
 from fairway.errors import BadInput
-from fairway.pipeline.results import AuditFinding, Evidence
+from fairway.pipeline.results import AuditFinding, AuditResult, Evidence
 
 TOLERANCE = 1e-3  # nats; rounding in float32 stays below a tenth of it
 
@@ -87,13 +88,26 @@ def order_of(charges: Charges) -> Tokens:
 
 
 def finding(
-    condition: str, broken: bool | None, summary: str, evidence: list[Evidence], strength: str
+    condition: str,
+    broken: bool | None,
+    summary: str,
+    strength: str,
+    evidence: Sequence[Evidence] = (),
+    picture: str = "",
 ) -> AuditFinding:
     """Return a finding. broken: None notes something that neither holds nor is broken."""
     verdict = "noted" if broken is None else "broken" if broken else "holds"
     return AuditFinding(
-        condition=condition, verdict=verdict, summary=summary, evidence=evidence, power=strength
-    )
+        condition=condition, verdict=verdict, summary=summary, evidence=list(evidence),
+        power=strength, picture=picture,
+    )  # fmt: skip
+
+
+def result_of(subject: str, findings: list[AuditFinding], began: float) -> AuditResult:
+    """Return the result of an audit that runs no foreign code. began: of time.monotonic()."""
+    valid = all(found.verdict != "broken" for found in findings)
+    seconds = time.monotonic() - began
+    return AuditResult(subject=subject, valid=valid, findings=findings, seconds=seconds)
 
 
 def evidence_of(

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from fairway.audit.scorer import Charges
+from fairway.audit import Charges
 from fairway.audit.scorer import Tokens as Ids
 from fairway.coding import artifact, online
 from fairway.coding.lanes import Tokens, chunks, documents_of

@@ -9,10 +9,10 @@ from math import log
 
 import numpy as np
 
-from fairway.audit import betting, power
+from fairway.audit import Charges, betting, power
 from fairway.audit.audit_text import slices
 from fairway.audit.experiment import TOLERANCE, Audit, changed, evidence_of, finding
-from fairway.audit.scorer import Charges, Floats, Tokens
+from fairway.audit.scorer import Floats, Tokens
 from fairway.pipeline.results import AuditFinding, Evidence
 
 _OWN = 8  # tokens of a piece that are changed to see whether distributions look at them
@@ -47,7 +47,7 @@ def normalised(
             t, total = one_sum
             summary = f"the probabilities of all that could stand at token {t:,} sum to {total:.4f}"
             evidence = evidence_of([t], 1.0, total)
-            return finding("normalised", True, summary, evidence, "a sum over all tokens, exact")
+            return finding("normalised", True, summary, "a sum over all tokens, exact", evidence)
     return _wagered(audit, base, suspects, until, sums)
 
 
@@ -98,7 +98,7 @@ def _wagered(
     random, tokens, bos = audit.random, audit.text.tokens, audit.text.bos_id
     places = np.flatnonzero((tokens != bos) & (np.arange(len(tokens)) > 0))
     if not places.size:
-        return finding("normalised", None, "there is nothing to test but boundaries", [], "none")
+        return finding("normalised", None, "there is nothing to test but boundaries", "none")
     known = tokens if audit.known is None else audit.known
     proposal = betting.Proposal(known, audit.text.vocab_size, bos, random)
     bets, expected = betting.Bets(), np.exp(-base.nats)
@@ -179,7 +179,7 @@ def _bets_finding(
         paid = paid[int(kind == betting.REPEATED)]
         evidence = evidence_of(np.argsort(-paid)[:4], 1.0, paid)
         strength = f"{bets.draws(kind):,} tokens drawn there"
-        return finding("normalised", True, summary, evidence, strength)
+        return finding("normalised", True, summary, strength, evidence)
     mean, error = bets.mean(betting.TEXT)
     told = (betting.TEXT, betting.REPEATED, betting.FIRST)
     strength = "; ".join(_excess(bets, kind) for kind in told)
@@ -194,7 +194,7 @@ def _bets_finding(
         )
         if (lowest := min(total for _, total in sums)) < 1 - 1e-3:
             summary += f"; one is {lowest:.4f} with them, which only wastes bits"
-    return finding("normalised", False, summary, [], strength)
+    return finding("normalised", False, summary, strength)
 
 
 def _excess(bets: betting.Bets, kind: int) -> str:
@@ -221,8 +221,8 @@ def distributions(audit: Audit, length: int, until: float, most: int) -> AuditFi
         )
         for condition, summary, evidence in _row_faults(audit, piece, base, rows):
             what = f"the distribution of token {evidence[0].position} of a piece {summary}"
-            return finding(condition, True, what, evidence, strength)
-    return finding("normalised", False, "every distribution sums to one", [], strength)
+            return finding(condition, True, what, strength, evidence)
+    return finding("normalised", False, "every distribution sums to one", strength)
 
 
 def _row_faults(

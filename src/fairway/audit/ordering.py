@@ -6,51 +6,46 @@ from typing import Any
 
 import numpy as np
 
+from fairway.audit import Charges
 from fairway.audit.audit_text import blocks, slices
 from fairway.audit.experiment import Audit, finding, order_of, others
-from fairway.audit.scorer import Charges, Tokens
+from fairway.audit.scorer import Tokens
 from fairway.pipeline.results import AuditFinding
 
 _PARTS = 8  # of the dependency picture
 
 
-def coding_order(audit: Audit, base: Charges, moved: str, boundary: str) -> list[AuditFinding]:
+def coding_order(audit: Audit, base: Charges, moved: str, boundary: str) -> AuditFinding:
     """Test whether a decoder can run in the declared order, and whether that is left to right."""
     order = order_of(base)
     if not np.array_equal(np.sort(order), np.arange(len(order))):
         summary = "the declared order does not name every token once"
-        return [finding("order", True, summary, [], "exact")]
+        return finding("order", True, summary, "exact")
     if moved:
-        return [finding("order", True, moved + "; it does not know which", [], "random cuts")]
+        return finding("order", True, moved + "; it does not know which", "random cuts")
     piece = slices(audit.text, audit.piece, 1, audit.random)[0] if not audit.declared else None
     tokens = audit.text.tokens if piece is None else piece
     base = base if piece is None else audit.score(piece)
     table = dependencies(audit, tokens, base, natural=False)
-    drawn, strength = (
-        picture(table),
-        f"{len(table)} parts of {len(tokens):,} tokens, each changed once",
-    )
+    drawn = picture(table)
+    strength = f"{len(table)} parts of {len(tokens):,} tokens, each changed once"
     back = np.argwhere(np.tril(table, -1))
     paid = f"; {boundary}, {audit.side_bytes} bytes pay for them" if boundary else ""
     if back.size:
         circle = _circle(table)
         later, earlier = back[0] + 1
-        summary = (
+        said = (
             f"part {later} of the text must be known before part {earlier} can be charged, and "
             + (f"parts {circle[0] + 1} and {circle[1] + 1} each need the other: no order of them "
                "can be decoded" if circle else "no order is declared in which that is so")
         )  # fmt: skip
-        out = finding("order", True, summary, [], strength)
     elif not audit.declared:
-        out = finding("order", False, f"left to right{paid}", [], strength)
+        said = f"left to right{paid}"
     else:
         table = dependencies(audit, tokens, base, natural=True)
-        straight = not np.tril(table, -1).any()
-        kind = "left to right as well" if straight else "not left to right"
-        out = finding(
-            "order", False, f"the declared order is decodable, {kind}{paid}", [], strength
-        )
-    return [out.model_copy(update={"picture": drawn})]
+        kind = "not left to right" if np.tril(table, -1).any() else "left to right as well"
+        said = f"the declared order is decodable, {kind}{paid}"
+    return finding("order", bool(back.size), said, strength, picture=drawn)
 
 
 def dependencies(
@@ -115,8 +110,8 @@ def documents(audit: Audit) -> AuditFinding | None:
     strength = f"{len(cuts)} document starts"
     if max(crosses) > audit.tolerance:
         summary = f"causal, crosses documents: a charge moved by {max(crosses):.3g} nats"
-        return finding("documents", None, summary, [], strength)
-    return finding("documents", None, "documents are scored independently", [], strength)
+        return finding("documents", None, summary, strength)
+    return finding("documents", None, "documents are scored independently", strength)
 
 
 def prefix(audit: Audit, base: Charges) -> AuditFinding | None:
@@ -133,5 +128,5 @@ def prefix(audit: Audit, base: Charges) -> AuditFinding | None:
             f"cut to {k:,} tokens, the text's beginning is charged differently (token {p:,} by "
             f"{change[p]:.3g} nats): a decoder must be told the number of tokens"
         )
-        return finding("length", None, summary, [], strength)
-    return finding("length", None, "the number of tokens does not matter", [], strength)
+        return finding("length", None, summary, strength)
+    return finding("length", None, "the number of tokens does not matter", strength)

@@ -16,13 +16,13 @@ import numpy as np
 
 from fairway import console
 from fairway.audit.audit_text import open_tokenizer
-from fairway.audit.experiment import finding
+from fairway.audit.experiment import finding, result_of
 from fairway.data.documents import stream_with_share
 from fairway.data.near_duplicates import NearDuplicates
 from fairway.data.shards import is_shard, read_shard
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
-from fairway.pipeline.results import AuditResult, Evidence
+from fairway.pipeline.results import AuditFinding, AuditResult, Evidence
 
 _KEPT = 16  # one of this number of fingerprints of the validation text is kept
 _LEAST = 4  # shared fingerprints: fewer may be a stock phrase
@@ -65,7 +65,8 @@ def audit_data(
                     copies[best] = max(copies.get(best, (0.0, "")), (shared_part, text))
                 if number % 256 == 0:
                     task.update(order + share, megabytes=f"{read_bytes / 1e6:,.0f}")
-    return _result(index, names, copies, overlap, (count, read_bytes), time.monotonic() - began)
+    found = _finding(index, names, copies, overlap, (count, read_bytes))
+    return result_of("the training text", [found], began)
 
 
 def _part(shared: int, one: int, other: int) -> float:
@@ -75,14 +76,13 @@ def _part(shared: int, one: int, other: int) -> float:
     return shared / max(1, min(one, other))
 
 
-def _result(
+def _finding(
     index: NearDuplicates,
     names: list[str],
     copies: dict[int, tuple[float, str]],
     overlap: float,
     read: tuple[int, int],
-    seconds: float,
-) -> AuditResult:
+) -> AuditFinding:
     least = sorted(index.counts)[len(names) // 100]
     short = sum(count < _LEAST for count in index.counts)
     strength = (
@@ -95,11 +95,7 @@ def _result(
     if shown:
         summary += ": " + "; ".join(shown) + (" ..." if len(copies) > _SHOWN else "")
     evidence = [Evidence(position=k, before=0.0, after=copies[k][0]) for k in sorted(copies)]
-    out = finding("overlap", bool(copies), summary, evidence[:_SHOWN], strength)
-    return AuditResult(
-        subject="the training text", valid=not copies, findings=[out], order="",
-        tokens=0, calls=0, seconds=seconds, isolation="",
-    )  # fmt: skip
+    return finding("overlap", bool(copies), summary, strength, evidence[:_SHOWN])
 
 
 def _documents(path: Path, tokenizer: Tokenizer | None) -> Iterator[tuple[bytes, float]]:

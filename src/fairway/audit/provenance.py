@@ -19,7 +19,7 @@ import torch
 
 from fairway import console, distributed
 from fairway.audit import twin_test as twins
-from fairway.audit.experiment import evidence_of, finding
+from fairway.audit.experiment import evidence_of, finding, result_of
 from fairway.config.schema import Recipe
 from fairway.errors import BadInput
 from fairway.io import atomic, checkpoint, foreign
@@ -55,12 +55,7 @@ def audit_run(folders: Sequence[Path], steps: int, twin: Path | None) -> AuditRe
             collected.append(one.model_copy(update={"summary": prefix + one.summary}))
     if len(runs) > 1:
         collected.append(_seeds(runs))
-    return AuditResult(
-        subject=", ".join(map(str, folders)),
-        valid=all(f.verdict != "broken" for f in collected),
-        findings=collected, order="", tokens=0, calls=0,
-        seconds=time.monotonic() - began, isolation="",
-    )  # fmt: skip
+    return result_of(", ".join(map(str, folders)), collected, began)
 
 
 def _of_run(run: RunDirectory, steps: int, twin: Path | None) -> list[AuditFinding]:
@@ -87,7 +82,7 @@ def _compared(
     """Return a finding that holds where the two of each pair are equal."""
     wrong = [f"{k}: {a} is written, {b} is there" for k, (a, b) in pairs.items() if a != b]
     summary = "; ".join(wrong) if wrong else what
-    return finding(condition, bool(wrong), summary, [], _SAME)
+    return finding(condition, bool(wrong), summary, _SAME)
 
 
 def _data(run: RunDirectory, data: PrepareResult) -> AuditFinding:
@@ -109,7 +104,7 @@ def _recipe(recipe: Recipe, run: RunDirectory, trained: TrainResult) -> AuditFin
     if recipe.train.seed != trained.seed:
         wrong.append(f"the recipe's seed is {recipe.train.seed}, training says {trained.seed}")
     if wrong:
-        return finding("recipe", True, "; ".join(wrong), [], _SAME)
+        return finding("recipe", True, "; ".join(wrong), _SAME)
     try:
         environment = foreign.read_json(run.env, "the file")
     except foreign.Missing:
@@ -117,7 +112,7 @@ def _recipe(recipe: Recipe, run: RunDirectory, trained: TrainResult) -> AuditFin
     same = isinstance(environment, dict) and environment.get("code_sha256") == atomic.code_sha256()
     said = "the results are this recipe's; trained by "
     said += "this code" if same else "other code, or code that left no hash"
-    return finding("recipe", False if same else None, said, [], _SAME)
+    return finding("recipe", False if same else None, said, _SAME)
 
 
 def _files(run: RunDirectory, trained: TrainResult, packed: PackResult) -> AuditFinding:
@@ -149,7 +144,7 @@ def _training(recipe: Recipe, run: RunDirectory, trained: TrainResult, steps: in
             if _other_loss(again, expected):
                 wrong = evidence_of([trainer.step], expected[-1], again[-1])
                 summary = f"step {trainer.step} has another loss when it is done again"
-                return finding("training", True, summary, wrong, strength)
+                return finding("training", True, summary, strength, wrong)
             task.update(trainer.step, loss=f"{again[-1]:.3f}")
     apart = np.abs(np.subtract(again, expected))
     summary = (
@@ -159,11 +154,11 @@ def _training(recipe: Recipe, run: RunDirectory, trained: TrainResult, steps: in
     if apart.any():
         summary += f", the others up to {apart.max():.1e} nats, which rounding grows to"
     if count < trained.steps:
-        return finding("training", False, summary, [], strength)
+        return finding("training", False, summary, strength)
     trainer.average.apply()
     same = _weights_sha256(trainer) == trained.weights_sha256
     summary += "; the weights are these to the bit" if same else "; the weights are others"
-    return finding("training", None if not same else False, summary, [], "all steps")
+    return finding("training", None if not same else False, summary, "all steps")
 
 
 def _other_loss(again: list[float], written: list[float]) -> bool:
@@ -207,9 +202,9 @@ def _calibration(recipe: Recipe, run: RunDirectory, trained: TrainResult) -> Aud
     strength = f"{len(written)} matrices, all entries"
     if set(again) != set(written) or not apart < _LOSS_TOLERANCE:
         summary = f"the calibration is not that of the training text: it is {apart:.1%} off"
-        return finding("calibration", True, summary, [], strength)
+        return finding("calibration", True, summary, strength)
     summary = f"the calibration is that of the training text, up to {apart:.1e}"
-    return finding("calibration", False, summary, [], strength)
+    return finding("calibration", False, summary, strength)
 
 
 def _apart(one: calibrate.Curvature, two: calibrate.Curvature) -> float:
@@ -227,10 +222,10 @@ def _packing(recipe: Recipe, run: RunDirectory, packed: PackResult) -> AuditFind
     tokenizer = load_tokenizer(run.data_folder(run.require(PrepareResult)))
     again = pack_weights(recipe.model, tokenizer, weights, curvatures, recipe.pack, recipe.memory)
     if again.artifact.sha256 == packed.artifact_sha256:
-        return finding("packing", False, "the weights pack to this artifact", [], _SAME)
+        return finding("packing", False, "the weights pack to this artifact", _SAME)
     state, there = again.artifact.state, atomic.sha256_file(run.artifact)
     summary = f"the weights pack to another artifact than {there[:12]} ({len(state)} tensors)"
-    return finding("packing", True, summary, [], _SAME)
+    return finding("packing", True, summary, _SAME)
 
 
 def _budgets(recipe: Recipe, run: RunDirectory, trained: TrainResult) -> AuditFinding:
@@ -249,7 +244,7 @@ def _budgets(recipe: Recipe, run: RunDirectory, trained: TrainResult) -> AuditFi
         f"{recipe.pack.budget_bytes:,}"
     )
     strength = "size: the file; time: what the run's clock wrote down, on trust"
-    return finding("budgets", bool(wrong), summary, [], strength)
+    return finding("budgets", bool(wrong), summary, strength)
 
 
 def _seeds(runs: Sequence[RunDirectory]) -> AuditFinding:
@@ -258,6 +253,6 @@ def _seeds(runs: Sequence[RunDirectory]) -> AuditFinding:
     try:
         seeds = sorted(distinct_seeds(runs))
     except BadInput as error:
-        return finding("seeds", True, str(error), [], strength)
+        return finding("seeds", True, str(error), strength)
     said = f"{len(seeds)} runs differ in the seed alone: {seeds}"
-    return finding("seeds", False, said, [], strength)
+    return finding("seeds", False, said, strength)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from fairway.audit import Charges
 from fairway.audit.experiment import TOLERANCE, Audit, changed, evidence_of, finding, order_of
-from fairway.audit.scorer import Charges, Floats
+from fairway.audit.scorer import Floats
 from fairway.pipeline.results import AuditFinding
 
 
@@ -20,7 +21,7 @@ def repeatable(audit: Audit, base: Charges) -> AuditFinding:
     noise = float(np.abs(again.nats - base.nats).max(initial=0.0))
     if not np.array_equal(order_of(again), order_of(base)):
         summary = "two calls on the same text took its tokens in different orders"
-        return finding("order", True, summary, [], "2 calls, exact")
+        return finding("order", True, summary, "2 calls, exact")
     strength = "the same text twice, and with another ending in a fresh process; all tokens"
     if noise > 10 * TOLERANCE:
         return _unlike(base.nats, again.nats, "two calls of one process", strength)
@@ -32,11 +33,11 @@ def repeatable(audit: Audit, base: Charges) -> AuditFinding:
         who = "a process that had seen the text and one that had not"
         return _unlike(known, fresh, who, strength)
     said = "the same charges, to the bit" if not noise else f"the same up to {noise:.1e} nats"
-    return finding("repeatable", False, said, [], strength)
+    return finding("repeatable", False, said, strength)
 
 
 def _unlike(one: Floats, two: Floats, who: str, strength: str) -> AuditFinding:
     """Return the finding that two calls differ."""
     evidence = evidence_of(np.argsort(-np.abs(two - one))[:4], one, two)
     summary = f"{who} charged the same text differently, by up to {abs(two - one).max():.3g} nats"
-    return finding("repeatable", True, summary, evidence, strength)
+    return finding("repeatable", True, summary, strength, evidence)

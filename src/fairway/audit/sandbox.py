@@ -21,9 +21,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fairway.audit import scorer, visible, wire
+from fairway.audit import Charges, scorer, visible, wire
 from fairway.audit.enter import BUBBLEWRAP, NAMESPACES, NONE, packed, read_order
-from fairway.audit.scorer import Charges, Floats, Tokens
+from fairway.audit.scorer import Floats, Tokens
 from fairway.console import printable
 from fairway.errors import BadInput
 

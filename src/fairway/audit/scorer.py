@@ -11,33 +11,20 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fairway.audit import Charges
 from fairway.errors import BadInput
 
 Tokens = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _SLACK = 1e-6  # of a probability: rounding of a softmax in single precision
-
-
-@dataclass(frozen=True)
-class Charges:
-    """What a scorer charged for N tokens. Only `nats` must be given."""
-
-    nats: Any  # [N]: for each token, all that it was charged; of several charges their sum
-    times_charged: Any = None  # [N]: how often
-    bytes: Any = None  # [N]: what each token adds to the denominator of bits per byte
-    total_nats: float | None = None  # the numerator that the score was computed from
-    total_tokens: int | None = None
-    total_bytes: int | None = None  # the denominator
-    order: Any = None  # [N]: positions in the order in which a decoder would know the tokens
-    side_bytes: int = 0  # told to a decoder besides the code (where lanes start); in total_nats
 
 
 ARRAYS = ("nats", "times_charged", "bytes", "order")

@@ -66,6 +66,7 @@ _SOME: _Numbers = {  # refused by their arguments, or where another wall is miss
     "openat2": (437, 437), "pidfd_send_signal": (424, 424), "prlimit64": (302, 261),
     "truncate": (76, 45),
 }  # fmt: skip
+_NUMBERS = _ALWAYS | _ABSENT | _ATTRIBUTES | _OF_OTHERS | _TO_OTHERS | _SOME
 _MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 _NEW_NAMESPACES = 0x7E020080  # CLONE_NEW*, of mounts, cgroups, UTS, IPC, users, PIDs, nets, time
 _FAKE_INPUT, _CONSOLE = 0x5412, 0x541C  # TIOCSTI, TIOCLINUX
@@ -99,10 +100,8 @@ def program(
     if column == 0:
         code += [(_AT_LEAST, 0, 1, _X32), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
 
-    numbers = _ALWAYS | _ABSENT | _ATTRIBUTES | _OF_OTHERS | _TO_OTHERS | _SOME
-
     def on(name: str, *body: _Instruction) -> None:
-        if (number := numbers[name][column]) >= 0:
+        if (number := _NUMBERS[name][column]) >= 0:
             code.extend([(_EQUAL, 0, len(body), number), *body])
 
     def deny(names: Iterable[str], error: int) -> None:

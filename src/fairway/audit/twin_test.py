@@ -54,7 +54,7 @@ def compare(recipe: Recipe, run: RunDirectory, twin: Path) -> AuditFinding:
         f"both (z = {z:.1f})"
     )
     evidence = evidence_of([-1], 0.0, difference)
-    return finding("twin", z < -_Z_BROKEN, said, evidence, strength)
+    return finding("twin", z < -_Z_BROKEN, said, strength, evidence)
 
 
 def difference_of(ours: Floats, theirs: Floats) -> tuple[float, float]:

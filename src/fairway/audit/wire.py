@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from fairway.audit.scorer import ARRAYS, NUMBERS, Charges, Floats, Tokens
+from fairway.audit import Charges
+from fairway.audit.scorer import ARRAYS, NUMBERS, Floats, Tokens
 
 CHARGES, ROWS, ERROR, READY = 1, 2, 3, 4
 _MAGIC_QUESTION, _MAGIC_REPLY = b"FWQ1", b"FWR1"

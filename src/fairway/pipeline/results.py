@@ -512,11 +512,11 @@ class AuditResult(Result):
     subject: str  # what was audited
     valid: bool  # nothing is broken, as far as the findings' power goes
     findings: list[AuditFinding]
-    order: str  # left-to-right, declared, none; empty where it does not apply
-    tokens: int
-    calls: int
+    order: str = ""  # left-to-right, declared, none; empty where it does not apply
+    tokens: int = 0
+    calls: int = 0
     seconds: float
-    isolation: str  # what the foreign code was kept from; empty: none ran
+    isolation: str = ""  # what the foreign code was kept from; empty: none ran
 
     @property
     def failure(self) -> str:
