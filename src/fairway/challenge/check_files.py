@@ -22,10 +22,13 @@ def files(given: Submission) -> Iterator[RuleFinding]:
     """Check that the files are there, can be read, and that the script compiles."""
     names = {entry.name for entry in given.contents.files}
     readme = any(name.lower().startswith("readme") for name in names)
-    missing = [] if readme else ["README.md"]
-    missing += [] if "submission.json" in names else ["submission.json"]
-    missing += [] if given.script else ["train_gpt.py"]
-    missing += [] if given.logs else ["a training log with a final score"]
+    wanted = {
+        "README.md": readme,
+        "submission.json": "submission.json" in names,
+        "train_gpt.py": given.script is not None,
+        "a training log with a final score": bool(given.logs),
+    }
+    missing = [name for name, is_there in wanted.items() if not is_there]
     said = f"missing: {', '.join(missing)}" if missing else "all are there"
     if given.contents.left_out:
         said += f" (left out: {listed(given.contents.left_out)})"
@@ -104,25 +107,21 @@ def _uncounted(given: Submission) -> Iterator[RuleFinding]:
     attached += given.contents.of("model")
     more = list(contents.problems(given.contents, given.source))
     extra_bytes = sum(e.size_bytes for e in extra) + sum(size for _, size in more)
-    said = ""
+    wrong = [sentence for sentence, _ in more]
     if extra:
         names = listed((e.name for e in extra), 5)
-        said = f"{len(extra)} more files, {extra_bytes:,} bytes, are in no count: {names}"
-    said = "; ".join(filter(None, [said, listed((sentence for sentence, _ in more), 5)]))
-    yield finding(
-        "size: no weights or code beside the script", not said,
-        said or "only papers, logs, results and the script",
-    )  # fmt: skip
+        wrong.insert(0, f"{len(extra)} more files, {extra_bytes:,} bytes, are in no count: {names}")
+    rule = "size: no weights or code beside the script"
+    yield judged(rule, wrong, (), "only papers, logs, results and the script")
     largest = max([*models, *(e.size_bytes for e in attached)], default=None)
-    here = given.script.size_bytes + extra_bytes
-    rule = f"size: model + the files here <= {CHALLENGE_BYTES:,}"
-    if largest is None:
-        said = f"the files here have {here:,} bytes, and no log states the model's"
-        yield finding(rule, None if here <= CHALLENGE_BYTES else False, said)
-    else:
-        total = int(largest) + here
-        said = f"the largest model and what the script may read here are {total:,} bytes"
-        yield finding(rule, total <= CHALLENGE_BYTES, said)
+    total = given.script.size_bytes + extra_bytes + int(largest or 0)
+    said = f"the largest model and what the script may read here are {total:,} bytes"
+    yield judged(
+        f"size: model + the files here <= {CHALLENGE_BYTES:,}",
+        [said] if total > CHALLENGE_BYTES else (),
+        [f"{total:,} bytes here, and no log states the model's"] if largest is None else (),
+        said,
+    )
 
 
 def _claimed_sizes(given: Submission, code_bytes: int) -> Iterator[RuleFinding]:

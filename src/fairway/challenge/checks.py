@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fairway.challenge import check_files, check_proofs, check_scores, check_texts
-from fairway.challenge.submitted import Submission, finding, listed
+from fairway.challenge.submitted import Submission, judged
 from fairway.errors import BadInput
 from fairway.pipeline.results import CheckResult, RuleFinding
 
@@ -25,9 +25,7 @@ def check(folder: Path) -> CheckResult:
 
 
 def _schema(given: Submission) -> Iterator[RuleFinding]:
-    problems = listed(given.claim_problems)
-    said = f"submission.json has its fields{', but: ' + problems if problems else ''}"
-    yield finding("schema", not problems, said)
+    yield judged("schema", given.claim_problems, (), "submission.json has its fields")
 
 
 _RULES: tuple[Callable[[Submission], Iterator[RuleFinding]], ...] = (
