@@ -193,10 +193,15 @@ class Made:
     """The files of a case, and what a decoder must find."""
 
     model: bytes
-    proof: bytes
+    parts: list[bytes]  # of the proof, without their checksums
     documents: list[bytes]
     text_sha256: str
     chunks: list[tuple[NDArray[np.uint16], Starts | None]]  # tokens; no starts: stored
+
+    @property
+    def proof(self) -> bytes:
+        """The proof's file."""
+        return join(self.parts)
 
 
 def tokenizer_of(case: Case) -> Tokenizer:
@@ -303,8 +308,8 @@ def make(name: str) -> Made:
         artifact=bytes.fromhex(opened.sha256)[:ARTIFACT_BYTES],
         chunks=len(bodies),
     )
-    proof = join([header.to_bytes() + bodies[0], *bodies[1:]])
-    return Made(data, proof, counted, digest.text_sha256, chunks)
+    parts = [header.to_bytes() + bodies[0], *bodies[1:]]
+    return Made(data, parts, counted, digest.text_sha256, chunks)
 
 
 def _lanes(case: Case, tokens: NDArray[np.uint16], bos: int) -> list[tuple[int, bool]]:

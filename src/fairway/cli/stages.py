@@ -195,6 +195,9 @@ def verify(
         Path | None, typer.Option(metavar="FILE", help="The text that the proof must decode to.")
     ] = None,
     text_field: Annotated[str, typer.Option(metavar="NAME", help="Of JSON lines.")] = "text",
+    second: Annotated[
+        str, typer.Option("--with", metavar="node", help="Then the second decoder, by Node.")
+    ] = "",
 ) -> "Result | None":
     """Decode a proof in a separate process: two files, or a run directory. Trusts nothing else."""
     from fairway import console
@@ -204,15 +207,24 @@ def verify(
 
     if not is_main_rank():
         return None
+    if second not in ("", "node"):
+        raise BadInput(f"--with {second}: the second decoder is run by node")
     if len(paths) > 2:
         raise BadInput("give an artifact and a proof: fairway verify MODEL PROOF [--text FILE]")
     if len(paths) == 2:
-        verdict = verdicts.verify_files(paths[0], paths[1], text, text_field)
+        files = paths[0], paths[1]
+        verdict = verdicts.verify_files(*files, text, text_field)
     elif paths[0].is_file():
         raise BadInput(f"give the proof, too: fairway verify {paths[0]} PROOF [--text FILE]")
     else:
         recipe, run = _reload(paths[0], "verify", [])
-        verdict = verdicts.verify(Job(recipe, run, text), text_field)
+        job = Job(recipe, run, text)
+        files = job.run.artifact, job.place.proof_file
+        verdict = verdicts.verify(job, text_field)
+    if second:
+        from fairway.pipeline.verify import decoded_twice
+
+        verdict = decoded_twice(verdict, *files)
     for line in report.verdict_lines(verdict):
         console.say(line)
     console.say(f"verify: {verdict.sentence}")

@@ -269,6 +269,7 @@ class VerifyResult(Result):
     decoded: Decoded | None  # None: the proof could not be decoded
     compared_with: str  # the text that the decoded one equals; empty: there was none to compare
     decode_s: float  # of the decoding; 0 where the user's own state directory remembers it
+    decoded_twice: bool = False  # the second decoder, in JavaScript, found the same text
 
     @property
     def failure(self) -> str:

@@ -20,6 +20,7 @@ import fairway
 from fairway.errors import BadInput, Damaged
 from fairway.io import foreign
 from fairway.io.atomic import sha256_file
+from fairway.pipeline import second_decoder
 from fairway.pipeline.results import Decoded, VerifyResult
 
 _NAMES = ("the artifact", "the proof")
@@ -35,9 +36,7 @@ def decode_apart(artifact: Path, proof: Path) -> Decoded:
     """
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
-        copies = (place / "model.fairway", place / "proof.fwp")
-        for what, source, copy in zip(_NAMES, (artifact, proof), copies, strict=True):
-            copy.write_bytes(foreign.read_bytes(source, what, MOST_BYTES, pipes=True))
+        copies = _copied(artifact, proof, place, pipes=True)
         answer = _run(place, [copies[0].name, copies[1].name, "decoded"])
         if "error" in answer:
             kind = Damaged if answer.get("damaged") else BadInput
@@ -49,6 +48,14 @@ def decode_apart(artifact: Path, proof: Path) -> Decoded:
         if hashes != [decoded.artifact_sha256, decoded.proof_sha256, decoded.text_sha256]:
             raise RuntimeError("the decoding process reports about other files than it was given")
         return decoded
+
+
+def _copied(artifact: Path, proof: Path, place: Path, pipes: bool) -> tuple[Path, Path]:
+    """Return copies of an artifact and a proof in the directory `place`. Raises BadInput."""
+    copies = place / "model.fairway", place / "proof.fwp"
+    for what, source, copy in zip(_NAMES, (artifact, proof), copies, strict=True):
+        copy.write_bytes(foreign.read_bytes(source, what, MOST_BYTES, pipes=pipes))
+    return copies
 
 
 def sha256_readable(file: Path) -> str:
@@ -108,6 +115,27 @@ def verify_files(artifact: Path, proof: Path) -> VerifyResult:
         compared_with="",
         decode_s=time.perf_counter() - began,
     )
+
+
+def decoded_twice(verdict: VerifyResult, artifact: Path, proof: Path) -> VerifyResult:
+    """Return a verdict after the second decoder has decoded, too: "no" where it does not agree.
+
+    Raises BadInput without Node, and for pipes, which can be read only once.
+    """
+    decoded = verdict.decoded
+    if decoded is None:
+        return verdict
+    with tempfile.TemporaryDirectory() as scratch:
+        copies = _copied(artifact, proof, Path(scratch), pipes=False)
+        if [*map(sha256_file, copies)] != [decoded.artifact_sha256, decoded.proof_sha256]:
+            raise BadInput(f"{artifact} or {proof} has changed while it was verified: do it again")
+        try:
+            sha256 = second_decoder.decode(*copies, Path(scratch) / "decoded")
+        except Damaged as error:
+            return refused(verdict, str(error))
+    if sha256 != decoded.text_sha256:
+        return refused(verdict, f"the second decoder finds another text, with SHA-256 {sha256}")
+    return verdict.model_copy(update={"decoded_twice": True})
 
 
 def compared(

@@ -64,6 +64,8 @@ def verdict_lines(verdict: VerifyResult) -> list[str]:
         "arithmetic": f"{d.arithmetic}, grade {d.grade}",
         "learning": f"{d.adaptation}, order {d.order}, {d.lanes} lanes",
     }
+    if verdict.decoded_twice:
+        facts["second decoder"] = "JavaScript, run by Node: the same text"
     width = max(map(len, facts))
     return [f"{name:<{width}}  {value}" for name, value in facts.items()]
 
