@@ -33,6 +33,7 @@ campaign: venv  ## foreign inputs and lies by the thousand, for two hours
 	$(BIN)/fairway run tiny --out runs/tiny
 	$(BIN)/python tests/campaign.py runs/tiny
 	$(BIN)/python tests/adversary/meaning.py runs/tiny
+	$(BIN)/python tests/page/mutants.py
 
 check: lint types cover  ## what must hold before a commit
 

@@ -1,13 +1,15 @@
 // Decode many proofs in one process: each line of standard input is an object with a model and a
 // proof in base64, each line of standard output what became of them.
 //
-//     node driver.mjs DECODE.MJS
+//     node driver.mjs FOLDER
 
 import { createHash } from "node:crypto";
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 
-const { decode, Damage } = await import(pathToFileURL(process.argv[2]));
+const folder = pathToFileURL(process.argv[2] + "/");
+const { decode } = await import(new URL("decode.mjs", folder));
+const { Damage } = await import(new URL("binary.mjs", folder));
 
 const hash = (bytes) => createHash("sha256").update(bytes).digest("hex");
 

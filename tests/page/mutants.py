@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "bench")]
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 
 import switches
-from mutations import damaged, hostile, hostile_stream
 from node_decoder import Decoder
 
 from fairway import console
@@ -33,6 +33,7 @@ from fairway.coding.proof import decode_proof
 from fairway.errors import BadInput
 from fairway.formats.proof import ARTIFACT_BYTES, text_digest
 from fairway.io.binary import join
+from mutations import damaged, hostile, hostile_stream
 
 CASES = ("memory-far-columns", "cased", "challenge", "stored", "all-switches")
 FINE = ("refused", "opened", "unchanged")

@@ -30,15 +30,16 @@ def required_node() -> str:
 class Decoder:
     """The JavaScript decoder in a process that is started anew after it has hung."""
 
-    def __init__(self, decode: Path = FOLDER / "decode.mjs") -> None:
-        self._command = [required_node(), str(_DRIVER), str(decode)]
+    def __init__(self, folder: Path = FOLDER) -> None:
+        self._command = [required_node(), str(_DRIVER), str(folder)]
         self._start()
 
     def _start(self) -> None:
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(self._command, stdin=pipe, stdout=pipe, text=True)
         self._answers: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self._listen, args=(self._process, self._answers)).start()
+        self._listener = threading.Thread(target=self._listen, args=(self._process, self._answers))
+        self._listener.start()
 
     @staticmethod
     def _listen(process: subprocess.Popen[str], answers: queue.Queue[str]) -> None:
@@ -62,11 +63,13 @@ class Decoder:
             return {"hang": seconds}
         if answer:
             return dict(json.loads(answer))
-        code = self._process.wait()
+        self.close()
+        code = self._process.returncode
         self._start()
         return {"ended": code}
 
     def close(self) -> None:
         """End the process."""
         self._process.kill()
-        self._process.wait()
+        self._listener.join()
+        self._process.__exit__(None, None, None)

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import mutants
 import pytest
 import switches
 from node_decoder import Decoder, required_node
 
 from fairway.coding import artifact
 from fairway.coding.proof import decode_proof
-from fairway.pipeline.second_decoder import FOLDER
+from fairway.errors import BadInput
+from fairway.formats.proof import Header, Machine, ProofChunk
+from fairway.io.binary import join
+from fairway.pipeline import verify
+from fairway.pipeline.second_decoder import FOLDER, find_node
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+LINES = 2_600  # of the decoder; 1,500 are wanted
 
 
 @pytest.fixture(scope="module")
@@ -49,18 +58,120 @@ def test_everything_that_the_formats_can_name(name: str, decoder: Decoder) -> No
     assert found["bpb"] == 8 * len(made.proof) / sum(lengths)
 
 
-@pytest.mark.parametrize("name", ["portable", "memory"])
-def test_golden_proofs(name: str, tmp_path: Path) -> None:
-    """By the command line. memory: n-grams, neural cache, three lanes."""
-    files = [GOLDEN / f"{name}.fairway", GOLDEN / f"{name}.fwp"]
-    sha256, _ = first_decoder(*(file.read_bytes() for file in files))
-    command = [required_node(), FOLDER / "verify.mjs", *files, tmp_path / "text"]
-    for _ in range(2):  # the second time the text is there, and compared
+@pytest.mark.parametrize("name", ["memory", pytest.param("portable", marks=pytest.mark.slow)])
+def test_golden_proofs(name: str, decoder: Decoder) -> None:
+    """memory: n-grams, neural cache, three lanes. portable: a larger network."""
+    model, proof = ((GOLDEN / f"{name}.{end}").read_bytes() for end in ("fairway", "fwp"))
+    sha256, lengths = first_decoder(model, proof)
+    found = decoder.ask(model, proof, 300)
+    assert (found.get("sha256"), found.get("documents")) == (sha256, lengths), found
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    """A model and a proof of three chunks."""
+    made = switches.make("chunks")
+    model, proof = tmp_path / "model.fairway", tmp_path / "val.fwp"
+    model.write_bytes(made.model)
+    proof.write_bytes(made.proof)
+    return model, proof
+
+
+def test_the_command_line(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """In two threads; the second time the text is there, and compared."""
+    text, (model, proof) = b"".join(switches.make("chunks").documents), files
+    command = [required_node(), FOLDER / "verify.mjs", "--threads", "2", *files, tmp_path / "text"]
+
+    def code() -> int:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert sha256 in done.stdout + done.stderr
-        assert hashlib.sha256((tmp_path / "text").read_bytes()).hexdigest() == sha256
+        if not done.returncode:
+            hashes = [hashlib.sha256(data).hexdigest() for data in (text, model.read_bytes())]
+            assert all(sha256 in done.stdout for sha256 in hashes)
+            assert f"{8 * proof.stat().st_size / len(text):.4f}" in done.stdout
+        return done.returncode
+
+    assert code() == 0
+    assert (tmp_path / "text").read_bytes() == text
+    assert code() == 0
     (tmp_path / "text").write_bytes(b"another text")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
+    assert code() == 1
     assert (tmp_path / "text").read_bytes() == b"another text"
+    proof.write_bytes(proof.read_bytes()[:-1] + b"?")
+    assert code() == 1
+    proof.write_bytes(switches.make("base").proof)
+    assert code() == 2
+    proof.unlink()
+    assert code() == 2
+
+
+@pytest.mark.parametrize("on_cuda", [False, True])
+def test_a_proof_in_floating_point_is_refused_with_the_reason(
+    on_cuda: bool, decoder: Decoder
+) -> None:
+    made = switches.make("chunks")
+    machine = Machine(on_cuda, b"1234", "2.13.0|x86_64")
+    header = Header(machine, b"", b"t" * 8, hashlib.sha256(made.model).digest()[:4], 1)
+    proof = join([header.to_bytes() + ProofChunk(None, [b"abc"]).to_bytes()])
+    assert "float" in decoder.ask(made.model, proof)["damage"]
+
+
+def test_verify_asks_the_second_decoder(files: tuple[Path, Path], fairway: Any) -> None:
+    required_node()
+    code, out, err = fairway("verify", *files, "--with", "node", "--json")
+    assert (code, json.loads(out)["decoded_twice"]) == (0, True), err
+    assert "by Node: the same text" in err
+
+
+def test_verify_says_no_where_the_second_decoder_does(
+    files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a program in place of Node, which finds something else."""
+    node = tmp_path / "bin" / "node"
+    node.parent.mkdir()
+    monkeypatch.setenv("PATH", str(node.parent), prepend=os.pathsep)
+    good = verify.verify_files(*files)
+    assert good.verified
+    assert not good.decoded_twice
+    for script, sentence in (
+        ("printf wrong > $4", "the second decoder finds another text, with SHA-256 "),
+        ("echo the proof is damaged >&2; exit 1", "the second decoder: the proof is damaged"),
+    ):
+        node.write_text(f"#!/bin/sh\n{script}\n")
+        node.chmod(0o755)
+        verdict = verify.decoded_twice(good, *files)
+        assert not verdict.verified
+        assert verdict.reason.startswith(sentence)
+    node.write_text("#!/bin/sh\necho cannot read it >&2; exit 2\n")
+    with pytest.raises(BadInput, match="the second decoder: cannot read it"):
+        verify.decoded_twice(good, *files)
+    files[1].write_bytes(b"another proof")
+    with pytest.raises(BadInput, match="has changed while it was verified"):
+        verify.decoded_twice(good, *files)
+
+
+def test_node_is_not_taken_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "node").write_text("#!/bin/sh\n")
+    (tmp_path / "node").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", ".", prepend=os.pathsep)
+    node = find_node()
+    assert node is None or (os.path.isabs(node) and Path(node).parent != tmp_path)
+
+
+def test_the_decoder_stays_small() -> None:
+    """Lines of code, without blank ones and those that are only a comment."""
+    lines = [
+        line.strip() for file in FOLDER.glob("*.mjs") for line in file.read_text().splitlines()
+    ]
+    code = [line for line in lines if line and not line.startswith(("//", "/*", "*"))]
+    assert 500 < len(code) <= LINES
+
+
+def test_damaged_and_hostile_files_are_refused_or_right() -> None:
+    """A sample: `make campaign` makes and judges a thousand."""
+    counts, slowest = mutants.run(60, seed=1)
+    assert set(counts) <= set(mutants.FINE), counts
+    assert counts["refused"] > 50
+    assert slowest < mutants.HANG_S
