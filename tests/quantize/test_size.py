@@ -3,6 +3,7 @@
 import pytest
 
 from fairway.coding import artifact
+from fairway.config.schema import Data
 from fairway.config.toml import load
 from fairway.formats.artifact import PARTS
 from fairway.io import checkpoint
@@ -84,6 +85,13 @@ def test_shapes_near_the_recipe():
         assert shape.dim % (8 * recipe.model.num_heads) == 0
         assert (shape.bits_per_weight > own.bits_per_weight) == (shape.weights < own.weights)
         assert shape.fits == (shape.bits_per_weight >= size.GOOD_BITS_PER_WEIGHT)
+
+
+@pytest.mark.parametrize(("vocab_size", "measured"), [(1024, 1466), (8192, 20_309)])
+def test_the_tokenizers_of_the_challenge(vocab_size, measured):
+    """Measured on fineweb_{1024,8192}_bpe.model of the challenge: `len(to_bytes())`."""
+    data = Data(source="shards", path="x", tokenizer="y", vocab_size=vocab_size)
+    assert size.tokenizer_bytes(data) == pytest.approx(measured, rel=0.06)
 
 
 def test_shards_keep_their_tokenizer():

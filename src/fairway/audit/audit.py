@@ -18,7 +18,7 @@ from fairway.audit.experiment import Audit, order_of
 from fairway.audit.sandbox import Child, Limits, Walls
 from fairway.audit.scorer import Caller
 from fairway.errors import BadInput
-from fairway.pipeline.results import AuditResult
+from fairway.pipeline.command_results import AuditResult
 
 _PROBES = (256, 1024)  # tokens, to see how fast the scorer is before it gets the text
 _WHOLE = 1 / 14  # of the time, for one call on the whole text

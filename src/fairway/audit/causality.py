@@ -20,7 +20,7 @@ from fairway.audit import Charges, power
 from fairway.audit.audit_text import blocks, slices
 from fairway.audit.experiment import Audit, changed, evidence_of, finding, order_of
 from fairway.audit.scorer import Floats, Tokens
-from fairway.pipeline.results import AuditFinding, Evidence
+from fairway.pipeline.command_results import AuditFinding, Evidence
 
 # Later boundaries may save twice what `side_bytes` pay for them, at 2.5 standard errors.
 _TOLD, _TOLD_Z = 2, 2.5

@@ -10,7 +10,7 @@ import numpy as np
 from fairway.audit import Charges
 from fairway.audit.experiment import Audit, evidence_of, finding, others
 from fairway.audit.scorer import Floats, Tokens
-from fairway.pipeline.results import AuditFinding, Evidence
+from fairway.pipeline.command_results import AuditFinding, Evidence
 
 _TOTAL_TOLERANCE = 1e-5  # of totals, relative: sums in float32
 

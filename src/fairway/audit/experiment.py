@@ -19,7 +19,7 @@ from fairway.audit import Charges
 from fairway.audit.audit_text import AuditText
 from fairway.audit.scorer import Caller, Floats, Tokens
 from fairway.errors import BadInput
-from fairway.pipeline.results import AuditFinding, AuditResult, Evidence
+from fairway.pipeline.command_results import AuditFinding, AuditResult, Evidence
 
 TOLERANCE = 1e-3  # nats; rounding in float32 stays below a tenth of it
 

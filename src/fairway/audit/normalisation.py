@@ -13,7 +13,7 @@ from fairway.audit import Charges, betting, power
 from fairway.audit.audit_text import slices
 from fairway.audit.experiment import TOLERANCE, Audit, changed, evidence_of, finding
 from fairway.audit.scorer import Floats, Tokens
-from fairway.pipeline.results import AuditFinding, Evidence
+from fairway.pipeline.command_results import AuditFinding, Evidence
 
 _OWN = 8  # tokens of a piece that are changed to see whether distributions look at them
 _CHEAP, _SUSPECTS = 64, 8  # the cheapest tokens that are suspects; suspects of a kind in one call

@@ -10,7 +10,7 @@ from fairway.audit import Charges
 from fairway.audit.audit_text import blocks, slices
 from fairway.audit.experiment import Audit, finding, order_of, others
 from fairway.audit.scorer import Tokens
-from fairway.pipeline.results import AuditFinding
+from fairway.pipeline.command_results import AuditFinding
 
 _PARTS = 8  # of the dependency picture
 

@@ -22,7 +22,7 @@ from fairway.data.near_duplicates import NearDuplicates
 from fairway.data.shards import is_shard, read_shard
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
-from fairway.pipeline.results import AuditFinding, AuditResult, Evidence
+from fairway.pipeline.command_results import AuditFinding, AuditResult, Evidence
 
 _KEPT = 16  # one of this number of fingerprints of the validation text is kept
 _LEAST = 4  # shared fingerprints: fewer may be a stock phrase

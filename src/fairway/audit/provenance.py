@@ -24,16 +24,11 @@ from fairway.config.schema import Recipe
 from fairway.errors import BadInput
 from fairway.io import atomic, checkpoint, foreign
 from fairway.pipeline import runner
+from fairway.pipeline.command_results import AuditFinding, AuditResult
 from fairway.pipeline.data_folder import load_tokenizer, load_train
 from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.pack import pack_weights
-from fairway.pipeline.results import (
-    AuditFinding,
-    AuditResult,
-    PackResult,
-    PrepareResult,
-    TrainResult,
-)
+from fairway.pipeline.results import PackResult, PrepareResult, TrainResult
 from fairway.pipeline.seeds import distinct_seeds
 from fairway.pipeline.train import trainer_of
 from fairway.train import calibrate

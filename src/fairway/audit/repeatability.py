@@ -7,7 +7,7 @@ import numpy as np
 from fairway.audit import Charges
 from fairway.audit.experiment import TOLERANCE, Audit, changed, evidence_of, finding, order_of
 from fairway.audit.scorer import Floats
-from fairway.pipeline.results import AuditFinding
+from fairway.pipeline.command_results import AuditFinding
 
 
 def repeatable(audit: Audit, base: Charges) -> AuditFinding:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fairway import console
-from fairway.pipeline.results import AuditFinding, AuditResult
+from fairway.pipeline.command_results import AuditFinding, AuditResult
 
 _MARKS = {"holds": "holds", "broken": "BROKEN", "noted": "noted"}
 _STRIP = "the text: # moved, · did not, | the cut, ~ was changed"

@@ -25,8 +25,8 @@ from fairway.config.schema import Recipe
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
 from fairway.pipeline import texts
+from fairway.pipeline.command_results import AuditFinding
 from fairway.pipeline.directory import Job, RunDirectory
-from fairway.pipeline.results import AuditFinding
 
 _Z_BROKEN = 3.09  # one-sided, p = 0.001
 _Z_FOUND = 2.33  # with probability 0.99

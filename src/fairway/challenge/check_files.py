@@ -13,7 +13,7 @@ from fairway.challenge.contents import Entry, shown
 from fairway.challenge.logs import Reading
 from fairway.challenge.submitted import Submission, counted, finding, judged, listed
 from fairway.config.budget import CHALLENGE_BYTES
-from fairway.pipeline.results import RuleFinding
+from fairway.pipeline.command_results import RuleFinding
 
 _ANSWER = b"compiles"
 

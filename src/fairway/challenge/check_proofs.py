@@ -22,7 +22,8 @@ from fairway.challenge.submitted import (
 from fairway.errors import BadInput
 from fairway.page.proof import MOST_FILE_BYTES, page_of_bytes
 from fairway.pipeline import verdicts
-from fairway.pipeline.results import Decoded, RuleFinding
+from fairway.pipeline.command_results import RuleFinding
+from fairway.pipeline.results import Decoded
 
 
 def proof(given: Submission, attached: Proof) -> RuleFinding:

@@ -20,7 +20,8 @@ from fairway.challenge.submitted import (
     judged,
     listed,
 )
-from fairway.pipeline.results import Decoded, RuleFinding
+from fairway.pipeline.command_results import RuleFinding
+from fairway.pipeline.results import Decoded
 
 LIMIT_S = 600.0  # of training and of evaluation, each
 SEEDS = 3

@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterator
 from fairway.challenge.contents import shown
 from fairway.challenge.logs import Log
 from fairway.challenge.submitted import Submission, counted, finding, judged, listed
-from fairway.pipeline.results import Decoded, RuleFinding
+from fairway.pipeline.command_results import RuleFinding
+from fairway.pipeline.results import Decoded
 
 # FineWeb's validation text: 50,000 documents, 151,080,891 bytes. Scores are of all of its tokens
 # but a last part of less than one sequence; these are the counts for sequences of 2,048 tokens that

@@ -14,7 +14,7 @@ from pathlib import Path
 from fairway.challenge import check_files, check_proofs, check_scores, check_texts
 from fairway.challenge.submitted import Submission, judged
 from fairway.errors import BadInput
-from fairway.pipeline.results import CheckResult, RuleFinding
+from fairway.pipeline.command_results import CheckResult, RuleFinding
 
 
 def check(folder: Path) -> CheckResult:

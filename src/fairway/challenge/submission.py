@@ -26,9 +26,9 @@ from fairway.config.toml import dumps
 from fairway.errors import BadInput
 from fairway.io.atomic import short_hash
 from fairway.page.proof import is_small, page_of_run
+from fairway.pipeline.command_results import SubmitResult
 from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.evidence import Proved, proved
-from fairway.pipeline.results import SubmitResult
 from fairway.pipeline.seeds import distinct_seeds
 from fairway.pipeline.stage import stages_of
 from fairway.significance import paired

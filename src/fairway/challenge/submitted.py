@@ -19,7 +19,8 @@ from fairway.challenge.contents import Contents, Entry, shown
 from fairway.challenge.logs import Log
 from fairway.errors import BadInput
 from fairway.pipeline import verdicts
-from fairway.pipeline.results import Decoded, RuleFinding
+from fairway.pipeline.command_results import RuleFinding
+from fairway.pipeline.results import Decoded
 
 _PROOF_BYTES = 1 << 30  # of a proof or an artifact that is decoded
 TOLERANCE = 5e-5  # bits per byte, between a claim and a mean

@@ -92,7 +92,7 @@ def _files(
 ) -> "Result | dict[str, Result] | None":
     """Do `work` on every file."""
     from fairway.coding import files
-    from fairway.pipeline.results import FileResult
+    from fairway.pipeline.command_results import FileResult
 
     if test:
         jobs = [files.plan_jobs([source], output, False, True, True)[0] for source in sources]
@@ -120,7 +120,7 @@ def sample(
 ) -> "Result":
     """Let the model go on from a prompt."""
     from fairway.coding.sample import sample
-    from fairway.pipeline.results import SampleResult
+    from fairway.pipeline.command_results import SampleResult
 
     refuse_surrogates("--prompt", prompt)
     text = sample(artifact, prompt, tokens, temperature, seed, arithmetic_of(arithmetic))

@@ -27,7 +27,7 @@ def recipes() -> "Result":
     """List the recipes that ship with Fairway."""
     from fairway import console
     from fairway.config import toml
-    from fairway.pipeline.results import RecipesResult
+    from fairway.pipeline.command_results import RecipesResult
 
     found = [toml.load(name) for name in toml.shipped()]
     for recipe in found:
@@ -39,7 +39,7 @@ def recipes() -> "Result":
 def config_show(recipe: RecipeName, sets: Sets = None) -> "Result":
     """Print a recipe with all its defaults, as TOML on stdout."""
     from fairway.config import toml
-    from fairway.pipeline.results import ConfigResult
+    from fairway.pipeline.command_results import ConfigResult
 
     return ConfigResult(recipe=toml.load(recipe, sets or []))
 
@@ -53,8 +53,8 @@ def models(
     """List the artifacts at hand: of FAIRWAY_MODEL, and of the run directories in a folder."""
     from fairway import console
     from fairway.pipeline import verdicts
+    from fairway.pipeline.command_results import ModelAtHand, ModelsResult
     from fairway.pipeline.directory import RunDirectory
-    from fairway.pipeline.results import ModelAtHand, ModelsResult
 
     runs = [RunDirectory(place.parent) for place in sorted(folder.glob("*/model.fairway"))]
     found = [
@@ -105,7 +105,7 @@ def download(
     """Fetch FineWeb from the Hub: token shards of the challenge, or documents."""
     from fairway import console
     from fairway.data import fineweb
-    from fairway.pipeline.results import FetchResult
+    from fairway.pipeline.command_results import FetchResult
 
     if name == "fineweb":
         path, tokenizer = fineweb.shards(variant, out, shards)

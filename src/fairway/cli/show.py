@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fairway.pipeline.command_results import CheckResult
     from fairway.pipeline.inspect import Inspection
-    from fairway.pipeline.results import CheckResult
     from fairway.pipeline.size import SizeResult
     from fairway.report.report import Table
 

@@ -18,9 +18,8 @@ import torch
 from fairway import floating_point
 from fairway.coding.artifact import Artifact
 from fairway.coding.lanes import Layout, Longs, Tokens
-from fairway.coding.model import Intervals, States, Tensors, TokenCosts, Window
+from fairway.coding.model import FixedModel, Intervals, States, TokenCosts, Window
 from fairway.coding.workers import begin_thread, side_by_side
-from fairway.distributed import ALONE, Process
 from fairway.exact.bookkeeping import Head
 from fairway.exact.cpu import Network, check_matmuls
 from fairway.exact.cuda import DeviceNetwork, DeviceOperands
@@ -32,11 +31,9 @@ _DEVICE_TOKENS = 1 << 16  # per forward pass on a GPU
 _LANES_PER_THREAD = 4  # fewer do not pay for a thread
 
 
-class ExactModel:
+class ExactModel(FixedModel):
     """An artifact's network in integers: every way to compute them gives the same bits."""
 
-    learns: ClassVar[bool] = False
-    process: ClassVar[Process] = ALONE
     has_intervals: ClassVar[bool] = True
 
     def __init__(
@@ -115,12 +112,6 @@ class ExactModel:
     def stepper(self, layout: Layout) -> ExactStepper:
         self.check_memory(layout)
         return ExactStepper(self, layout.lanes)
-
-    def snapshot(self) -> Tensors:
-        return {}
-
-    def restore(self, tensors: Tensors) -> None:
-        return
 
 
 class ExactStepper:

@@ -132,18 +132,13 @@ def _check_target(target: Path, source: Path, force: bool) -> None:
             raise BadInput(f"{target} is a folder: give the name of a file in it with -o FILE")
         if stat.S_ISSOCK(there.st_mode):
             raise BadInput(f"{target} is a socket, which cannot be opened for writing")
-        if _is_stream(there.st_mode):
-            return
+        if stat.S_ISFIFO(there.st_mode) or stat.S_ISCHR(there.st_mode):
+            return  # writing into a pipe, a terminal or /dev/null overwrites nothing
         if not force:
             raise BadInput(f"{target} exists: -f overwrites it, -o FILE writes another")
         if not stat.S_ISREG(there.st_mode):
             return
     check_writable(target)
-
-
-def _is_stream(mode: int) -> bool:
-    """Whether writing into it overwrites nothing: a pipe, a terminal, /dev/null."""
-    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
 def _renamed(file: Path, decompress: bool) -> Path:

@@ -22,6 +22,7 @@ from fairway.config.schema import Adapt
 from fairway.distributed import Process
 from fairway.errors import BadInput
 from fairway.formats.coded_tokens import Starts
+from fairway.formats.proof import LOGITS_BYTES, Machine
 from fairway.model.gpt import GPT
 
 _ENVIRONMENT_KEYS = ("torch", "machine", "device", "capability", "dtype")  # distributed.describe
@@ -41,6 +42,11 @@ class FloatEnvironment:
     @property
     def description_sha256(self) -> bytes:
         return hashlib.sha256(self.description.encode()).digest()
+
+    @property
+    def machine(self) -> Machine:
+        """Return what the header of a proof says of this environment."""
+        return Machine(self.on_cuda, self.logits_sha256[:LOGITS_BYTES], self.description)
 
     def check_description(self, needed: str) -> None:
         """Raise BadInput that names what differs from the environment that a file needs."""

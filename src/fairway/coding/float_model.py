@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from fairway.coding.lanes import Layout, Longs, Tokens, ids_at
-from fairway.coding.model import States, Tensors, TokenCosts, Window
-from fairway.distributed import ALONE, Process
+from fairway.coding.model import FixedModel, States, TokenCosts, Window
 from fairway.errors import BadInput
 from fairway.formats.range_coder import TOTAL
 from fairway.io import limits
@@ -30,11 +29,9 @@ _PASS_TOKENS = {"cpu": 4096, "cuda": 1 << 16}  # positions per forward pass
 _BLOCK_TOKENS = 128  # of a lane per forward pass
 
 
-class FloatModel:
+class FloatModel(FixedModel):
     """A network whose weights do not change."""
 
-    learns: ClassVar[bool] = False
-    process: ClassVar[Process] = ALONE
     has_intervals: ClassVar[bool] = False
 
     def __init__(self, network: GPT) -> None:
@@ -89,12 +86,6 @@ class FloatModel:
 
     def check_memory(self, layout: Layout, extra_bytes: int = 0) -> None:
         check_memory(self.network, layout.lanes, extra_bytes)
-
-    def snapshot(self) -> Tensors:
-        return {}
-
-    def restore(self, tensors: Tensors) -> None:
-        return
 
 
 class FloatStepper:

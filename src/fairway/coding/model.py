@@ -14,14 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from math import log
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fairway.coding.lanes import Layout, Longs, Tokens
-from fairway.distributed import Process
+from fairway.distributed import ALONE, Process
 from fairway.formats.range_coder import TOTAL_BITS
 
 Floats = NDArray[np.float64]
@@ -164,6 +164,19 @@ class CodingModel(Protocol):
     def restore(self, tensors: Tensors) -> None:
         """Continue as the model did of which `snapshot` returned these tensors."""
         ...
+
+
+class FixedModel:
+    """What models that do not learn have in common: nothing to keep, and no lanes to share out."""
+
+    learns: ClassVar[bool] = False
+    process: ClassVar[Process] = ALONE
+
+    def snapshot(self) -> Tensors:
+        return {}
+
+    def restore(self, tensors: Tensors) -> None:
+        return
 
 
 class NetworkModel(CodingModel, Protocol):

@@ -6,14 +6,13 @@ Nothing that the header claims is evidence: every fact is recomputed from what w
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
 
 from fairway import console
 from fairway.coding import online
 from fairway.coding.artifact import Artifact
 from fairway.coding.codec import Codec
+from fairway.coding.decoded import DecodedProof
 from fairway.coding.session import coding_session
 from fairway.coding.workers import Progress, each_chunk, in_order
 from fairway.config.schema import Adapt, Arithmetic
@@ -30,24 +29,6 @@ from fairway.formats.proof import (
 )
 from fairway.io import limits
 from fairway.io.binary import Reader, Target
-
-
-@dataclass(frozen=True)
-class DecodedProof:
-    """Facts about a proof that was decoded."""
-
-    text_sha256: str
-    text_bytes: int
-    lengths_sha256: str  # of the documents' lengths
-    documents: int
-    tokens: int
-    stream_bytes: int
-    stream_ideal_bits: float  # the sum of the integer code lengths; 8 per stored byte
-    lanes: int  # the most of a chunk
-    adaptation: str
-    arithmetic: Arithmetic
-    order: str
-    grade: Literal["portable", "device"]
 
 
 def decode_proof(opened: Artifact, data: bytes, target: Target) -> DecodedProof:

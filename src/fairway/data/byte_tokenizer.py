@@ -92,7 +92,9 @@ class ByteTokenizer(Tokenizer):
         encoded = iter(self._processor.encode(texts, out_type=int, num_threads=THREADS))
         return [
             concatenate(
-                self._id_of_model_id[next(encoded)] if isinstance(part, str) else _byte_ids(part)
+                self._id_of_model_id[next(encoded)]
+                if isinstance(part, str)
+                else np.frombuffer(part, np.uint8).astype(np.uint16) + np.uint16(FIRST_BYTE)
                 for part in plan
             )
             for plan in plans
@@ -278,7 +280,3 @@ def _cut(text: str, size: int) -> Iterator[str]:
         start = end
     if start < len(text):
         yield text[start:]
-
-
-def _byte_ids(data: bytes) -> Tokens:
-    return np.frombuffer(data, np.uint8).astype(np.uint16) + np.uint16(FIRST_BYTE)

@@ -230,14 +230,10 @@ def _is_boundary(kind: int) -> bool:
     return kind in (CONTROL, UNKNOWN)
 
 
-def _map_sha256(spec: Any) -> str:
-    return hashlib.sha256(spec.precompiled_charsmap).hexdigest()
-
-
 def _settings_fault(model: Any) -> str:
     """Return why the settings would change the text of a document; empty if they do not."""
     spec, trainer = model.normalizer_spec, model.trainer_spec
-    sha256 = _map_sha256(spec)
+    sha256 = hashlib.sha256(spec.precompiled_charsmap).hexdigest()
     if sha256 != rules.MAP_SHA256 and sha256 not in rules.OTHER_MAPS_SHA256:
         return (
             f"its normaliser's character map has SHA-256 {sha256}, not that of nmt_nfkc; train it "

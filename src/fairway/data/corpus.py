@@ -18,7 +18,7 @@ from fairway.data import stdlib
 from fairway.data.documents import LeftOut, Source, read_files
 from fairway.data.listing import listed, show
 from fairway.data.near_duplicates import NearDuplicates, digest
-from fairway.data.selection import Selection, TextFile, matches, select
+from fairway.data.selection import Selection, matches, select
 from fairway.errors import BadInput
 from fairway.io.atomic import sha256_file
 
@@ -51,7 +51,12 @@ class Corpus:
         self._data = data
         self.selection = select(data.path) if data.source == "files" else Selection(Path(), [], [])
         self._files = self.selection.files
-        self.val_files = [f for f in self._files if self._is_val(f)]
+        self.val_files = [
+            file
+            for file in self._files
+            if file.path != self.selection.root
+            and matches(self.selection.name(file), data.val_pattern)
+        ]
         self._val_below = int(data.val_fraction * 2**64)
         self.dropped = 0  # documents that the last `train()` left out as too close to val
         self.left_out = LeftOut()  # what the last `train()` left out while it read
@@ -61,11 +66,6 @@ class Corpus:
                 f"every text file of {show(data.path)} matches data.val_pattern "
                 f"'{data.val_pattern}': nothing is left to train on; change the pattern"
             )
-
-    def _is_val(self, file: TextFile) -> bool:
-        if file.path == self.selection.root:
-            return False
-        return matches(self.selection.name(file), self._data.val_pattern)
 
     def lines(self) -> list[str]:
         """Return lines that say which files went to which split, and why others were skipped."""

@@ -175,7 +175,10 @@ def _planned(
     is_kept: a place holds the Hub's bytes, and not what was made of them. Raises BadInput.
     """
     before = _read_plan(plan)
-    missing = [r for r in before if not (place(r).is_file() and _has_size(place(r), r, is_kept))]
+    missing = [
+        r for r in before
+        if not place(r).is_file() or (is_kept and place(r).stat().st_size != r.size)
+    ]  # fmt: skip
     if before and not missing:
         return before
     what = f"{len(missing)} of {len(before)} files are" if before else "the list of files is"
@@ -207,10 +210,6 @@ def _read_plan(plan: Path) -> list[Remote]:
         return [Remote(**entry) for entry in json.loads(plan.read_text("utf-8"))]
     except (OSError, ValueError, TypeError):
         return []
-
-
-def _has_size(file: Path, remote: Remote, is_kept: bool) -> bool:
-    return not is_kept or file.stat().st_size == remote.size
 
 
 def _need_hub(why: str) -> None:

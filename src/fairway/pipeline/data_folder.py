@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from fairway.data.shards import read_shard
 from fairway.data.stored_tokenizer import read_tokenizer
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
 from fairway.io import foreign
-from fairway.pipeline.results import PrepareResult
+from fairway.pipeline.results import PrepareResult, Record
 
 Shard = npt.NDArray[np.uint16]
 
@@ -24,19 +24,15 @@ MANIFEST = "manifest.json"
 SCAN_TOKENS = 1 << 22
 
 
-class ShardEntry(BaseModel):
+class ShardEntry(Record):
     """A shard, or its first `tokens` tokens."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: str  # relative to the manifest's folder
     tokens: int
 
 
-class Manifest(BaseModel):
+class Manifest(Record):
     """What a data folder holds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     result: PrepareResult  # its `folder` is empty: each run has its own path to here
     train: list[ShardEntry]

@@ -39,15 +39,10 @@ from fairway.pipeline.results import PrepareResult
 
 
 class _Maker(Protocol):
-    """One kind of source. `vocab_size` names the folder, `dropped` counts after `train`."""
+    """What fills a data folder. `dropped` counts documents after `train`."""
 
-    vocab_size: int
     dropped: int
 
-    def lines(self) -> list[str]:
-        """Which files were selected, and which were skipped and why."""
-
-    def fingerprint(self) -> str: ...
     def tokenizer(self, folder: Path) -> Tokenizer: ...
     def val(self, folder: Path, tokenizer: Tokenizer) -> list[ShardEntry]: ...
     def train(self, folder: Path, tokenizer: Tokenizer) -> tuple[list[ShardEntry], int, int]:
@@ -102,7 +97,7 @@ def fingerprint(data: Data) -> str:
     return _maker(data).fingerprint()
 
 
-def _maker(data: Data) -> _Maker:
+def _maker(data: Data) -> FromShards | FromDocuments:
     return FromShards(data) if data.source == "shards" else FromDocuments(data)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Sequence
 from pathlib import Path
 
 from fairway import console
@@ -38,7 +37,7 @@ class FromDocuments:
         path = folder / TOKENIZER
         if not path.exists():
             console.say(f"training a tokenizer of {self.vocab_size} tokens")
-            sample = _first_bytes(self._corpus.train(), self._data.tokenizer_bytes)
+            sample = next(groups(self._corpus.train(), self._data.tokenizer_bytes), [])
             write_atomic(
                 path, train_tokenizer(sample, self.vocab_size, self._data.cased).to_bytes()
             )
@@ -76,8 +75,3 @@ def _shard_of(documents: Sequence[bytes], path: Path, tokenizer: Tokenizer) -> S
     if not path.exists():
         write_shard(path, tokenizer.encode_documents(documents))
     return ShardEntry(path=path.name, tokens=read_shard(path).size)
-
-
-def _first_bytes(documents: Iterable[bytes], limit: int) -> Iterator[bytes]:
-    """Documents until they hold `limit` bytes."""
-    return chain.from_iterable(islice(groups(documents, limit), 1))

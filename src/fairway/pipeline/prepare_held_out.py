@@ -42,13 +42,6 @@ class HeldOut:
                 f"{last.size:,} tokens: hold out less, or train on more text (data.train_bytes)"
             )
         self._cut = first + int(starts[0])
-        self.vocab_size = tokenizer.vocab_size
-
-    def lines(self) -> list[str]:
-        return []  # said for the data that this is made of
-
-    def fingerprint(self) -> str:
-        return self._manifest.result.stamp
 
     def tokenizer(self, folder: Path) -> Tokenizer:
         write_atomic(

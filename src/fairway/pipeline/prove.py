@@ -20,7 +20,6 @@ import numpy as np
 from fairway import console, distributed
 from fairway.coding import artifact, online
 from fairway.coding.codec import Codec, EncodedChunk
-from fairway.coding.float_environment import FloatEnvironment
 from fairway.coding.lanes import chunk_ends, documents_of
 from fairway.coding.model import CodingModel, Tensors
 from fairway.coding.proof import decode_proof
@@ -29,10 +28,8 @@ from fairway.coding.workers import Progress, each_chunk, in_order
 from fairway.errors import BadInput, Damaged, Interrupted
 from fairway.formats.proof import (
     ARTIFACT_BYTES,
-    LOGITS_BYTES,
     MAX_PROOF_BYTES,
     Header,
-    Machine,
     text_digest,
 )
 from fairway.io import checkpoint, foreign
@@ -64,7 +61,7 @@ def prove(job: Job) -> ProveResult:
         environment,
     ):
         header = Header(
-            machine=_machine(environment) if environment else None,
+            machine=environment.machine if environment else None,
             learning=online.to_bytes(how),
             text=text_digest(subject.text_sha256, subject.lengths_sha256),
             artifact=bytes.fromhex(opened.sha256)[:ARTIFACT_BYTES],
@@ -99,12 +96,6 @@ def prove(job: Job) -> ProveResult:
     )
 
 
-def _machine(environment: FloatEnvironment) -> Machine:
-    return Machine(
-        environment.on_cuda, environment.logits_sha256[:LOGITS_BYTES], environment.description
-    )
-
-
 def _encode(
     codec: Codec, partial: _Partial, subject: texts.Text, ends: list[int], lanes: int, workers: int
 ) -> None:
@@ -118,7 +109,7 @@ def _encode(
     def encode(i: int, progress: Progress) -> tuple[EncodedChunk, Tensors]:
         tokens = np.array(subject.tokens[starts[i] : ends[i]])
         chunk = codec.encode(tokens, codec.tokenizer.decode(tokens), lanes, progress)
-        return chunk, partial.learned()
+        return chunk, partial.model.snapshot()
 
     def report(tokens: int, bits: float) -> None:
         if stop_asked():
@@ -147,7 +138,7 @@ class _Partial:
 
     def __init__(self, place: RunDirectory, about: str, model: CodingModel) -> None:
         self._path, self._learned_path = place.prove_checkpoint, place.prove_learned
-        self._model, self._about = model, about
+        self.model, self._about = model, about
         self._began = time.perf_counter()
         self._seconds_before = 0.0
         self.chunks: dict[int, EncodedChunk] = {}
@@ -175,17 +166,13 @@ class _Partial:
         tensors, note = checkpoint.load(self._learned_path)
         if note.get("about") != self._about or note["chunks"] > chunks:
             return 0
-        self._model.restore(tensors)
+        self.model.restore(tensors)
         return int(note["chunks"])
 
     @property
     def seconds(self) -> float:
         """Spent on the finished chunks, by this process and those before it."""
         return self._seconds_before + time.perf_counter() - self._began
-
-    def learned(self) -> Tensors:
-        """Return a copy of everything that the model has learned: {} if it does not learn."""
-        return self._model.snapshot()
 
     def add(self, i: int, chunk: EncodedChunk, learned: Tensors) -> None:
         self.chunks[i] = chunk

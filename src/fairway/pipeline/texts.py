@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fairway.coding.lanes import documents_of
 from fairway.data import rules
 from fairway.data.documents import stream_documents
-from fairway.data.rules import Rule, counted_bytes
+from fairway.data.rules import Rule
 from fairway.data.tokenizer import Tokenizer
 from fairway.errors import BadInput
 from fairway.formats.proof import Digest
@@ -94,7 +94,7 @@ def digest_of(file: Path, text_field: str, rule: Rule) -> Digest:
     """
     digest = Digest()
     for document in stream_documents(file, text_field):
-        digest.update(counted_bytes(document, rule))
+        digest.update(rules.counted_bytes(document, rule))
     if not digest.text_bytes:
         raise BadInput(f"{file} holds no text")
     return digest

@@ -57,7 +57,7 @@ def _finish(trainer: Trainer, job: Job, cpu_share: float) -> TrainResult:
     recipe, process = job.recipe, trainer.process
     trained = trainer.finish()
     result = TrainResult(
-        **trained._asdict(),
+        **vars(trained),
         within_limit=trained.train_s <= recipe.run.train_limit_s,
         weights_sha256=atomic.sha256_file(job.run.weights),
         seed=recipe.train.seed,

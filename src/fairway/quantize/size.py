@@ -146,13 +146,12 @@ def _besides_matrices(recipe: Recipe) -> dict[str, float]:
 def tokenizer_bytes(data: Data) -> float:
     """Return the bytes of the tokenizer: Fairway's own, or one of the challenge's.
 
-    The latter bring 94 kB of tables for the normalisation of text. Fitted to vocabularies of 512 to
-    4,096 tokens of stdlib and FineWeb, within 6 %; and to the challenge's 1,024 and 8,192.
+    Fitted to vocabularies of 512 to 4,096 tokens of stdlib and FineWeb, within 6 %; and to the
+    challenge's of 1,024 and 8,192 tokens, within 5 %.
     """
-    if data.source == "shards":
-        return 94_430 + 5.79 * data.vocab_size
     pieces = max(data.vocab_size - 257, 1)
-    return pieces * (0.875 + 0.141 * math.log2(pieces))
+    share = 0.9 if data.source == "shards" else 1.0
+    return share * pieces * (0.875 + 0.141 * math.log2(pieces))
 
 
 def _matrices(recipe: Recipe) -> Iterator[tuple[Part, tuple[int, ...]]]:

@@ -19,8 +19,9 @@ from fairway import significance as s
 from fairway.errors import BadInput
 from fairway.io import foreign
 from fairway.pipeline import runner, verdicts
+from fairway.pipeline.command_results import CompareResult, Gain, Measured, Side
 from fairway.pipeline.directory import Job, RunDirectory
-from fairway.pipeline.results import CompareResult, Gain, Measured, ScoreResult, Side, TrainResult
+from fairway.pipeline.results import ScoreResult, TrainResult
 from fairway.pipeline.seeds import distinct_seeds
 from fairway.report.report import Table
 

@@ -15,14 +15,10 @@ from fairway.errors import BadInput
 from fairway.io import foreign
 from fairway.io.atomic import write_atomic
 from fairway.page.proof import has_current
+from fairway.pipeline.command_results import CompareResult
 from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.evidence import CLAIMED, Proof, Results
-from fairway.pipeline.results import (
-    CompareResult,
-    PackResult,
-    TrainResult,
-    VerifyResult,
-)
+from fairway.pipeline.results import PackResult, TrainResult, VerifyResult
 from fairway.report import compressors, pictures
 from fairway.significance import paired
 

@@ -29,15 +29,9 @@ from fairway.errors import BadInput, Interrupted
 from fairway.io import atomic, foreign
 from fairway.io.atomic import write_atomic
 from fairway.pipeline import directory, runner
+from fairway.pipeline.command_results import SweepResult, SweepRow
 from fairway.pipeline.directory import RunDirectory
-from fairway.pipeline.results import (
-    PackResult,
-    PrepareResult,
-    Result,
-    SweepResult,
-    SweepRow,
-    TrainResult,
-)
+from fairway.pipeline.results import PackResult, PrepareResult, Result, TrainResult
 from fairway.report import pictures
 from fairway.significance import paired
 from fairway.train.loop import commit

@@ -31,6 +31,7 @@ from fairway.train.average import Average
 from fairway.train.clock import Clock
 from fairway.train.optim import Optimizer
 from fairway.train.schedule import learning_rate, momentum, staged
+from fairway.train.trained import Trained
 from fairway.train.validate import validate
 
 _MICRO_TOKENS = {"cpu": 8192, "cuda": 98304}  # tokens whose activations fit anywhere
@@ -55,22 +56,6 @@ class Text(NamedTuple):
     tokenizer: Tokenizer
     train: Sequence[NDArray[np.uint16]]
     val: NDArray[np.uint16]
-
-
-class Trained(NamedTuple):
-    """What a training run came to. Seconds are by clock; calibration is part of train_s."""
-
-    parameters: int
-    steps: int
-    tokens: int
-    train_s: float
-    calibration_s: float
-    compile_s: float
-    score_s: float
-    pause_s: float
-    tokens_per_s: float
-    val_bpb: float
-    val_nats_per_token: float
 
 
 @dataclass(frozen=True)
