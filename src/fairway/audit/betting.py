@@ -104,12 +104,12 @@ class Bets:
 
     @property
     def log_wealth(self) -> float:
-        """The logarithm of the mean wealth of all bets."""
+        """Return the logarithm of the mean wealth of all bets."""
         return float(np.logaddexp.reduce(self._wealth, axis=None)) - log(self._wealth.size)
 
     @property
     def best(self) -> int:
-        """The kind of bet that paid most."""
+        """Return the kind of bet that paid most."""
         return int(np.argmax(self._wealth.max(1)))
 
     def draws(self, kind: int) -> int:

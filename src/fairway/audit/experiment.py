@@ -69,7 +69,7 @@ class Audit:
 
     @property
     def tolerance(self) -> float:
-        """The smallest change that counts, in nats."""
+        """Return the smallest change that counts, in nats."""
         return max(TOLERANCE, 10 * self.repeat_noise)
 
     def share_of_time(self, share: float) -> float:

@@ -96,7 +96,7 @@ class Contents:
 
     @property
     def script(self) -> Entry | None:
-        """train_gpt.py, or else the first train_gpt*.py."""
+        """Return train_gpt.py, or else the first train_gpt*.py."""
         scripts = [entry for entry in self.of("script") if "/" not in entry.name]
         return min(scripts, key=lambda x: (x.name != "train_gpt.py", x.name), default=None)
 

@@ -150,7 +150,7 @@ class Log:
 
     @property
     def seed(self) -> int | None:
-        """The seed, where the text names exactly one."""
+        """Return the seed, where the text names exactly one."""
         return next(iter(self.seeds)) if len(self.seeds) == 1 else None
 
     @property

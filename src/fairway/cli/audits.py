@@ -84,7 +84,7 @@ def audit_run(
         Path | None, typer.Option(metavar="FILE", help="Text like the validation text.")
     ] = None,
 ) -> "Result":
-    """Where a run's artifact came from: hashes, replay, budgets, and a twin of its text."""
+    """Say where a run's artifact came from: hashes, replay, budgets, and a twin of its text."""
     from fairway.audit import report
     from fairway.audit.provenance import audit_run as audit
 

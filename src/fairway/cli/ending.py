@@ -68,7 +68,7 @@ def show_traceback(error: BaseException) -> None:
 
 
 def _sentence(error: Exception) -> str:
-    """What went wrong, if the user can mend it; empty for our own mistakes."""
+    """Say what went wrong, if the user can mend it; empty for our own mistakes."""
     if isinstance(error, BadInput):
         return str(error)
     if isinstance(error, MemoryError) or _is_out_of_memory(error):
@@ -89,7 +89,7 @@ def closed_by_reader(error: BrokenPipeError) -> str:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether torch or the system says so: torch has no one type of exception for it."""
+    """Say whether torch or the system reports it: torch has no one type of exception for it."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     text = str(error).lower()
@@ -99,7 +99,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _refused(error: OSError) -> str:
-    """What the system refused, where, and what to do."""
+    """Say what the system refused, where, and what to do."""
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if _is_name(name)]
     if not names and error.errno == errno.ENOENT and not _has_folder():
         return "the current folder is not there any more: go to another one (cd)"

@@ -21,7 +21,7 @@ def sweep(
     sets: Sets = None,
     at_once: Annotated[int, typer.Option(min=1, help="Runs side by side on a CPU.")] = 1,
 ) -> "Result":
-    """Variants of a recipe against it, over seeds, on held-out training text."""
+    """Compare variants of a recipe with it, over seeds, on held-out training text."""
     from fairway.report import sweep
 
     return sweep.sweep(
@@ -37,7 +37,7 @@ def compare(
     ] = 0.005,
     output: Output = None,
 ) -> "Result":
-    """Are runs better than others? Tests over seeds, in bits per byte and in nats per token."""
+    """Test whether runs are better than others: over seeds, in bits per byte and nats per token."""
     from fairway import console
     from fairway.io.atomic import check_writable
     from fairway.report import compare, report

@@ -131,7 +131,7 @@ def sample(
 def inspect(
     artifact: Annotated[Path, typer.Argument(metavar="FILE", help="An artifact or a proof.")],
 ) -> "Result":
-    """What is in an artifact, byte by byte; or what the header of a proof says."""
+    """Show what is in an artifact, byte by byte; or what the header of a proof says."""
     from fairway import console
     from fairway.formats.proof import is_proof
     from fairway.pipeline import inspect as inspecting

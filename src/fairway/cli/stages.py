@@ -122,7 +122,7 @@ def _write_report(run: "RunDirectory") -> None:
 
 @command()
 def prepare(recipe: RecipeName, out: Out = None, sets: Sets = None) -> "Result | None":
-    """Documents to tokens: corpus, split, tokenizer, shards."""
+    """Turn documents into tokens: corpus, split, tokenizer, shards."""
     loaded, place = load(recipe, out, sets)
     return _one("prepare", loaded, place)
 
@@ -138,7 +138,7 @@ def train(
     ] = False,
     then_pack: Annotated[bool, typer.Option("--pack", help="Then pack, in this process.")] = False,
 ) -> "Result | dict[str, Result] | None":
-    """Tokens to weights; also under torchrun."""
+    """Turn tokens into weights; also under torchrun."""
     from fairway.pipeline.runner import run_stages
 
     if device not in ("", "cpu", "cuda"):
@@ -155,7 +155,7 @@ def pack(
     budget: Annotated[int | None, typer.Option(metavar="BYTES", help="The byte budget.")] = None,
     sets: Sets = None,
 ) -> "Result | None":
-    """Weights to one artifact file under the byte budget."""
+    """Turn weights into one artifact file under the byte budget."""
     overrides = [*(sets or []), *given("pack.budget_bytes", budget)]
     recipe, folder = _reload(run, "pack", overrides)
     return _one("pack", recipe, folder)
@@ -171,7 +171,7 @@ def score(
     text: Text = None,
     sets: Sets = None,
 ) -> "Result | None":
-    """Bits per byte of the validation text under the artifact."""
+    """Measure bits per byte of the validation text under the artifact."""
     overrides = [*(sets or []), *given("score.protocol", protocol), *given("score.stride", stride)]
     return _coded("score", run, overrides, arithmetic, method, text)
 
