@@ -6,39 +6,30 @@ export class Damage extends Error {}
 /** There is no verdict: another kind of file or version, another model's proof, a proof of grade "device". */
 export class NoVerdict extends Damage {}
 
-/** Throw a Damage with this sentence unless the condition holds. */
-export function demand(condition, sentence) {
-  if (!condition) throw new Damage(sentence);
+/** Throw a Damage, or another kind of it, with this sentence unless the condition holds. */
+export function demand(condition, sentence, Kind = Damage) {
+  if (!condition) throw new Kind(sentence);
 }
 
 /** Read the fields of a file one after another; `name` is the file's or part's name in sentences. */
 export class Reader {
   constructor(bytes, name) {
-    this.bytes = bytes;
-    this.name = name;
-    this.position = 0;
+    Object.assign(this, { bytes, name, position: 0 });
   }
 
-  /** Return the next `count` bytes as a view. */
+  /** Return the next `count` bytes, as a view. */
   take(count) {
     demand(count <= this.bytes.length - this.position, `${this.name} ends too early`);
     this.position += count;
     return this.bytes.subarray(this.position - count, this.position);
   }
 
-  byte() {
-    return this.take(1)[0];
-  }
-
-  uint32() {
-    const [a, b, c, d] = this.take(4);
-    return (a | (b << 8) | (c << 16) | (d << 24)) >>> 0;
-  }
-
-  float32() {
-    const field = this.take(4);
-    return new DataView(field.buffer, field.byteOffset, 4).getFloat32(0, true);
-  }
+  rest() { return this.take(this.bytes.length - this.position); }
+  byte() { return this.take(1)[0]; }
+  text(count) { return String.fromCharCode(...this.take(count)); }
+  view(count) { const { buffer, byteOffset } = this.take(count); return new DataView(buffer, byteOffset, count); }
+  uint32() { return this.view(4).getUint32(0, true); }
+  float32() { return this.view(4).getFloat32(0, true); }
 
   /** Return a LEB128 integer of at most `limit`; only its shortest form is accepted. */
   varint(limit, what) {
@@ -47,22 +38,13 @@ export class Reader {
       const byte = this.byte();
       value += (byte & 127) * scale;
       demand(value <= limit, `${this.name}: ${what} is over the limit of ${limit}`);
-      if (byte < 128) {
-        demand(byte > 0 || scale === 1, `${this.name}: ${what} is not in its shortest form`);
-        return value;
-      }
-      demand(scale < 2 ** 42, `${this.name}: ${what} is not in its shortest form`);
+      demand(scale < 2 ** 42 && (byte > 0 || scale === 1), `${this.name}: ${what} is not in its shortest form`);
+      if (byte < 128) return value;
     }
   }
 
-  rest() {
-    return this.take(this.bytes.length - this.position);
-  }
-
   /** Refuse bytes that are left over. */
-  end() {
-    demand(this.position === this.bytes.length, `${this.name} is longer than it should be`);
-  }
+  end() { demand(this.position === this.bytes.length, `${this.name} is longer than it should be`); }
 }
 
 const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
@@ -81,23 +63,13 @@ export function crc32(bytes, before = 0) {
 /** Return the concatenation of byte arrays. */
 export function joinBytes(arrays) {
   const joined = new Uint8Array(arrays.reduce((length, array) => length + array.length, 0));
-  let position = 0;
+  let at = 0;
   for (const array of arrays) {
-    joined.set(array, position);
-    position += array.length;
+    joined.set(array, at);
+    at += array.length;
   }
   return joined;
 }
 
-/** Return bytes as a text of one character each. */
-export function latin(bytes) {
-  return String.fromCharCode(...bytes);
-}
-
-export function hexOf(bytes) {
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
-export function bytesOfHex(hex) {
-  return Uint8Array.from(hex.match(/../g) ?? [], (pair) => parseInt(pair, 16));
-}
+export const hexOf = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+export const bytesOfHex = (hex) => Uint8Array.from(hex.match(/../g), (pair) => parseInt(pair, 16));

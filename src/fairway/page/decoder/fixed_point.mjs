@@ -2,83 +2,60 @@
 // A float32 product is Math.fround(a * b), or a * b stored in a Float32Array: the double product is exact.
 
 const MAGIC = 1.5 * 2 ** 52;
-const floatView = new Float32Array(1);
-const bitsView = new Int32Array(floatView.buffer);
+const FLOAT = new Float32Array(1);
+const FLOAT_BITS = new Int32Array(FLOAT.buffer);
+const POWERS = Float64Array.from({ length: 601 }, (_, i) => 2 ** (i - 300));
+
+/** Return 2^e for |e| <= 300. */
+export const powerOfTwo = (e) => POWERS[e + 300];
+export const clamp = (x, least, most) => (x < least ? least : x > most ? most : x);
 
 /** Round to the nearest integer, ties to even, for |t| < 2^51. */
-export function rint(t) {
-  return t + MAGIC - MAGIC;
-}
+export const rint = (t) => t + MAGIC - MAGIC;
 
 /** 1.2: round a float32 to an integer, saturated at ±2^28. */
-export function fixed(t) {
-  return rint(Math.min(Math.max(t, -(2 ** 28)), 2 ** 28));
-}
+export const fixed = (t) => rint(clamp(t, -(2 ** 28), 2 ** 28));
 
 /** Return the bits of a float32 number. */
 export function floatBits(number) {
-  floatView[0] = number;
-  return bitsView[0];
+  FLOAT[0] = number;
+  return FLOAT_BITS[0];
 }
 
-/** Return the largest magnitude among array[start] ... array[stop - 1]. */
-export function largestMagnitude(array, start, stop) {
+/** Return the exponent E of the least power of two above a positive float32 number. */
+export const exponentAbove = (number) => (floatBits(number) >> 23) - 126;
+
+/** Return the largest magnitude of an array. */
+export function largestMagnitude(array) {
   let most = 0;
-  for (let i = start; i < stop; i++) {
-    const magnitude = Math.abs(array[i]);
+  for (let i = 0; i < array.length; i++) {
+    const magnitude = array[i] < 0 ? -array[i] : array[i];
     if (magnitude > most) most = magnitude;
   }
   return most;
 }
 
-const POWERS = Float64Array.from({ length: 601 }, (_, i) => 2 ** (i - 300));
-
-/** Return 2^e for |e| <= 300. */
-export function powerOfTwo(e) {
-  return POWERS[e + 300];
+/** 1.3: return what the largest input m says: scale, s for codes up to A, and worth, the token_scale. */
+export function inputScale(m, largestCode) {
+  const bits = floatBits(m);
+  const eighths = 9 + ((bits >> 20) & 7);
+  const power = powerOfTwo((bits >> 23) - 127);
+  return [Math.fround((largestCode * 8) / eighths) / power, Math.fround(eighths / (8 * largestCode)) * power];
 }
 
-/** 1.1: add the float32 row `t` to integers x[start] ... of exponent e; returns the new exponent. */
-export function addToStream(x, start, e, t) {
-  const count = t.length;
-  const most = Math.min(largestMagnitude(t, 0, count), 2 ** 100);
-  if (most === 0) return e;
-  const above = (floatBits(most) >> 23) - 126; // 2^above is the least power of two above
-  let exponent = Math.max(e, above - 28);
-  const shift = Math.min(exponent - e, 31);
-  const half = shift ? 2 ** (shift - 1) : 0;
-  const scale = powerOfTwo(-exponent);
-  let largest = 0;
-  for (let i = 0; i < count; i++) {
-    const term = Math.min(Math.max(t[i], -(2 ** 100)), 2 ** 100);
-    const sum = ((x[start + i] + half) >> shift) + rint(term * scale);
-    x[start + i] = sum;
-    largest = Math.max(largest, Math.abs(sum));
-  }
-  if (largest > 2 ** 28) {
-    for (let i = start; i < start + count; i++) x[i] = (x[i] + 1) >> 1;
-    exponent += 1;
-  }
-  return exponent;
-}
-
-/** 1.5: return 1 / the root mean square of integers x[start] ... x[stop - 1], a float32 number. */
-export function inverseRootMeanSquare(x, start, stop) {
-  const shift = Math.max(32 - Math.clz32(largestMagnitude(x, start, stop)) - 24, 0);
+/** 1.5: return 1/rms(x) of integers, a float32 number. */
+export function inverseRms(x) {
+  const count = x.length;
+  const shift = Math.max(32 - Math.clz32(largestMagnitude(x)) - 24, 0);
   // Squares are below 2^48: sums of 16 are exact doubles, and are added in two parts.
-  let high = 0;
-  let low = 0;
-  for (let i = start; i < stop; ) {
+  let [high, low] = [0, 0];
+  for (let i = 0; i < count; ) {
     let sum = 0;
-    for (const end = Math.min(i + 16, stop); i < end; i++) {
-      const y = x[i] >> shift;
-      sum += y * y;
-    }
+    for (const end = Math.min(i + 16, count); i < end; i++) sum += (x[i] >> shift) * (x[i] >> shift);
     const top = Math.floor(sum / 2 ** 26);
     high += top;
     low += sum - top * 2 ** 26;
   }
-  const count = stop - start;
   const quotient = Math.floor(high / count);
   const mean = Math.max(quotient * 2 ** 26 + Math.floor(((high - quotient * count) * 2 ** 26 + low) / count), 1);
   const bits = mean < 2 ** 32 ? 32 - Math.clz32(mean) : 64 - Math.clz32(mean / 2 ** 32);
@@ -87,18 +64,46 @@ export function inverseRootMeanSquare(x, start, stop) {
   return Math.fround(Math.floor(2 ** 50 / root)) * powerOfTwo(t - 50 - shift);
 }
 
-/** 1.6: 2^-f · 2^16 for the fraction bits f of an exponent, f < 4096. */
+/** 1.6: power(d) for the fraction bits of d. */
 export const POWER_FRACTIONS = Int32Array.from({ length: 4096 }, (_, f) => {
   const inner = 15110 - ((f * 2565) >> 12);
-  const middle = 45313 - ((f * inner) >> 12);
-  return 65536 - ((f * middle) >> 12);
+  return 65536 - ((f * (45313 - ((f * inner) >> 12))) >> 12);
 });
 
-/** 1.7 and 7: look a float32 t, in steps of 2^-16, up in a table at multiples of 1/512. */
+/** 1.7: look a float32 t, in steps of 2^-16, up in a table at multiples of 1/512. */
 export function lookUp(table, t) {
-  const u = rint(Math.min(Math.max(t, 1 - 2 ** 19), 2 ** 19 - 1));
-  const magnitude = Math.abs(u);
-  const index = magnitude >> 7;
-  const value = table[index] + (((table[index + 1] - table[index]) * (magnitude & 127) + 64) >> 7);
+  const u = rint(clamp(t, 1 - 2 ** 19, 2 ** 19 - 1));
+  const magnitude = u < 0 ? -u : u;
+  const i = magnitude >> 7;
+  const value = table[i] + (((table[i + 1] - table[i]) * (magnitude & 127) + 64) >> 7);
   return u < 0 ? -value : value;
+}
+
+/** 1.1: a row of the residual stream, integers x with an exponent e. */
+export class Stream {
+  constructor(dim) {
+    Object.assign(this, { x: new Int32Array(dim), e: 0 });
+  }
+
+  /** Take over the row of another stream. */
+  copy({ x, e }) {
+    this.x.set(x);
+    this.e = e;
+  }
+
+  /** Add a float32 row. */
+  add(t) {
+    const { x } = this;
+    const most = Math.min(largestMagnitude(t), 2 ** 100);
+    if (most === 0) return;
+    const e = Math.max(this.e, exponentAbove(most) - 28);
+    const shift = Math.min(e - this.e, 31);
+    const half = shift ? 2 ** (shift - 1) : 0;
+    const scale = powerOfTwo(-e);
+    for (let i = 0; i < x.length; i++) x[i] = ((x[i] + half) >> shift) + rint(clamp(t[i], -(2 ** 100), 2 ** 100) * scale);
+    this.e = e;
+    if (largestMagnitude(x) <= 2 ** 28) return;
+    for (let i = 0; i < x.length; i++) x[i] = (x[i] + 1) >> 1;
+    this.e += 1;
+  }
 }

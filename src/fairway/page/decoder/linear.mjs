@@ -1,6 +1,6 @@
 // Matrix products (exact.md, sections 1.3 and 1.4), and the operands that an artifact's matrices become.
 import { demand } from "./binary.mjs";
-import { floatBits, largestMagnitude, powerOfTwo, rint } from "./fixed_point.mjs";
+import { inputScale, largestMagnitude, rint } from "./fixed_point.mjs";
 import { capacityFor, placeInPairs } from "./kernels.mjs";
 import { quarterPower } from "./weights.mjs";
 
@@ -10,18 +10,19 @@ const MOST_RANGES = 64;
 
 /** Refuse a row's scale that could let products overflow (section 9). */
 export function demandScale(scale, name) {
-  demand(scale >= 2 ** -60 && scale <= 2 ** 20, `the model's rows of ${name} have scales beyond exact arithmetic`);
+  demand(scale >= 2 ** -60 && scale <= 2 ** 20, `the model's ${name} has a row's scale beyond exact arithmetic`);
+  return scale;
 }
 
-/** Return the largest A <= 32767 with A · Σ|w| < 2^24 for every row, of so many ranges of columns. */
+/** Return A, the largest input with A · Σ|w| < 2^24 in every row of every one of so many ranges of columns. */
 function largestInput(matrices, columns, ranges) {
   let most = MOST_CODE;
+  const ends = Array.from({ length: ranges }, (_, i) => Math.floor((columns * (i + 1)) / ranges));
   for (const { rows, codes } of matrices) {
-    for (let r = 0; r < rows; r++) {
-      for (let i = 0; i < ranges; i++) {
+    for (let at = 0, row = 0; row < rows; row++) {
+      for (const end of ends) {
         let sum = 0;
-        const stop = Math.floor(((i + 1) * columns) / ranges);
-        for (let c = Math.floor((i * columns) / ranges); c < stop; c++) sum += Math.abs(codes[r * columns + c]);
+        for (; at < row * columns + end; at++) sum += Math.abs(codes[at]);
         if (sum * most >= 2 ** 24) most = Math.floor((2 ** 24 - 1) / sum);
       }
     }
@@ -29,81 +30,63 @@ function largestInput(matrices, columns, ranges) {
   return most;
 }
 
-/** A matrix, or several that stand on one another and share their columns' scales, as an operand of products. */
+/** A matrix, or several that stand on one another, as an operand of products for so many lanes. */
 export class Linear {
   /**
-   * @param arena where its codes and inputs will lie
-   * @param name what to call it in sentences
-   * @param matrices of the artifact: see readMatrices
-   * @param lanes how many inputs there are at a time
-   * @param rowFactor (row) => float32 factor of a row's scale, beyond its own
-   * @param exponents of the columns, in quarters of an octave, if not the matrices' own
+   * @param matrices of the artifact (readMatrices)
+   * @param carried (row) => the float32 factor that a row carries
+   * @param exponents of the columns, if not the matrices' own
    */
-  constructor(arena, name, matrices, lanes, rowFactor, exponents = matrices[0].columnExponents) {
-    this.matrices = matrices;
-    this.rows = matrices.reduce((sum, { rows }) => sum + rows, 0);
-    this.columns = matrices[0].columns;
-    this.pairs = (this.columns + 1) >> 1;
-    this.capacity = capacityFor(this.rows);
-    const most = exponents.reduce((a, b) => Math.max(a, b));
-    this.columnScales = Float32Array.from(exponents, (e) => (e < most - 240 ? 0 : quarterPower(e - most)));
-    this.rowScales = new Float32Array(this.rows);
-    let row = 0;
-    for (const { rows, rowScale } of matrices) {
-      for (let r = 0; r < rows; r++, row++) {
-        const scale = rowScale(r, most);
-        demandScale(scale, name);
-        this.rowScales[row] = scale * rowFactor(row);
-      }
-    }
+  constructor(arena, name, lanes, matrices, carried, exponents = matrices[0].columnExponents) {
+    const greatest = exponents.reduce((a, b) => Math.max(a, b));
+    const scales = matrices.flatMap(({ rows, rowScale }) => Array.from({ length: rows }, (_, row) => rowScale(row, greatest)));
+    this.rowScales = Float32Array.from(scales, (scale, row) => demandScale(scale, name) * carried(row));
+    this.columnScales = Float32Array.from(exponents, (e) => (e < greatest - 240 ? 0 : quarterPower(e - greatest)));
+    const [rows, columns] = [scales.length, exponents.length];
     let ranges = 1;
-    this.largest = largestInput(matrices, this.columns, ranges);
-    while (this.largest < FINE_CODE && ranges < Math.min(MOST_RANGES, this.columns)) {
-      this.largest = largestInput(matrices, this.columns, ++ranges);
-    }
-    demand(this.largest >= 1, `the model's codes of ${name} are beyond exact arithmetic`);
-    this.steps = Float32Array.from({ length: 8 }, (_, t) => (this.largest * 8) / (9 + t));
-    this.worths = Float32Array.from({ length: 8 }, (_, t) => (9 + t) / (8 * this.largest));
-    this.scaled = new Float32Array(this.columns);
+    this.largest = largestInput(matrices, columns, ranges);
+    while (this.largest < FINE_CODE && ranges < Math.min(MOST_RANGES, columns)) this.largest = largestInput(matrices, columns, ++ranges);
+    demand(this.largest >= 1, `the model's ${name} has codes beyond exact arithmetic`);
+    Object.assign(this, { matrices, lanes, rows, columns, pairs: (columns + 1) >> 1, capacity: capacityFor(rows) });
+    this.scaled = new Float32Array(columns);
     this.tokenScales = new Float32Array(lanes);
     arena.reserve(this, "codes", Int16Array, 2 * this.pairs * this.capacity);
-    arena.reserve(this, "inputs", Int16Array, lanes * 2 * this.pairs);
-    arena.reserve(this, "sums", Int32Array, lanes * this.capacity);
+    arena.reserve(this, "inputs", Int16Array, 2 * this.pairs * lanes);
+    arena.reserve(this, "results", Int32Array, this.capacity * lanes);
   }
 
-  /** Put the codes in their places. */
+  /** Put the codes in their places, when the arena is allocated. */
   fill() {
-    let row = 0;
-    for (const { rows, columns, codes } of this.matrices) {
-      for (let r = 0; r < rows; r++, row++) {
-        for (let c = 0; c < columns; c++) this.codes[placeInPairs(this.capacity, row, c)] = codes[r * columns + c];
-      }
-    }
+    const { columns, capacity, results } = this;
+    const codes = this.matrices.flatMap((matrix) => Array.from({ length: matrix.rows }, (_, row) => matrix.codes.subarray(row * columns)));
+    codes.forEach((rowCodes, row) => {
+      for (let c = 0; c < columns; c++) this.codes[placeInPairs(capacity, row, c)] = rowCodes[c];
+    });
     this.matrices = null;
+    this.sums = Array.from({ length: this.lanes }, (_, lane) => results.subarray(lane * capacity, (lane + 1) * capacity));
   }
 
-  /** 1.3: make a lane's codes from values[start] ..., integers or float32. */
-  encode(lane, values, start) {
+  /** 1.3: make a lane's codes from integers or float32 numbers. */
+  encode(lane, values) {
     const { columns, columnScales, scaled, inputs } = this;
-    for (let j = 0; j < columns; j++) scaled[j] = Math.fround(values[start + j]) * columnScales[j];
-    const most = largestMagnitude(scaled, 0, columns);
+    for (let j = 0; j < columns; j++) scaled[j] = Math.fround(values[j]) * columnScales[j];
+    const most = largestMagnitude(scaled);
+    const [scale, worth] = most < 2 ** -100 ? [0, 0] : inputScale(most, this.largest);
     const at = lane * 2 * this.pairs;
-    if (most < 2 ** -100) {
-      inputs.fill(0, at, at + columns);
-      this.tokenScales[lane] = 0;
-      return;
-    }
-    const bits = floatBits(most);
-    const exponent = (bits >> 23) - 127;
-    const eighth = (bits >> 20) & 7;
-    const scale = this.steps[eighth] * powerOfTwo(-exponent);
     for (let j = 0; j < columns; j++) inputs[at + j] = rint(Math.fround(scaled[j] * scale));
-    this.tokenScales[lane] = this.worths[eighth] * powerOfTwo(exponent);
+    this.tokenScales[lane] = worth;
   }
 
-  /** 1.4: the products of all lanes' codes, exact sums [lane, capacity]. */
+  /** 1.4: the exact sums of the first lanes. */
   multiply(kernels, lanes) {
-    const { codes, capacity, rows, inputs, pairs, sums } = this;
-    kernels.dots(codes, 0, capacity, rows, inputs, 0, lanes, pairs, sums, 0, capacity);
+    const { codes, capacity, rows, inputs, pairs, results } = this;
+    kernels.dots(codes, 0, capacity, rows, inputs, 0, lanes, pairs, results, 0, capacity);
+  }
+
+  /** 1.4: write (acc · r) · scale of the rows from `first` on. */
+  product(lane, scale, out, first = 0) {
+    const { rowScales } = this;
+    const sums = this.sums[lane];
+    for (let i = 0; i < out.length; i++) out[i] = Math.fround(Math.fround(sums[first + i]) * rowScales[first + i]) * scale;
   }
 }

@@ -2,8 +2,8 @@
 import { RangeDecoder } from "./range_coder.mjs";
 import { SHARE, SQUASH, STRETCH } from "./integer_math.mjs";
 
-const BYTE_CONTEXTS = 7;
-const BYTE_SLOTS = 2 ** 18;
+const CONTEXTS_OF_BYTES = 7;
+const SLOTS_OF_BYTES = 2 ** 18;
 
 /** Let the slot at `index` learn a bit: q moves towards it, the less the more it has seen. */
 export function learnBit(chances, counts, index, bit, limit) {
@@ -12,43 +12,44 @@ export function learnBit(chances, counts, index, bit, limit) {
   if (count < limit) counts[index] = count + 1;
 }
 
-/** Read a text of mixed bytes of at most `limit` bytes from a Reader, all that is left of it. */
+/** Return p of a mixture: squash of the weighted sum of stretched chances. */
+export function mixedChance(weights, set, stretched) {
+  let sum = 0;
+  for (let i = 0; i < stretched.length; i++) sum += weights[set + i] * stretched[i];
+  return SQUASH[2048 + Math.min(Math.max(Math.floor(sum / 65536), -2047), 2047)];
+}
+
+/** Read mixed bytes from a Reader, all that is left of it; a text of at most `limit` bytes. */
 export function readMixedBytes(reader, limit) {
   const text = new Uint8Array(reader.varint(limit, "the length of its text"));
   const decoder = new RangeDecoder(reader.rest(), reader.name);
-  const chances = new Int32Array(BYTE_CONTEXTS * BYTE_SLOTS).fill(2 ** 21);
-  const counts = new Uint8Array(BYTE_CONTEXTS * BYTE_SLOTS);
-  const weights = new Float64Array(8 * BYTE_CONTEXTS).fill(24000);
-  const contexts = new Int32Array(BYTE_CONTEXTS);
-  const slots = new Int32Array(BYTE_CONTEXTS);
-  const stretched = new Int32Array(BYTE_CONTEXTS);
-  let lastFour = -1; // c_1 + 256 · c_2 + ...: 255 four times
-  let hash = 0;
-  let length = 0;
+  const chances = new Int32Array(CONTEXTS_OF_BYTES * SLOTS_OF_BYTES).fill(2 ** 21);
+  const counts = new Uint8Array(CONTEXTS_OF_BYTES * SLOTS_OF_BYTES);
+  const weights = new Float64Array(8 * CONTEXTS_OF_BYTES).fill(24000);
+  const [contexts, slots, stretched] = [1, 2, 3].map(() => new Int32Array(CONTEXTS_OF_BYTES));
+  let [lastFour, hash, length] = [-1, 0, 0]; // c_1 + 256 · c_2 + ...: 255 four times; of the piece so far
   for (let at = 0; at < text.length; at++) {
     const known = [0, lastFour & 0xff, lastFour & 0xffff, lastFour & 0xffffff, lastFour, hash, length];
-    for (let i = 0; i < BYTE_CONTEXTS; i++) contexts[i] = Math.imul(known[i] + i, 0x9e3779b1);
+    known.forEach((h, i) => (contexts[i] = Math.imul(h + i, 0x9e3779b1)));
     let bitsSoFar = 1;
     while (bitsSoFar < 256) {
+      const mixed = Math.imul(bitsSoFar, 0x85ebca6b);
       let seen = 0;
-      for (let i = 0; i < BYTE_CONTEXTS; i++) {
-        const mixed = Math.imul(contexts[i] ^ Math.imul(bitsSoFar, 0x85ebca6b), 0xc2b2ae35) >>> 14;
-        slots[i] = i * BYTE_SLOTS + mixed;
-        stretched[i] = counts[slots[i]] ? STRETCH[chances[slots[i]] >> 10] : 0;
-        if (counts[slots[i]]) seen++;
+      for (let i = 0; i < CONTEXTS_OF_BYTES; i++) {
+        const slot = (slots[i] = i * SLOTS_OF_BYTES + (Math.imul(contexts[i] ^ mixed, 0xc2b2ae35) >>> 14));
+        stretched[i] = counts[slot] ? STRETCH[chances[slot] >> 10] : 0;
+        seen += counts[slot] ? 1 : 0;
       }
-      let sum = 0;
-      for (let i = 0; i < BYTE_CONTEXTS; i++) sum += weights[seen * BYTE_CONTEXTS + i] * stretched[i];
-      const p = SQUASH[2048 + Math.min(Math.max(Math.floor(sum / 65536), -2047), 2047)];
+      const set = seen * CONTEXTS_OF_BYTES;
+      const p = mixedChance(weights, set, stretched);
       const bit = decoder.bit(p);
-      for (let i = 0; i < BYTE_CONTEXTS; i++) {
-        weights[seen * BYTE_CONTEXTS + i] += (stretched[i] * (65536 * bit - p) + 2 ** 13) >> 14;
+      for (let i = 0; i < CONTEXTS_OF_BYTES; i++) {
+        weights[set + i] += (stretched[i] * (65536 * bit - p) + 2 ** 13) >> 14;
         learnBit(chances, counts, slots[i], bit, 255);
       }
       bitsSoFar = 2 * bitsSoFar + bit;
     }
-    const byte = bitsSoFar - 256;
-    text[at] = byte;
+    const byte = (text[at] = bitsSoFar - 256);
     lastFour = (lastFour << 8) | byte;
     hash = byte === 255 ? 0 : Math.imul(hash ^ (byte + 1), 0x01000193);
     length = byte === 255 ? 0 : length + 1;

@@ -1,5 +1,5 @@
 // The proof, .fwp (formats.md): a header, and chunks with checksums.
-import { NoVerdict, crc32, demand, hexOf, latin, Reader } from "./binary.mjs";
+import { NoVerdict, crc32, demand, hexOf, Reader } from "./binary.mjs";
 import { readCodedTokens } from "./lanes.mjs";
 
 /**
@@ -8,32 +8,26 @@ import { readCodedTokens } from "./lanes.mjs";
  */
 export function readProof(bytes) {
   const reader = new Reader(bytes, "the proof");
-  if (latin(reader.take(4)) !== "FWPF") throw new NoVerdict("the proof is no proof of Fairway's (.fwp)");
+  demand(reader.text(4) === "FWPF", "the proof is no proof file of Fairway's (.fwp)", NoVerdict);
   const version = reader.byte();
-  if (version !== 1) throw new NoVerdict(`the proof has the format version ${version}; this program reads version 1`);
+  demand(version === 1, `the proof has the format version ${version}; this program reads version 1`, NoVerdict);
   const arithmetic = reader.byte();
-  if (arithmetic === 1 || arithmetic === 2) {
-    const device = arithmetic === 1 ? "a CPU" : "a CUDA device";
-    throw new NoVerdict(
-      `the proof is of grade "device": its probabilities were computed in floating point on ${device}, and ` +
-        "only the same kind of machine can decode it (with fairway verify); this program decodes portable proofs",
-    );
-  }
+  const device =
+    'the proof is of grade "device": its probabilities were computed in floating point, and only the kind of machine ' +
+    `that wrote it (${arithmetic === 1 ? "a CPU" : "a CUDA device"}) can decode it, with fairway verify`;
+  demand(arithmetic !== 1 && arithmetic !== 2, device, NoVerdict);
   demand(arithmetic === 0, `the proof names an unknown arithmetic, ${arithmetic}`);
   const textDigest = hexOf(reader.take(8));
   const modelDigest = hexOf(reader.take(4));
   const count = reader.varint(bytes.length, "the number of chunks");
   demand(count >= 1, "the proof has no chunks");
   const chunks = [];
-  let checksum = 0;
-  let covered = 0;
-  for (let i = 0; i < count; i++) {
-    reader.name = `chunk ${i + 1} of the proof`;
-    const chunk = readChunk(reader);
+  for (let i = 0, checksum = 0, covered = 0; i < count; i++) {
+    const name = (reader.name = `chunk ${i + 1} of the proof`);
+    chunks.push({ name, ...readChunk(reader) });
     checksum = crc32(bytes.subarray(covered, reader.position), checksum);
-    demand(reader.uint32() === checksum, `${reader.name} is damaged`);
+    demand(reader.uint32() === checksum, `${name} is damaged`);
     covered = reader.position;
-    chunks.push({ ...chunk, name: reader.name });
   }
   reader.name = "the proof";
   reader.end();

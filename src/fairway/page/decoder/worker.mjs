@@ -12,22 +12,15 @@ export function serveWorker(port) {
     const block = group.takeDetails(atEnd);
     if (block) port.postMessage({ kind: "details", block }, Object.values(block).map(({ buffer }) => buffer));
   };
-
   const tellPrediction = () => {
     const prediction = group.predict();
-    if (!prediction) return;
-    const { lanes, sums, additions, rests } = prediction;
-    const size = lanes * (group.vocabulary + 1);
-    const copies = [sums.slice(0, size), additions?.slice(0, size) ?? null, rests.slice(0, lanes)];
-    const message = { lanes, sums: copies[0], additions: copies[1], rests: copies[2] };
-    port.postMessage({ kind: "prediction", prediction: message }, copies.filter((copy) => copy).map(({ buffer }) => buffer));
+    if (prediction) port.postMessage({ kind: "prediction", ...prediction });
   };
-
   const answers = {
     open({ model }) {
       artifact = readArtifact(model);
-      const { recipe, tokenizer } = artifact;
-      port.postMessage({ kind: "opened", recipe, tokenizerKind: tokenizer.kind, tokenizerText: tokenizer.text });
+      const { recipe, tokenizer: { kind, text } } = artifact;
+      port.postMessage({ kind: "opened", recipe, tokenizer: { kind, text } });
     },
     start({ lanes, details }) {
       group = new LaneGroup(artifact, lanes, details);
@@ -49,9 +42,8 @@ export function serveWorker(port) {
     try {
       answers[data.kind](data);
     } catch (error) {
-      const damage = error instanceof Damage;
-      const sentence = damage ? error.message : `a worker failed: ${error.stack ?? error}`;
-      port.postMessage({ kind: "failed", damage, noVerdict: error instanceof NoVerdict, sentence });
+      const failure = error instanceof NoVerdict ? "NoVerdict" : error instanceof Damage ? "Damage" : "Error";
+      port.postMessage({ kind: "failed", failure, sentence: failure === "Error" ? String(error.stack) : error.message });
     }
   };
 }
