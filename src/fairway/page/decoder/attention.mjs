@@ -108,13 +108,14 @@ export class Attention {
       let largestE = -1000;
       for (let i = 0; i < seen; i++) if (ring.exponents[i] > largestE) largestE = ring.exponents[i];
       const first = kv * group;
-      kernels.dots(ring.keys, 0, capacity, seen, queries, first * headWidth, group, pairs, scores, 0, capacity);
+      kernels.dots(ring.keys, capacity, seen, queries, first * headWidth, group, pairs, scores);
       for (let g = 0; g < group; g++) this.weigh(g * capacity, seen, factors[first + g], ring.exponents, largestE);
-      kernels.mix(scores, 0, capacity, group, ring.values, 0, seen, width, mixed, 0);
+      kernels.mix(scores, capacity, group, ring.values, seen, width, mixed);
+      const power = powerOfTwo(largestE - 16);
       for (let g = 0; g < group; g++) {
         if (exclusive) this.exclude(g * width, ring.values, own * width);
         const out = (first + g) * headWidth;
-        for (let i = 0; i < headWidth; i++) y[out + i] = Math.fround(mixed[g * width + i]) * powerOfTwo(largestE - 16);
+        for (let i = 0; i < headWidth; i++) y[out + i] = Math.fround(mixed[g * width + i]) * power;
       }
     }
   }

@@ -9,15 +9,13 @@ const POWERS = Float64Array.from({ length: 601 }, (_, i) => 2 ** (i - 300));
 /** Return 2^e for |e| <= 300. */
 export const powerOfTwo = (e) => POWERS[e + 300];
 export const clamp = (x, least, most) => (x < least ? least : x > most ? most : x);
-
 /** Round to the nearest integer, ties to even, for |t| < 2^51. */
 export const rint = (t) => t + MAGIC - MAGIC;
-
 /** 1.2: round a float32 to an integer, saturated at ±2^28. */
 export const fixed = (t) => rint(clamp(t, -(2 ** 28), 2 ** 28));
 
 /** Return the bits of a float32 number. */
-export function floatBits(number) {
+function floatBits(number) {
   FLOAT[0] = number;
   return FLOAT_BITS[0];
 }
@@ -25,17 +23,14 @@ export function floatBits(number) {
 /** Return the exponent E of the least power of two above a positive float32 number. */
 export const exponentAbove = (number) => (floatBits(number) >> 23) - 126;
 
-/** Return the largest magnitude of an array. */
+/** Return the largest magnitude of a Float32Array. */
 export function largestMagnitude(array) {
   let most = 0;
-  for (let i = 0; i < array.length; i++) {
-    const magnitude = array[i] < 0 ? -array[i] : array[i];
-    if (magnitude > most) most = magnitude;
-  }
+  for (let i = 0; i < array.length; i++) most = array[i] > most ? array[i] : -array[i] > most ? -array[i] : most;
   return most;
 }
 
-/** 1.3: return what the largest input m says: scale, s for codes up to A, and worth, the token_scale. */
+/** 1.3: return what the largest input m says: s for codes up to A, and the token_scale. */
 export function inputScale(m, largestCode) {
   const bits = floatBits(m);
   const eighths = 9 + ((bits >> 20) & 7);
@@ -43,18 +38,19 @@ export function inputScale(m, largestCode) {
   return [Math.fround((largestCode * 8) / eighths) / power, Math.fround(eighths / (8 * largestCode)) * power];
 }
 
-/** 1.5: return 1/rms(x) of integers, a float32 number. */
+/** 1.5: return 1/rms(x) of integers, Int32Array, a float32 number. */
 export function inverseRms(x) {
   const count = x.length;
-  const shift = Math.max(32 - Math.clz32(largestMagnitude(x)) - 24, 0);
+  let allBits = 0;
+  for (let i = 0; i < count; i++) allBits |= x[i] < 0 ? -x[i] : x[i];
+  const shift = Math.max(32 - Math.clz32(allBits) - 24, 0);
   // Squares are below 2^48: sums of 16 are exact doubles, and are added in two parts.
-  let [high, low] = [0, 0];
+  let high = 0, low = 0;
   for (let i = 0; i < count; ) {
     let sum = 0;
     for (const end = Math.min(i + 16, count); i < end; i++) sum += (x[i] >> shift) * (x[i] >> shift);
-    const top = Math.floor(sum / 2 ** 26);
-    high += top;
-    low += sum - top * 2 ** 26;
+    high += Math.floor(sum / 2 ** 26);
+    low += sum % 2 ** 26;
   }
   const quotient = Math.floor(high / count);
   const mean = Math.max(quotient * 2 ** 26 + Math.floor(((high - quotient * count) * 2 ** 26 + low) / count), 1);
@@ -81,11 +77,8 @@ export function lookUp(table, t) {
 
 /** 1.1: a row of the residual stream, integers x with an exponent e. */
 export class Stream {
-  constructor(dim) {
-    Object.assign(this, { x: new Int32Array(dim), e: 0 });
-  }
+  constructor(dim) { Object.assign(this, { x: new Int32Array(dim), e: 0 }); }
 
-  /** Take over the row of another stream. */
   copy({ x, e }) {
     this.x.set(x);
     this.e = e;
@@ -100,10 +93,12 @@ export class Stream {
     const shift = Math.min(e - this.e, 31);
     const half = shift ? 2 ** (shift - 1) : 0;
     const scale = powerOfTwo(-e);
-    for (let i = 0; i < x.length; i++) x[i] = ((x[i] + half) >> shift) + rint(clamp(t[i], -(2 ** 100), 2 ** 100) * scale);
-    this.e = e;
-    if (largestMagnitude(x) <= 2 ** 28) return;
-    for (let i = 0; i < x.length; i++) x[i] = (x[i] + 1) >> 1;
-    this.e += 1;
+    let over = false;
+    for (let i = 0; i < x.length; i++) {
+      const sum = (x[i] = ((x[i] + half) >> shift) + rint(clamp(t[i], -(2 ** 100), 2 ** 100) * scale));
+      over ||= sum > 2 ** 28 || sum < -(2 ** 28);
+    }
+    for (let i = 0; over && i < x.length; i++) x[i] = (x[i] + 1) >> 1;
+    this.e = over ? e + 1 : e;
   }
 }

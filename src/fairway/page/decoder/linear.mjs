@@ -43,9 +43,10 @@ export class Linear {
     this.rowScales = Float32Array.from(scales, (scale, row) => demandScale(scale, name) * carried(row));
     this.columnScales = Float32Array.from(exponents, (e) => (e < greatest - 240 ? 0 : quarterPower(e - greatest)));
     const [rows, columns] = [scales.length, exponents.length];
-    let ranges = 1;
-    this.largest = largestInput(matrices, columns, ranges);
-    while (this.largest < FINE_CODE && ranges < Math.min(MOST_RANGES, columns)) this.largest = largestInput(matrices, columns, ++ranges);
+    for (let ranges = 1; ranges <= Math.min(MOST_RANGES, columns); ranges++) {
+      this.largest = largestInput(matrices, columns, ranges);
+      if (this.largest >= FINE_CODE) break;
+    }
     demand(this.largest >= 1, `the model's ${name} has codes beyond exact arithmetic`);
     Object.assign(this, { matrices, lanes, rows, columns, pairs: (columns + 1) >> 1, capacity: capacityFor(rows) });
     this.scaled = new Float32Array(columns);
@@ -58,10 +59,11 @@ export class Linear {
   /** Put the codes in their places, when the arena is allocated. */
   fill() {
     const { columns, capacity, results } = this;
-    const codes = this.matrices.flatMap((matrix) => Array.from({ length: matrix.rows }, (_, row) => matrix.codes.subarray(row * columns)));
-    codes.forEach((rowCodes, row) => {
-      for (let c = 0; c < columns; c++) this.codes[placeInPairs(capacity, row, c)] = rowCodes[c];
-    });
+    let first = 0;
+    for (const { rows, codes } of this.matrices) {
+      codes.forEach((code, i) => (this.codes[placeInPairs(capacity, first + Math.floor(i / columns), i % columns)] = code));
+      first += rows;
+    }
     this.matrices = null;
     this.sums = Array.from({ length: this.lanes }, (_, lane) => results.subarray(lane * capacity, (lane + 1) * capacity));
   }
@@ -69,7 +71,8 @@ export class Linear {
   /** 1.3: make a lane's codes from integers or float32 numbers. */
   encode(lane, values) {
     const { columns, columnScales, scaled, inputs } = this;
-    for (let j = 0; j < columns; j++) scaled[j] = Math.fround(values[j]) * columnScales[j];
+    scaled.set(values.length > columns ? values.subarray(0, columns) : values);
+    for (let j = 0; j < columns; j++) scaled[j] *= columnScales[j];
     const most = largestMagnitude(scaled);
     const [scale, worth] = most < 2 ** -100 ? [0, 0] : inputScale(most, this.largest);
     const at = lane * 2 * this.pairs;
@@ -80,13 +83,14 @@ export class Linear {
   /** 1.4: the exact sums of the first lanes. */
   multiply(kernels, lanes) {
     const { codes, capacity, rows, inputs, pairs, results } = this;
-    kernels.dots(codes, 0, capacity, rows, inputs, 0, lanes, pairs, results, 0, capacity);
+    kernels.dots(codes, capacity, rows, inputs, 0, lanes, pairs, results);
   }
 
   /** 1.4: write (acc · r) · scale of the rows from `first` on. */
   product(lane, scale, out, first = 0) {
     const { rowScales } = this;
     const sums = this.sums[lane];
-    for (let i = 0; i < out.length; i++) out[i] = Math.fround(Math.fround(sums[first + i]) * rowScales[first + i]) * scale;
+    const count = out.length;
+    for (let i = 0; i < count; i++) out[i] = Math.fround(Math.fround(sums[first + i]) * rowScales[first + i]) * scale;
   }
 }

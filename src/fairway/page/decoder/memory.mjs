@@ -126,7 +126,7 @@ export class LaneMemory {
     this.makeState(lane);
     const seen = Math.min(cacheSize, length);
     if (seen === 0) return;
-    kernels.dots(this.states, 0, capacity, seen, this.now, 0, 1, head.pairs, likeness, 0, capacity);
+    kernels.dots(this.states, capacity, seen, this.now, 0, 1, head.pairs, likeness);
     let largest = likeness[0];
     for (let j = 1; j < seen; j++) if (likeness[j] > largest) largest = likeness[j];
     let total = 0;

@@ -1,7 +1,7 @@
 // The exact network (exact.md, sections 2 to 4): one token at a time of every lane.
 import { Attention } from "./attention.mjs";
 import { demand } from "./binary.mjs";
-import { Stream, clamp, fixed, inverseRms, rint } from "./fixed_point.mjs";
+import { Stream, clamp, fixed, inverseRms, powerOfTwo, rint } from "./fixed_point.mjs";
 import { makeSigmoid } from "./integer_math.mjs";
 import { Linear, demandScale } from "./linear.mjs";
 import { layerPasses } from "./recipe.mjs";
@@ -184,14 +184,17 @@ export class Network {
     const { x } = stream;
     if (skip) {
       const { x: output, e } = encoders[skip.from];
-      for (let i = 0; i < dim; i++) row[i] = Math.fround(Math.fround(output[i]) * skip.row[i]) * 2 ** e;
+      const power = powerOfTwo(e);
+      for (let i = 0; i < dim; i++) row[i] = Math.fround(Math.fround(output[i]) * skip.row[i]) * power;
       stream.add(row);
     }
-    for (let i = 0; i < dim; i++) row[i] = Math.fround(Math.fround(x[i]) * mix[0][i]) * 2 ** stream.e;
+    const [first, second] = mix;
+    const power = powerOfTwo(stream.e);
+    for (let i = 0; i < dim; i++) row[i] = Math.fround(Math.fround(x[i]) * first[i]) * power;
     x.fill(0);
     stream.e = 0;
     stream.add(row);
-    for (let i = 0; i < dim; i++) row[i] = x0[i] * mix[1][i];
+    for (let i = 0; i < dim; i++) row[i] = x0[i] * second[i];
     stream.add(row);
   }
 
