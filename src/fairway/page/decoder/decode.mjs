@@ -54,7 +54,7 @@ class Member {
 
 /**
  * Decode a proof. model and proof are Uint8Array; result {text, documents, bits, bpb, textSha256, ...}.
- * @param options {workers: how many, startWorker(): one, sha256, onHeader, onTokens, onProgress, details}
+ * @param options {workers: how many, startWorker(): one, sha256, onHeader, onTokens, onProgress, details, signal}
  * Throws Damage (or NoVerdict, which is one) with a sentence.
  */
 export async function decode(model, proof, options = {}) {
@@ -67,10 +67,17 @@ export async function decode(model, proof, options = {}) {
     splitArtifact(model);
     throw new NoVerdict(`the proof belongs to another model, one whose SHA-256 begins with ${modelDigest}`);
   }
-  const start = workers && startWorker ? startWorker : startLocalWorker;
-  const members = Array.from({ length: start === startLocalWorker ? 1 : workers }, () => new Member(start()));
+  let members = [];
   try {
-    const [opened] = await Promise.all(members.map((member) => member.ask({ kind: "open", model })));
+    const open = async (count, start) => {
+      members = Array.from({ length: count }, () => new Member(start()));
+      return Promise.all(members.map((member) => member.ask({ kind: "open", model })));
+    };
+    const openHere = () => open(1, startLocalWorker);
+    // Where workers cannot start, everything is done here.
+    const openElsewhere = () => open(workers, startWorker).catch((error) => (error instanceof Damage ? Promise.reject(error) : openHere()));
+    const [opened] = await (workers && startWorker ? openElsewhere() : openHere());
+    options.signal?.throwIfAborted();
     const tokenizer = openTokenizer(opened.tokenizer.kind, opened.tokenizer.text);
     const totalTokens = chunks.reduce((sum, { lanes = [] }) => lanes.reduce((part, { count }) => part + count, sum), 0);
     const run = { ...options, members, tokenizer, tokens: 0, bits: 0, tell: () => onProgress?.({ tokens: run.tokens, totalTokens }) };
@@ -98,9 +105,11 @@ export async function decode(model, proof, options = {}) {
   }
 }
 
+/** Tell of a chunk: `stored`, its documents, or null; `begun`, positions of the BOS tokens that are not coded. */
 function describeChunk({ documents, tokens, lanes, stream }) {
-  if (!documents) return { tokens, lanes: lanes.length, streamBytes: stream.length, stored: false };
-  return { tokens: 0, lanes: 0, streamBytes: documents.reduce((sum, { length }) => sum + length, 0), stored: true };
+  if (documents) return { tokens: 0, lanes: 0, streamBytes: joinBytes(documents).length, stored: documents, begun: [] };
+  const begun = lanes.filter(({ inside }) => !inside).map(({ first }) => first - 1);
+  return { tokens, lanes: lanes.length, streamBytes: stream.length, stored: null, begun };
 }
 
 /** Decode a chunk's tokens, Uint16Array, those at lanes' starts included. */
@@ -134,6 +143,7 @@ async function decodeChunk(run, index, { tokens: count, lanes, stream, name }) {
     if (performance.now() - rested < PATIENCE_MS) continue;
     run.tell();
     await pause();
+    run.signal?.throwIfAborted();
     rested = performance.now();
   }
   await Promise.all(groups.map((member) => member.ask({ kind: "finish" })));

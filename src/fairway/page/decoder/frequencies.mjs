@@ -68,7 +68,7 @@ export class Distribution {
     return low;
   }
 
-  /** Return the symbols of the greatest frequencies, the greatest first. */
+  /** Return the symbols of the greatest frequencies, the greatest first, equal ones by their number. */
   likeliest(count) {
     const { sums, additions, vocabulary } = this;
     const factor = additions ? this.rest / sums[vocabulary] : 1;
@@ -80,6 +80,7 @@ export class Distribution {
       found.splice(found.findIndex((other) => other.size < size), 0, { symbol: i, size });
       found.length = count;
     }
-    return found.map(({ symbol }) => symbol);
+    const byFrequency = (a, b) => this.frequency(b) - this.frequency(a) || a - b;
+    return found.map(({ symbol }) => symbol).sort(byFrequency);
   }
 }

@@ -6,6 +6,7 @@ import { LaneMemory, SharedMemory } from "./memory.mjs";
 import { Network } from "./network.mjs";
 
 const BLOCK_TOKENS = 8192;
+const BLOCK_MS = 250;
 const ALTERNATIVES = 5;
 const DETAILS = { start: Uint32Array, token: Uint16Array, bits: Float32Array, top: Uint16Array, topBits: Float32Array, shares: Float32Array };
 
@@ -61,7 +62,10 @@ export class LaneGroup {
     this.step++;
   }
 
-  clearDetails() { this.block = Object.fromEntries(Object.keys(DETAILS).map((name) => [name, []])); }
+  clearDetails() {
+    this.block = Object.fromEntries(Object.keys(DETAILS).map((name) => [name, []]));
+    this.blockBegan = performance.now();
+  }
 
   /** Tell where a token stands, what it costs, what else was likely and who predicted it. */
   addDetails(start, token, distribution, { fromNgrams, fromCache }) {
@@ -77,9 +81,11 @@ export class LaneGroup {
     block.shares.push(1 - ngrams - cache, ngrams, cache);
   }
 
-  /** Return the details since the last block if there are enough for one, or at the end any; else null. */
+  /** Return the details since the last block if they are many or old, or at the end; else null. */
   takeDetails(atEnd) {
-    if (this.block.start.length < (atEnd ? 1 : BLOCK_TOKENS)) return null;
+    const count = this.block.start.length;
+    const isDue = atEnd || count >= BLOCK_TOKENS || performance.now() - this.blockBegan > BLOCK_MS;
+    if (count === 0 || !isDue) return null;
     const typed = Object.entries(DETAILS).map(([name, Type]) => [name, Type.from(this.block[name])]);
     this.clearDetails();
     return Object.fromEntries(typed);

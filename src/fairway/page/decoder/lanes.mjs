@@ -5,7 +5,7 @@ const TOKEN_LIMIT = 2 ** 26;
 const LANE_LIMIT = 65_536;
 const LANE_TOKENS = 2048;
 
-/** Read the layout of coded tokens: {tokens, lanes: [{first, count}] in the order of coding, stream}. */
+/** Read the layout of coded tokens: {tokens, lanes: [{first, count, inside}] in the order of coding, stream}. */
 export function readCodedTokens(reader) {
   const tokens = reader.varint(TOKEN_LIMIT, "the number of tokens");
   const most = Math.min(Math.max(1, Math.floor(tokens / LANE_TOKENS)), LANE_LIMIT);
@@ -19,7 +19,7 @@ export function readCodedTokens(reader) {
   }
   const lanes = starts.map(({ start, inside }, i) => {
     const first = inside ? start : start + 1;
-    return { first, count: (starts[i + 1]?.start ?? tokens) - first };
+    return { first, count: (starts[i + 1]?.start ?? tokens) - first, inside: inside === 1 };
   });
   lanes.sort((a, b) => b.count - a.count); // stable: equal ones stay as they stand in the text
   return { tokens, lanes, stream: reader.take(reader.varint(4 * tokens + 8, "the length of its stream")) };
