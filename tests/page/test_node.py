@@ -12,15 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import mutants
+import numpy as np
 import pytest
 import switches
 from node_decoder import Decoder, required_node
 
 from fairway.coding import artifact
+from fairway.coding.lanes import Layout
 from fairway.coding.proof import decode_proof
+from fairway.coding.session import open_model
 from fairway.errors import BadInput
 from fairway.formats.proof import Header, Machine, ProofChunk
 from fairway.io.binary import join
+from fairway.page.charges import bits_of
 from fairway.pipeline import verify
 from fairway.pipeline.second_decoder import FOLDER, find_node
 
@@ -65,6 +69,48 @@ def test_golden_proofs(name: str, decoder: Decoder) -> None:
     sha256, lengths = first_decoder(model, proof)
     found = decoder.ask(model, proof, 300)
     assert (found.get("sha256"), found.get("documents")) == (sha256, lengths), found
+
+
+@pytest.mark.parametrize("name", ["chunks", "memory-far-columns"])
+def test_what_each_token_cost_and_who_predicted_it(name: str, decoder: Decoder) -> None:
+    made = switches.make(name)
+    opened = artifact.read(made.model)
+    found = decoder.ask(made.model, made.proof, details=True)
+    bits = 0.0
+    for index, (tokens, starts) in enumerate(made.chunks):
+        blocks = [block for block in found["records"] if block["chunk"] == index]
+        told = {
+            key: np.concatenate([np.array(block[key]) for block in blocks])
+            for key in ("start", "token", "bits", "top", "topBits", "shares")
+        }
+        order = np.argsort(told["start"])
+        layout = Layout(len(tokens), starts)
+        assert told["start"][order].tolist() == np.sort(layout.order()).tolist()
+        assert told["token"][order].tolist() == tokens[np.sort(layout.order())].tolist()
+        places = {int(start): place for place, start in enumerate(told["start"])}
+        stepper = open_model(opened, workers=1).stepper(layout)
+        coded = np.full(layout.lanes, opened.bos_id, np.int64)
+        for step in range(layout.steps):
+            where = layout.positions(step)
+            frequencies = np.diff(stepper.step(coded[: len(where)]))
+            coded = tokens[where].astype(np.int64)
+            own = frequencies[np.arange(len(where)), coded]
+            shares = stepper.memory_parts(coded) / own[:, None]
+            at = np.array([places[int(position)] for position in where])
+            top = told["top"].reshape(-1, 5)[at]
+            assert all(len(set(row)) == 5 for row in top.tolist())
+            likeliest = np.sort(frequencies)[:, :-6:-1]
+            for key, expected in (
+                ("bits", bits_of(own)[:, None]),
+                ("topBits", bits_of(likeliest)),
+                ("topBits", bits_of(np.take_along_axis(frequencies, top, 1))),
+                ("shares", np.column_stack([1 - shares.sum(1), shares])),
+            ):
+                values = told[key].reshape(len(told["start"]), -1)[at]
+                np.testing.assert_allclose(values, expected, rtol=1e-6, atol=1e-6)
+            bits += float(bits_of(own).sum())
+            stepper.observe(coded)
+    assert found["bits"] == pytest.approx(bits, rel=1e-9)
 
 
 @pytest.fixture
