@@ -1,12 +1,14 @@
 """Shorten JavaScript and CSS without a change in meaning: comments, indentation and blanks go.
 
-Names, lines and the order of everything stay, so a script can still be read and searched.
+Lines and the order of everything stay.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+
+from fairway.page import names
 
 _WORD = re.compile(r"[#\w$]+")
 _STRING = re.compile(r"""'(?:[^'\\\n]|\\[\s\S])*'|"(?:[^"\\\n]|\\[\s\S])*\"""")
@@ -21,18 +23,23 @@ _BEFORE_REGEX = re.compile(r"[({\[,;:=!&|?+\-*%<>~^]|return|typeof|case|of|in")
 def script(source: str) -> str:
     """Return JavaScript without comments, indentation, empty lines and blanks that tell nothing.
 
-    Raises ValueError where it cannot tell a division from a regular expression.
+    Names are short (names.py). Raises ValueError where it cannot tell a division from a regular
+    expression.
     """
-    out = [""]
-    gap = ""  # what stood between the last token and this one
+    tokens, gaps = [], []  # what stood before each token: a new line, a blank, nothing
+    gap = ""
     for token in _tokens(source):
         if _BLANK.match(token) or _COMMENT.match(token):
             gap = "\n" if "\n" in gap + token else " "
             continue
+        tokens.append(token)
+        gaps.append(gap)
+        gap = ""
+    out = [""]
+    for gap, token in zip(gaps, names.shortened(tokens), strict=True):
         if out[-1] and (gap == "\n" or (gap and _needs_blank(out[-1][-1], token[0]))):
             out.append(gap)
         out.append(token)
-        gap = ""
     return "".join(out) + "\n"
 
 
