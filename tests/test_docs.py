@@ -52,6 +52,14 @@ def test_the_commands_of_a_page_run(page, finished_tiny, tmp_path, fairway, monk
         assert code == 0, f"{command}\n{err}"
 
 
+@pytest.mark.parametrize("name", ["README.md", "docs/python.md"])
+def test_the_python_of_a_page_runs(name, finished_tiny, tmp_path, monkeypatch):
+    shutil.copytree(finished_tiny, tmp_path / "runs" / "demo")
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / name).read_text("utf-8"), re.M | re.S)
+    exec(compile(block, name, "exec"), {})
+
+
 def test_some_pages_have_commands():
     assert {"README.md", "commands.md"} <= {page.name for page in WITH_COMMANDS}
 
@@ -63,7 +71,7 @@ def test_links_lead_somewhere():
 
 
 def test_make_targets_of_the_readme_exist():
-    targets = re.findall(r"^ +make (\w+)", (ROOT / "README.md").read_text("utf-8"), re.M)
+    targets = re.findall(r"(?:^|`)make (\w+)", (ROOT / "README.md").read_text("utf-8"), re.M)
     makefile = (ROOT / "Makefile").read_text("utf-8")
     assert {"demo", "test"} <= set(targets)
     for target in targets:
