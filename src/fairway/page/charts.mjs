@@ -63,7 +63,7 @@ export function drawRunning(box, says, text) {
   const mean = bytes ? bits / bytes : 0;
   const label = `Bits per byte along ${count(text.tokens)} tokens; the mean of all is ${mean.toFixed(4)}.`;
   const made = frame(box, label, bins, most);
-  axisY(made, roundTicks(most, 4), (tick) => tick.toLocaleString("en"));
+  axisY(made, roundTicks(most, 4), (tick) => String(Math.round(tick * 100) / 100));
   const { svg, x, y } = made;
   local.forEach((value, bin) => {
     if (!value) return;

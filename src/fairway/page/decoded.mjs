@@ -3,7 +3,9 @@
 export const LIKELIEST = 5;
 const PREDICTORS = 3; // network, n-grams, neural cache
 const SECTION_TOKENS = 8192; // at most, so that one is laid out in a moment
+const STORED_BYTES = 12; // of a token in a stored document, at most
 const NEWLINE = 10;
+const BLANK = 32;
 
 // One chunk of a proof. Arrays have an entry per token; bits are NaN until the token is decoded.
 class ChunkOfText {
@@ -185,20 +187,28 @@ function sectionEnd(chunk, run, from) {
   return most;
 }
 
-// A chunk whose documents are stored as they are: every byte stands for a token of 8 bits, and so does the start of a
-// document, for nothing.
+// A chunk whose documents are stored as they are, 8 bits a byte. A few bytes up to a blank stand for a token; so does the
+// start of a document, for nothing.
 function storedChunk(first, documents) {
-  const chunk = new ChunkOfText(first, documents.reduce((sum, { length }) => sum + 1 + length, 0));
+  const ends = documents.map(storedEnds);
+  const chunk = new ChunkOfText(first, ends.reduce((sum, { length }) => sum + length, 0));
   chunk.isStored = true;
   let from = 0;
-  for (const bytes of documents) {
+  for (const [k, bytes] of documents.entries()) {
     const run = new Run(from, true, null);
-    Object.assign(run, { bytes, to: from + 1 + bytes.length });
+    Object.assign(run, { bytes, to: from + ends[k].length });
     chunk.runs.set(from, run);
-    chunk.bits.fill(8, from + 1, run.to);
-    chunk.bits[from] = 0;
-    for (let i = 1; i <= bytes.length; i++) chunk.end[from + i] = i;
+    chunk.end.set(ends[k], from);
+    ends[k].forEach((end, i) => (chunk.bits[from + i] = i ? 8 * (end - ends[k][i - 1]) : 0));
     from = run.to;
   }
   return chunk;
+}
+
+// Return where the tokens of a stored document end in its bytes.
+function storedEnds(bytes) {
+  const ends = [0];
+  for (let i = 1; i <= bytes.length; i++)
+    if (i === bytes.length || i - ends.at(-1) === STORED_BYTES || bytes[i] === BLANK || bytes[i - 1] === NEWLINE) ends.push(i);
+  return ends;
 }

@@ -5,20 +5,19 @@ import { piecesOfBytes } from "./glyphs.mjs";
 export const ROW_HEIGHT = 24; // px, as in page.css
 export const HEAD_ROWS = 2; // rows that the head of a document takes
 const LONGEST_ROW = 108; // columns
+const PLAIN = /^[\x20-\x7e]*\n?$/; // as wide as its characters are many: the font is monospaced
 const AVERAGE_ROW_TOKENS = 18; // until rows of this text are known
 
 // Widths come from a canvas with the text's own font, so nothing has to be laid out to be measured.
 export class Layout {
-  constructor(text, font, width) {
-    this.text = text;
-    this.room = width;
+  constructor(text, font, width, mostTokens) {
+    Object.assign(this, { text, mostTokens, room: width });
     this.context = document.createElement("canvas").getContext("2d");
     this.context.font = font;
     this.unit = this.context.measureText("0").width;
     this.width = Math.min(width, LONGEST_ROW * this.unit);
     this.widths = new Map();
     this.pieces = new Array(text.vocabulary); // of tokens that write their own piece, whatever stands around them
-    this.bytePieces = []; // of bytes that are characters by themselves
     this.rowsKnown = 0;
     this.tokensKnown = 0;
   }
@@ -29,8 +28,6 @@ export class Layout {
     const { chunk } = section;
     const { bytes } = section.run;
     if (from === to) return i === section.from && section.startsDocument ? [] : [{ mark: true, width: this.unit }];
-    if (chunk.isStored && bytes[from] < 0x80)
-      return (this.bytePieces[bytes[from]] ??= this.measured(piecesOfBytes(bytes, from, to)));
     if (!chunk.isStored) {
       const id = chunk.token[i];
       const own = (this.pieces[id] ??= this.ownPieces(id));
@@ -61,6 +58,7 @@ export class Layout {
   }
 
   measure(string) {
+    if (PLAIN.test(string)) return this.unit * Math.max(1, string.length - (string.endsWith("\n") ? 1 : 0));
     let width = this.widths.get(string);
     if (width === undefined) {
       const visible = string === "\n" ? "↵" : string.endsWith("\n") ? string.slice(0, -1) : string;
@@ -78,7 +76,8 @@ export class Layout {
     let breakToken = -1;
     let breakPiece = 0;
     let breakX = 0;
-    let isFresh = true; // the row holds nothing
+    let held = 0; // pieces that the row holds
+    let breakHeld = 0;
     let endsWord = true;
     for (let i = section.from; i < section.to; i++) {
       const pieces = this.piecesOf(section, i);
@@ -86,15 +85,17 @@ export class Layout {
         const { text, width } = pieces[k];
         const first = text === undefined ? 0 : text.charCodeAt(0);
         const isBlank = first === 32 || first === 9;
-        if (!isFresh && (isBlank || endsWord || first >= 0x2e80)) [breakToken, breakPiece, breakX] = [i, k, x];
-        if (!isFresh && x + width > this.width) {
-          if (breakToken < 0) [breakToken, breakPiece, breakX] = [i, k, x];
+        const isFull = x + width > this.width || held >= this.mostTokens;
+        const mayBreak = isBlank || endsWord || first >= 0x2e80 || (isFull && breakToken < 0);
+        if (held && mayBreak) [breakToken, breakPiece, breakX, breakHeld] = [i, k, x, held];
+        if (held && isFull) {
           rows.push(breakToken, breakPiece);
+          held -= breakHeld;
           x -= breakX + (this.beginsWithBlank(section, breakToken, breakPiece) ? this.unit : 0);
           breakToken = -1;
         }
         x += width;
-        isFresh = false;
+        held += 1;
         const last = text === undefined ? 0 : text.charCodeAt(text.length - 1);
         endsWord = last === 32 || last === 9 || last === 45 || last >= 0x2e80;
         if (last === 10) {
@@ -102,7 +103,8 @@ export class Layout {
           else if (i + 1 < section.to) rows.push(i + 1, 0);
           x = 0;
           breakToken = -1;
-          isFresh = endsWord = true;
+          held = 0;
+          endsWord = true;
         }
       }
     }

@@ -4,7 +4,7 @@ import { drawHistogram, drawRunning } from "./charts.mjs";
 import { DecodedText } from "./decoded.mjs";
 import { Damage } from "./decoder/binary.mjs";
 import { decode } from "./decoder/decode.mjs";
-import { acceptFiles, bytesOfBase64, bytesOfLink, readFiles, save } from "./files.mjs";
+import { acceptFiles, bytesOfBase64, bytesOfLink, nextTask, readFiles, save } from "./files.mjs";
 import { Inspector } from "./inspector.mjs";
 import { COST_BOUNDS, TextView } from "./textview.mjs";
 import { factsOfHeader, factsOfResult, Verdict } from "./verdict.mjs";
@@ -127,10 +127,15 @@ class Page {
     byId("text").classList.remove("stale");
   }
 
-  begin(header) {
+  // Take up a header, in three tasks, so that none is long.
+  async begin(header) {
     this.header = header;
     this.verdict.facts(factsOfHeader(header));
-    if (this.files.proof.bytes.length <= MOST_SHOWN_BYTES) this.showText(new DecodedText(header));
+    if (this.files.proof.bytes.length > MOST_SHOWN_BYTES) return;
+    await nextTask();
+    const text = new DecodedText(header);
+    await nextTask();
+    if (this.header === header) this.showText(text);
   }
 
   showText(text) {
@@ -139,7 +144,7 @@ class Page {
     byId("charts").hidden = byId("text-part").hidden = false;
     this.shadeBy(shade);
     this.view.show(text);
-    this.drawCharts();
+    nextTask().then(() => this.drawCharts());
   }
 
   add(block) {
@@ -177,10 +182,10 @@ class Page {
     this.verdict.score(result.bpb);
     this.verdict.facts(factsOfResult(result, this.header));
     const [proof, text] = [this.header.proofBytes, result.text.length];
-    const reason = `${plural(proof, "byte")} of proof became ${plural(text, "byte")} of text, and the text is the one that the proof names.`;
+    const tooLong = this.text ? "" : " It is too long to be shown here.";
+    const reason = `${plural(proof, "byte")} of proof became ${plural(text, "byte")} of text, and the text is the one that the proof names.${tooLong}`;
     const sum = `Bits per byte: ${count(proof)} × 8 / ${count(text)}, the bits of the proof for each byte of the text. Lower is better; 8 would be no compression.`;
     this.verdict.set("good", "Verified", reason, sum);
-    byId("text-part").hidden = false;
     byId("save").hidden = false;
   }
 

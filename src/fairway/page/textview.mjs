@@ -1,11 +1,13 @@
 // Shows the rows of the text that are in sight, token by token, and moves between tokens.
 
 import { Layout, HEAD_ROWS, ROW_HEIGHT, rowOfToken } from "./layout.mjs";
+import { count } from "./words.mjs";
 
 export const COST_BOUNDS = [0, 0.5, 1, 2, 4, 6, 8, 12]; // bits at which the shades of cost begin
 const SHARE_BOUNDS = [0, 0.5, 0.7, 0.9]; // shares at which the shades of a predictor begin
 const PREDICTOR_CLASSES = ["n", "g", "m"];
-const AHEAD_ROWS = 8; // rows that are kept beyond either edge of the window
+const AHEAD_ROWS = 5; // rows that are kept beyond either edge of the window
+const MOST_TOKENS = 1900; // that are in the document at a time: each is an element and its text
 const MARGINS = 38; // px, left and right of the rows together
 const SLICE_MS = 8; // of layout, per frame
 
@@ -29,16 +31,18 @@ export class TextView {
     this.text = text;
     this.layout = null;
     this.current = 0;
-    this.shown.clear();
-    this.box.replaceChildren();
-    this.draw();
+    this.redraw();
   }
 
   setShade(shade) {
     this.shade = shade;
+    this.redraw();
+  }
+
+  redraw() {
     this.shown.clear();
     this.box.replaceChildren();
-    this.draw();
+    this.request();
   }
 
   request() {
@@ -53,7 +57,10 @@ export class TextView {
     if (!this.text || this.box.clientWidth === 0) return;
     const style = getComputedStyle(this.box);
     const width = this.box.clientWidth - MARGINS;
-    if (this.layout?.room !== width) this.layout = new Layout(this.text, `${style.fontSize} ${style.fontFamily}`, width);
+    const rowsInSight = (Math.ceil(innerHeight / 200) * 200) / ROW_HEIGHT + 2 * AHEAD_ROWS;
+    const mostTokens = Math.floor(MOST_TOKENS / rowsInSight);
+    if (this.layout?.room !== width || this.layout.mostTokens !== mostTokens)
+      this.layout = new Layout(this.text, `${style.fontSize} ${style.fontFamily}`, width, mostTokens);
     const anchor = this.anchor();
     this.place();
     if (this.layOutSome()) this.request();
@@ -186,8 +193,7 @@ export class TextView {
       row += HEAD_ROWS;
     }
     const { rows } = section;
-    const count = rows.length / 2 - 1;
-    for (let r = Math.max(0, Math.floor(from - row)); r < count && row + r < to; r++) {
+    for (let r = Math.max(0, Math.floor(from - row)); r < rows.length / 2 - 1 && row + r < to; r++) {
       const key = `row ${id} ${rows.subarray(2 * r, 2 * r + 4).join(" ")}`;
       wanted.set(key, { make: () => this.makeRow(section, r), row: row + r });
     }
@@ -204,7 +210,7 @@ export class TextView {
     const head = document.createElement("div");
     head.className = "row head";
     head.dataset.from = section.chunk.first + section.from;
-    head.append(`Document ${number.toLocaleString("en")}`);
+    head.append(`Document ${count(number)}`);
     if (section.chunk.bits[section.from] > 0) {
       const token = this.makeToken(section, section.from, []);
       token.append("start");

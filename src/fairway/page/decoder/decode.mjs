@@ -81,7 +81,7 @@ export async function decode(model, proof, options = {}) {
     const tokenizer = openTokenizer(opened.tokenizer.kind, opened.tokenizer.text);
     const totalTokens = chunks.reduce((sum, { lanes = [] }) => lanes.reduce((part, { count }) => part + count, sum), 0);
     const run = { ...options, members, tokenizer, tokens: 0, bits: 0, tell: () => onProgress?.({ tokens: run.tokens, totalTokens }) };
-    onHeader?.({
+    await onHeader?.({
       ...{ modelSha256, proofSha256, modelBytes: model.length, proofBytes: proof.length, recipe: opened.recipe },
       ...{ vocabulary: tokenizer.vocabulary, bos: tokenizer.bos, chunks: chunks.map(describeChunk) },
       tokenBytes: (token) => pieceBytes(tokenizer, token),
