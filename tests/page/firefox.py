@@ -60,6 +60,7 @@ class Firefox:
 
     def quit(self):
         self._send("Marionette:Quit", {"flags": ["eForceQuit"]})
+        self._socket.close()
 
     def _send(self, command, parameters):
         self._number += 1
@@ -123,9 +124,11 @@ def running(program, folder, dark=False):
     )
     try:
         browser = Firefox(port)
-        yield browser
-        browser.quit()
-        process.wait(30)
+        try:
+            yield browser
+        finally:
+            browser.quit()
+            process.wait(30)
     finally:
         process.kill()
         process.wait()

@@ -5,6 +5,7 @@ Chromium is driven by Playwright and has to be there; Firefox, by firefox.py, wh
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import threading
@@ -42,11 +43,6 @@ HOSTILE = [
     b"javascript:alert(3) &lt;b&gt; &#0; %00 \\u0000 ' \" ` ${alert(4)}",
 ]
 HIDDEN = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufffd]"
-WATCH_TASKS = """
-window.longTasks = [];
-new PerformanceObserver((list) => longTasks.push(...list.getEntries().map((e) => e.duration)))
-  .observe({ type: "longtask", buffered: true });
-"""
 
 
 # Proofs ------------------------------------------------------------------------------------------
@@ -141,7 +137,6 @@ class Windows:
         tab.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
         tab.on("dialog", lambda dialog: self.faults.append(f"dialog: {dialog.message}"))
         tab.on("console", lambda line: line.type == "error" and self.faults.append(line.text))
-        tab.add_init_script(WATCH_TASKS)
         tab.goto(file.as_uri())
         wait_for(tab, until)
         return tab
@@ -164,8 +159,7 @@ def decoded(chromium, lanes, tmp_path_factory):
     """The page of `lanes` in a window that tests share, and all that its text shows."""
     opened = Windows(chromium, tmp_path_factory.mktemp("shared"))
     tab = opened.open(proof_page(lanes.model, lanes.proof))
-    tasks = tab.evaluate("longTasks")
-    yield tab, ask(tab, "readText") | {"tasks_ms": tasks}
+    yield tab, ask(tab, "readText")
     opened.close()
 
 
@@ -182,6 +176,23 @@ def tab(decoded):
 def ask(tab, probe, *arguments):
     """Return what one of the probes says."""
     return tab.evaluate(f"async (given) => await ({PROBES}).{probe}(...given)", arguments)
+
+
+@contextmanager
+def tasks_of(chromium):
+    """Fill a list with the processor time of every task of a page's main thread, in ms.
+
+    Processor time, as what else the machine does is no fault of the page.
+    """
+    tasks_ms: list[float] = []
+    chromium.start_tracing(categories=["toplevel"])
+    yield tasks_ms
+    events = json.loads(chromium.stop_tracing())["traceEvents"]
+    names = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e["name"] == "thread_name"}
+    for e in events:
+        is_main = names.get((e["pid"], e["tid"])) == "CrRendererMain"
+        if is_main and e["name"].endswith("RunTask") and "tdur" in e:
+            tasks_ms.append(e["tdur"] / 1000)
 
 
 def wait_for(tab, kind):
@@ -219,9 +230,11 @@ def test_the_page_decodes_its_proof_and_shows_the_very_text(decoded, lanes):
     assert text_of(read) == text
 
 
-def test_the_main_thread_is_never_busy_for_long(decoded):
-    _, read = decoded
-    assert max(read["tasks_ms"], default=0) < LONGEST_TASK_MS
+def test_the_main_thread_is_never_busy_for_long(chromium, windows, small):
+    with tasks_of(chromium) as tasks_ms:
+        windows.open(proof_page(small.model, small.proof))
+    assert len(tasks_ms) > 100
+    assert max(tasks_ms) < LONGEST_TASK_MS
 
 
 @pytest.mark.parametrize("name", ["cased", "challenge", "chunks", "stored", "empty-documents"])
@@ -378,23 +391,24 @@ def test_a_tap_opens_the_card_on_a_phone(windows, small):
     assert box["y"] + box["height"] <= 844
 
 
-def test_a_text_of_2_mb_holds_few_nodes(windows, small):
+def test_a_text_of_2_mb_holds_few_nodes(chromium, windows, small):
     random = np.random.default_rng(0)
     letters = np.frombuffer(b"etaoin shrdlu\n", np.uint8)
     documents = [random.choice(letters, 20_000).tobytes() for _ in range(99)]
     documents.append(random.choice(letters[:-1], 100_000).tobytes())  # of one line
     proof = stored_proof_of(small.model, documents)
-    tab = windows.open(proof_page(small.model, proof))
-    for share in (0, 0.3, 0.999):
-        tab.evaluate(f"scrollTo(0, {share} * document.documentElement.scrollHeight)")
-        tab.wait_for_timeout(300)
-        assert ask(tab, "countNodes") < MOST_NODES
+    with tasks_of(chromium) as tasks_ms:
+        tab = windows.open(proof_page(small.model, proof))
+        for share in (0.3, 0.999, 0):
+            tab.evaluate(f"scrollTo(0, {share} * document.documentElement.scrollHeight)")
+            tab.wait_for_timeout(300)
+            assert ask(tab, "countNodes") < MOST_NODES
+    assert max(tasks_ms) < LONGEST_TASK_MS
     tab.fill("#document", "73")
     tab.press("#document", "Enter")
     assert tab.get_by_text("Document 73", exact=True).is_visible()
     rows = tab.locator("#text .row:not(.head)").all_text_contents()
     assert documents[72][:300].decode() in "".join(rows)
-    assert max(tab.evaluate("longTasks"), default=0) < LONGEST_TASK_MS
 
 
 # Other files -------------------------------------------------------------------------------------
@@ -570,11 +584,9 @@ def test_firefox_decodes_the_proof_too(small, tmp_path):
         tries = browser.run(f"return ({PROBES}).forbidden('http://127.0.0.1:9')")
         assert all(tries[name] for name in tries if name != "eval"), tries  # Marionette may
         browser.run("document.getElementById('text-part').scrollIntoView()")
-        token = "document.querySelectorAll('#text .row:not(.head) [data-i]')[40]"
-        browser.wait(f"{token} !== undefined")
-        x, y, width, height = browser.run(
-            f"const {{ x, y, width, height }} = {token}.getBoundingClientRect();"
-            "return [x, y, width, height]"
-        )
-        browser.point(round(x + width / 2), round(y + height / 2))
+        tokens = "[...document.querySelectorAll('#text .row:not(.head) [data-i]')]"
+        boxes = f"{tokens}.map((token) => token.getBoundingClientRect())"
+        inside = "(box) => box.top > 200 && box.bottom < 600 && box.width > 5"
+        box = browser.wait(f"{boxes}.find({inside})")
+        browser.point(round(box["x"] + box["width"] / 2), round(box["y"] + box["height"] / 2))
         browser.wait("!document.getElementById('token').hidden")

@@ -1,6 +1,6 @@
 // Files: those that the page carries, those that are dropped on it, and those that it saves.
 
-const PIECE = 1 << 20; // base64 characters that are read at a time
+const PIECE = 1 << 18; // base64 characters that are read at a time
 
 export const nextTask = () => new Promise((resolve) => setTimeout(resolve));
 
