@@ -7,7 +7,7 @@ export const COST_BOUNDS = [0, 0.5, 1, 2, 4, 6, 8, 12]; // bits at which the sha
 const SHARE_BOUNDS = [0, 0.5, 0.7, 0.9]; // shares at which the shades of a predictor begin
 const PREDICTOR_CLASSES = ["n", "g", "m"];
 const AHEAD_ROWS = 5; // rows that are kept beyond either edge of the window
-const MOST_TOKENS = 1900; // that are in the document at a time: each is an element and its text
+const TOKENS_IN_SIGHT = 1900; // that are in the document at a time: each is an element and its text
 const MARGINS = 38; // px, left and right of the rows together
 const SLICE_MS = 8; // of layout, per frame
 
@@ -58,7 +58,7 @@ export class TextView {
     const style = getComputedStyle(this.box);
     const width = this.box.clientWidth - MARGINS;
     const rowsInSight = (Math.ceil(innerHeight / 200) * 200) / ROW_HEIGHT + 2 * AHEAD_ROWS;
-    const mostTokens = Math.floor(MOST_TOKENS / rowsInSight);
+    const mostTokens = Math.floor(TOKENS_IN_SIGHT / rowsInSight);
     if (this.layout?.room !== width || this.layout.mostTokens !== mostTokens)
       this.layout = new Layout(this.text, `${style.fontSize} ${style.fontFamily}`, width, mostTokens);
     const anchor = this.anchor();

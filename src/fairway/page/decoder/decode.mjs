@@ -106,10 +106,10 @@ export async function decode(model, proof, options = {}) {
 }
 
 /** Tell of a chunk: `stored`, its documents, or null; `begun`, positions of the BOS tokens that are not coded. */
-function describeChunk({ documents, tokens, lanes, stream }) {
-  if (documents) return { tokens: 0, lanes: 0, streamBytes: joinBytes(documents).length, stored: documents, begun: [] };
+function describeChunk({ documents, tokens, lanes }) {
+  if (documents) return { tokens: 0, stored: documents, begun: [] };
   const begun = lanes.filter(({ inside }) => !inside).map(({ first }) => first - 1);
-  return { tokens, lanes: lanes.length, streamBytes: stream.length, stored: null, begun };
+  return { tokens, stored: null, begun };
 }
 
 /** Decode a chunk's tokens, Uint16Array, those at lanes' starts included. */
