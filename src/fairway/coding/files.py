@@ -71,7 +71,7 @@ def _is_artifact(file: Path) -> bool:
 def plan_jobs(
     files: list[Path], output: Path | None, to_stdout: bool, force: bool, decompress: bool
 ) -> list[Job]:
-    """Where each file goes. Raises BadInput before anything has been written."""
+    """Decide where each file goes. Raises BadInput before anything has been written."""
     if output is not None and len(files) > 1:
         raise BadInput(
             f"-o {output} is one file, and there are {len(files)} to write: leave it out"
@@ -200,7 +200,7 @@ class _Counting:
 
 
 def _regular(file: BinaryIO) -> os.stat_result | None:
-    """What the system knows of a regular file; None of anything else."""
+    """Return what the system knows of a regular file; None of anything else."""
     try:
         found = os.fstat(file.fileno())
     except OSError:  # no file of the system's

@@ -95,7 +95,7 @@ class ChallengeTokenizer(Tokenizer):
 
     @cached_property
     def _processor(self) -> Any:
-        """The model with the rule's normaliser, which only encoding needs."""
+        """Open the model with the rule's normaliser, which only encoding needs."""
         model = new_model()
         model.CopyFrom(self._proto)
         model.normalizer_spec.CopyFrom(rules.normalizer_spec())

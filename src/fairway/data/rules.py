@@ -6,7 +6,7 @@ version 0.2.1 (NFKC, and white space of all kinds becomes a space), one space fo
 none at either end. Bits per byte of the two rules are not comparable.
 
 Fairway builds the map itself and knows it by its SHA-256. Tokenizers that would make another text
-of a document are refused when they are opened (text/tokenizer.py).
+of a document are refused when they are opened (data/challenge_tokenizer.py).
 """
 
 from __future__ import annotations

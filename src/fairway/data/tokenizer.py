@@ -55,7 +55,7 @@ class Tokenizer(ABC):
 
     @cached_property
     def sha256(self) -> str:
-        """The SHA-256 of `to_bytes()`, in hexadecimal."""
+        """Return the SHA-256 of `to_bytes()`, in hexadecimal."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
     def encode(self, document: bytes) -> Tokens:

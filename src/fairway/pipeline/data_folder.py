@@ -40,17 +40,17 @@ class Manifest(Record):
 
 
 def load_train(folder: Path) -> list[Shard]:
-    """uint16[n] tokens of each train shard, memory-mapped. Raises BadInput."""
+    """Return the tokens of each train shard, uint16[n], memory-mapped. Raises BadInput."""
     return open_shards(folder, need_manifest(folder).train)
 
 
 def load_val(folder: Path) -> Shard:
-    """uint16[N] tokens of the validation text. Raises BadInput."""
+    """Return the tokens of the validation text, uint16[N]. Raises BadInput."""
     return joined(open_shards(folder, need_manifest(folder).val))
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """Raises BadInput."""
+    """Return the tokenizer of a data folder. Raises BadInput."""
     try:
         return read_tokenizer(foreign.read_bytes(folder / TOKENIZER, "the tokenizer"))
     except OSError as error:
@@ -60,7 +60,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """None unless all of the data is there."""
+    """Return the manifest; None unless all of the data is there."""
     try:
         manifest = Manifest.model_validate(foreign.read_json(folder / MANIFEST, "the list"))
     except (foreign.Missing, foreign.Malformed, ValidationError):
@@ -94,7 +94,7 @@ def entry_of(folder: Path, path: Path, tokens: int) -> ShardEntry:
 
 
 def measure(tokens: Shard, tokenizer: Tokenizer, most_bytes: int) -> tuple[int, int, int]:
-    """Tokens, documents and bytes of the longest start of a shard of at most `most_bytes`."""
+    """Count tokens, documents and bytes of the longest start of a shard within `most_bytes`."""
     documents = text_bytes = 0
     for start in range(0, tokens.size, SCAN_TOKENS):
         before = min(start, 1)  # the bytes of a token depend on the one before it

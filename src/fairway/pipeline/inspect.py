@@ -27,7 +27,7 @@ class Inspection(Result):
 
 
 def inspect(path: Path | str) -> Inspection:
-    """Sizes of an artifact's parts and tensors. Raises BadInput."""
+    """Return the sizes of an artifact's parts and tensors. Raises BadInput."""
     opened = artifact.read(Path(path))
     return Inspection(
         artifact_bytes=sum(opened.parts.values()),

@@ -46,7 +46,7 @@ class _Maker(Protocol):
     def tokenizer(self, folder: Path) -> Tokenizer: ...
     def val(self, folder: Path, tokenizer: Tokenizer) -> list[ShardEntry]: ...
     def train(self, folder: Path, tokenizer: Tokenizer) -> tuple[list[ShardEntry], int, int]:
-        """Shards, documents and bytes of text."""
+        """Return the shards, and their documents and bytes of text."""
 
 
 def prepare(job: Job) -> PrepareResult:
@@ -166,7 +166,7 @@ def _sha256(parts: Iterable[bytes | memoryview]) -> str:
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """A full disk and the like are bad input: the work so far is kept."""
+    """Turn a full disk and the like into bad input: the work so far is kept."""
     try:
         yield
     except OSError as error:

@@ -29,7 +29,7 @@ class HeldOut:
     dropped = 0
 
     def __init__(self, source: Path, text_bytes: int) -> None:
-        """Raises BadInput when the last shard holds no more than what is held out."""
+        """Find the cut. Raises BadInput when the last shard holds no more than is held out."""
         self._source, self._manifest = source, need_manifest(source)
         last, tokenizer = load_train(source)[-1], load_tokenizer(source)
         first = max(last.size - 2 * text_bytes, 0)  # a token has a byte, but a document's first

@@ -23,7 +23,7 @@ class FromShards:
     dropped = 0
 
     def __init__(self, data: Data) -> None:
-        """Raises BadInput when a file is missing, or a split holds no tokens."""
+        """Find the files. Raises BadInput when one is missing, or a split holds no tokens."""
         self._data = data
         train, val, self._skipped = select_shards(data.path)
         self._train = self._filled("training", train)
@@ -32,7 +32,7 @@ class FromShards:
         self.vocab_size = self._tokenizer.vocab_size
 
     def _filled(self, split: str, paths: list[Path]) -> list[Path]:
-        """Those that hold tokens. Raises BadInput when none does."""
+        """Return the shards that hold tokens. Raises BadInput when none does."""
         filled = [path for path in paths if read_shard(path).size]
         if not filled:
             raise BadInput(
@@ -52,7 +52,7 @@ class FromShards:
         ]
 
     def fingerprint(self) -> str:
-        """Of names, sizes and the first and last tokens: shards may hold many gigabytes."""
+        """Hash names, sizes and the first and last tokens: shards may hold many gigabytes."""
         digest = hashlib.sha256(foreign.read_bytes(Path(self._data.tokenizer), "the tokenizer"))
         for path in [*self._train, *self._val]:
             tokens = read_shard(path)

@@ -68,9 +68,9 @@ def load(job: Job, tokenizer: Tokenizer) -> Text:
 def _encoded(
     file: Path, text_field: str, tokenizer: Tokenizer, counted: Digest
 ) -> NDArray[np.uint16]:
-    """Tokens of a file's documents, on disk: texts may be larger than memory. Raises BadInput.
+    """Return the tokens of a file's documents, on disk: texts may be larger than memory.
 
-    `counted` learns the bytes that count, of which no tokenizer is asked.
+    `counted` learns the bytes that count, of which no tokenizer is asked. Raises BadInput.
     """
 
     def documents() -> Iterator[bytes]:
@@ -101,7 +101,7 @@ def digest_of(file: Path, text_field: str, rule: Rule) -> Digest:
 
 
 def describe(tokens: NDArray[np.uint16], tokenizer: Tokenizer) -> Text:
-    """Hashes and length of what the tokens decode to."""
+    """Return tokens with the hashes and lengths of what they decode to."""
     digest = Digest()
     starts, lengths = documents_of(tokens, tokenizer.bos_id), []
     for part in np.split(tokens, starts[::_DOCUMENTS_AT_ONCE][1:]):
