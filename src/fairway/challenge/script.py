@@ -136,10 +136,10 @@ def _unused(recipe: Recipe) -> Iterator[str]:
     if recipe.data.source == "shards":
         yield from ("fairway.data.byte_tokenizer", "fairway.data.documents")
         yield "fairway.pipeline.prepare_documents"
+        if not recipe.data.held_out_bytes:
+            yield "fairway.pipeline.prepare_held_out"
     else:
         yield from ("fairway.data.challenge_tokenizer", "fairway.pipeline.prepare_shards")
-    if not recipe.data.held_out_bytes:
-        yield "fairway.pipeline.prepare_held_out"
     if not recipe.data.cased:
         yield "fairway.data.case"
     if recipe.adapt.method == "none":
