@@ -11,7 +11,7 @@ PR264 := --out runs/pr264-small --set data.source=files --set data.path=$(CORPUS
 	--set 'data.tokenizer=""' --set model.window=512 --set train.batch_tokens=4096 \
 	--set train.steps=300 --set run.train_limit_s=100000 --set train.compile=false
 
-.PHONY: venv demo test slow campaign check lint types cover models clean
+.PHONY: venv demo test slow campaign check lint types cover models docs clean
 
 venv: .venv/ready
 
@@ -55,6 +55,11 @@ models: venv  ## the trained models that benchmarks take with --model; stop and 
 	$(BIN)/fairway prepare pr264 $(PR264)
 	$(BIN)/fairway train pr264 $(PR264)
 	$(BIN)/fairway pack runs/pr264-small
+
+docs: venv  ## the pages as a site in build/docs; a broken link is an error
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[docs]'
+	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 clean:  ## results and caches; the environment stays
 	rm -rf runs build dist .coverage .coverage.* .hypothesis .pytest_cache .mypy_cache .ruff_cache

@@ -64,10 +64,19 @@ def test_some_pages_have_commands():
     assert {"README.md", "commands.md"} <= {page.name for page in WITH_COMMANDS}
 
 
+def anchors(page: Path) -> set[str]:
+    """Return what a link to a heading of the page may name, as forges and mkdocs make it."""
+    headings = re.findall(r"^#+ (.*)", page.read_text("utf-8"), re.M)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in headings}
+
+
 def test_links_lead_somewhere():
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+        for link in re.findall(r"\]\(([^):]+)\)", page.read_text("utf-8")):
+            target, _, anchor = link.partition("#")
+            file = (page.parent / target).resolve() if target else page
+            assert file.exists(), f"{page.name}: {link}"
+            assert not anchor or anchor in anchors(file), f"{page.name}: {link}"
 
 
 def test_make_targets_of_the_readme_exist():
