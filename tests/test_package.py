@@ -24,7 +24,9 @@ def test_a_built_package_has_its_recipes_and_works_without_the_source_tree(tmp_p
     code = """if True:
         import sys, fairway
         from fairway.cli import main
+        from fairway.pipeline.second_decoder import FOLDER
         assert fairway.__file__.startswith(sys.argv.pop()), fairway.__file__
+        assert (FOLDER / "verify.mjs").is_file()
         sys.argv[1:] = ["size", "tiny"]
         main.main()
     """

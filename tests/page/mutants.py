@@ -1,10 +1,11 @@
-"""Damaged and hostile models and proofs for the JavaScript decoder.
+"""Damaged and hostile models and proofs, and random networks, for the JavaScript decoder.
 
-    python tests/page/mutants.py [--count 1000] [--seed 0]
+    python tests/page/mutants.py [--count 1000] [--networks 200] [--seed 0]
 
-Each must be refused with a sentence, or decode to a text that has the digest of the proof's header
-and that the first decoder finds, too. None may hang, and an accident must always be noticed. Prints
-how many ended how; the exit code is 1 if anything else happened.
+A mutant must be refused with a sentence, or decode to a text that has the digest of the proof's
+header and that the first decoder finds, too. None may hang, and an accident must always be noticed.
+A random network, with a proof by the first encoder, must decode to the text. Prints how many ended
+how; the exit code is 1 if anything else happened.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from fairway.io.binary import join
 from mutations import damaged, hostile, hostile_stream
 
 CASES = ("memory-far-columns", "cased", "challenge", "stored", "all-switches")
-FINE = ("refused", "opened", "unchanged")
+FINE = ("refused", "opened", "right")
 HANG_S = 10
 _TEXT_AT, _ARTIFACT_AT = 6, 14  # in a proof's header
 
@@ -52,6 +53,12 @@ class Mutant:
 
 def mutate(made: switches.Made, random: np.random.Generator) -> Mutant:
     """Return an accident in one of the files, or an attack: right checksums, wrong contents."""
+    while (mutant := _changed(made, random)) == Mutant(made.model, made.proof, False):
+        continue
+    return mutant
+
+
+def _changed(made: switches.Made, random: np.random.Generator) -> Mutant:
     kind = int(random.integers(4))
     if kind == 0:
         return Mutant(damaged(made.model, random), made.proof, True)
@@ -75,8 +82,6 @@ def judge(made: switches.Made, mutant: Mutant, found: dict[str, Any]) -> str:
         return "refused"
     if "sha256" not in found:
         return str(found)
-    if (mutant.model, mutant.proof) == (made.model, made.proof):
-        return "unchanged"
     if mutant.is_accident:
         return "an accident was not noticed"
     lengths = b"".join(length.to_bytes(8, "little") for length in found["documents"])
@@ -116,15 +121,31 @@ def run(count: int, seed: int) -> tuple[Counter[str], float]:
     return counts, slowest
 
 
+def run_networks(count: int, seed: int) -> Counter[str]:
+    """Return how many proofs of random networks decode to their texts, and what else happened."""
+    random, counts, decoder = np.random.default_rng(seed), Counter[str](), Decoder()
+    try:
+        for i in range(count):
+            made = switches.made_of(case := switches.random_case(random), i)
+            found = decoder.ask(made.model, made.proof)
+            is_right = found.get("sha256") == made.text_sha256
+            counts["right" if is_right else f"{found} for {case}"] += 1
+    finally:
+        decoder.close()
+    return counts
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--networks", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     counts, slowest = run(options.count, options.seed)
+    counts += run_networks(options.networks, options.seed)
     for result, number in counts.most_common():
         print(f"{number:8,} {result}")
-    print(f"slowest {slowest:.2f} s")
+    print(f"slowest mutant {slowest:.2f} s")
     sys.exit(any(result not in FINE for result in counts))
 
 

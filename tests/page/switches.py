@@ -102,8 +102,8 @@ def _wide(name: str, codes: NDArray[np.int16], rows: Integers, columns: Integers
 def _far_columns(name: str, codes: NDArray[np.int16], rows: Integers, columns: Integers) -> None:
     """A column so small that it counts as 0, and columns that differ by octaves."""
     if name != "embed.tokens":
-        columns[1] -= 250
-        columns[2:5] += (9, -14, 3)
+        columns[1:2] -= 250
+        columns[2:5] += np.array((9, -14, 3))[: len(columns[2:5])]
 
 
 def _zeros(name: str, codes: NDArray[np.int16], rows: Integers, columns: Integers) -> None:
@@ -274,8 +274,12 @@ def documents_of(case: Case, seed: int) -> list[bytes]:
 
 
 def make(name: str) -> Made:
+    """Return the files of a case by its name."""
+    return made_of(CASES[name], list(CASES).index(name))
+
+
+def made_of(case: Case, seed: int) -> Made:
     """Return the files of a case, by the project's own encoder."""
-    case, seed = CASES[name], list(CASES).index(name)
     tokenizer = tokenizer_of(case)
     shape = Model.model_validate(BASE | case.model)
     integers = integers_of(case, shape, tokenizer, seed)
@@ -310,6 +314,51 @@ def make(name: str) -> Made:
     )
     parts = [header.to_bytes() + bodies[0], *bodies[1:]]
     return Made(data, parts, counted, digest.text_sha256, chunks)
+
+
+def random_case(random: np.random.Generator) -> Case:
+    """Return a case with a random shape, random switches and a random document memory."""
+
+    def pick(*values: Any) -> Any:
+        return values[int(random.integers(len(values)))]
+
+    heads, layers = pick(1, 2, 3, 4, 6), pick(1, 2, 3, 4, 5)
+    width = pick(*(h for h in (2, 4, 6, 8, 10, 16) if h * heads >= 8))
+    first = int(random.integers(layers))
+    model = {
+        "num_layers": layers,
+        "dim": heads * width,
+        "num_heads": heads,
+        "num_kv_heads": pick(*(g for g in (1, 2, 3, 6) if heads % g == 0)),
+        "mlp_mult": pick(0.9, 1.5, 2.0, 3.3),
+        "window": pick(8, 9, 17, 64),
+        "rope_base": pick(1.5, 100.0, 1e4, 1e6),
+        "softcap": pick(1.0, 7.7, 30.0, 40.0),
+        "bigram_rows": pick(0, 1, 2, 50, 257),
+        "bigram_dim": pick(1, 3, 8),
+        "smear": pick(False, True),
+        "document_aware": pick(False, True, True),
+        "activation": pick("relu2", "leaky2"),
+        "rotary_dims": pick(*range(0, width + 1, 2)),
+        "layer_scale": pick(False, True),
+        "exclusive_layers": pick(0, 1, layers),
+        "gate_channels": pick(0, 1, 3, heads * width),
+        "parallel_layers": pick(0, 1, layers),
+        "repeat_first": first,
+        "repeat_last": pick(*range(first, layers)),
+        "repeat_times": pick(0, 0, 1, 3),
+    }
+    return Case(
+        model,
+        Memory(ngram=pick(0, 0, 1, 4), neural_cache=pick(0, 0, 5, 100)),
+        kind=pick(1, 3),
+        fp16_parts=pick((), ("embedding",), ("attention", "bigram")),
+        change=pick(_nothing, _wide, _far_columns, _zeros, _large, _copied),
+        documents=pick(3, 4, 9),
+        words=pick(30, 40, 60),
+        repeats=pick(False, True),
+        chunks=pick(1, 1, 3),
+    )
 
 
 def _lanes(case: Case, tokens: NDArray[np.uint16], bos: int) -> list[tuple[int, bool]]:
