@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fairway.config.toml import dumps
+from fairway.config import toml
+from fairway.report import sweep
 from short import load_short
 
 ROOT = Path(__file__).parent.parent
@@ -21,11 +22,11 @@ def commands(page: Path) -> list[str]:
     return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
 
 
-def example_recipe() -> str:
-    """Return the recipe that docs/recipes.md tells its reader to save as mine.toml."""
-    page = (ROOT / "docs" / "recipes.md").read_text("utf-8")
-    (recipe,) = re.findall(r"^```toml\n(.*?)^```", page, re.M | re.S)
-    return recipe
+def toml_block(name: str) -> str:
+    """Return the TOML that a page tells its reader to save."""
+    page = (ROOT / "docs" / name).read_text("utf-8")
+    (block,) = re.findall(r"^```toml\n(.*?)^```", page, re.M | re.S)
+    return block
 
 
 WITH_COMMANDS = [page for page in PAGES if commands(page)]
@@ -36,8 +37,8 @@ def test_the_commands_of_a_page_run(page, finished_tiny, tmp_path, fairway, monk
     shutil.copytree(finished_tiny.parent / "data", tmp_path / "runs" / "data")
     for name in ("demo", "entry-1337"):
         shutil.copytree(finished_tiny, tmp_path / "runs" / name)
-    (tmp_path / "mine.toml").write_text(example_recipe())
-    (tmp_path / "tiny.toml").write_text(dumps(load_short()))
+    (tmp_path / "mine.toml").write_text(toml_block("recipes.md"))
+    (tmp_path / "tiny.toml").write_text(toml.dumps(load_short()))
     (tmp_path / "letter.txt").write_text("Dear reader,\n\nthis is a letter.\n")
     monkeypatch.chdir(tmp_path)
     for command in commands(page):
@@ -58,6 +59,14 @@ def test_the_python_of_a_page_runs(name, finished_tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / name).read_text("utf-8"), re.M | re.S)
     exec(compile(block, name, "exec"), {})
+
+
+@pytest.mark.parametrize("name", ["sweep.md", "improve-a-recipe.md"])
+def test_every_row_of_a_sweep_on_a_page_is_a_recipe(name, tmp_path):
+    (tmp_path / "sweep.toml").write_text(toml_block(name))
+    table = sweep.load(tmp_path / "sweep.toml")
+    for row in table.rows():
+        toml.load(table.recipe, [*table.set, *row.set])
 
 
 def test_some_pages_have_commands():

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Arithmetic = Literal["exact", "float"]
-Stage = tuple[float, int]
+Phase = tuple[float, int]
 """(until, value): what holds while progress is below `until`."""
 
 
@@ -81,7 +81,7 @@ class Model(Section):
     mlp_mult: float = Field(3.0, gt=0, le=16)
     """Width of the MLP's hidden layer, in multiples of `dim`."""
     window: int = Field(256, ge=8, le=65536)
-    """Tokens that attention can reach; training rows have this length."""
+    """Tokens that attention can reach, and of a training row; exact arithmetic: at most 32,768."""
     rope_base: float = Field(10000.0, gt=1)
     """Base of the rotary position frequencies."""
     qk_gain: float = Field(1.5, gt=0)
@@ -208,7 +208,7 @@ class Train(Section):
 
     batch_tokens: int = Field(4096, ge=8)
     """Tokens of a global batch, a multiple of `model.window`."""
-    windows: tuple[Stage, ...] = ()
+    windows: tuple[Phase, ...] = ()
     """[[until, tokens], ...]: up to this progress rows are so long; a divisor of `model.window`."""
     repeat_from: float = Field(0.0, ge=0, lt=1)
     """Progress at which layers begin to be repeated (`model.repeat_times`)."""
