@@ -87,10 +87,10 @@ export class Attention {
   }
 
   /**
-   * Attend from one lane's token; `product` is the Linear of q, k and v, scale is token_scale · 1/rms(x), `seen` how
-   * many keys there are, this token's included. Writes y, Float32Array [dim].
+   * Attend from one lane's token; `product` is the Linear of q, k and v, scale is token_scale · 1/rms(x). Writes y,
+   * Float32Array [dim].
    */
-  attend(kernels, lane, pass, product, scale, position, seen, { factors, exclusive }, y) {
+  attend(kernels, lane, pass, product, scale, position, { factors, exclusive }, y) {
     const { headWidth, pairs, capacity, width, heads, kvHeads, group, head, queries, scores, mixed } = this;
     this.turnTo(position);
     for (let i = 0; i < heads; i++) {
@@ -98,6 +98,7 @@ export class Attention {
       this.turnHead(queries, i * headWidth);
     }
     const own = position % this.window;
+    const seen = Math.min(position + 1, this.window); // how many keys there are, this token's included
     for (let kv = 0; kv < kvHeads; kv++) {
       const ring = this.rings[lane][pass][kv];
       product.product(lane, 1, head, (heads + kv) * headWidth);

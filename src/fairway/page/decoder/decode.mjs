@@ -26,29 +26,33 @@ function startLocalWorker() {
   return worker;
 }
 
-/** A worker that holds a group of lanes. Its messages are waited for in their order, but details, which it tells. */
+/** A worker that holds a group of lanes: `ask` makes the promise `answer`. */
 class Member {
   constructor(worker) {
-    Object.assign(this, { worker, arrived: [], wake: null, onDetails: null });
-    worker.onmessage = ({ data }) => (data.kind === "details" ? this.onDetails(data.block) : this.receive(data));
-    worker.onerror = (event) => this.receive({ kind: "failed", failure: "Error", sentence: `a worker failed: ${event.message}` });
+    this.worker = worker;
+    worker.onmessage = ({ data }) => (data.failure ? this.fail(new FAILURES[data.failure](data.sentence)) : this.resolve(data.answer));
+    worker.onerror = (event) => this.fail(new Error(`a worker failed: ${event.message}`));
   }
 
-  receive(message) {
-    this.arrived.push(message);
-    this.wake?.();
+  ask(name, value) {
+    this.answer = new Promise((resolve, fail) => Object.assign(this, { resolve, fail }));
+    this.answer.catch(() => {}); // who waits for it hears of it
+    this.worker.postMessage([name, value]);
+    return this.answer;
   }
+}
 
-  async next() {
-    while (this.arrived.length === 0) await new Promise((resolve) => (this.wake = resolve));
-    const message = this.arrived.shift();
-    if (message.kind === "failed") throw new FAILURES[message.failure](message.sentence);
-    return message;
-  }
-
-  ask(message) {
-    this.worker.postMessage(message);
-    return this.next();
+/** Open the model in workers, or here where they cannot start: [what the first answered, members]. */
+async function openModel(model, count, startWorker) {
+  const members = [];
+  try {
+    for (let i = 0; i < count; i++) members.push(new Member(startWorker()));
+    const [opened] = await Promise.all(members.map((member) => member.ask("open", model)));
+    return [opened, members];
+  } catch (error) {
+    for (const { worker } of members) worker.terminate();
+    if (error instanceof Damage || startWorker === startLocalWorker) throw error;
+    return openModel(model, 1, startLocalWorker);
   }
 }
 
@@ -61,24 +65,14 @@ export async function decode(model, proof, options = {}) {
   const { workers = 0, startWorker, sha256 = sha256Of, onHeader, onProgress } = options;
   const began = performance.now();
   const { textDigest, modelDigest, chunks } = readProof(proof);
-  const modelSha256 = await sha256(model);
-  const proofSha256 = await sha256(proof);
-  if (!modelSha256.startsWith(modelDigest)) {
-    splitArtifact(model);
-    throw new NoVerdict(`the proof belongs to another model, one whose SHA-256 begins with ${modelDigest}`);
-  }
-  let members = [];
+  const [modelSha256, proofSha256] = [await sha256(model), await sha256(proof)];
+  const isItsModel = modelSha256.startsWith(modelDigest);
+  if (!isItsModel) splitArtifact(model); // which may say that the model is damaged
+  demand(isItsModel, `the proof belongs to another model, one whose SHA-256 begins with ${modelDigest}`, NoVerdict);
+  const [opened, members] = await (workers && startWorker ? openModel(model, workers, startWorker) : openModel(model, 1, startLocalWorker));
   try {
-    const open = async (count, start) => {
-      members = Array.from({ length: count }, () => new Member(start()));
-      return Promise.all(members.map((member) => member.ask({ kind: "open", model })));
-    };
-    const openHere = () => open(1, startLocalWorker);
-    // Where workers cannot start, everything is done here.
-    const openElsewhere = () => open(workers, startWorker).catch((error) => (error instanceof Damage ? Promise.reject(error) : openHere()));
-    const [opened] = await (workers && startWorker ? openElsewhere() : openHere());
     options.signal?.throwIfAborted();
-    const tokenizer = openTokenizer(opened.tokenizer.kind, opened.tokenizer.text);
+    const tokenizer = openTokenizer(opened.kind, opened.text);
     const totalTokens = chunks.reduce((sum, { lanes = [] }) => lanes.reduce((part, { count }) => part + count, sum), 0);
     const run = { ...options, members, tokenizer, tokens: 0, bits: 0, tell: () => onProgress?.({ tokens: run.tokens, totalTokens }) };
     await onHeader?.({
@@ -89,17 +83,20 @@ export async function decode(model, proof, options = {}) {
     });
     const documents = [];
     for (const [index, chunk] of chunks.entries()) {
-      for (const document of chunk.documents ?? cutDocuments(tokenizer, await decodeChunk(run, index, chunk))) documents.push(document);
+      const made = chunk.documents ?? cutDocuments(tokenizer, await decodeChunk(run, index, chunk));
+      for (const document of made) documents.push(document);
     }
     run.tell();
     const text = joinBytes(documents);
-    const lengths = documents.map(({ length }) => length);
     demand(text.length > 0, "the proof decodes to a text of no bytes");
+    const lengths = documents.map(({ length }) => length);
     const textSha256 = await sha256(text);
-    const digest = await sha256(bytesOfHex(textSha256 + (await sha256(lengthFields(lengths)))));
+    const lengthsSha256 = await sha256(new Uint8Array(BigUint64Array.from(lengths, BigInt).buffer));
+    const digest = await sha256(bytesOfHex(textSha256 + lengthsSha256));
     demand(digest.startsWith(textDigest), "the decoded text is not the one that the proof's header names");
-    const result = { text, documents: lengths, bits: run.bits, bpb: (proof.length * 8) / text.length, textSha256, modelSha256, proofSha256 };
-    return { ...result, tokens: run.tokens, seconds: (performance.now() - began) / 1000 };
+    const [bpb, seconds] = [(proof.length * 8) / text.length, (performance.now() - began) / 1000];
+    const { bits, tokens } = run;
+    return { text, documents: lengths, bits, bpb, textSha256, modelSha256, proofSha256, tokens, seconds };
   } finally {
     for (const { worker } of members) worker.terminate();
   }
@@ -120,25 +117,25 @@ async function decodeChunk(run, index, { tokens: count, lanes, stream, name }) {
   // Each member has neighbours in the order of coding, so that the first can predict while the last is decoded.
   const size = Math.ceil(lanes.length / members.length);
   const groups = members.slice(0, Math.ceil(lanes.length / size));
-  groups.forEach((member, i) => {
-    member.onDetails = (block) => onTokens?.({ chunk: index, ...block });
-    member.worker.postMessage({ kind: "start", lanes: lanes.slice(i * size, (i + 1) * size), details });
-  });
-  let rested = performance.now();
-  for (let step = 0; step < lanes[0].count; step++) {
+  groups.forEach((member, i) => member.ask("start", { lanes: lanes.slice(i * size, (i + 1) * size), details }));
+  const answerOf = async (member) => {
+    const prediction = await member.answer;
+    if (prediction.details) onTokens?.({ chunk: index, ...prediction.details });
+    return prediction;
+  };
+  for (let step = 0, rested = performance.now(); step < lanes[0].count; step++) {
     for (let i = 0; i < groups.length && lanes[i * size].count > step; i++) {
-      const { sums, additions, rests } = await groups[i].next();
+      const { sums, additions, rests } = await answerOf(groups[i]);
       const decoded = Uint16Array.from(rests, (rest, lane) => {
         const distribution = new Distribution(sums[lane], additions[lane], rest);
         const token = distribution.find(decoder.target());
-        const start = distribution.cumulative(token);
-        const stop = distribution.cumulative(token + 1);
+        const [start, stop] = [distribution.cumulative(token), distribution.cumulative(token + 1)];
         decoder.narrow(start, stop);
         run.bits += 30 - Math.log2(stop - start);
         return (tokens[lanes[i * size + lane].first + step] = token);
       });
       run.tokens += decoded.length;
-      groups[i].worker.postMessage({ kind: "tokens", tokens: decoded });
+      groups[i].ask("tokens", decoded);
     }
     if (performance.now() - rested < PATIENCE_MS) continue;
     run.tell();
@@ -146,7 +143,7 @@ async function decodeChunk(run, index, { tokens: count, lanes, stream, name }) {
     run.signal?.throwIfAborted();
     rested = performance.now();
   }
-  await Promise.all(groups.map((member) => member.ask({ kind: "finish" })));
+  await Promise.all(groups.map(answerOf));
   decoder.end();
   return tokens;
 }
@@ -160,9 +157,4 @@ function cutDocuments(tokenizer, tokens) {
     writer.write(token);
   }
   return starts.map((start, i) => writer.bytes.subarray(start, starts[i + 1] ?? writer.length));
-}
-
-/** Return numbers as little-endian 64-bit fields. */
-function lengthFields(lengths) {
-  return new Uint8Array(BigUint64Array.from(lengths, BigInt).buffer);
 }

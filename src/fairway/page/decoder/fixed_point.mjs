@@ -49,8 +49,9 @@ export function inverseRms(x) {
   for (let i = 0; i < count; ) {
     let sum = 0;
     for (const end = Math.min(i + 16, count); i < end; i++) sum += (x[i] >> shift) * (x[i] >> shift);
-    high += Math.floor(sum / 2 ** 26);
-    low += sum % 2 ** 26;
+    const top = Math.floor(sum / 2 ** 26);
+    high += top;
+    low += sum - top * 2 ** 26;
   }
   const quotient = Math.floor(high / count);
   const mean = Math.max(quotient * 2 ** 26 + Math.floor(((high - quotient * count) * 2 ** 26 + low) / count), 1);

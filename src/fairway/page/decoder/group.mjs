@@ -8,7 +8,8 @@ import { Network } from "./network.mjs";
 const BLOCK_TOKENS = 8192;
 const BLOCK_MS = 250;
 const ALTERNATIVES = 5;
-const DETAILS = { start: Uint32Array, token: Uint16Array, bits: Float32Array, top: Uint16Array, topBits: Float32Array, shares: Float32Array };
+const FLOATS = Float32Array;
+const DETAILS = { start: Uint32Array, token: Uint16Array, bits: FLOATS, top: Uint16Array, topBits: FLOATS, shares: FLOATS };
 
 export class LaneGroup {
   /**
@@ -19,33 +20,31 @@ export class LaneGroup {
     const { recipe, tokenizer: { vocabulary, bos } } = artifact;
     const arena = new Arena();
     const network = new Network(arena, artifact, lanes.length);
-    const remembers = recipe.ngram > 0 || recipe.neural_cache > 0;
-    const shared = remembers && new SharedMemory(arena, recipe, vocabulary, bos, network.head);
-    this.memories = lanes.map(() => remembers && new LaneMemory(arena, shared));
+    const shared = (recipe.ngram || recipe.neural_cache) && new SharedMemory(arena, recipe, vocabulary, bos, network.head);
+    this.memories = lanes.map(() => shared && new LaneMemory(arena, shared));
     this.kernels = arena.allocate();
     for (const linear of network.linears) linear.fill();
-    Object.assign(this, { network, lanes, vocabulary, details, remembers, step: 0, active: lanes.length });
+    Object.assign(this, { network, lanes, details, step: 0, active: lanes.length });
     this.fed = new Uint16Array(lanes.length).fill(bos);
     this.table = makeSoftcapTable(recipe.softcap);
     this.products = new Float32Array(vocabulary);
-    const make = () => Array.from(lanes, () => new Float64Array(vocabulary + 1));
-    [this.sums, this.additions] = [make(), remembers ? make() : []];
-    this.clearDetails();
+    this.sums = lanes.map(() => new Float64Array(vocabulary + 1));
+    this.additions = lanes.map(() => shared && new Float64Array(vocabulary + 1));
+    this.beginBlock();
   }
 
-  /** Predict the next token of each lane that has one: arrays of what Distribution takes; null at the end. */
+  /** Predict the next token of each lane that has one: arrays of what Distribution takes, and a block of details. */
   predict() {
-    const { network, lanes, sums, additions, kernels, memories } = this;
+    const { network, lanes, kernels, memories } = this;
     while (this.active && lanes[this.active - 1].count <= this.step) this.active--;
-    if (this.active === 0) return null;
-    network.step(kernels, this.fed, this.active);
+    if (this.active) network.step(kernels, this.fed, this.active);
     for (let lane = 0; lane < this.active; lane++) {
-      network.normalized(network.head, network.states[lane], lane, this.products);
-      sumMasses(this.table, this.products, sums[lane]);
-      if (memories[lane]) memories[lane].predict(kernels, lane, additions[lane]);
+      network.normalized(network.head, lane, this.products);
+      sumMasses(this.table, this.products, this.sums[lane]);
+      if (memories[lane]) memories[lane].predict(kernels, lane, this.additions[lane]);
     }
-    const rests = memories.slice(0, this.active).map(({ rest }) => rest);
-    return { sums: sums.slice(0, this.active), additions: additions.slice(0, this.active), rests };
+    const [sums, additions] = [this.sums, this.additions].map((list) => list.slice(0, this.active));
+    return { sums, additions, rests: memories.slice(0, this.active).map(({ rest }) => rest), details: this.takeBlock() };
   }
 
   /** Take the tokens of the lanes that were predicted. */
@@ -62,7 +61,7 @@ export class LaneGroup {
     this.step++;
   }
 
-  clearDetails() {
+  beginBlock() {
     this.block = Object.fromEntries(Object.keys(DETAILS).map((name) => [name, []]));
     this.blockBegan = performance.now();
   }
@@ -72,7 +71,7 @@ export class LaneGroup {
     const { block } = this;
     const bitsOf = (symbol) => 30 - Math.log2(distribution.frequency(symbol));
     const top = distribution.likeliest(ALTERNATIVES);
-    const [ngrams, cache] = [fromNgrams / distribution.frequency(token), fromCache / distribution.frequency(token)];
+    const [ngrams, cache] = [fromNgrams, fromCache].map((part) => part / distribution.frequency(token));
     block.start.push(start);
     block.token.push(token);
     block.bits.push(bitsOf(token));
@@ -82,12 +81,12 @@ export class LaneGroup {
   }
 
   /** Return the details since the last block if they are many or old, or at the end; else null. */
-  takeDetails(atEnd) {
+  takeBlock() {
     const count = this.block.start.length;
-    const isDue = atEnd || count >= BLOCK_TOKENS || performance.now() - this.blockBegan > BLOCK_MS;
-    if (count === 0 || !isDue) return null;
-    const typed = Object.entries(DETAILS).map(([name, Type]) => [name, Type.from(this.block[name])]);
-    this.clearDetails();
-    return Object.fromEntries(typed);
+    const isDue = !this.active || count >= BLOCK_TOKENS || performance.now() - this.blockBegan > BLOCK_MS;
+    if (!count || !isDue) return null;
+    const block = Object.fromEntries(Object.entries(DETAILS).map(([name, Type]) => [name, Type.from(this.block[name])]));
+    this.beginBlock();
+    return block;
   }
 }

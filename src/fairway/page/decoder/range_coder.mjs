@@ -21,9 +21,9 @@ export class RangeDecoder {
   bit(p) {
     const s = this.halves;
     const low = (s[SPAN_LOW] >>> 16) * p;
-    const middle = s[SPAN_HIGH] * p + (low - (low % 65536)) / 65536;
+    const middle = s[SPAN_HIGH] * p + Math.floor(low / 65536);
     const boundHigh = Math.floor(middle / 65536); // bound = (span >> 16) · p
-    const boundLow = (((middle % 65536) << 16) | (low & 0xffff)) >>> 0;
+    const boundLow = ((middle << 16) | (low & 0xffff)) >>> 0;
     const one = s[CODE_HIGH] < boundHigh || (s[CODE_HIGH] === boundHigh && s[CODE_LOW] < boundLow);
     if (one) {
       s[SPAN_HIGH] = boundHigh;

@@ -14,91 +14,85 @@ const USAGE = "usage: node verify.mjs [--threads N] MODEL PROOF [TEXT]";
 
 /** Present a worker or port of Node as one of the browser. */
 function browserPort(port) {
-  const wrapped = {
-    postMessage: (message, transfer) => port.postMessage(message, transfer),
-    onmessage: null,
-    onerror: null,
-    terminate: () => port.terminate(),
-  };
+  const postMessage = (message) => port.postMessage(message);
+  const wrapped = { postMessage, terminate: () => port.terminate() };
   port.on("message", (data) => wrapped.onmessage({ data }));
   port.on("error", (error) => wrapped.onerror?.(error));
   return wrapped;
 }
 
-/** Say why there is no verdict, and end. */
-function refuse(sentence) {
-  process.stderr.write(`${sentence}\n`);
-  process.exit(2);
-}
-
-function readArguments(given) {
-  const files = [];
-  let threads = availableParallelism();
-  for (let i = 0; i < given.length; i++) {
-    if (given[i] !== "--threads") files.push(given[i]);
-    else threads = Number(given[++i]);
-  }
-  const right = Number.isInteger(threads) && threads >= 1 && threads <= 1024;
-  if (!right || files.length < 2 || files.length > 3 || files.some((file) => file.startsWith("--"))) refuse(USAGE);
-  return { threads, files };
-}
-
-function readFile(path) {
+/** Do something with a file, or end with a sentence. */
+function withFile(verb, path, work) {
   try {
-    return new Uint8Array(readFileSync(path));
+    return work();
   } catch (error) {
-    return refuse(`cannot read ${JSON.stringify(path)}: ${error.code ?? error.message}`);
+    throw new NoVerdict(`cannot ${verb} ${JSON.stringify(path)}: ${error.code ?? error.message}`);
   }
 }
+
+const readFile = (path) => withFile("read", path, () => new Uint8Array(readFileSync(path)));
 
 /** Write a file under a temporary name, then give it its own. */
 function writeFile(path, bytes) {
   const temporary = `${path}.${process.pid}.tmp`;
-  try {
-    writeFileSync(temporary, bytes, { flag: "wx" });
-    renameSync(temporary, path);
-  } catch (error) {
-    rmSync(temporary, { force: true });
-    refuse(`cannot write ${JSON.stringify(path)}: ${error.code ?? error.message}`);
-  }
+  withFile("write", path, () => {
+    try {
+      writeFileSync(temporary, bytes, { flag: "wx" });
+      renameSync(temporary, path);
+    } finally {
+      rmSync(temporary, { force: true });
+    }
+  });
 }
 
-function showProgress({ tokens, totalTokens }) {
-  if (process.stderr.isTTY) process.stderr.write(`\r${tokens} of ${totalTokens} tokens`);
+function readArguments(given) {
+  const at = given.indexOf("--threads");
+  const threads = at < 0 ? availableParallelism() : Number(given.splice(at, 2)[1]);
+  const right = Number.isInteger(threads) && threads >= 1 && threads <= 1024 && given.length >= 2 && given.length <= 3;
+  if (!right || given.some((file) => file.startsWith("--"))) throw new NoVerdict(USAGE);
+  return { threads, paths: given };
+}
+
+/** Decode and print; returns the exit code. */
+async function verify() {
+  const { threads, paths } = readArguments(process.argv.slice(2));
+  const textPath = paths[2];
+  const [model, proof] = paths.slice(0, 2).map(readFile);
+  const expected = textPath && existsSync(textPath) ? readFile(textPath) : null;
+  const showProgress = ({ tokens, totalTokens }) => process.stderr.write(`\r${tokens} of ${totalTokens} tokens`);
+  const result = await decode(model, proof, {
+    workers: threads > 1 ? threads : 0,
+    startWorker: () => browserPort(new Worker(fileURLToPath(import.meta.url))),
+    sha256: async (bytes) => createHash("sha256").update(bytes).digest("hex"),
+    onProgress: process.stderr.isTTY ? showProgress : null,
+  });
+  const { text, documents, tokens, seconds } = result;
+  if (textPath && !expected) writeFile(textPath, text);
+  const differs = expected !== null && Buffer.compare(expected, text) !== 0;
+  const lines = {
+    verdict: differs ? `no: the decoded text is not ${JSON.stringify(textPath)}` : "the proof holds",
+    "bits per byte": result.bpb.toFixed(6),
+    text: `${text.length} bytes, ${documents.length} documents, ${tokens} coded tokens`,
+    proof: `${proof.length} bytes`,
+    model: `${model.length} bytes`,
+    "text SHA-256": result.textSha256,
+    "model SHA-256": result.modelSha256,
+    "proof SHA-256": result.proofSha256,
+    "decoded in": `${seconds.toFixed(1)} s, ${Math.round(tokens / seconds)} tokens/s, ${threads} threads`,
+  };
+  if (process.stderr.isTTY) process.stderr.write("\n");
+  for (const [name, value] of Object.entries(lines)) process.stdout.write(`${name.padEnd(14)} ${value}\n`);
+  return differs ? 1 : 0;
 }
 
 async function main() {
-  const { threads, files } = readArguments(process.argv.slice(2));
-  const [model, proof] = files.slice(0, 2).map(readFile);
-  const compared = files[2] !== undefined && existsSync(files[2]) ? readFile(files[2]) : null;
-  const startWorker = () => browserPort(new Worker(fileURLToPath(import.meta.url)));
-  const sha256 = async (bytes) => createHash("sha256").update(bytes).digest("hex");
-  const workers = threads > 1 ? threads : 0;
-  let result;
   try {
-    result = await decode(model, proof, { workers, startWorker, sha256, onProgress: showProgress });
+    process.exitCode = await verify();
   } catch (error) {
     if (!(error instanceof Damage)) throw error;
     process.stderr.write(`${error.message}\n`);
-    process.exit(error instanceof NoVerdict ? 2 : 1);
+    process.exitCode = error instanceof NoVerdict ? 2 : 1;
   }
-  if (process.stderr.isTTY) process.stderr.write("\n");
-  if (files[2] !== undefined && !compared) writeFile(files[2], result.text);
-  const differs = compared !== null && Buffer.compare(compared, result.text) !== 0;
-  const verdict = differs ? `no: the decoded text is not ${JSON.stringify(files[2])}` : "the proof holds";
-  const lines = [
-    ["verdict", verdict],
-    ["bits per byte", result.bpb.toFixed(6)],
-    ["text", `${result.text.length} bytes, ${result.documents.length} documents, ${result.tokens} coded tokens`],
-    ["proof", `${proof.length} bytes`],
-    ["model", `${model.length} bytes`],
-    ["text SHA-256", result.textSha256],
-    ["model SHA-256", result.modelSha256],
-    ["proof SHA-256", result.proofSha256],
-    ["decoded in", `${result.seconds.toFixed(1)} s, ${Math.round(result.tokens / result.seconds)} tokens/s, ${threads} threads`],
-  ];
-  for (const [name, value] of lines) process.stdout.write(`${name.padEnd(14)} ${value}\n`);
-  process.exitCode = differs ? 1 : 0;
 }
 
 if (isMainThread) await main();

@@ -1,49 +1,33 @@
-// A worker: it opens the model, then predicts for a group of lanes of one chunk after another.
+// A worker: it opens the model, then predicts for a group of lanes of one chunk after another. Each message
+// [name, value] gets one answer, {answer} or {failure, sentence}.
 import { Damage, NoVerdict } from "./binary.mjs";
 import { readArtifact } from "./artifact.mjs";
 import { LaneGroup } from "./group.mjs";
 
 /** Serve a port {postMessage, onmessage}: a Web Worker's own scope, or the parent's port in Node. */
 export function serveWorker(port) {
-  let artifact = null;
-  let group = null;
-
-  const tellDetails = (atEnd) => {
-    const block = group.takeDetails(atEnd);
-    if (block) port.postMessage({ kind: "details", block }, Object.values(block).map(({ buffer }) => buffer));
-  };
-  const tellPrediction = () => {
-    const prediction = group.predict();
-    if (prediction) port.postMessage({ kind: "prediction", ...prediction });
-  };
+  let artifact;
+  let group;
   const answers = {
-    open({ model }) {
+    open(model) {
       artifact = readArtifact(model);
-      const { recipe, tokenizer: { kind, text } } = artifact;
-      port.postMessage({ kind: "opened", recipe, tokenizer: { kind, text } });
+      return { recipe: artifact.recipe, kind: artifact.tokenizer.kind, text: artifact.tokenizer.text };
     },
     start({ lanes, details }) {
       group = new LaneGroup(artifact, lanes, details);
-      tellPrediction();
+      return group.predict();
     },
-    tokens({ tokens }) {
+    tokens(tokens) {
       group.accept(tokens);
-      tellPrediction();
-      tellDetails(false);
-    },
-    finish() {
-      tellDetails(true);
-      group = null;
-      port.postMessage({ kind: "finished" });
+      return group.predict();
     },
   };
-
-  port.onmessage = ({ data }) => {
+  port.onmessage = ({ data: [name, value] }) => {
     try {
-      answers[data.kind](data);
+      port.postMessage({ answer: answers[name](value) });
     } catch (error) {
       const failure = error instanceof NoVerdict ? "NoVerdict" : error instanceof Damage ? "Damage" : "Error";
-      port.postMessage({ kind: "failed", failure, sentence: failure === "Error" ? String(error.stack) : error.message });
+      port.postMessage({ failure, sentence: failure === "Error" ? String(error.stack) : error.message });
     }
   };
 }
