@@ -34,9 +34,7 @@ export class Attention {
     arena.reserve(this, "queries", Int16Array, recipe.dim);
     arena.reserve(this, "scores", Int32Array, this.group * this.capacity);
     arena.reserve(this, "mixed", Int32Array, this.group * this.width);
-    this.key = new Int16Array(headWidth);
-    this.head = new Float32Array(headWidth);
-    this.turned = new Int32Array(headWidth);
+    [this.key, this.turned, this.head] = [Int16Array, Int32Array, Float32Array].map((Type) => new Type(headWidth));
     this.angles = new Int32Array(this.pairs);
   }
 

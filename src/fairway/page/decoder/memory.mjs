@@ -45,10 +45,11 @@ export class LaneMemory {
     this.lambdas = Int32Array.from(LAMBDAS);
     // The document so far: its last tokens and where each stood before, rings; and where each token stood last.
     this.tokens = new Uint16Array(REACH);
-    this.sameBefore = new Int32Array(ngram ? REACH : 0);
-    this.lastPlace = new Int32Array(ngram ? vocabulary : 0).fill(-1);
+    this.sameBefore = new Int32Array(REACH);
+    this.lastPlace = new Int32Array(vocabulary).fill(-1);
     arena.reserve(this, "states", Int16Array, capacity * 2 * head.pairs);
     arena.reserve(this, "now", Int16Array, 2 * head.pairs);
+    this.slotTokens = new Uint16Array(cacheSize);
     this.weights = new Int32Array(cacheSize); // W_j
     this.counts = new Int32Array(ngram + 1); // n_k; n_0 is Z
     this.buckets = new Int32Array(ngram + 1); // k · 24 + b_k
@@ -59,24 +60,19 @@ export class LaneMemory {
 
   /** 8.1 to 8.3: write the sums of additions before each symbol, Float64Array [V + 1]; sets this.rest. */
   predict(kernels, lane, additions) {
-    const { counts, buckets, added, lambdas, matches } = this;
+    const { counts, buckets, added, lambdas } = this;
     const { gains, ngram, vocabulary } = this.shared;
     counts.fill(0);
     this.rest = 2 ** 30 - vocabulary;
-    if (ngram) this.findMatches();
+    this.findMatches();
     for (let k = ngram; k >= 1; k--) {
       added[k] = counts[k] ? Math.floor(timesLambda(this.rest, lambdas[buckets[k]]) / counts[k]) : 0;
       this.rest -= added[k] * counts[k];
     }
     for (let k = 2; k <= ngram; k++) added[k] += added[k - 1];
-    for (const { next, size } of matches) gains[next] += added[size];
-    if (this.shared.cacheSize) this.askCache(kernels, lane);
-    let sum = 0;
-    for (let i = 0; i < vocabulary; i++) {
-      additions[i] = sum;
-      sum += gains[i];
-    }
-    additions[vocabulary] = sum;
+    for (const { next, size } of this.matches) gains[next] += added[size];
+    this.askCache(kernels, lane);
+    for (let i = 0; i < vocabulary; i++) additions[i + 1] = additions[i] + gains[i];
     gains.fill(0);
   }
 
@@ -84,10 +80,10 @@ export class LaneMemory {
   findMatches() {
     const { matches, counts, buckets, length } = this;
     const { ngram, longest } = this.shared;
-    matches.length = 0;
     const last = length - 1;
     const least = Math.max(0, length - REACH);
-    for (let j = length ? this.sameBefore[last % REACH] : -1; j >= least; j = this.sameBefore[j % REACH]) {
+    matches.length = 0;
+    for (let j = ngram && length ? this.sameBefore[last % REACH] : -1; j >= least; j = this.sameBefore[j % REACH]) {
       let size = 1;
       while (size < ngram && j - size >= least && this.tokenAt(j - size) === this.tokenAt(last - size)) size++;
       matches.push({ next: this.tokenAt(j + 1), size });
@@ -123,13 +119,12 @@ export class LaneMemory {
   askCache(kernels, lane) {
     const { weights, lambdas, buckets, length } = this;
     const { cacheSize, likeness, weightTable, gains, head, capacity } = this.shared;
-    this.makeState(lane);
+    if (cacheSize) this.makeState(lane);
     const seen = Math.min(cacheSize, length);
     if (seen === 0) return;
     kernels.dots(this.states, capacity, seen, this.now, 0, 1, head.pairs, likeness);
-    let largest = likeness[0];
+    let [largest, total] = [likeness[0], 0];
     for (let j = 1; j < seen; j++) if (likeness[j] > largest) largest = likeness[j];
-    let total = 0;
     for (let j = 0; j < seen; j++) {
       const s = (largest - likeness[j]) >> 9;
       weights[j] = s < 1024 ? weightTable[s] : 0;
@@ -149,26 +144,20 @@ export class LaneMemory {
   eachOfCache(call) {
     const { cacheSize } = this.shared;
     const seen = this.counts[0] ? Math.min(cacheSize, this.length) : 0;
-    for (let slot = 0; slot < seen; slot++) {
-      // the last position whose place in the ring of states this is
-      const position = this.length - 1 - ((this.length - 1 - slot) % cacheSize);
-      call(this.tokenAt(position), this.weights[slot]);
-    }
+    for (let slot = 0; slot < seen; slot++) call(this.slotTokens[slot], this.weights[slot]);
   }
 
   /** Return c_k of section 8.4 for a token, and what the n-grams and the neural cache added to it. */
   supportOf(token) {
-    const right = new Array(this.counts.length).fill(0);
+    const right = [0, 0, 0, 0, 0];
     let [fromNgrams, fromCache] = [0, 0];
     for (const { next, size } of this.matches) {
-      if (next !== token) continue;
-      for (let k = 1; k <= size; k++) right[k]++;
-      fromNgrams += this.added[size];
+      for (let k = 1; next === token && k <= size; k++) right[k]++;
+      if (next === token) fromNgrams += this.added[size];
     }
     this.eachOfCache((cached, weight) => {
-      if (cached !== token) return;
-      right[0] += weight;
-      fromCache += Math.floor((weight * this.share) / 65536);
+      if (cached === token) right[0] += weight;
+      if (cached === token) fromCache += Math.floor((weight * this.share) / 65536);
     });
     return { right, fromNgrams, fromCache };
   }
@@ -195,14 +184,14 @@ export class LaneMemory {
 
   /** Append a token to the document; a BOS begins another one. */
   remember(token) {
-    const { cacheSize, capacity, ngram, bos, head } = this.shared;
+    const { cacheSize, capacity, bos, head } = this.shared;
     const position = this.length++;
     this.tokens[position % REACH] = token;
-    if (ngram) this.sameBefore[position % REACH] = this.lastPlace[token];
-    if (ngram) this.lastPlace[token] = position;
-    for (let i = 0; cacheSize && i < head.columns; i++) {
-      this.states[placeInPairs(capacity, position % cacheSize, i)] = this.now[i];
-    }
+    this.sameBefore[position % REACH] = this.lastPlace[token];
+    this.lastPlace[token] = position;
+    const slot = cacheSize ? position % cacheSize : 0;
+    this.slotTokens[slot] = token;
+    for (let i = 0; cacheSize && i < head.columns; i++) this.states[placeInPairs(capacity, slot, i)] = this.now[i];
     if (token !== bos) return;
     this.length = 0;
     this.lastPlace.fill(-1);

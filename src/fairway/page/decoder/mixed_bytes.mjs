@@ -5,28 +5,40 @@ import { SHARE, SQUASH, STRETCH } from "./integer_math.mjs";
 const CONTEXTS_OF_BYTES = 7;
 const SLOTS_OF_BYTES = 2 ** 18;
 
-/** Let the slot at `index` learn a bit: q moves towards it, the less the more it has seen. */
-export function learnBit(chances, counts, index, bit, limit) {
-  const count = counts[index];
-  chances[index] += Math.floor(((bit ? 2 ** 22 - chances[index] : -chances[index]) * SHARE[count + 2]) / 65536);
-  if (count < limit) counts[index] = count + 1;
+/** Slots: learned chances of bits, out of 2^22, and counts of what each has seen, up to a limit. */
+export class Slots {
+  constructor(chances, counts, limit) { Object.assign(this, { chances, counts, limit }); }
+
+  /** Let a slot learn a bit: q moves towards it, the less the more it has seen. */
+  learn(slot, bit) {
+    const [q, count] = [this.chances[slot], this.counts[slot]];
+    this.chances[slot] = q + Math.floor(((bit ? 2 ** 22 - q : -q) * SHARE[count + 2]) / 65536);
+    if (count < this.limit) this.counts[slot] = count + 1;
+  }
 }
 
-/** Return p of a mixture: squash of the weighted sum of stretched chances. */
-export function mixedChance(weights, set, stretched) {
+/** Decode a bit with the mixture weights[set] ... of stretched chances; the weights and the slots learn it. */
+export function mixedBit(decoder, weights, set, rate, stretched, slots, learners) {
   let sum = 0;
   for (let i = 0; i < stretched.length; i++) sum += weights[set + i] * stretched[i];
-  return SQUASH[2048 + Math.min(Math.max(Math.floor(sum / 65536), -2047), 2047)];
+  const p = SQUASH[2048 + Math.min(Math.max(Math.floor(sum / 65536), -2047), 2047)];
+  const bit = decoder.bit(p);
+  const error = 65536 * bit - p;
+  for (let i = 0; i < stretched.length; i++) {
+    weights[set + i] += (stretched[i] * error + 2 ** (rate - 1)) >> rate;
+    slots.learn(learners[i], bit);
+  }
+  return bit;
 }
 
 /** Read mixed bytes from a Reader, all that is left of it; a text of at most `limit` bytes. */
 export function readMixedBytes(reader, limit) {
   const text = new Uint8Array(reader.varint(limit, "the length of its text"));
   const decoder = new RangeDecoder(reader.rest(), reader.name);
-  const chances = new Int32Array(CONTEXTS_OF_BYTES * SLOTS_OF_BYTES).fill(2 ** 21);
-  const counts = new Uint8Array(CONTEXTS_OF_BYTES * SLOTS_OF_BYTES);
+  const [chances, counts] = [Int32Array, Uint8Array].map((Type) => new Type(CONTEXTS_OF_BYTES * SLOTS_OF_BYTES));
+  const slots = new Slots(chances.fill(2 ** 21), counts, 255);
   const weights = new Float64Array(8 * CONTEXTS_OF_BYTES).fill(24000);
-  const [contexts, slots, stretched] = [1, 2, 3].map(() => new Int32Array(CONTEXTS_OF_BYTES));
+  const [contexts, learners, stretched] = [1, 2, 3].map(() => new Int32Array(CONTEXTS_OF_BYTES));
   let [lastFour, hash, length] = [-1, 0, 0]; // c_1 + 256 · c_2 + ...: 255 four times; of the piece so far
   for (let at = 0; at < text.length; at++) {
     const known = [0, lastFour & 0xff, lastFour & 0xffff, lastFour & 0xffffff, lastFour, hash, length];
@@ -36,18 +48,11 @@ export function readMixedBytes(reader, limit) {
       const mixed = Math.imul(bitsSoFar, 0x85ebca6b);
       let seen = 0;
       for (let i = 0; i < CONTEXTS_OF_BYTES; i++) {
-        const slot = (slots[i] = i * SLOTS_OF_BYTES + (Math.imul(contexts[i] ^ mixed, 0xc2b2ae35) >>> 14));
+        const slot = (learners[i] = i * SLOTS_OF_BYTES + (Math.imul(contexts[i] ^ mixed, 0xc2b2ae35) >>> 14));
         stretched[i] = counts[slot] ? STRETCH[chances[slot] >> 10] : 0;
         seen += counts[slot] ? 1 : 0;
       }
-      const set = seen * CONTEXTS_OF_BYTES;
-      const p = mixedChance(weights, set, stretched);
-      const bit = decoder.bit(p);
-      for (let i = 0; i < CONTEXTS_OF_BYTES; i++) {
-        weights[set + i] += (stretched[i] * (65536 * bit - p) + 2 ** 13) >> 14;
-        learnBit(chances, counts, slots[i], bit, 255);
-      }
-      bitsSoFar = 2 * bitsSoFar + bit;
+      bitsSoFar = 2 * bitsSoFar + mixedBit(decoder, weights, seen * CONTEXTS_OF_BYTES, 14, stretched, slots, learners);
     }
     const byte = (text[at] = bitsSoFar - 256);
     lastFour = (lastFour << 8) | byte;

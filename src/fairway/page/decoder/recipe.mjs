@@ -21,25 +21,22 @@ const RECIPE_KEYS = {
   activation: ["relu2", "", "~", (value) => value === "relu2" || value === "leaky2"],
   rotary_dims: [0, 0, 8192],
   layer_scale: [false, 0, 1, isSwitch],
-  exclusive_layers: [0, 0, Infinity],
-  gate_channels: [0, 0, 8192],
-  parallel_layers: [0, 0, Infinity],
-  repeat_first: [0, -Infinity, Infinity],
-  repeat_last: [0, -Infinity, Infinity],
-  repeat_times: [0, 0, 16],
+  ...{ exclusive_layers: [0, 0, Infinity], gate_channels: [0, 0, 8192], parallel_layers: [0, 0, Infinity] },
+  ...{ repeat_first: [0, -Infinity, Infinity], repeat_last: [0, -Infinity, Infinity], repeat_times: [0, 0, 16] },
   ngram: [0, 0, 4],
   neural_cache: [0, 0, 4096],
 };
 
+function parseJson(bytes) {
+  try {
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes));
+  } catch { return null; }
+}
+
 /** Parse and check the recipe; returns all its keys, and headWidth and hidden, which follow from them. */
 export function readRecipe(bytes) {
   demand(bytes.length <= RECIPE_BYTES, "the model's recipe is over 4,096 bytes");
-  let given = null;
-  try {
-    given = JSON.parse(new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes));
-  } catch {
-    // it stays null
-  }
+  const given = parseJson(bytes);
   demand(given !== null && typeof given === "object" && !Array.isArray(given), "the model's recipe is no JSON object");
   const stranger = Object.keys(given).find((key) => !Object.hasOwn(RECIPE_KEYS, key));
   demand(stranger === undefined, `the model's recipe has the unknown key ${JSON.stringify(stranger)}`);

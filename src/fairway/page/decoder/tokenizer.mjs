@@ -1,5 +1,5 @@
 // Tokenizers (formats.md, "Tokenizer"): what tokens write. A decoder needs no encoding.
-import { demand, Reader } from "./binary.mjs";
+import { demand, joinBytes, Reader } from "./binary.mjs";
 import { readMixedBytes } from "./mixed_bytes.mjs";
 
 const TEXT_LIMIT = 2_097_152;
@@ -55,18 +55,15 @@ function ownPieces(text, cased) {
   demand(new Set(names).size === names.length, "two pieces of the model's tokenizer are the same");
   demand(!names.some((name) => CUT_OUT.test(name)), "a piece of the model's tokenizer holds a reserved character");
   demand(!cased || (names.includes("\ue001") && names.includes("\ue002")), "the model's tokenizer lacks its marks");
-  return { written: [null, ...bytes, ...pieces.map((piece) => (cased ? withMarks(piece) : Array.from(piece)))] };
+  return { written: [null, ...bytes, ...pieces.map((piece, i) => (cased ? withMarks(names[i]) : Array.from(piece)))] };
 }
 
-/** Replace U+E001 and U+E002 (EE 80 81, EE 80 82) by marks. */
-function withMarks(piece) {
-  const items = [];
-  for (let i = 0; i < piece.length; i++) {
-    const isMark = piece[i] === 0xee && piece[i + 1] === 0x80 && (piece[i + 2] === 0x81 || piece[i + 2] === 0x82);
-    items.push(isMark ? MARK + piece[i + 2] - 0x81 : piece[i]);
-    if (isMark) i += 2;
-  }
-  return items;
+/** Return the bytes of characters, with marks for U+E001 and U+E002. */
+function withMarks(characters) {
+  const markOf = (character) => ["\ue001", "\ue002"].indexOf(character);
+  return Array.from(characters).flatMap((character) =>
+    markOf(character) < 0 ? Array.from(new TextEncoder().encode(character)) : MARK + markOf(character),
+  );
 }
 
 /** Kind 2, a SentencePiece model of the challenge, and the reasons to refuse one. */
@@ -114,12 +111,8 @@ export class TextWriter {
     this.begin();
   }
 
-  begin() {
-    this.first = true; // a space at a piece's beginning is left out (kind 2)
-    this.mark = 0; // the mark in effect (kind 3),
-    this.letters = 0; // and how many letters and spaces stand behind it
-    this.spaces = 0;
-  }
+  /** Begin a document: a first space is left out (kind 2); no mark is in effect, with letters and spaces behind (3). */
+  begin() { Object.assign(this, { first: true, mark: 0, letters: 0, spaces: 0 }); }
 
   /** Write a token; returns the bytes that it wrote, a view. */
   write(token) {
@@ -134,19 +127,12 @@ export class TextWriter {
 
   /** Write a byte, or let a mark take effect: behind it stand one space or none, and letters that become capitals. */
   writeItem(item) {
-    if (item >= MARK) {
-      Object.assign(this, { mark: item, letters: 0, spaces: 0 });
-      return;
-    }
+    if (item >= MARK) return void Object.assign(this, { mark: item, letters: 0, spaces: 0 });
     const isLetter = item >= 97 && item <= 122;
     const capital = this.mark && isLetter && (this.mark > MARK || this.letters === 0);
     if (isLetter) this.letters++;
     else if (item !== 32 || this.letters || this.spaces++) this.mark = 0;
-    if (this.length === this.bytes.length) {
-      const larger = new Uint8Array(2 * this.length);
-      larger.set(this.bytes);
-      this.bytes = larger;
-    }
+    if (this.length === this.bytes.length) this.bytes = joinBytes([this.bytes, this.bytes]); // room for as many again
     this.bytes[this.length++] = capital ? item - 32 : item;
   }
 }

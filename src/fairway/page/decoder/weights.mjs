@@ -2,7 +2,7 @@
 import { demand } from "./binary.mjs";
 import { RangeDecoder } from "./range_coder.mjs";
 import { SHARE, STRETCH, mixingExponential } from "./integer_math.mjs";
-import { learnBit, mixedChance } from "./mixed_bytes.mjs";
+import { Slots, mixedBit } from "./mixed_bytes.mjs";
 
 const ROWS_KIND = 12;
 const COLUMNS_KIND = 13;
@@ -43,14 +43,11 @@ function chancesOf(level) {
     t = (t * f) >> 60n;
     f = (f * g) >> 60n;
   }
-  let above = 0n;
-  const chances = masses.reverse().map((mass) => {
-    const atLeast = above + mass;
-    const chance = limited(atLeast ? Number((above << 22n) / atLeast) : 0);
-    above = atLeast;
-    return chance;
-  });
-  return chances.reverse();
+  const chances = new Array(CLASSES);
+  for (let k = 39, above = 0n; k >= 0; above += masses[k--]) {
+    chances[k] = limited(above ? Number((above << 22n) / (above + masses[k])) : 0);
+  }
+  return chances;
 }
 
 let freshSlots = null;
@@ -77,34 +74,26 @@ class WeightDecoder {
   constructor(bytes, name) {
     freshSlots ??= makeFreshSlots();
     Object.assign(this, { name, decoder: new RangeDecoder(bytes, name) });
-    this.chances = freshSlots.chances.slice();
-    this.counts = freshSlots.counts.slice();
+    this.slots = new Slots(freshSlots.chances.slice(), freshSlots.counts.slice(), SLOT_LIMIT);
     this.weights = Float64Array.from({ length: 16 * CLASSES * 5 }, (_, i) => FRESH_WEIGHTS[i % 5]);
-    this.contexts = new Int32Array(5);
-    this.stretched = new Int32Array(5);
+    [this.contexts, this.learners, this.stretched] = [1, 2, 3].map(() => new Int32Array(5));
   }
 
   /** Decode a bit with the slot's own chance, which learns it. */
   slotBit(slot) {
-    const bit = this.decoder.bit(Math.min(Math.max(this.chances[slot] >> 6, 16), 65520));
-    learnBit(this.chances, this.counts, slot, bit, SLOT_LIMIT);
+    const bit = this.decoder.bit(Math.min(Math.max(this.slots.chances[slot] >> 6, 16), 65520));
+    this.slots.learn(slot, bit);
     return bit;
   }
 
-  /** Decode "One integer" in this.contexts, the slots of class 0 of its five contexts. */
-  integer(kind) {
-    const { contexts, chances, counts, weights, stretched, decoder } = this;
+  /** Decode "One integer" in its five contexts. */
+  integer(kind, ...five) {
+    const { contexts, learners, stretched, slots, weights, decoder } = this;
     let k = 0;
-    for (let bit = 1; k < 39; k++) {
-      const set = (kind * CLASSES + k) * 5;
-      for (let i = 0; i < 5; i++) stretched[i] = STRETCH[chances[contexts[i] + k] >> 10];
-      const p = mixedChance(weights, set, stretched);
-      bit = decoder.bit(p);
-      for (let i = 0; i < 5; i++) {
-        weights[set + i] += (stretched[i] * (65536 * bit - p) + 2 ** 17) >> 18;
-        learnBit(chances, counts, contexts[i] + k, bit, SLOT_LIMIT);
-      }
-      if (!bit) break;
+    for (let i = 0; i < 5; i++) contexts[i] = five[i] * CLASSES;
+    for (; k < 39; k++) {
+      for (let i = 0; i < 5; i++) stretched[i] = STRETCH[slots.chances[(learners[i] = contexts[i] + k)] >> 10];
+      if (!mixedBit(decoder, weights, (kind * CLASSES + k) * 5, 18, stretched, slots, learners)) break;
     }
     let magnitude = CLASS_START[k];
     if (CLASS_BITS[k]) magnitude += this.slotBit(INSIDE + k) * 2 ** (CLASS_BITS[k] - 1) + decoder.raw(CLASS_BITS[k] - 1);
@@ -130,12 +119,9 @@ class WeightDecoder {
         const x = copied ? z : Math.floor((z * (rowMean >> 8)) / Math.max(allMean >> 8, 1));
         const level = LEVELS[Math.min(x, 4095)];
         const near = LEVELS[Math.min(3 * (2 * l + l2 + 2 * u + u2), 4095)];
-        this.contexts[0] = level * CLASSES;
-        this.contexts[1] = (64 + LEVELS[Math.min(z, 4095)]) * CLASSES;
-        this.contexts[2] = (128 + 16 * Math.min(l, 15) + Math.min(u, 15)) * CLASSES;
-        this.contexts[3] = (384 + 32 * (near >> 1) + (level >> 1)) * CLASSES;
-        this.contexts[4] = (1408 + rowKind) * CLASSES;
-        const integer = this.integer(rowKind);
+        const column = 64 + LEVELS[Math.min(z, 4095)];
+        const nearest = 128 + 16 * Math.min(l, 15) + Math.min(u, 15);
+        const integer = this.integer(rowKind, level, column, nearest, 384 + 32 * (near >> 1) + (level >> 1), 1408 + rowKind);
         values[at] = copied ? integer + values[at - columns] : integer;
         demand(Math.abs(values[at]) <= most, `${this.name}: an integer is over the limit of ${most}`);
         [l2, l] = [l, Math.abs(integer)];
