@@ -26,10 +26,8 @@ export function splitArtifact(bytes) {
 
 /** Read an artifact: {recipe, tokenizer, tensors: Map from a name to a matrix (see readMatrices) or Float32Array}. */
 export function readArtifact(bytes) {
-  const parts = splitArtifact(bytes);
-  const recipe = readRecipe(parts.recipe);
-  const tokenizer = readTokenizer(parts.tokenizer);
-  const list = listTensors(recipe, tokenizer.vocabulary);
+  const parts = splitArtifact(bytes), recipe = readRecipe(parts.recipe);
+  const tokenizer = readTokenizer(parts.tokenizer), list = listTensors(recipe, tokenizer.vocabulary);
   const weights = list.reduce((sum, { rows, columns }) => sum + rows * columns, 0);
   demand(weights <= 1_000_000 + 32 * bytes.length, "the model's recipe asks for more weights than its size allows");
   const tensors = new Map();
@@ -43,17 +41,13 @@ export function readArtifact(bytes) {
 
 /** Read a part: the grid of its steps, and its streams, each with as many tensors as fit into 2^22 weights. */
 function readMatrixPart(bytes, name, members) {
-  const reader = new Reader(bytes, name);
-  const grid = reader.byte();
+  const reader = new Reader(bytes, name), grid = reader.byte();
   demand(grid <= 1, `${name} has an unknown grid of steps`);
   const streams = [[]];
   let weights = 0;
   for (const tensor of members) {
     weights += tensor.rows * tensor.columns;
-    if (streams.at(-1).length && weights > STREAM_WEIGHTS) {
-      streams.push([]);
-      weights = tensor.rows * tensor.columns;
-    }
+    if (streams.at(-1).length && weights > STREAM_WEIGHTS) { streams.push([]); weights = tensor.rows * tensor.columns; }
     streams.at(-1).push(tensor);
   }
   const bytesOf = (i) => (i < streams.length - 1 ? reader.take(reader.uint32()) : reader.rest());

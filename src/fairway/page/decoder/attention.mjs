@@ -13,8 +13,7 @@ export class Attention {
   constructor(arena, recipe, passes, lanes) {
     const { headWidth, window, num_kv_heads, num_heads } = recipe;
     Object.assign(this, { headWidth, window, heads: num_heads, kvHeads: num_kv_heads, pairs: headWidth / 2 });
-    this.group = num_heads / num_kv_heads;
-    this.capacity = capacityFor(window);
+    this.group = num_heads / num_kv_heads; this.capacity = capacityFor(window);
     this.width = (headWidth + 7) & ~7; // of values
     this.fractionBits = Math.floor((23 - (32 - Math.clz32(headWidth - 1))) / 2); // F
     this.mostValue = Math.floor((2 ** 24 - 1) / (2 ** 16 + Math.floor(window / 2))); // A_v
@@ -58,18 +57,13 @@ export class Attention {
   /** 5.1: normalize and turn a head, which product() wrote to this.head; writes to out[at] ... */
   turnHead(out, at) {
     const { head, turned, headWidth, pairs, cosines, sines, angles } = this;
-    const most = largestMagnitude(head);
-    const scale = most < LEAST_VALUE ? 0 : inputScale(most, MOST_QUERY)[0];
+    const most = largestMagnitude(head), scale = most < LEAST_VALUE ? 0 : inputScale(most, MOST_QUERY)[0];
     for (let i = 0; i < headWidth; i++) turned[i] = rint(Math.fround(head[i] * scale));
-    const norm = inverseRms(turned) * 2 ** 12;
-    const shift = 26 - this.fractionBits;
-    const half = 2 ** (shift - 1);
+    const norm = inverseRms(turned) * 2 ** 12, shift = 26 - this.fractionBits, half = 2 ** (shift - 1);
     for (let j = 0; j < pairs; j++) {
-      const a = rint(Math.fround(turned[j] * norm));
-      const b = rint(Math.fround(turned[j + pairs] * norm));
+      const a = rint(Math.fround(turned[j] * norm)), b = rint(Math.fround(turned[j + pairs] * norm));
       const [c, s] = [cosines[angles[j]], sines[angles[j]]];
-      out[at + j] = (a * c + b * s + half) >> shift;
-      out[at + j + pairs] = (b * c - a * s + half) >> shift;
+      out[at + j] = (a * c + b * s + half) >> shift; out[at + j + pairs] = (b * c - a * s + half) >> shift;
     }
   }
 
@@ -92,18 +86,15 @@ export class Attention {
     const { headWidth, pairs, capacity, width, heads, kvHeads, group, head, queries, scores, mixed } = this;
     this.turnTo(position);
     for (let i = 0; i < heads; i++) {
-      product.product(lane, 1, head, i * headWidth);
-      this.turnHead(queries, i * headWidth);
+      product.product(lane, 1, head, i * headWidth); this.turnHead(queries, i * headWidth);
     }
     const own = position % this.window;
     const seen = Math.min(position + 1, this.window); // how many keys there are, this token's included
     for (let kv = 0; kv < kvHeads; kv++) {
       const ring = this.rings[lane][pass][kv];
-      product.product(lane, 1, head, (heads + kv) * headWidth);
-      this.turnHead(this.key, 0);
+      product.product(lane, 1, head, (heads + kv) * headWidth); this.turnHead(this.key, 0);
       for (let i = 0; i < headWidth; i++) ring.keys[placeInPairs(capacity, own, i)] = this.key[i];
-      product.product(lane, scale, head, (heads + kvHeads + kv) * headWidth);
-      this.storeValues(ring, own);
+      product.product(lane, scale, head, (heads + kvHeads + kv) * headWidth); this.storeValues(ring, own);
       let largestE = -1000;
       for (let i = 0; i < seen; i++) if (ring.exponents[i] > largestE) largestE = ring.exponents[i];
       const first = kv * group;
@@ -130,8 +121,7 @@ export class Attention {
     let total = 0;
     for (let i = at; i < at + seen; i++) {
       const d = largest - scores[i];
-      scores[i] = d < 131072 ? POWER_FRACTIONS[d & 4095] >> (d >> 12) : 0;
-      total += scores[i];
+      scores[i] = d < 131072 ? POWER_FRACTIONS[d & 4095] >> (d >> 12) : 0; total += scores[i];
     }
     const share = Math.fround(Math.floor(2 ** 46 / total)) * 2 ** -30;
     for (let i = 0; i < seen; i++) {
@@ -145,8 +135,7 @@ export class Attention {
     const { mixed, headWidth } = this;
     let [along, square] = [0, 0];
     for (let i = 0; i < headWidth; i++) {
-      along += mixed[at + i] * values[own + i];
-      square += values[own + i] * values[own + i];
+      along += mixed[at + i] * values[own + i]; square += values[own + i] * values[own + i];
     }
     if (square === 0) return;
     // c = ⌊along · 2^16 / square⌋ in two steps, as the product may exceed 2^53

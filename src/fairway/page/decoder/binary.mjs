@@ -7,20 +7,15 @@ export class Damage extends Error {}
 export class NoVerdict extends Damage {}
 
 /** Throw a Damage, or another kind of it, with this sentence unless the condition holds. */
-export function demand(condition, sentence, Kind = Damage) {
-  if (!condition) throw new Kind(sentence);
-}
+export function demand(condition, sentence, Kind = Damage) { if (!condition) throw new Kind(sentence); }
 
 /** Read the fields of a file one after another; `name` is the file's or part's name in sentences. */
 export class Reader {
-  constructor(bytes, name) {
-    Object.assign(this, { bytes, name, position: 0 });
-  }
+  constructor(bytes, name) { Object.assign(this, { bytes, name, position: 0 }); }
 
   /** Return the next `count` bytes, as a view. */
   take(count) {
-    demand(count <= this.bytes.length - this.position, `${this.name} ends too early`);
-    this.position += count;
+    demand(count <= this.bytes.length - this.position, `${this.name} ends too early`); this.position += count;
     return this.bytes.subarray(this.position - count, this.position);
   }
 
@@ -64,10 +59,7 @@ export function crc32(bytes, before = 0) {
 export function joinBytes(arrays) {
   const joined = new Uint8Array(arrays.reduce((length, array) => length + array.length, 0));
   let at = 0;
-  for (const array of arrays) {
-    joined.set(array, at);
-    at += array.length;
-  }
+  for (const array of arrays) { joined.set(array, at); at += array.length; }
   return joined;
 }
 

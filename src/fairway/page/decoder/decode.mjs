@@ -97,9 +97,7 @@ export async function decode(model, proof, options = {}) {
     const [bpb, seconds] = [(proof.length * 8) / text.length, (performance.now() - began) / 1000];
     const { bits, tokens } = run;
     return { text, documents: lengths, bits, bpb, textSha256, modelSha256, proofSha256, tokens, seconds };
-  } finally {
-    for (const { worker } of members) worker.terminate();
-  }
+  } finally { for (const { worker } of members) worker.terminate(); }
 }
 
 /** Tell of a chunk: `stored`, its documents, or null; `begun`, positions of the BOS tokens that are not coded. */
@@ -112,8 +110,7 @@ function describeChunk({ documents, tokens, lanes }) {
 /** Decode a chunk's tokens, Uint16Array, those at lanes' starts included. */
 async function decodeChunk(run, index, { tokens: count, lanes, stream, name }) {
   const { members, tokenizer, details = false, onTokens } = run;
-  const tokens = new Uint16Array(count).fill(tokenizer.bos);
-  const decoder = new RangeDecoder(stream, name);
+  const tokens = new Uint16Array(count).fill(tokenizer.bos), decoder = new RangeDecoder(stream, name);
   // Each member has neighbours in the order of coding, so that the first can predict while the last is decoded.
   const size = Math.ceil(lanes.length / members.length);
   const groups = members.slice(0, Math.ceil(lanes.length / size));
@@ -130,31 +127,21 @@ async function decodeChunk(run, index, { tokens: count, lanes, stream, name }) {
         const distribution = new Distribution(sums[lane], additions[lane], rest);
         const token = distribution.find(decoder.target());
         const [start, stop] = [distribution.cumulative(token), distribution.cumulative(token + 1)];
-        decoder.narrow(start, stop);
-        run.bits += 30 - Math.log2(stop - start);
+        decoder.narrow(start, stop); run.bits += 30 - Math.log2(stop - start);
         return (tokens[lanes[i * size + lane].first + step] = token);
       });
-      run.tokens += decoded.length;
-      groups[i].ask("tokens", decoded);
+      run.tokens += decoded.length; groups[i].ask("tokens", decoded);
     }
     if (performance.now() - rested < PATIENCE_MS) continue;
-    run.tell();
-    await pause();
-    run.signal?.throwIfAborted();
-    rested = performance.now();
+    run.tell(); await pause(); run.signal?.throwIfAborted(); rested = performance.now();
   }
-  await Promise.all(groups.map(answerOf));
-  decoder.end();
+  await Promise.all(groups.map(answerOf)); decoder.end();
   return tokens;
 }
 
 /** Write a chunk's tokens: an array of its documents' bytes, each from a BOS to the next. */
 function cutDocuments(tokenizer, tokens) {
-  const writer = new TextWriter(tokenizer);
-  const starts = [];
-  for (const token of tokens) {
-    if (token === tokenizer.bos) starts.push(writer.length);
-    writer.write(token);
-  }
+  const writer = new TextWriter(tokenizer), starts = [];
+  for (const token of tokens) { if (token === tokenizer.bos) starts.push(writer.length); writer.write(token); }
   return starts.map((start, i) => writer.bytes.subarray(start, starts[i + 1] ?? writer.length));
 }

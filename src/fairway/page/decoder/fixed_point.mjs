@@ -15,10 +15,7 @@ export const rint = (t) => t + MAGIC - MAGIC;
 export const fixed = (t) => rint(clamp(t, -(2 ** 28), 2 ** 28));
 
 /** Return the bits of a float32 number. */
-function floatBits(number) {
-  FLOAT[0] = number;
-  return FLOAT_BITS[0];
-}
+function floatBits(number) { FLOAT[0] = number; return FLOAT_BITS[0]; }
 
 /** Return the exponent E of the least power of two above a positive float32 number. */
 export const exponentAbove = (number) => (floatBits(number) >> 23) - 126;
@@ -32,9 +29,7 @@ export function largestMagnitude(array) {
 
 /** 1.3: return what the largest input m says: s for codes up to A, and the token_scale. */
 export function inputScale(m, largestCode) {
-  const bits = floatBits(m);
-  const eighths = 9 + ((bits >> 20) & 7);
-  const power = powerOfTwo((bits >> 23) - 127);
+  const bits = floatBits(m), eighths = 9 + ((bits >> 20) & 7), power = powerOfTwo((bits >> 23) - 127);
   return [Math.fround((largestCode * 8) / eighths) / power, Math.fround(eighths / (8 * largestCode)) * power];
 }
 
@@ -50,13 +45,11 @@ export function inverseRms(x) {
     let sum = 0;
     for (const end = Math.min(i + 16, count); i < end; i++) sum += (x[i] >> shift) * (x[i] >> shift);
     const top = Math.floor(sum / 2 ** 26);
-    high += top;
-    low += sum - top * 2 ** 26;
+    high += top; low += sum - top * 2 ** 26;
   }
   const quotient = Math.floor(high / count);
   const mean = Math.max(quotient * 2 ** 26 + Math.floor(((high - quotient * count) * 2 ** 26 + low) / count), 1);
-  const bits = mean < 2 ** 32 ? 32 - Math.clz32(mean) : 64 - Math.clz32(mean / 2 ** 32);
-  const t = (52 - bits) >> 1;
+  const bits = mean < 2 ** 32 ? 32 - Math.clz32(mean) : 64 - Math.clz32(mean / 2 ** 32), t = (52 - bits) >> 1;
   const root = Math.floor(Math.sqrt(mean * powerOfTwo(2 * t)));
   return Math.fround(Math.floor(2 ** 50 / root)) * powerOfTwo(t - 50 - shift);
 }
@@ -69,9 +62,7 @@ export const POWER_FRACTIONS = Int32Array.from({ length: 4096 }, (_, f) => {
 
 /** 1.7: look a float32 t, in steps of 2^-16, up in a table at multiples of 1/512. */
 export function lookUp(table, t) {
-  const u = rint(clamp(t, 1 - 2 ** 19, 2 ** 19 - 1));
-  const magnitude = u < 0 ? -u : u;
-  const i = magnitude >> 7;
+  const u = rint(clamp(t, 1 - 2 ** 19, 2 ** 19 - 1)), magnitude = u < 0 ? -u : u, i = magnitude >> 7;
   const value = table[i] + (((table[i + 1] - table[i]) * (magnitude & 127) + 64) >> 7);
   return u < 0 ? -value : value;
 }
@@ -80,20 +71,15 @@ export function lookUp(table, t) {
 export class Stream {
   constructor(dim) { Object.assign(this, { x: new Int32Array(dim), e: 0 }); }
 
-  copy({ x, e }) {
-    this.x.set(x);
-    this.e = e;
-  }
+  copy({ x, e }) { this.x.set(x); this.e = e; }
 
   /** Add a float32 row. */
   add(t) {
     const { x } = this;
     const most = Math.min(largestMagnitude(t), 2 ** 100);
     if (most === 0) return;
-    const e = Math.max(this.e, exponentAbove(most) - 28);
-    const shift = Math.min(e - this.e, 31);
-    const half = shift ? 2 ** (shift - 1) : 0;
-    const scale = powerOfTwo(-e);
+    const e = Math.max(this.e, exponentAbove(most) - 28), shift = Math.min(e - this.e, 31);
+    const half = shift ? 2 ** (shift - 1) : 0, scale = powerOfTwo(-e);
     let over = false;
     for (let i = 0; i < x.length; i++) {
       const sum = (x[i] = ((x[i] + half) >> shift) + rint(clamp(t[i], -(2 ** 100), 2 ** 100) * scale));

@@ -42,8 +42,7 @@ export class Distribution {
   /** Return c_i, the network's cumulative frequency: ⌊C_i · factor / 2^32⌋ + i. */
   network(symbol) {
     if (symbol === this.vocabulary) return TOTAL;
-    const sum = this.sums[symbol];
-    const high = Math.floor(sum / 2 ** 23);
+    const sum = this.sums[symbol], high = Math.floor(sum / 2 ** 23);
     const low = high * this.factorLow * 128 + Math.floor(((sum - high * 2 ** 23) * this.factorLow) / 65536);
     return Math.floor((sum * this.factorHigh + low) / 65536) + symbol;
   }
@@ -77,8 +76,7 @@ export class Distribution {
       let size = (sums[i + 1] - sums[i]) * factor;
       if (additions) size += additions[i + 1] - additions[i];
       if (size <= found[count - 1].size) continue;
-      found.splice(found.findIndex((other) => other.size < size), 0, { symbol: i, size });
-      found.length = count;
+      found.splice(found.findIndex((other) => other.size < size), 0, { symbol: i, size }); found.length = count;
     }
     const byFrequency = (a, b) => this.frequency(b) - this.frequency(a) || a - b;
     return found.map(({ symbol }) => symbol).sort(byFrequency);

@@ -18,19 +18,14 @@ export class LaneGroup {
    */
   constructor(artifact, lanes, details) {
     const { recipe, tokenizer: { vocabulary, bos } } = artifact;
-    const arena = new Arena();
-    const network = new Network(arena, artifact, lanes.length);
+    const arena = new Arena(), network = new Network(arena, artifact, lanes.length);
     const shared = (recipe.ngram || recipe.neural_cache) && new SharedMemory(arena, recipe, vocabulary, bos, network.head);
-    this.memories = lanes.map(() => shared && new LaneMemory(arena, shared));
-    this.kernels = arena.allocate();
+    this.memories = lanes.map(() => shared && new LaneMemory(arena, shared)); this.kernels = arena.allocate();
     for (const linear of network.linears) linear.fill();
     Object.assign(this, { network, lanes, details, step: 0, active: lanes.length });
-    this.fed = new Uint16Array(lanes.length).fill(bos);
-    this.table = makeSoftcapTable(recipe.softcap);
-    this.products = new Float32Array(vocabulary);
-    this.sums = lanes.map(() => new Float64Array(vocabulary + 1));
-    this.additions = lanes.map(() => shared && new Float64Array(vocabulary + 1));
-    this.beginBlock();
+    this.fed = new Uint16Array(lanes.length).fill(bos); this.table = makeSoftcapTable(recipe.softcap);
+    this.products = new Float32Array(vocabulary); this.sums = lanes.map(() => new Float64Array(vocabulary + 1));
+    this.additions = lanes.map(() => shared && new Float64Array(vocabulary + 1)); this.beginBlock();
   }
 
   /** Predict the next token of each lane that has one: arrays of what Distribution takes, and a block of details. */
@@ -50,8 +45,7 @@ export class LaneGroup {
   /** Take the tokens of the lanes that were predicted. */
   accept(tokens) {
     for (let lane = 0; lane < this.active; lane++) {
-      const token = (this.fed[lane] = tokens[lane]);
-      const memory = this.memories[lane];
+      const token = (this.fed[lane] = tokens[lane]), memory = this.memories[lane];
       if (!memory && !this.details) continue;
       const distribution = new Distribution(this.sums[lane], this.additions[lane], memory.rest);
       const support = memory ? memory.supportOf(token) : { fromNgrams: 0, fromCache: 0 };
@@ -72,12 +66,8 @@ export class LaneGroup {
     const bitsOf = (symbol) => 30 - Math.log2(distribution.frequency(symbol));
     const top = distribution.likeliest(ALTERNATIVES);
     const [ngrams, cache] = [fromNgrams, fromCache].map((part) => part / distribution.frequency(token));
-    block.start.push(start);
-    block.token.push(token);
-    block.bits.push(bitsOf(token));
-    block.top.push(...top);
-    block.topBits.push(...top.map(bitsOf));
-    block.shares.push(1 - ngrams - cache, ngrams, cache);
+    block.start.push(start); block.token.push(token); block.bits.push(bitsOf(token)); block.top.push(...top);
+    block.topBits.push(...top.map(bitsOf)); block.shares.push(1 - ngrams - cache, ngrams, cache);
   }
 
   /** Return the details since the last block if they are many or old, or at the end; else null. */

@@ -7,9 +7,7 @@ const times = (a, b) => (a * b) >> BITS;
 const bitLength = (a) => BigInt(a === 0n ? 0 : a.toString(2).length);
 
 /** Return ⌊a / b⌋, b > 0. */
-function floorDivide(a, b) {
-  return a / b - (a % b < 0n ? 1n : 0n);
-}
+function floorDivide(a, b) { return a / b - (a % b < 0n ? 1n : 0n); }
 
 /** Return the exact value of a double as [numerator, denominator]. */
 function fractionOf(number) {
@@ -21,10 +19,8 @@ function fractionOf(number) {
 /** Return exp(-a/b), a >= 0. */
 function exponential(a, b) {
   if (a > 100n * b) return 0n;
-  const squarings = bitLength(a / b) + 8n;
-  const y = floorDivide(-a << BITS, b << squarings);
-  let term = ONE;
-  let sum = ONE;
+  const squarings = bitLength(a / b) + 8n, y = floorDivide(-a << BITS, b << squarings);
+  let term = ONE, sum = ONE;
   for (let i = 1n; i <= 23n; i++) sum += term = floorDivide(times(term, y), i);
   for (let i = 0n; i < squarings; i++) sum = times(sum, sum);
   return sum;
@@ -66,8 +62,7 @@ export function makeTurnTables() {
   const tables = [new Int32Array(2 ** 14), new Int32Array(2 ** 14)];
   const nearest = (value) => Number((value + (1n << 105n)) >> 106n);
   for (let n = 0, c = ONE, s = 0n; n < 2 ** 14; n++) {
-    tables[0][n] = nearest(c);
-    tables[1][n] = nearest(s);
+    tables[0][n] = nearest(c); tables[1][n] = nearest(s);
     [c, s] = [times(c, unit[0]) - times(s, unit[1]), times(s, unit[0]) + times(c, unit[1])];
   }
   return tables;
@@ -114,10 +109,8 @@ export function makeCacheWeights() {
 
 /** Return e^(-a/b) with 60 fraction bits: exp of formats.md. */
 export function mixingExponential(a, b) {
-  const squarings = bitLength(a / b) + 4n;
-  const x = (a << 60n) / (b << squarings);
-  let term = 1n << 60n;
-  let sum = term;
+  const squarings = bitLength(a / b) + 4n, x = (a << 60n) / (b << squarings);
+  let term = 1n << 60n, sum = term;
   for (let i = 1n; i <= 17n; i++) sum += term = floorDivide(-((term * x) >> 60n), i);
   for (let i = 0n; i < squarings; i++) sum = (sum * sum) >> 60n;
   return sum;

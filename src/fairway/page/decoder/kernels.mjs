@@ -20,8 +20,7 @@ export const plainKernels = {
   dots(matrix, capacity, rows, vectors, at, count, pairs, out) {
     out.fill(0, 0, count * capacity);
     for (let i = 0; i < count * pairs; i++) {
-      const to = Math.floor(i / pairs) * capacity;
-      const from = (i % pairs) * 2 * capacity;
+      const to = Math.floor(i / pairs) * capacity, from = (i % pairs) * 2 * capacity;
       const [x, y] = [vectors[at + 2 * i], vectors[at + 2 * i + 1]];
       for (let r = 0; r < rows; r++) out[to + r] += matrix[from + 2 * r] * x + matrix[from + 2 * r + 1] * y;
     }

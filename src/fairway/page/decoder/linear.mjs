@@ -49,8 +49,7 @@ export class Linear {
     }
     demand(this.largest >= 1, `the model's ${name} has codes beyond exact arithmetic`);
     Object.assign(this, { matrices, lanes, rows, columns, pairs: (columns + 1) >> 1, capacity: capacityFor(rows) });
-    this.scaled = new Float32Array(columns);
-    this.tokenScales = new Float32Array(lanes);
+    this.scaled = new Float32Array(columns); this.tokenScales = new Float32Array(lanes);
     arena.reserve(this, "codes", Int16Array, 2 * this.pairs * this.capacity);
     arena.reserve(this, "inputs", Int16Array, 2 * this.pairs * lanes);
     arena.reserve(this, "results", Int32Array, this.capacity * lanes);
@@ -89,8 +88,7 @@ export class Linear {
   /** 1.4: write (acc · r) · scale of the rows from `first` on. */
   product(lane, scale, out, first = 0) {
     const { rowScales } = this;
-    const sums = this.sums[lane];
-    const count = out.length;
+    const sums = this.sums[lane], count = out.length;
     for (let i = 0; i < count; i++) out[i] = Math.fround(Math.fround(sums[first + i]) * rowScales[first + i]) * scale;
   }
 }

@@ -29,10 +29,8 @@ const timesLambda = (a, lambda) => Math.floor((a * lambda) / LAMBDA_ONE);
 export class SharedMemory {
   constructor(arena, { ngram, neural_cache }, vocabulary, bos, head) {
     Object.assign(this, { ngram, cacheSize: neural_cache, vocabulary, bos, head, capacity: capacityFor(neural_cache) });
-    this.longest = new Uint8Array(vocabulary);
-    this.gains = new Float64Array(vocabulary);
-    this.state = new Float32Array(head.columns);
-    this.weightTable = makeCacheWeights();
+    this.longest = new Uint8Array(vocabulary); this.gains = new Float64Array(vocabulary);
+    this.state = new Float32Array(head.columns); this.weightTable = makeCacheWeights();
     arena.reserve(this, "likeness", Int32Array, this.capacity);
   }
 }
@@ -44,12 +42,10 @@ export class LaneMemory {
     Object.assign(this, { shared, length: 0, matches: [], rest: 0, share: 0 });
     this.lambdas = Int32Array.from(LAMBDAS);
     // The document so far: its last tokens and where each stood before, rings; and where each token stood last.
-    this.tokens = new Uint16Array(REACH);
-    this.sameBefore = new Int32Array(REACH);
+    this.tokens = new Uint16Array(REACH); this.sameBefore = new Int32Array(REACH);
     this.lastPlace = new Int32Array(vocabulary).fill(-1);
     arena.reserve(this, "states", Int16Array, capacity * 2 * head.pairs);
-    arena.reserve(this, "now", Int16Array, 2 * head.pairs);
-    this.slotTokens = new Uint16Array(cacheSize);
+    arena.reserve(this, "now", Int16Array, 2 * head.pairs); this.slotTokens = new Uint16Array(cacheSize);
     this.weights = new Int32Array(cacheSize); // W_j
     this.counts = new Int32Array(ngram + 1); // n_k; n_0 is Z
     this.buckets = new Int32Array(ngram + 1); // k · 24 + b_k
@@ -62,9 +58,7 @@ export class LaneMemory {
   predict(kernels, lane, additions) {
     const { counts, buckets, added, lambdas } = this;
     const { gains, ngram, vocabulary } = this.shared;
-    counts.fill(0);
-    this.rest = 2 ** 30 - vocabulary;
-    this.findMatches();
+    counts.fill(0); this.rest = 2 ** 30 - vocabulary; this.findMatches();
     for (let k = ngram; k >= 1; k--) {
       added[k] = counts[k] ? Math.floor(timesLambda(this.rest, lambdas[buckets[k]]) / counts[k]) : 0;
       this.rest -= added[k] * counts[k];
@@ -80,8 +74,7 @@ export class LaneMemory {
   findMatches() {
     const { matches, counts, buckets, length } = this;
     const { ngram, longest } = this.shared;
-    const last = length - 1;
-    const least = Math.max(0, length - REACH);
+    const last = length - 1, least = Math.max(0, length - REACH);
     matches.length = 0;
     for (let j = ngram && length ? this.sameBefore[last % REACH] : -1; j >= least; j = this.sameBefore[j % REACH]) {
       let size = 1;
@@ -104,13 +97,9 @@ export class LaneMemory {
     const { head, state } = this.shared;
     const at = lane * 2 * head.pairs;
     for (let i = 0; i < state.length; i++) state[i] = head.columnScales[i] ? head.inputs[at + i] / head.columnScales[i] : 0;
-    const most = largestMagnitude(state);
-    const scale = most ? powerOfTwo(20 - exponentAbove(most)) : 0;
+    const most = largestMagnitude(state), scale = most ? powerOfTwo(20 - exponentAbove(most)) : 0;
     let squares = 0;
-    for (let i = 0; i < state.length; i++) {
-      state[i] = rint(state[i] * scale);
-      squares += state[i] * state[i];
-    }
+    for (let i = 0; i < state.length; i++) { state[i] = rint(state[i] * scale); squares += state[i] * state[i]; }
     const root = Math.sqrt(squares) || 1;
     for (let i = 0; i < state.length; i++) now[i] = rint((state[i] * 1024) / root);
   }
@@ -127,16 +116,13 @@ export class LaneMemory {
     for (let j = 1; j < seen; j++) if (likeness[j] > largest) largest = likeness[j];
     for (let j = 0; j < seen; j++) {
       const s = (largest - likeness[j]) >> 9;
-      weights[j] = s < 1024 ? weightTable[s] : 0;
-      total += weights[j];
+      weights[j] = s < 1024 ? weightTable[s] : 0; total += weights[j];
     }
-    buckets[0] = 3 * clamp((largest >> 16) - 8, 0, 7) + Math.min(total >> 17, 2);
-    this.counts[0] = total;
+    buckets[0] = 3 * clamp((largest >> 16) - 8, 0, 7) + Math.min(total >> 17, 2); this.counts[0] = total;
     this.share = Math.floor((timesLambda(this.rest, lambdas[buckets[0]]) * 65536) / total);
     this.eachOfCache((token, weight) => {
       const gain = Math.floor((weight * this.share) / 65536);
-      gains[token] += gain;
-      this.rest -= gain;
+      gains[token] += gain; this.rest -= gain;
     });
   }
 
@@ -168,16 +154,13 @@ export class LaneMemory {
     const r = [];
     for (let k = 0; k < counts.length; k++) {
       if (counts[k] === 0) continue;
-      const lambda = lambdas[buckets[k]];
-      const p = timesLambda(ratio(right[k], counts[k]), lambda);
-      q = Math.max(p + timesLambda(q, LAMBDA_ONE - lambda), 1);
-      r[k] = Math.floor((p * LAMBDA_ONE) / q);
+      const lambda = lambdas[buckets[k]], p = timesLambda(ratio(right[k], counts[k]), lambda);
+      q = Math.max(p + timesLambda(q, LAMBDA_ONE - lambda), 1); r[k] = Math.floor((p * LAMBDA_ONE) / q);
     }
     for (let k = counts.length - 1, s = LAMBDA_ONE; k >= 0; k--) {
       if (counts[k] === 0) continue;
       const moved = lambdas[buckets[k]] + Math.floor((s * (r[k] - lambdas[buckets[k]])) / 2 ** 27);
-      lambdas[buckets[k]] = clamp(moved, 2 ** 8, LAMBDA_ONE - 2 ** 14);
-      s = timesLambda(s, LAMBDA_ONE - r[k]);
+      lambdas[buckets[k]] = clamp(moved, 2 ** 8, LAMBDA_ONE - 2 ** 14); s = timesLambda(s, LAMBDA_ONE - r[k]);
     }
     this.remember(token);
   }
@@ -186,14 +169,12 @@ export class LaneMemory {
   remember(token) {
     const { cacheSize, capacity, bos, head } = this.shared;
     const position = this.length++;
-    this.tokens[position % REACH] = token;
-    this.sameBefore[position % REACH] = this.lastPlace[token];
+    this.tokens[position % REACH] = token; this.sameBefore[position % REACH] = this.lastPlace[token];
     this.lastPlace[token] = position;
     const slot = cacheSize ? position % cacheSize : 0;
     this.slotTokens[slot] = token;
     for (let i = 0; cacheSize && i < head.columns; i++) this.states[placeInPairs(capacity, slot, i)] = this.now[i];
     if (token !== bos) return;
-    this.length = 0;
-    this.lastPlace.fill(-1);
+    this.length = 0; this.lastPlace.fill(-1);
   }
 }

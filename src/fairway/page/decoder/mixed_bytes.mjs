@@ -21,12 +21,10 @@ export class Slots {
 export function mixedBit(decoder, weights, set, rate, stretched, slots, learners) {
   let sum = 0;
   for (let i = 0; i < stretched.length; i++) sum += weights[set + i] * stretched[i];
-  const p = SQUASH[2048 + Math.min(Math.max(Math.floor(sum / 65536), -2047), 2047)];
-  const bit = decoder.bit(p);
+  const p = SQUASH[2048 + Math.min(Math.max(Math.floor(sum / 65536), -2047), 2047)], bit = decoder.bit(p);
   const error = 65536 * bit - p;
   for (let i = 0; i < stretched.length; i++) {
-    weights[set + i] += (stretched[i] * error + 2 ** (rate - 1)) >> rate;
-    slots.learn(learners[i], bit);
+    weights[set + i] += (stretched[i] * error + 2 ** (rate - 1)) >> rate; slots.learn(learners[i], bit);
   }
   return bit;
 }
@@ -49,14 +47,12 @@ export function readMixedBytes(reader, limit) {
       let seen = 0;
       for (let i = 0; i < CONTEXTS_OF_BYTES; i++) {
         const slot = (learners[i] = i * SLOTS_OF_BYTES + (Math.imul(contexts[i] ^ mixed, 0xc2b2ae35) >>> 14));
-        stretched[i] = counts[slot] ? STRETCH[chances[slot] >> 10] : 0;
-        seen += counts[slot] ? 1 : 0;
+        stretched[i] = counts[slot] ? STRETCH[chances[slot] >> 10] : 0; seen += counts[slot] ? 1 : 0;
       }
       bitsSoFar = 2 * bitsSoFar + mixedBit(decoder, weights, seen * CONTEXTS_OF_BYTES, 14, stretched, slots, learners);
     }
     const byte = (text[at] = bitsSoFar - 256);
-    lastFour = (lastFour << 8) | byte;
-    hash = byte === 255 ? 0 : Math.imul(hash ^ (byte + 1), 0x01000193);
+    lastFour = (lastFour << 8) | byte; hash = byte === 255 ? 0 : Math.imul(hash ^ (byte + 1), 0x01000193);
     length = byte === 255 ? 0 : length + 1;
   }
   decoder.end();

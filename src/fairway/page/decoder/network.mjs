@@ -27,9 +27,7 @@ export class Network {
       this.linears.push(new Linear(arena, name, lanes, matrices, carried, exponents));
       return this.linears.at(-1);
     };
-    this.row = new Float32Array(dim);
-    this.gates = new Float32Array(num_heads);
-    this.makeEmbedding();
+    this.row = new Float32Array(dim); this.gates = new Float32Array(num_heads); this.makeEmbedding();
     this.head = this.makeLinear("embed.tokens", [tensors.get("embed.tokens")], () => Math.fround(65536 / softcap));
     const made = Array.from({ length: recipe.num_layers }, (_, layer) => this.makeLayer(layer));
     const skips = tensors.get("skips");
@@ -107,23 +105,20 @@ export class Network {
   embed(state, lane, token) {
     const { dim, smear } = this;
     const { stream, stream: { x }, embeddedBefore: before, embedded } = state;
-    x.set(this.table.subarray(token * dim, (token + 1) * dim));
-    stream.e = 0;
+    x.set(this.table.subarray(token * dim, (token + 1) * dim)); stream.e = 0;
     if (this.bigram) this.addProduct(this.bigram, state, lane);
     stream.e = 0;
     const scale = Math.fround(inverseRms(x) * 65536);
     for (let i = 0; i < dim; i++) embedded[i] = x[i] = fixed(Math.fround(Math.fround(x[i]) * scale));
     const keeps = !smear || (state.isFirst && this.recipe.document_aware);
     for (let i = 0; !keeps && i < dim; i++) x[i] += fixed(Math.fround(Math.fround(before[i] - x[i]) * smear[i]));
-    [state.embedded, state.embeddedBefore] = [before, embedded];
-    state.x0.set(x);
+    [state.embedded, state.embeddedBefore] = [before, embedded]; state.x0.set(x);
   }
 
   /** Multiply a matrix with the rows x of all lanes, and find their 1/rms. */
   multiply(kernels, linear, active) {
     active.forEach((state, lane) => {
-      state.inverseRms = inverseRms(state.stream.x);
-      linear.encode(lane, state.stream.x);
+      state.inverseRms = inverseRms(state.stream.x); linear.encode(lane, state.stream.x);
     });
     linear.multiply(kernels, active.length);
   }
@@ -134,8 +129,7 @@ export class Network {
   }
 
   addProduct(linear, state, lane) {
-    linear.product(lane, linear.tokenScales[lane], this.row);
-    state.stream.add(this.row);
+    linear.product(lane, linear.tokenScales[lane], this.row); state.stream.add(this.row);
   }
 
   /** Section 4: one pass through a layer, for all lanes. */
@@ -152,13 +146,10 @@ export class Network {
       if (gate) attention.gateHeads(gates, y);
       o.encode(lane, y);
     });
-    o.multiply(kernels, active.length);
-    active.forEach((state, lane) => this.addProduct(o, state, lane));
+    o.multiply(kernels, active.length); active.forEach((state, lane) => this.addProduct(o, state, lane));
     if (!pass.parallel) this.multiply(kernels, up, active);
     active.forEach(({ hidden }, lane) => {
-      this.normalized(up, lane, hidden);
-      this.activate(hidden);
-      down.encode(lane, hidden);
+      this.normalized(up, lane, hidden); this.activate(hidden); down.encode(lane, hidden);
     });
     down.multiply(kernels, active.length);
     active.forEach((state, lane) => {
@@ -176,10 +167,7 @@ export class Network {
     };
     if (skip) scaled(encoders[skip.from], skip.row);
     if (skip) stream.add(row);
-    scaled(stream, first);
-    stream.x.fill(0);
-    stream.e = 0;
-    stream.add(row);
+    scaled(stream, first); stream.x.fill(0); stream.e = 0; stream.add(row);
     for (let i = 0; i < row.length; i++) row[i] = x0[i] * second[i];
     stream.add(row);
   }

@@ -17,8 +17,7 @@ export function readProof(bytes) {
     `that wrote it (${arithmetic === 1 ? "a CPU" : "a CUDA device"}) can decode it, with fairway verify`;
   demand(arithmetic !== 1 && arithmetic !== 2, device, NoVerdict);
   demand(arithmetic === 0, `the proof names an unknown arithmetic, ${arithmetic}`);
-  const textDigest = hexOf(reader.take(8));
-  const modelDigest = hexOf(reader.take(4));
+  const textDigest = hexOf(reader.take(8)), modelDigest = hexOf(reader.take(4));
   const count = reader.varint(bytes.length, "the number of chunks");
   demand(count >= 1, "the proof has no chunks");
   const chunks = [];
@@ -26,11 +25,9 @@ export function readProof(bytes) {
     const name = (reader.name = `chunk ${i + 1} of the proof`);
     chunks.push({ name, ...readChunk(reader) });
     checksum = crc32(bytes.subarray(covered, reader.position), checksum);
-    demand(reader.uint32() === checksum, `${name} is damaged`);
-    covered = reader.position;
+    demand(reader.uint32() === checksum, `${name} is damaged`); covered = reader.position;
   }
-  reader.name = "the proof";
-  reader.end();
+  reader.name = "the proof"; reader.end();
   return { textDigest, modelDigest, chunks };
 }
 

@@ -13,60 +13,43 @@ export class RangeDecoder {
     this.halves = new Uint32Array(4); // code = stream - low, and span
     this.whole = new BigUint64Array(this.halves.buffer); // the same two numbers
     for (let i = 0; i < 8; i++) this.shift();
-    this.whole[1] = 2n ** 64n - 1n;
-    this.demandInside();
+    this.whole[1] = 2n ** 64n - 1n; this.demandInside();
   }
 
   /** Return a bit that is 1 with probability p / 2^16. */
   bit(p) {
-    const s = this.halves;
-    const low = (s[SPAN_LOW] >>> 16) * p;
-    const middle = s[SPAN_HIGH] * p + Math.floor(low / 65536);
+    const s = this.halves, low = (s[SPAN_LOW] >>> 16) * p, middle = s[SPAN_HIGH] * p + Math.floor(low / 65536);
     const boundHigh = Math.floor(middle / 65536); // bound = (span >> 16) · p
     const boundLow = ((middle << 16) | (low & 0xffff)) >>> 0;
     const one = s[CODE_HIGH] < boundHigh || (s[CODE_HIGH] === boundHigh && s[CODE_LOW] < boundLow);
     if (one) {
-      s[SPAN_HIGH] = boundHigh;
-      s[SPAN_LOW] = boundLow;
+      s[SPAN_HIGH] = boundHigh; s[SPAN_LOW] = boundLow;
     } else {
-      s[CODE_HIGH] -= boundHigh + (s[CODE_LOW] < boundLow ? 1 : 0);
-      s[CODE_LOW] -= boundLow;
-      s[SPAN_HIGH] -= boundHigh + (s[SPAN_LOW] < boundLow ? 1 : 0);
-      s[SPAN_LOW] -= boundLow;
+      s[CODE_HIGH] -= boundHigh + (s[CODE_LOW] < boundLow ? 1 : 0); s[CODE_LOW] -= boundLow;
+      s[SPAN_HIGH] -= boundHigh + (s[SPAN_LOW] < boundLow ? 1 : 0); s[SPAN_LOW] -= boundLow;
     }
     while (s[SPAN_HIGH] < 2 ** 24) this.shift();
     return one ? 1 : 0;
   }
 
   /** Return an integer of so many bits, all with p = 2^15. */
-  raw(bits) {
-    let value = 0;
-    for (let i = 0; i < bits; i++) value = value * 2 + this.bit(32768);
-    return value;
-  }
+  raw(bits) { let value = 0; for (let i = 0; i < bits; i++) value = value * 2 + this.bit(32768); return value; }
 
   /** Return where in [0, 2^30) the stream points. Then comes `narrow`. */
-  target() {
-    this.unit = this.whole[1] >> 30n;
-    return Math.min(Number(this.whole[0] / this.unit), 2 ** 30 - 1);
-  }
+  target() { this.unit = this.whole[1] >> 30n; return Math.min(Number(this.whole[0] / this.unit), 2 ** 30 - 1); }
 
   /** Keep the symbol whose cumulative frequencies are [start, stop). */
   narrow(start, stop) {
-    this.whole[0] -= this.unit * BigInt(start);
-    this.whole[1] = this.unit * BigInt(stop - start);
+    this.whole[0] -= this.unit * BigInt(start); this.whole[1] = this.unit * BigInt(stop - start);
     this.demandInside();
     while (this.halves[SPAN_HIGH] < 2 ** 24) this.shift();
   }
 
   /** Shift code and span left by 8 bits; zeros follow the stream's end. */
   shift() {
-    const s = this.halves;
-    const next = this.position < this.bytes.length ? this.bytes[this.position] : 0;
-    this.position += 1;
-    s[CODE_HIGH] = (s[CODE_HIGH] << 8) | (s[CODE_LOW] >>> 24);
-    s[CODE_LOW] = (s[CODE_LOW] << 8) | next;
-    s[SPAN_HIGH] = (s[SPAN_HIGH] << 8) | (s[SPAN_LOW] >>> 24);
+    const s = this.halves, next = this.position < this.bytes.length ? this.bytes[this.position] : 0;
+    this.position += 1; s[CODE_HIGH] = (s[CODE_HIGH] << 8) | (s[CODE_LOW] >>> 24);
+    s[CODE_LOW] = (s[CODE_LOW] << 8) | next; s[SPAN_HIGH] = (s[SPAN_HIGH] << 8) | (s[SPAN_LOW] >>> 24);
     s[SPAN_LOW] = s[SPAN_LOW] << 8;
   }
 

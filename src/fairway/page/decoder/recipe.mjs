@@ -46,8 +46,7 @@ export function readRecipe(bytes) {
     demand(isRight(value) && value >= least && value <= most, `the model's recipe has a wrong ${key}`);
   }
   const { dim, num_heads, num_kv_heads, repeat_first, repeat_last, repeat_times, num_layers } = recipe;
-  recipe.headWidth = dim / num_heads;
-  recipe.hidden = Math.floor(recipe.mlp_mult * dim);
+  recipe.headWidth = dim / num_heads; recipe.hidden = Math.floor(recipe.mlp_mult * dim);
   demand(recipe.headWidth % 2 === 0 && recipe.headWidth <= 256, "the model's heads are not of even width, 256 at most");
   demand(num_heads % num_kv_heads === 0, "the model's num_heads is no multiple of its num_kv_heads");
   demand(recipe.hidden >= 1, "the model's MLP has no width");
@@ -79,17 +78,13 @@ export function listTensors(recipe, vocabulary) {
   if (recipe.smear) vectors("embed.smear_gate", 1, dim);
   for (let layer = 0; layer < recipe.num_layers; layer++) {
     const block = `blocks.${layer}`;
-    vectors(`${block}.attn_scale`, 1, dim);
-    vectors(`${block}.mlp_scale`, 1, dim);
-    vectors(`${block}.mix`, 2, dim);
-    matrix("attention", 0, `${block}.attn.q`, dim, dim);
+    vectors(`${block}.attn_scale`, 1, dim); vectors(`${block}.mlp_scale`, 1, dim);
+    vectors(`${block}.mix`, 2, dim); matrix("attention", 0, `${block}.attn.q`, dim, dim);
     matrix("attention", 1, `${block}.attn.k`, num_kv_heads * headWidth, dim);
     matrix("attention", 2, `${block}.attn.v`, num_kv_heads * headWidth, dim);
-    matrix("attention", 3, `${block}.attn.o`, dim, dim);
-    vectors(`${block}.attn.q_gain`, 1, num_heads);
+    matrix("attention", 3, `${block}.attn.o`, dim, dim); vectors(`${block}.attn.q_gain`, 1, num_heads);
     if (recipe.gate_channels) matrix("attention", 9, `${block}.attn.gate`, num_heads, recipe.gate_channels);
-    matrix("mlp", 4, `${block}.mlp.up`, hidden, dim);
-    matrix("mlp", 5, `${block}.mlp.down`, dim, hidden);
+    matrix("mlp", 4, `${block}.mlp.up`, hidden, dim); matrix("mlp", 5, `${block}.mlp.down`, dim, hidden);
   }
   return tensors;
 }

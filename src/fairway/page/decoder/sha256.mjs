@@ -19,14 +19,11 @@ const turnRight = (x, bits) => (x >>> bits) | (x << (32 - bits));
 /** Return the SHA-256 of `bytes` as hexadecimal digits, computed in plain JavaScript. */
 export function plainSha256(bytes) {
   // the bytes, the bit 1, zeros, and the length in bits: blocks of 64
-  const padded = new Uint8Array((bytes.length + 72) & ~63);
-  const view = new DataView(padded.buffer);
-  padded.set(bytes);
-  padded[bytes.length] = 128;
+  const padded = new Uint8Array((bytes.length + 72) & ~63), view = new DataView(padded.buffer);
+  padded.set(bytes); padded[bytes.length] = 128;
   view.setUint32(padded.length - 8, Math.floor(bytes.length / 2 ** 29));
   view.setUint32(padded.length - 4, bytes.length * 8);
-  const state = Int32Array.from(SHA_START);
-  const w = new Int32Array(64);
+  const state = Int32Array.from(SHA_START), w = new Int32Array(64);
   for (let at = 0; at < padded.length; at += 64) {
     for (let i = 0; i < 16; i++) w[i] = view.getInt32(at + 4 * i);
     for (let i = 16; i < 64; i++) {

@@ -10,8 +10,7 @@ const [NORMAL, UNKNOWN, CONTROL, BYTE] = [1, 2, 3, 6]; // types of pieces, kind 
 
 /** Read a tokenizer's part of an artifact. */
 export function readTokenizer(bytes) {
-  const reader = new Reader(bytes, "the model's tokenizer");
-  const kind = reader.byte();
+  const reader = new Reader(bytes, "the model's tokenizer"), kind = reader.byte();
   demand(kind >= 1 && kind <= 3, `the model's tokenizer has the unknown kind ${kind}`);
   return openTokenizer(kind, readMixedBytes(reader, TEXT_LIMIT));
 }
@@ -41,16 +40,13 @@ function splitPieces(text) {
 function utf8Text(bytes) {
   try {
     return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
-  } catch {
-    return demand(false, "a piece of the model's tokenizer is no UTF-8");
-  }
+  } catch { return demand(false, "a piece of the model's tokenizer is no UTF-8"); }
 }
 
 /** Kinds 1 and 3: BOS, the 256 bytes, then pieces in merge order. */
 function ownPieces(text, cased) {
   const bytes = Array.from({ length: 256 }, (_, byte) => [byte]);
-  const pieces = splitPieces(text);
-  const names = pieces.map(utf8Text);
+  const pieces = splitPieces(text), names = pieces.map(utf8Text);
   demand(pieces.every((piece) => piece.length >= 2), "a piece of the model's tokenizer has less than two bytes");
   demand(new Set(names).size === names.length, "two pieces of the model's tokenizer are the same");
   demand(!names.some((name) => CUT_OUT.test(name)), "a piece of the model's tokenizer holds a reserved character");
@@ -106,10 +102,7 @@ export function pieceBytes({ written }, token) {
 
 /** Write the tokens of documents, one after another; a BOS begins a document. */
 export class TextWriter {
-  constructor(tokenizer) {
-    Object.assign(this, { tokenizer, bytes: new Uint8Array(1024), length: 0 });
-    this.begin();
-  }
+  constructor(tokenizer) { Object.assign(this, { tokenizer, bytes: new Uint8Array(1024), length: 0 }); this.begin(); }
 
   /** Begin a document: a first space is left out (kind 2); no mark is in effect, with letters and spaces behind (3). */
   begin() { Object.assign(this, { first: true, mark: 0, letters: 0, spaces: 0 }); }

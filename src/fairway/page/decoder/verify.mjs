@@ -25,9 +25,7 @@ function browserPort(port) {
 function withFile(verb, path, work) {
   try {
     return work();
-  } catch (error) {
-    throw new NoVerdict(`cannot ${verb} ${JSON.stringify(path)}: ${error.code ?? error.message}`);
-  }
+  } catch (error) { throw new NoVerdict(`cannot ${verb} ${JSON.stringify(path)}: ${error.code ?? error.message}`); }
 }
 
 const readFile = (path) => withFile("read", path, () => new Uint8Array(readFileSync(path)));
@@ -37,11 +35,8 @@ function writeFile(path, bytes) {
   const temporary = `${path}.${process.pid}.tmp`;
   withFile("write", path, () => {
     try {
-      writeFileSync(temporary, bytes, { flag: "wx" });
-      renameSync(temporary, path);
-    } finally {
-      rmSync(temporary, { force: true });
-    }
+      writeFileSync(temporary, bytes, { flag: "wx" }); renameSync(temporary, path);
+    } finally { rmSync(temporary, { force: true }); }
   });
 }
 
@@ -90,8 +85,7 @@ async function main() {
     process.exitCode = await verify();
   } catch (error) {
     if (!(error instanceof Damage)) throw error;
-    process.stderr.write(`${error.message}\n`);
-    process.exitCode = error instanceof NoVerdict ? 2 : 1;
+    process.stderr.write(`${error.message}\n`); process.exitCode = error instanceof NoVerdict ? 2 : 1;
   }
 }
 

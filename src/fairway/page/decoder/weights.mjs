@@ -39,9 +39,7 @@ function chancesOf(level) {
   const g = (f * f) >> 60n;
   for (let j = 0, k = 0, t = 1n << 60n; t > 0n && j <= MOST_INTEGER; j++) {
     while (CLASS_START[k + 1] <= j) k++;
-    masses[k] += j ? 2n * t : t;
-    t = (t * f) >> 60n;
-    f = (f * g) >> 60n;
+    masses[k] += j ? 2n * t : t; t = (t * f) >> 60n; f = (f * g) >> 60n;
   }
   const chances = new Array(CLASSES);
   for (let k = 39, above = 0n; k >= 0; above += masses[k--]) {
@@ -55,8 +53,7 @@ let freshSlots = null;
 /** Return the slots' chances and counts of fresh contexts. */
 function makeFreshSlots() {
   const levels = Array.from({ length: 64 }, (_, level) => chancesOf(level));
-  const chances = new Int32Array(CONTEXTS * CLASSES).fill(2 ** 21);
-  const counts = new Int16Array(CONTEXTS * CLASSES);
+  const chances = new Int32Array(CONTEXTS * CLASSES).fill(2 ** 21), counts = new Int16Array(CONTEXTS * CLASSES);
   const begin = (context, level, count) => {
     chances.set(levels[level], context * CLASSES);
     counts.fill(count, context * CLASSES, (context + 1) * CLASSES);
@@ -64,16 +61,14 @@ function makeFreshSlots() {
   for (let i = 0; i < 128; i++) begin(i, i % 64, 20);
   for (let i = 0; i < 256; i++) begin(128 + i, levelOf(8 * ((i % 16) + (i >> 4)) + 4), 5);
   for (let i = 0; i < 1024; i++) begin(384 + i, 2 * (i % 32), 10);
-  chances[INSIDE] = 2 ** 16;
-  counts[INSIDE] = 20;
+  chances[INSIDE] = 2 ** 16; counts[INSIDE] = 20;
   return { chances, counts };
 }
 
 /** Decode the integers of one stream in contexts that all its matrices share. */
 class WeightDecoder {
   constructor(bytes, name) {
-    freshSlots ??= makeFreshSlots();
-    Object.assign(this, { name, decoder: new RangeDecoder(bytes, name) });
+    freshSlots ??= makeFreshSlots(); Object.assign(this, { name, decoder: new RangeDecoder(bytes, name) });
     this.slots = new Slots(freshSlots.chances.slice(), freshSlots.counts.slice(), SLOT_LIMIT);
     this.weights = Float64Array.from({ length: 16 * CLASSES * 5 }, (_, i) => FRESH_WEIGHTS[i % 5]);
     [this.contexts, this.learners, this.stretched] = [1, 2, 3].map(() => new Int32Array(5));
@@ -102,14 +97,12 @@ class WeightDecoder {
 
   /** Decode "Rows of integers": Int32Array [rows, columns], no magnitude over `most`. */
   rows(rows, columns, kind, most) {
-    const values = new Int32Array(rows * columns);
-    const start = levelStart(this.decoder.raw(6));
+    const values = new Int32Array(rows * columns), start = levelStart(this.decoder.raw(6));
     const columnMeans = new Float64Array(columns).fill(start); // C_c
     let [allMean, copiedMean] = [start, start]; // A, D
     const moved = (mean, a, share) => mean + Math.floor(((a - mean) * SHARE[share]) / 65536);
     for (let r = 0, at = 0; r < rows; r++) {
-      const copied = r > 0 && columns > 0 && this.slotBit(INSIDE) === 1;
-      const rowKind = copied ? COPIED_KIND : kind;
+      const copied = r > 0 && columns > 0 && this.slotBit(INSIDE) === 1, rowKind = copied ? COPIED_KIND : kind;
       let rowMean = copied ? copiedMean : allMean; // R
       let [l, l2] = [0, 0];
       for (let c = 0; c < columns; c++, at++) {
@@ -117,10 +110,8 @@ class WeightDecoder {
         const u2 = copied || r < 2 ? 0 : Math.abs(values[at - 2 * columns]);
         const z = (copied ? rowMean : columnMeans[c]) >> 8;
         const x = copied ? z : Math.floor((z * (rowMean >> 8)) / Math.max(allMean >> 8, 1));
-        const level = LEVELS[Math.min(x, 4095)];
-        const near = LEVELS[Math.min(3 * (2 * l + l2 + 2 * u + u2), 4095)];
-        const column = 64 + LEVELS[Math.min(z, 4095)];
-        const nearest = 128 + 16 * Math.min(l, 15) + Math.min(u, 15);
+        const level = LEVELS[Math.min(x, 4095)], near = LEVELS[Math.min(3 * (2 * l + l2 + 2 * u + u2), 4095)];
+        const column = 64 + LEVELS[Math.min(z, 4095)], nearest = 128 + 16 * Math.min(l, 15) + Math.min(u, 15);
         const integer = this.integer(rowKind, level, column, nearest, 384 + 32 * (near >> 1) + (level >> 1), 1408 + rowKind);
         values[at] = copied ? integer + values[at - columns] : integer;
         demand(Math.abs(values[at]) <= most, `${this.name}: an integer is over the limit of ${most}`);
@@ -164,8 +155,7 @@ const halfValue = (bits) => (bits < 1024 ? bits * 2 ** -24 : (1024 + (bits & 102
  *   rowScale(row, exponent): 2^(exponent / 4) times the row's scale, float32}
  */
 export function readMatrices(bytes, name, shapes, grid) {
-  const decoder = new WeightDecoder(bytes, name);
-  const matrices = [];
+  const decoder = new WeightDecoder(bytes, name), matrices = [];
   for (const { rows, columns, kind } of shapes) {
     const most = decoder.decoder.raw(1) ? 32767 : 127;
     const scales = grid ? decoder.list(rows, ROWS_KIND, 1, 31743) : decoder.list(rows, ROWS_KIND, -400, 400);

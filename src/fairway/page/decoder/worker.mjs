@@ -6,21 +6,14 @@ import { LaneGroup } from "./group.mjs";
 
 /** Serve a port {postMessage, onmessage}: a Web Worker's own scope, or the parent's port in Node. */
 export function serveWorker(port) {
-  let artifact;
-  let group;
+  let artifact, group;
   const answers = {
     open(model) {
       artifact = readArtifact(model);
       return { recipe: artifact.recipe, kind: artifact.tokenizer.kind, text: artifact.tokenizer.text };
     },
-    start({ lanes, details }) {
-      group = new LaneGroup(artifact, lanes, details);
-      return group.predict();
-    },
-    tokens(tokens) {
-      group.accept(tokens);
-      return group.predict();
-    },
+    start({ lanes, details }) { group = new LaneGroup(artifact, lanes, details); return group.predict(); },
+    tokens(tokens) { group.accept(tokens); return group.predict(); },
   };
   port.onmessage = ({ data: [name, value] }) => {
     try {
