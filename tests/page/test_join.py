@@ -48,7 +48,8 @@ def written(folder, modules):
 
 def test_the_script_is_every_module_once_dependencies_first(tmp_path):
     script = joined(written(tmp_path, MODULES))
-    assert script.startswith('"use strict";\n(() => {\nlet SIDE=7;\nfunction twice(x){\n')
+    start = "let SIDE=7;\nfunction twice(x){return 2*x;}\n"
+    assert script.startswith(f'"use strict";\n(() => {{\n{start}')
     assert script.count("SIDE=7") == script.count("class ") == 1
     assert not re.search(r"^\s*(import|export|//|/\*)", script, re.MULTILINE)
     assert "A comment" not in script

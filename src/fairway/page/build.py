@@ -66,7 +66,8 @@ def _page(meta: Mapping[str, Any], files: str, charges: Mapping[str, Any] | None
         "charges": _json(charges),
         "script": script,
     }
-    return _filled((_FOLDER / "page.html").read_text("utf-8"), parts).encode()
+    template = re.sub(r"\n\s+", "\n", (_FOLDER / "page.html").read_text("utf-8"))
+    return _filled(template, parts).encode()
 
 
 @cache

@@ -210,7 +210,7 @@ class Page {
     this.verdict.begin(document.title);
     const charges = JSON.parse(byId("charges").textContent);
     const text = await textOfCharges(charges);
-    byId("charges").textContent = "null";
+    byId("charges").remove();
     this.showText(text);
     const bytes = text.documents.reduce((sum, { run }) => sum + run.bytes.length, 0);
     const bits = text.chunks.reduce((sum, chunk) => sum + chunk.bits.reduce((a, b) => a + b, 0), 0);

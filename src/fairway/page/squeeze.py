@@ -19,6 +19,10 @@ _REGEX = re.compile(r"/(?:[^/\\\[\n]|\\.|\[(?:[^\]\\\n]|\\.)*\])+/\w*")
 # A slash after one of these begins a regular expression; after another word, ) or ] it divides.
 _BEFORE_REGEX = re.compile(r"[({\[,;:=!&|?+\-*%<>~^]|return|typeof|case|of|in")
 
+# Behind these and before those, the end of a line ends no statement.
+_OPENING = ("", "{", "(", "[", ",")
+_CLOSING = ("}", ")", "]", ",")
+
 
 def script(source: str) -> str:
     """Return JavaScript without comments, indentation, empty lines and blanks that tell nothing.
@@ -37,8 +41,10 @@ def script(source: str) -> str:
         gap = ""
     out = [""]
     for gap, token in zip(gaps, names.shortened(tokens), strict=True):
-        if out[-1] and (gap == "\n" or (gap and _needs_blank(out[-1][-1], token[0]))):
+        if gap == "\n" and out[-1] not in _OPENING and token not in _CLOSING:
             out.append(gap)
+        elif gap and _needs_blank(out[-1][-1:], token[0]):
+            out.append(" ")
         out.append(token)
     return "".join(out) + "\n"
 
@@ -98,4 +104,4 @@ def style(source: str) -> str:
             part = re.sub(r" ?([{};,]) ?", r"\1", part)
             part = re.sub(r": ", ":", part)  # before a colon, a blank is a part of a selector
         parts.append(part)
-    return re.sub(r"\}(?=[^\s}])", "}\n", "".join(parts)).strip() + "\n"
+    return "".join(parts).replace(";}", "}").strip() + "\n"
