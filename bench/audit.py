@@ -7,8 +7,10 @@ python bench/audit.py alarms --runs 200        audits of valid twins, and how ma
 import argparse
 import sys
 import time
+from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,19 +19,22 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from fairway import console
 from fairway.audit.audit import audit
 from fairway.audit.audit_text import AuditText
+from fairway.pipeline.command_results import AuditResult
 from gallery import scorers as gallery
 from gallery.local import Local
 
 VOCABULARIES = (1024, 8192)
 
 
-def audited(maker, vocab, count, seed, minutes):
+def audited(
+    maker: Callable[[int], Any], vocab: int, count: int, seed: int, minutes: float
+) -> AuditResult:
     tokens = gallery.text(vocab, count, seed)
     text = AuditText(tokens, vocab, 0, gallery.token_bytes(tokens))
     return audit(Local(maker(vocab)), text, minutes, seed, maker.__name__)
 
 
-def found(minutes, tokens, vocabularies):
+def found(minutes: float, tokens: int, vocabularies: Sequence[int]) -> None:
     missed = 0
     for vocab in vocabularies:
         for maker, (kind, condition) in gallery.INVALID.items():
@@ -45,7 +50,7 @@ def found(minutes, tokens, vocabularies):
     print(f"{missed} missed")
 
 
-def alarms(minutes, runs):
+def alarms(minutes: float, runs: int) -> None:
     wrong, tested = 0, 0
     jobs = cycle((m, v) for m in gallery.TWINS.values() for v in VOCABULARIES)
     for seed, (maker, vocab) in islice(enumerate(jobs), runs):

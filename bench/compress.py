@@ -17,7 +17,6 @@ import json
 import lzma
 import shutil
 import subprocess
-import sys
 import sysconfig
 import tempfile
 import time
@@ -136,4 +135,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -37,14 +37,13 @@ from fairway.coding.lanes import Layout
 from fairway.coding.model import CodingModel
 from fairway.coding.protocols import text_costs
 from fairway.config.schema import Score
-from fairway.config.toml import loads
 from fairway.exact.cpu import Network
 from fairway.exact.operands import Operands
 from fairway.formats.coded_tokens import Starts
 from fairway.formats.range_coder import TOTAL
 from fairway.model.gpt import GPT
 from fairway.pipeline import texts
-from fairway.pipeline.directory import RunDirectory
+from fairway.pipeline.directory import Job, RunDirectory
 from fairway.train.loop import commit
 
 ROLLING = Score(protocol="rolling")
@@ -92,7 +91,7 @@ def main() -> int:
     opened = artifact.read(run.artifact)
     distributed.start("cpu")
     threads = torch.get_num_threads()
-    text = texts.load(loads(run.recipe.read_text()), run, opened.tokenizer, None)
+    text = texts.load(Job(run.load(), run), opened.tokenizer)
     network = opened.build_model()
     exact_model, float_model = ExactModel(opened, threads), FloatModel(network)
     operands = exact_model.operands
@@ -135,7 +134,7 @@ def main() -> int:
 
     def decode_float() -> float:
         each = args.lanes // threads
-        return threads * STEPS * each / _side_by_side(network, fed[:, :each], threads)
+        return float(threads * STEPS * each / _side_by_side(network, fed[:, :each], threads))
 
     decoded = alternate({"exact": decode_exact, "float": decode_float}, args.repeats)
     for name, pair in (("score", scored), ("decode", decoded)):

@@ -40,6 +40,7 @@ from fairway.coding.codec import Codec
 from fairway.coding.sample import continuation
 from fairway.config.schema import Adapt
 from fairway.errors import BadInput
+from fairway.exact.operands import prepare
 from fairway.formats import fwz
 from fairway.formats.artifact import HEADER_BYTES, MAGIC, PARTS, VERSION
 from fairway.formats.proof import Digest, Header, Machine, ProofChunk, read_chunks, text_digest
@@ -167,8 +168,8 @@ class Subject:
 def opened_once(model: Path) -> None:
     """Let the artifact, which is no mutant, be read and prepared once for all mutants."""
     artifact.read = functools.cache(artifact.read)
-    operands = exact_model.prepare(artifact.read(model))
-    exact_model.prepare = lambda opened: operands
+    operands_once = prepare(artifact.read(model))
+    vars(exact_model)["prepare"] = lambda opened: operands_once
 
 
 def subjects(model: Path) -> dict[str, Subject]:

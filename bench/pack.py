@@ -33,7 +33,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from math import log, log2
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -159,6 +159,7 @@ class Cost(Row):
 
 
 class Report(Row):
+    table: Literal["report"] = "report"
     model: str
     weights_sha256: str
     weights: int
@@ -320,7 +321,7 @@ def rest_planes(subject: Subject, matrices: Codes) -> bytes:
 
 
 def with_brotli(data: bytes) -> bytes:
-    return brotli.compress(data, quality=11, lgwin=24)
+    return bytes(brotli.compress(data, quality=11, lgwin=24))
 
 
 def with_xz(data: bytes) -> bytes:
@@ -398,14 +399,14 @@ def settings(subject: Subject) -> Iterator[tuple[str, str, float, Callable[[], Q
             }
             chosen = subject.quantizer(STARTING.model_copy(update=bits | {"row_scale": row_scale}))
             names = "int" + "/".join(str(b) for b in bits.values())
-            yield f"rtn {row_scale}", names, float(more), lambda q=chosen: q.at(0.0)
+            yield f"rtn {row_scale}", names, float(more), partial(chosen.at, 0.0)
     weights = sum(w.size for n, w in subject.weights.items() if is_matrix(n))
     for name in ("uniform", "gptq"):
         filling = subject.quantizer(Pack.model_validate({"quantizer": name}))
         for bits_per_weight in BITS:
             level = filling.guess(bits_per_weight * weights)
             setting = f"step {2.0**level:.3f} std" if name == "uniform" else f"log2 θ {level:.2f}"
-            yield name, setting, level, lambda q=filling, at=level: q.at(at)
+            yield name, setting, level, partial(filling.at, level)
 
 
 def curves(subject: Subject, meter: Meter) -> tuple[list[Point], list[tuple[float, float]]]:

@@ -41,9 +41,10 @@ def commands(node: str, model: Path, proof: Path) -> dict[str, tuple[Command, di
     ways: dict[str, tuple[Command, dict[str, str]]] = {}
     for threads in (1, 2):
         script = FOLDER / "verify.mjs"
-        ways[f"node, {threads}"] = [node, script, "--threads", str(threads), model, proof], {}
+        command: Command = [node, script, "--threads", str(threads), model, proof]
+        ways[f"node, {threads}"] = command, {}
         limits = {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": HOME}
-        decoder = [sys.executable, "-P", "-m", "fairway.pipeline.prove", model, proof]
+        decoder: Command = [sys.executable, "-P", "-m", "fairway.pipeline.prove", model, proof]
         ways[f"python, {threads}"] = decoder, limits
     return ways
 
@@ -65,8 +66,8 @@ def timed(command: Command, environment: dict[str, str], text: Path) -> dict[str
 def profile(node: str, model: Path, proof: Path, folder: Path) -> dict[str, float]:
     """Return the shares of functions in the time of one thread, the largest first."""
     options = ["--cpu-prof", f"--cpu-prof-dir={folder}"]
-    script = [FOLDER / "verify.mjs", "--threads", "1"]
-    subprocess.run([node, *options, *script, model, proof], check=True, stdout=subprocess.DEVNULL)
+    command: Command = [node, *options, FOLDER / "verify.mjs", "--threads", "1", model, proof]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     (file,) = folder.glob("*.cpuprofile")
     tree = json.loads(file.read_text())
     names = {}

@@ -60,7 +60,7 @@ def in_bfloat16(script: ModuleType, model: Any) -> Any:
 
 
 class Stepper:
-    """The original's optimizers over its own grouping (REFERENCE A3, A4)."""
+    """The original's optimizers over its own grouping (pull request 264 of the challenge)."""
 
     def __init__(self, script: ModuleType, model: Any, optim: Optim) -> None:
         self.parameters = list(model.parameters())
@@ -73,7 +73,11 @@ class Stepper:
         ]
         owned = {id(p) for p in embeddings + matrices}
         rest = [p for p in self.parameters if id(p) not in owned]
-        common = {"betas": (optim.beta1, optim.beta2), "eps": optim.adam_eps, "fused": True}
+        common: dict[str, Any] = {
+            "betas": (optim.beta1, optim.beta2),
+            "eps": optim.adam_eps,
+            "fused": True,
+        }
         self.adams = [
             torch.optim.AdamW(ps, lr=lr, weight_decay=optim.weight_decay, **common)
             for ps, lr in ((embeddings, optim.embed_lr), (rest, optim.scalar_lr))

@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from math import log
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,6 +40,7 @@ from fairway.coding import artifact, online
 from fairway.coding.artifact import Artifact
 from fairway.coding.bits import bits_per_byte
 from fairway.coding.float_model import FloatModel
+from fairway.coding.model import CodingModel
 from fairway.coding.online import ORDERS
 from fairway.coding.protocols import text_costs
 from fairway.coding.session import open_model
@@ -340,6 +342,10 @@ SHAPES = {
 }
 
 
+def all_costs(model: CodingModel, tokens: NDArray[np.uint16], how: Score) -> object:
+    return list(text_costs(model, tokens, how, online.USUAL_DIVISION))
+
+
 def peer(args: argparse.Namespace) -> Iterator[Row]:
     script = peers.load(args.peer)
     rows: list[Row] = []
@@ -351,10 +357,8 @@ def peer(args: argparse.Namespace) -> Iterator[Row]:
             count = windows * (stride or shape.window) + shape.window
             tokens = torch.randint(1, VOCAB, (count + 1,)).numpy().astype(np.uint16)
             how = Score.model_validate({"protocol": protocol, "stride": stride or 64})
-            sides = {
-                "ours": lambda m=model, t=tokens, h=how: list(
-                    text_costs(FloatModel(m), t, h, online.USUAL_DIVISION)
-                ),
+            sides: dict[str, Callable[[], object]] = {
+                "ours": partial(all_costs, FloatModel(model), tokens, how),
                 "theirs": original(script, theirs, tokens, shape, stride),
             }
             spent: dict[str, list[float]] = {side: [] for side in sides}

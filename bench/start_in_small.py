@@ -230,7 +230,9 @@ def main() -> None:
     jobs = [(side, seed) for seed in seeds for side in SIDES if args.only in (None, side)]
     measured = {}
     with ThreadPoolExecutor(args.at_once) as pool:
-        for job, figures in zip(jobs, pool.map(lambda job: measure(*job, args), jobs), strict=True):
+        for job, figures in zip(
+            jobs, pool.map(lambda job: measure(job[0], job[1], args), jobs), strict=True
+        ):
             measured[job] = figures
             rows = rows_of(measured, seeds, names)
             found = {"kind": "mini-against-pr264", **summary(rows, names)}

@@ -69,7 +69,8 @@ def theirs(shape: Shape, compiled: bool, path: Path) -> Step:
     if narrow:
         model = peers.in_bfloat16(script, model)
     if shape.device == "cuda":  # as its main() does
-        script.zeropower_via_newtonschulz5 = torch.compile(script.zeropower_via_newtonschulz5)
+        newton_schulz = script.zeropower_via_newtonschulz5
+        setattr(script, newton_schulz.__name__, torch.compile(newton_schulz))
         torch.backends.cuda.enable_cudnn_sdp(False)
     stepper = peers.Stepper(script, model, Optim())
     loss_of: Any = torch.compile(model, dynamic=False, fullgraph=True) if compiled else model

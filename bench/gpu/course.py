@@ -15,6 +15,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -98,7 +99,7 @@ def main() -> None:
         chosen = toml.load(name, [*sets, f"score.protocol={protocol}"])
         timed(
             f"score {protocol}",
-            lambda chosen=chosen: perform(chosen, run, ScoreResult),
+            partial(perform, chosen, run, ScoreResult),
             bpb=lambda r: r.bpb,
             tokens_per_s=lambda r: r.tokens / r.seconds,
         )

@@ -18,6 +18,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class Stopwatch:
     """Seconds of work on a device, its queue included."""
 
     def __init__(self, device: str) -> None:
-        self._wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+        self._wait: Callable[[], Any] = torch.cuda.synchronize if device == "cuda" else lambda: None
 
     def __call__(self, work: Callable[[], object]) -> float:
         self._wait()
@@ -68,7 +69,7 @@ def ceiling(shape: Shape, seconds: Stopwatch) -> float:
     best = 0.0
     for m, k, n in ((tokens, shape.model.dim, shape.model.mlp_hidden), (side, side, side)):
         a, b = (torch.randn(s, device=shape.device, dtype=shape.dtype) for s in ((m, k), (k, n)))
-        took = min(seconds(lambda a=a, b=b: a @ b) for _ in range(10))
+        took = min(seconds(partial(torch.matmul, a, b)) for _ in range(10))
         console.say(f"product [{m}, {k}] x [{k}, {n}]: {2 * m * k * n / took / 1e12:,.1f} TFLOP/s")
         best = max(best, 2 * m * k * n / took)
     return best

@@ -14,6 +14,6 @@ __version__ = "0.1.0"
 
 
 def load(path: str | Path) -> Model:
-    """An artifact at work: .logprobs(text), .compress(bytes), .generate(...). Raises BadInput."""
+    """Open an artifact: .logprobs(text), .compress(bytes), .generate(...). Raises BadInput."""
     model: Model = import_module("fairway.library").Model(path)
     return model

@@ -35,7 +35,7 @@ class Model:
     """An opened artifact. It predicts in exact arithmetic: the same bits on every machine."""
 
     def __init__(self, path: str | Path) -> None:
-        """Raises BadInput that names what is wrong with the file."""
+        """Open an artifact. Raises BadInput that names what is wrong with the file."""
         self.path = Path(path)
         self._artifact = artifact.read(self.path)
         self._model = open_model(self._artifact)

@@ -322,7 +322,7 @@ def _worker(order: Order) -> NoReturn:
 
 
 def _drop_user(order: Order) -> bool:
-    """As root, become a user that owns nothing; return whether that was possible."""
+    """Become a user that owns nothing, where this is root; return whether that was possible."""
     user = order["user"]
     if user is None or os.geteuid() != 0:
         return False

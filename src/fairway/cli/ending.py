@@ -150,7 +150,10 @@ def hold_streams() -> None:
 
 @contextmanager
 def standard_output() -> Iterator[None]:
-    """Inside, use standard output. Raises BadInput where it is closed, OSError that names it."""
+    """Give standard output inside the block.
+
+    Raises BadInput where it is closed, and OSError that names it.
+    """
     if sys.stdout is None:
         raise BadInput("standard output is closed: leave it open, or name a file with -o")
     try:

@@ -8,7 +8,7 @@ from fairway.errors import BadInput
 
 
 def bits_per_byte(nats: float, text_bytes: int) -> float:
-    """nats / ln 2 / text_bytes: the code length of a text over its length (BPB).
+    """Return nats / ln 2 / text_bytes: the bits that a text costs over its length in bytes (BPB).
 
     Raises BadInput for an empty text, which has none.
     """

@@ -52,7 +52,7 @@ def compress(
 
 
 def decompress(model: Path, source: Source, target: Target, report: Report) -> None:
-    """Inverse of `compress`. Raises BadInput that names what is wrong, the chunk where it is one.
+    """Restore what `compress` wrote. Raises BadInput that names the fault and its chunk.
 
     What has been written to `target` by then is right, and is not all.
     """
@@ -107,7 +107,7 @@ def _header(sha256: str, machine: FloatEnvironment | None) -> bytes:
 
 
 def _read_full(source: Source, count: int) -> bytes:
-    """So many bytes, fewer only at the end: a pipe gives what it has."""
+    """Return `count` bytes, fewer only at the end: one read of a pipe gives what it has."""
     parts = []
     while count and (part := source.read(count)):
         parts.append(part)

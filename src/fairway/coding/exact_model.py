@@ -39,7 +39,7 @@ class ExactModel(FixedModel):
     def __init__(
         self, artifact: Artifact, workers: int = 1, device: torch.device | str = "cpu"
     ) -> None:
-        """workers: threads on a CPU. Raises BadInput."""
+        """Prepare the operands; `workers` threads compute on a CPU. Raises BadInput."""
         self.operands = prepare(artifact)
         self.bos_id, self.vocab_size = self.operands.bos_id, self.operands.vocab_size
         self.window, self._file_bytes = self.operands.shape.window, artifact.size_bytes

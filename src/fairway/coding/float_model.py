@@ -149,7 +149,7 @@ def check_memory(network: GPT, lanes: int, extra_bytes: int = 0) -> None:
 
 @njit(cache=True, nogil=True)
 def fill_cumulative(probabilities, table):  # type: ignore[no-untyped-def]
-    """table[i, s] = floor(P_s · (2^30 - V)) + s, P the running sum of row i over its total.
+    """Fill table[i, s] = floor(P_s · (2^30 - V)) + s, P the running sum of row i over its total.
 
     probabilities: float32[n, V], not negative; table: int64[n, V+1]. The sums are float64 in a
     fixed order and cannot fall, so that every frequency is at least 1: no symbol is impossible.

@@ -54,7 +54,7 @@ class _Charged:
 
 
 def encode(codec: Codec, text: bytes, report: Report) -> bytes:
-    """The shortest of the ways to write a text of 1 to MAX_CHUNK_BYTES. Raises BadInput.
+    """Return the shortest form of a chunk of 1 to MAX_CHUNK_BYTES bytes. Raises BadInput.
 
     The network codes pieces only where that pays for the time that decoding them takes.
     """
@@ -118,7 +118,7 @@ def decode(codec: Codec, chunk: FwzChunk, name: str = "the chunk") -> bytes:
 
 
 def _general_charges(pieces: list[bytes], written_bytes: int) -> list[float]:
-    """Bytes that brotli adds for each piece after those before it.
+    """Return the bytes that brotli adds for each piece after those before it.
 
     They sum to what is written, at a quality that is too slow to be asked after every piece.
     """
@@ -128,7 +128,7 @@ def _general_charges(pieces: list[bytes], written_bytes: int) -> list[float]:
 
 
 def _ask(codec: Codec, pieces: list[bytes], general: list[float], report: Report) -> _Charged:
-    """What the network charges for the pieces that it may code better.
+    """Return what the network charges for the pieces that it may code better.
 
     In floating point that is not known before they are coded: then it counts as nothing.
     """
@@ -156,7 +156,7 @@ def _ask(codec: Codec, pieces: list[bytes], general: list[float], report: Report
 
 
 def _hopeful(codec: Codec, tokens: list[Tokens], rates: list[float]) -> list[bool]:
-    """Whether samples of pieces cost little enough, next to brotli's bytes per byte."""
+    """Return whether samples of pieces cost little enough, next to brotli's bytes per byte."""
     if all(len(found) <= 2 * _SAMPLES * _SAMPLE_TOKENS for found in tokens):
         return [True] * len(tokens)  # samples would be most of it
     samples = [_sampled(found) for found in tokens]
@@ -173,14 +173,14 @@ def _hopeful(codec: Codec, tokens: list[Tokens], rates: list[float]) -> list[boo
 
 
 def _sampled(tokens: Tokens) -> Tokens:
-    """Some runs of a piece's tokens, each after its BOS."""
+    """Return some runs of a piece's tokens, each after its BOS."""
     edges = range(1, len(tokens), -(-len(tokens) // _SAMPLES))
     runs = [tokens[edge : edge + _SAMPLE_TOKENS] for edge in edges]
     return np.concatenate([part for run in runs for part in (tokens[:1], run)])
 
 
 def _tokens(tokenizer: Tokenizer, piece: bytes) -> Tokens | None:
-    """BOS and the tokens of a piece; None where they do not decode to it."""
+    """Return BOS and the tokens of a piece; None where they do not decode to it."""
     try:
         found = tokenizer.encode_documents([piece])
     except BadInput:  # the challenge's tokenizers refuse invalid UTF-8
@@ -189,7 +189,7 @@ def _tokens(tokenizer: Tokenizer, piece: bytes) -> Tokens | None:
 
 
 def _starts(codec: Codec, tokens: Tokens) -> Starts:
-    """A lane per document."""
+    """Return the starts of lanes, one for each document."""
     positions = documents_of(tokens, codec.tokenizer.bos_id)
     return Starts(positions, np.zeros(len(positions), bool))
 

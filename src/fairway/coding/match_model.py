@@ -51,7 +51,10 @@ _PER_POWER = 64  # entries of _WEIGHTS that halve a weight
 
 
 def _weights() -> NDArray[np.int64]:
-    """rint(2^(16 - j/64)) for j < 1024, by six integer roots of 2^(64 · (17 - j/64)) = (2·x)^64."""
+    """Return rint(2^(16 - j/64)) for j < 1024, by six integer roots.
+
+    They are of 2^(64 · (17 - j/64)) = (2·x)^64.
+    """
     found = []
     for j in range(16 * _PER_POWER):
         double = 1 << 17 * _PER_POWER - j

@@ -14,7 +14,7 @@ class MixedModel:
     """A CodingModel whose predictions are mixed with those of the document memory."""
 
     def __init__(self, inner: NetworkModel, memory: Memory, dim: int) -> None:
-        """dim: the width of the inner model's states."""
+        """Wrap a model whose states have the width `dim`."""
         self._inner, self._memory, self._dim = inner, memory, dim
         self.bos_id, self.vocab_size, self.window = inner.bos_id, inner.vocab_size, inner.window
         self.learns, self.has_intervals = inner.learns, inner.has_intervals

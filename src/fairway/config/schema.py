@@ -138,7 +138,7 @@ class Model(Section):
         return tuple(layers)
 
     def is_among_last(self, layer: int, count: int) -> bool:
-        """Whether `layer` is one of the last `count` layers."""
+        """Return whether `layer` is one of the last `count` layers."""
         return layer >= self.num_layers - count
 
     @model_validator(mode="after")

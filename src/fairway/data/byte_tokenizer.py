@@ -63,7 +63,7 @@ class ByteTokenizer(Tokenizer):
     bos_id = BOS
 
     def __init__(self, pieces: Sequence[str], cased: bool = False) -> None:
-        """`pieces` in merge order, each of two bytes of UTF-8 or more; cased: marks among them."""
+        """Take pieces in merge order, each of two bytes or more; cased: with marks among them."""
         self._pieces, self._cased = list(pieces), cased
         self._table = [b"", *(case.raw(i) if cased else bytes([i]) for i in range(256))]
         self._table += [case.written(p) if cased else p.encode() for p in self._pieces]

@@ -60,7 +60,7 @@ class ChallengeTokenizer(Tokenizer):
     rule = "challenge"
 
     def __init__(self, proto: Any, where: str) -> None:
-        """`proto`: a ModelProto that has been checked (data/py)."""
+        """Take `proto`, a ModelProto that has been checked (data/py)."""
         self._proto, self._where = proto, where
         pieces = [(piece.piece, piece.type) for piece in self._proto.pieces]
         self.vocab_size = len(pieces)

@@ -65,7 +65,7 @@ def _query_gain(p: Tensor, shape: Model, random: Generator) -> None:
 
 
 def _mix(p: Tensor, shape: Model, random: Generator) -> None:
-    """All of a block's input, and nothing of the embedding."""
+    """Take all of a block's input, and nothing of the embedding."""
     p[0].fill_(1.0)
     p[1].zero_()
 

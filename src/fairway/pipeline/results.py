@@ -54,7 +54,7 @@ class Result(Record):
 
 
 def _printable(value: Any) -> Any:
-    """Names of files that are no UTF-8 get escapes: JSON has no characters for them."""
+    """Escape names of files that are not UTF-8: JSON has no characters for them."""
     if isinstance(value, dict):
         return {_printable(key): _printable(inner) for key, inner in value.items()}
     if isinstance(value, list):

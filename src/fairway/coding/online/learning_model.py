@@ -69,7 +69,7 @@ class LearningModel:
     has_intervals: ClassVar[bool] = False
 
     def __init__(self, network: GPT, adapt: Adapt, tokens: int, process: Process = ALONE) -> None:
-        """tokens: of the whole text, for schedules. Raises BadInput if the settings do not fit."""
+        """Prepare to learn from `tokens` tokens. Raises BadInput if the settings do not fit."""
         self.network, self.adapt = network, rounded(adapt)
         self.bos_id, self.vocab_size = network.bos_id, network.vocab_size
         self.window: int = network.shape.window
