@@ -1,12 +1,13 @@
 // Decode many proofs in one process: each line of standard input is an object with a model and a
 // proof in base64, each line of standard output what became of them.
 //
-//     node driver.mjs FOLDER
+//     node driver.mjs FOLDER [plain]     plain: without WebAssembly
 
 import { createHash } from "node:crypto";
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 
+if (process.argv[3] === "plain") delete globalThis.WebAssembly;
 const folder = pathToFileURL(process.argv[2] + "/");
 const { decode } = await import(new URL("decode.mjs", folder));
 const { Damage } = await import(new URL("binary.mjs", folder));

@@ -30,8 +30,9 @@ def required_node() -> str:
 class Decoder:
     """The JavaScript decoder in a process that is started anew after it has hung."""
 
-    def __init__(self, folder: Path = FOLDER) -> None:
-        self._command = [required_node(), str(_DRIVER), str(folder)]
+    def __init__(self, *words: str) -> None:
+        """words: "plain" is without WebAssembly."""
+        self._command = [required_node(), str(_DRIVER), str(FOLDER), *words]
         self._start()
 
     def _start(self) -> None:

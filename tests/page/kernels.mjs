@@ -1,0 +1,71 @@
+// Compare the kernels in WebAssembly with the plain loops, on extreme and random integers.
+//
+//     node kernels.mjs FOLDER     prints how many results were compared
+
+import { pathToFileURL } from "node:url";
+
+const { Arena, capacityFor, plainKernels } = await import(new URL("kernels.mjs", pathToFileURL(process.argv[2] + "/")));
+
+let state = 1;
+function random(limit) {
+  state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+  return Math.floor((state / 2 ** 32) * limit);
+}
+
+/** An integer of magnitude up to `largest`, often 0 or extreme. */
+function integer(largest) {
+  const kind = random(8);
+  if (kind < 2) return kind === 0 ? largest : -largest;
+  return kind === 2 ? 0 : random(2 * largest + 1) - largest;
+}
+
+/** Run one kernel on arrays of equal contents in two memories; return how many results were compared. */
+function compare(name, requests, fill, call) {
+  const [fast, plain] = [{}, {}];
+  const makers = [fast, plain].map((owner) => {
+    const arena = new Arena();
+    for (const [key, Type, length] of requests) arena.reserve(owner, key, Type, length);
+    return arena.allocate();
+  });
+  if (makers[0] === plainKernels) throw new Error("there is no WebAssembly here");
+  fill(fast);
+  for (const [key] of requests) plain[key].set(fast[key]);
+  call(makers[0][name], fast);
+  call(plainKernels[name], plain);
+  for (const [i, value] of plain.out.entries()) {
+    if (fast.out[i] !== value) throw new Error(`${name}: result ${i} is ${fast.out[i]}, not ${value}`);
+  }
+  return plain.out.length;
+}
+
+let compared = 0;
+for (const count of [1, 2, 3, 4, 5, 7, 8]) {
+  for (const [rows, pairs] of [[1, 1], [15, 2], [16, 3], [17, 8], [48, 31], [100, 1]]) {
+    const capacity = capacityFor(rows);
+    const at = 2 * random(4);
+    // Sums stay below 2^31, as the decoder's do.
+    const largest = Math.floor(Math.sqrt((2 ** 31 - 1) / (2 * pairs)));
+    const requests = [["matrix", Int16Array, 2 * capacity * pairs], ["vectors", Int16Array, at + 2 * count * pairs], ["out", Int32Array, count * capacity]];
+    const fill = ({ matrix, vectors }) => {
+      for (let j = 0; j < pairs; j++) {
+        for (let i = 0; i < 2 * rows; i++) matrix[2 * j * capacity + i] = integer(Math.min(largest, 32767));
+      }
+      for (let i = 0; i < vectors.length; i++) vectors[i] = integer(Math.min(largest, 32767));
+    };
+    compared += compare("dots", requests, fill, (kernel, { matrix, vectors, out }) => {
+      kernel(matrix, capacity, rows, vectors, at, count, pairs, out);
+    });
+  }
+  for (const [rows, width] of [[1, 8], [5, 16], [31, 24], [256, 64]]) {
+    const stride = rows + random(3);
+    const requests = [["weights", Int32Array, count * stride], ["values", Int16Array, rows * width], ["out", Int32Array, count * width]];
+    const fill = ({ weights, values }) => {
+      for (let i = 0; i < weights.length; i++) weights[i] = random(2) ? 0 : random(Math.floor(65536 / rows) + 1);
+      for (let i = 0; i < values.length; i++) values[i] = integer(256);
+    };
+    compared += compare("mix", requests, fill, (kernel, { weights, values, out }) => {
+      kernel(weights, stride, count, values, rows, width, out);
+    });
+  }
+}
+console.log(compared);
