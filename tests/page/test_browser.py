@@ -276,6 +276,7 @@ def test_pointing_at_a_token_opens_its_card_and_leaving_closes_it(tab):
 def test_the_switch_shades_tokens_by_who_predicted_them(tab, decoded):
     assert {shade[0] for shade in ask(tab, "shades").values()} == {"k"}
     tab.get_by_text("Predictor").click()
+    to_text(tab)
     shades = ask(tab, "shades")
     assert len(shades) > 50
     for i, shade in shades.items():

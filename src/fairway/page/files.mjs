@@ -1,5 +1,7 @@
 // Files: those that the page carries, those that are dropped on it, and those that it saves.
 
+import { element } from "./elements.mjs";
+
 const PIECE = 1 << 18; // base64 characters that are read at a time
 
 export const nextTask = () => new Promise((resolve) => setTimeout(resolve));
@@ -18,14 +20,14 @@ export async function bytesOfBase64(base64) {
 // Return the bytes behind a link of the page, which from then on saves them from memory.
 export async function bytesOfLink(link) {
   const bytes = await bytesOfBase64(link.getAttribute("href").split(",", 2)[1]);
-  link.href = URL.createObjectURL(new Blob([bytes], { type: "application/octet-stream" }));
+  link.href = addressOf(bytes);
   return bytes;
 }
 
+const addressOf = (bytes) => URL.createObjectURL(new Blob([bytes], { type: "application/octet-stream" }));
+
 export function save(bytes, name) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([bytes], { type: "application/octet-stream" }));
-  link.download = name;
+  const link = element("a", { download: name, href: addressOf(bytes) });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }

@@ -1,6 +1,8 @@
 // Bytes of a text as pieces that are safe to show. Whatever could be interpreted or could hide (control characters,
 // marks of direction, what is not UTF-8) becomes a label; nothing else is changed.
 
+import { element } from "./elements.mjs";
+
 const LONGEST_PIECE = 24; // UTF-16 units, so that a row of a phone holds any piece
 const HIDDEN =
   /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cn}\p{Cs}\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0]/u; // newline and tab aside
@@ -27,11 +29,6 @@ function codePoint(bytes, at, length) {
 const hexDigits = (value, digits) => value.toString(16).toUpperCase().padStart(digits, "0");
 const hexBytes = (bytes, from, to) => Array.from(bytes.subarray(from, to), (byte) => hexDigits(byte, 2)).join(" ");
 
-function labelOf(code) {
-  if (code < 0x20) return String.fromCharCode(0x2400 + code); // ␀ and its like
-  return code === 0x7f ? "␡" : `U+${hexDigits(code, 4)}`;
-}
-
 // Return bytes [from, to) as pieces. A piece is one of
 //   {text}        to be shown as it is; at most one newline, at its end; a tab stands alone
 //   {label, hex}  bytes that are shown as a label
@@ -51,7 +48,7 @@ export function piecesOfBytes(bytes, from, to) {
     const code = length && codePoint(bytes, at, length);
     if (!length) {
       flush();
-      pieces.push({ label: hexDigits(bytes[at], 2), hex: hexBytes(bytes, at, at + 1) });
+      pieces.push({ label: `\\x${hexDigits(bytes[at], 2)}`, hex: hexDigits(bytes[at], 2) });
       at += 1;
       continue;
     }
@@ -69,7 +66,7 @@ export function piecesOfBytes(bytes, from, to) {
       pieces.push({ text: character });
     } else if (HIDDEN.test(character)) {
       flush();
-      pieces.push({ label: labelOf(code), hex: hexBytes(bytes, at, at + length) });
+      pieces.push({ label: code < 0x80 ? `\\x${hexDigits(code, 2)}` : `U+${hexDigits(code, 4)}`, hex: hexBytes(bytes, at, at + length) });
     } else {
       if (text.length + character.length > LONGEST_PIECE) flush();
       text += character;
@@ -80,18 +77,11 @@ export function piecesOfBytes(bytes, from, to) {
   return pieces;
 }
 
-// Return the pieces as nodes; `marks` shows blanks and newlines, for a token that stands alone.
-export function nodesOfPieces(pieces, { marks = false } = {}) {
+// Return pieces of a token that stands alone as nodes, with marks for blanks and newlines.
+export function nodesOfPieces(pieces) {
   return pieces.map((piece) => {
-    if (piece.text !== undefined && !marks) return document.createTextNode(piece.text);
-    const node = document.createElement("span");
-    if (piece.text !== undefined) {
-      node.textContent = piece.text.replace(/ /g, "␣").replace(/\n/g, "↵").replace(/\t/g, "⇥");
-      node.className = piece.text.trim() ? "" : "blank";
-    } else {
-      node.className = "byte";
-      node.dataset.label = piece.label ?? "·";
-    }
-    return node;
+    if (piece.text === undefined) return element("b", { class: "byte", "data-label": piece.label ?? "·" });
+    const visible = piece.text.replace(/ /g, "␣").replace(/\n/g, "↵").replace(/\t/g, "⇥");
+    return element("span", { class: piece.text.trim() ? "" : "blank" }, visible);
   });
 }

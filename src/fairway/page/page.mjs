@@ -4,6 +4,7 @@ import { drawHistogram, drawRunning } from "./charts.mjs";
 import { DecodedText } from "./decoded.mjs";
 import { Damage } from "./decoder/binary.mjs";
 import { decode } from "./decoder/decode.mjs";
+import { byId, element } from "./elements.mjs";
 import { acceptFiles, bytesOfBase64, bytesOfLink, nextTask, readFiles, save } from "./files.mjs";
 import { Inspector } from "./inspector.mjs";
 import { COST_BOUNDS, TextView } from "./textview.mjs";
@@ -19,13 +20,11 @@ const PROOF_LEAD =
 const VIEW_LEAD =
   "Every token of the file is shaded by what it costs the model: plain where the model knew what comes, dark where it was surprised.";
 
-const byId = (id) => document.getElementById(id);
-
 class Page {
   constructor(script) {
     this.script = script;
     this.meta = JSON.parse(byId("meta").textContent);
-    this.verdict = new Verdict(byId);
+    this.verdict = new Verdict();
     this.inspector = new Inspector(byId("token"), (sentence) => this.verdict.announce(sentence));
     this.view = new TextView(byId("text"), {
       onDraw: () => this.showDocumentInSight(),
@@ -233,7 +232,7 @@ class Page {
 
   // Return the number of the document at the top of the window, from 1.
   documentInSight() {
-    const top = this.view.topToken();
+    const top = Number(this.view.topRow()?.dataset.from ?? 0);
     return Math.max(1, this.text.documents.findLastIndex(({ chunk, from }) => chunk.first + from <= top) + 1);
   }
 
@@ -283,19 +282,12 @@ function legendOfCost() {
 
 function legendOfPredictors() {
   const names = { n: "network", g: "n-grams", m: "neural cache" };
-  return Object.entries(names).map(([key, name]) => {
-    const group = document.createElement("b");
-    group.append(...[1, 2, 3, 4].map((level) => swatch(key + level, "\u00a0")), ` ${name}`);
-    return group;
-  });
+  return Object.entries(names).map(([key, name]) =>
+    element("b", {}, ...[1, 2, 3, 4].map((level) => swatch(key + level, "\u00a0")), ` ${name}`),
+  );
 }
 
-function swatch(className, label) {
-  const made = document.createElement("span");
-  made.className = className;
-  made.textContent = label;
-  return made;
-}
+const swatch = (shade, label) => element("span", { class: shade }, label);
 
 export function startPage(script) {
   new Page(script).start();

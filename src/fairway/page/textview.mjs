@@ -1,5 +1,6 @@
 // Shows the rows of the text that are in sight, token by token, and moves between tokens.
 
+import { element } from "./elements.mjs";
 import { Layout, HEAD_ROWS, ROW_HEIGHT, rowOfToken } from "./layout.mjs";
 import { count } from "./words.mjs";
 
@@ -128,11 +129,8 @@ export class TextView {
 
   // What stands at the top edge of the window, so that it stays there when rows above it come or go.
   anchor() {
-    const top = this.box.getBoundingClientRect().top;
-    if (!this.offsets || top > 0) return null;
-    const element = document.elementsFromPoint(this.box.getBoundingClientRect().left + 40, this.barHeight() + 20);
-    const row = element.map((candidate) => candidate.closest(".row")).find((found) => found && this.box.contains(found));
-    return row ? { token: Number(row.dataset.from), y: row.getBoundingClientRect().top } : null;
+    const row = this.box.getBoundingClientRect().top < 0 ? this.topRow() : null;
+    return row && { token: Number(row.dataset.from), y: row.getBoundingClientRect().top };
   }
 
   keep(anchor) {
@@ -200,21 +198,17 @@ export class TextView {
   }
 
   makeGap(rows) {
-    const gap = document.createElement("div");
-    gap.className = "gap";
+    const gap = element("div", { class: "gap" });
     gap.style.height = `${rows * ROW_HEIGHT}px`;
     return gap;
   }
 
   makeHead(section, number) {
-    const head = document.createElement("div");
-    head.className = "row head";
-    head.dataset.from = section.chunk.first + section.from;
-    head.append(`Document ${count(number)}`);
+    const from = section.chunk.first + section.from;
+    const head = element("div", { class: "row head", "data-from": from }, `Document ${count(number)}`);
     if (section.chunk.bits[section.from] > 0) {
       const token = this.makeToken(section, section.from, []);
       token.append("start");
-      token.dataset.label = "start";
       head.append(token);
     }
     return head;
@@ -222,11 +216,9 @@ export class TextView {
 
   makeRow(section, r) {
     const { rows } = section;
-    const row = document.createElement("div");
-    row.className = "row";
     let [token, piece] = rows.subarray(2 * r, 2 * r + 2);
     const [endToken, endPiece] = rows.subarray(2 * r + 2, 2 * r + 4);
-    row.dataset.from = section.chunk.first + token;
+    const row = element("div", { class: "row", "data-from": section.chunk.first + token });
     let isWrapped = token > section.run.from && !this.endsLine(section, token, piece);
     for (; token < endToken || (token === endToken && piece < endPiece); token++, piece = 0) {
       let pieces = this.layout.piecesOf(section, token);
@@ -246,27 +238,13 @@ export class TextView {
   }
 
   makeToken(section, i, pieces) {
-    const token = document.createElement("span");
-    token.dataset.i = section.chunk.first + i;
-    token.className = this.shadeOf(section.chunk, i);
-    for (const piece of pieces) {
-      if (piece.mark) token.append(childOf("i", "mark"));
-      else if (piece.part) token.append(childOf("i", "part"));
-      else if (piece.label) {
-        const label = childOf("b", "");
-        label.dataset.label = piece.label;
-        label.dataset.hex = piece.hex;
-        token.append(label);
-      } else if (piece.text === "\t") {
-        const space = childOf("i", "space");
-        space.append(piece.text);
-        token.append(space);
-      } else {
-        if (piece.text === "\n") token.classList.add("end");
-        token.append(piece.text);
-      }
-    }
-    return token;
+    const shown = pieces.map(({ text, label, hex, mark }) => {
+      if (label) return element("b", { class: "byte", "data-label": label, "data-hex": hex });
+      if (text === undefined) return element("i", { class: mark ? "mark" : "part" });
+      return text === "\t" ? element("i", { class: "space" }, text) : text;
+    });
+    const shade = this.shadeOf(section.chunk, i) + (pieces[0]?.text === "\n" ? " end" : "");
+    return element("span", { class: shade, "data-i": section.chunk.first + i }, ...shown);
   }
 
   shadeOf(chunk, i) {
@@ -279,18 +257,12 @@ export class TextView {
 
   // Exactly one token can be reached with the tab key: the current one, or else the first in sight.
   tabStop() {
-    const current = this.box.querySelector(`[data-i="${this.current}"]`) ?? this.firstInSight();
+    const first = () => this.topRow(".row:has([data-i])")?.querySelector("[data-i]");
+    const current = this.box.querySelector(`[data-i="${this.current}"]`) ?? first();
     if (current === this.stop) return;
     this.stop?.removeAttribute("tabindex");
     if (current) current.tabIndex = 0;
     this.stop = current;
-  }
-
-  firstInSight() {
-    const edge = this.barHeight();
-    for (const row of this.box.children)
-      if (row.getBoundingClientRect().top >= edge && row.querySelector("[data-i]")) return row.querySelector("[data-i]");
-    return this.box.querySelector("[data-i]");
   }
 
   point(event, cause = "point") {
@@ -379,19 +351,11 @@ export class TextView {
     }
   }
 
-  // Return the index of the token at the top of the window.
-  topToken() {
-    const row = [...this.box.querySelectorAll(".row")].find(
-      (candidate) => candidate.getBoundingClientRect().bottom > this.barHeight() + ROW_HEIGHT / 2,
-    );
-    return row ? Number(row.dataset.from) : 0;
+  // Return the row at the top of what the bar leaves of the window.
+  topRow(kind = ".row") {
+    const edge = this.barHeight() + ROW_HEIGHT / 2;
+    return [...this.box.querySelectorAll(kind)].find((row) => row.getBoundingClientRect().bottom > edge);
   }
-}
-
-function childOf(name, className) {
-  const child = document.createElement(name);
-  if (className) child.className = className;
-  return child;
 }
 
 export function shadeLevel(value, bounds) {

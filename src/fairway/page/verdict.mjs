@@ -1,12 +1,12 @@
 // The card at the top: what is being checked, how far it is, and the verdict.
 
+import { byId, element } from "./elements.mjs";
 import { count, duration, plural } from "./words.mjs";
 
 const QUARTER = 25; // percent of progress between two announcements to a screen reader
 
 export class Verdict {
-  constructor(byId) {
-    this.byId = byId;
+  constructor() {
     this.card = byId("verdict");
     this.card.hidden = false;
   }
@@ -16,24 +16,24 @@ export class Verdict {
     this.card.classList.toggle("good", kind === "good");
     this.card.classList.toggle("bad", kind === "bad");
     this.card.dataset.kind = kind;
-    this.byId("state").textContent = name;
-    this.byId("reason").textContent = reason;
-    this.byId("progress").hidden = kind !== "busy";
-    this.byId("pace").textContent = note;
+    byId("state").textContent = name;
+    byId("reason").textContent = reason;
+    byId("progress").hidden = kind !== "busy";
+    byId("pace").textContent = note;
     this.announce(`${name}. ${reason}`);
     if (kind === "good") document.title = `✓ ${document.title}`;
     if (kind === "bad") document.title = `✕ ${document.title}`;
   }
 
   announce(sentence) {
-    this.byId("announce").textContent = sentence;
+    byId("announce").textContent = sentence;
   }
 
   begin(name) {
     document.title = name;
     this.startedAt = performance.now();
     this.announced = 0;
-    this.byId("facts").replaceChildren();
+    byId("facts").replaceChildren();
     this.score(null);
     this.progress(0, 0);
   }
@@ -41,12 +41,12 @@ export class Verdict {
   progress(tokens, total) {
     const share = total ? tokens / total : 0;
     const percentDone = Math.floor(100 * share);
-    this.byId("progress").firstElementChild.style.transform = `scaleX(${share})`;
-    this.byId("progress").setAttribute("aria-valuenow", percentDone);
+    byId("progress").firstElementChild.style.transform = `scaleX(${share})`;
+    byId("progress").setAttribute("aria-valuenow", percentDone);
     const seconds = (performance.now() - this.startedAt) / 1000;
     const left = share > 0.02 && share < 1 ? ` · about ${duration((seconds * (1 - share)) / share)} left` : "";
     const pace = seconds > 1 && tokens ? ` · ${count(Math.round(tokens / seconds))} tokens per second${left}` : "";
-    this.byId("pace").textContent = total ? `${count(tokens)} of ${plural(total, "token")}${pace}` : "";
+    byId("pace").textContent = total ? `${count(tokens)} of ${plural(total, "token")}${pace}` : "";
     if (percentDone >= this.announced + QUARTER && percentDone < 100) {
       this.announced = percentDone - (percentDone % QUARTER);
       this.announce(`${this.announced} percent decoded`);
@@ -55,22 +55,16 @@ export class Verdict {
 
   // Show bits per byte; null: not known yet.
   score(bpb) {
-    this.byId("bpb").textContent = bpb === null ? "–" : bpb.toFixed(4);
+    byId("bpb").textContent = bpb === null ? "–" : bpb.toFixed(4);
   }
 
   // Show facts: [name, value, explanation, isHash].
   facts(rows) {
     const made = rows.map(([name, value, explanation, isHash]) => {
-      const [row, dt, dd, note] = ["div", "dt", "dd", "dd"].map((tag) => document.createElement(tag));
-      dt.textContent = name;
-      dd.textContent = value;
-      note.textContent = explanation;
-      note.className = "note";
-      if (isHash) [row.className, dd.className] = ["wide", "hash"];
-      row.append(dt, dd, note);
-      return row;
+      const parts = [element("dt", {}, name), element("dd", { class: isHash ? "hash" : "" }, value)];
+      return element("div", { class: isHash ? "wide" : "" }, ...parts, element("dd", { class: "note" }, explanation));
     });
-    this.byId("facts").replaceChildren(...made);
+    byId("facts").replaceChildren(...made);
   }
 }
 
