@@ -27,6 +27,8 @@ def test_a_built_package_has_its_recipes_and_works_without_the_source_tree(tmp_p
         from fairway.pipeline.second_decoder import FOLDER
         assert fairway.__file__.startswith(sys.argv.pop()), fairway.__file__
         assert (FOLDER / "verify.mjs").is_file()
+        from fairway.page.build import proof_page
+        assert b"<!doctype html>" in proof_page(b"model", b"proof")
         sys.argv[1:] = ["size", "tiny"]
         main.main()
     """

@@ -183,6 +183,8 @@ def test_commands_inside_a_strangers_folder_run_and_read_nothing_of_it(stranger)
         "sample model.fairway --tokens 2",
         "compress -m model.fairway letter.txt",
         "decompress -t -m model.fairway letter.txt.fwz",
+        "view model.fairway letter.txt",
+        "page .",
         "report .",
     )
     with opened(folder) as names:
@@ -193,7 +195,8 @@ def test_commands_inside_a_strangers_folder_run_and_read_nothing_of_it(stranger)
     ends = ["ended inspect 0", "ended sample 0", "ended compress 0", "ended decompress 0"]
     said = [line for line in done.stdout.splitlines() if line.startswith("ended ")]
     assert said[:4] == ends, done.stderr
-    assert "ended report 0" in done.stdout, done.stderr
+    for command in ("view", "page", "report"):
+        assert f"ended {command} 0" in done.stdout, done.stderr
     assert not mark.exists(), mark.read_text()
     assert not taken(names)
     assert {"model.fairway", "letter.txt"} <= names  # so it does see what is opened

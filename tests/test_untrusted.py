@@ -31,6 +31,8 @@ def trapped(tiny, tmp_path):
     [
         (["verify", "{run}"], [0]),
         (["inspect", "{run}/model.fairway"], [0]),
+        (["page", "{run}"], [0]),
+        (["view", "{run}/model.fairway", "{run}/recipe.toml", "--terminal"], [0]),
         (["decompress", "-m", "{run}/model.fairway", "{folder}/text.fwz"], [0]),
         (["submit", "--check", "{run}"], [1]),
     ],
