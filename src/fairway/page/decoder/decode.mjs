@@ -30,7 +30,10 @@ function startLocalWorker() {
 class Member {
   constructor(worker) {
     this.worker = worker;
-    worker.onmessage = ({ data }) => (data.failure ? this.fail(new FAILURES[data.failure](data.sentence)) : this.resolve(data.answer));
+    worker.onmessage = ({ data: { answer, failure, sentence } }) => {
+      if (failure) this.fail(new FAILURES[failure](sentence));
+      else this.resolve(answer);
+    };
     worker.onerror = (event) => this.fail(new Error(`a worker failed: ${event.message}`));
   }
 
@@ -69,12 +72,14 @@ export async function decode(model, proof, options = {}) {
   const isItsModel = modelSha256.startsWith(modelDigest);
   if (!isItsModel) splitArtifact(model); // which may say that the model is damaged
   demand(isItsModel, `the proof belongs to another model, one whose SHA-256 begins with ${modelDigest}`, NoVerdict);
-  const [opened, members] = await (workers && startWorker ? openModel(model, workers, startWorker) : openModel(model, 1, startLocalWorker));
+  const team = workers && startWorker ? [workers, startWorker] : [1, startLocalWorker];
+  const [opened, members] = await openModel(model, ...team);
   try {
     options.signal?.throwIfAborted();
     const tokenizer = openTokenizer(opened.kind, opened.text);
     const totalTokens = chunks.reduce((sum, { lanes = [] }) => lanes.reduce((part, { count }) => part + count, sum), 0);
-    const run = { ...options, members, tokenizer, tokens: 0, bits: 0, tell: () => onProgress?.({ tokens: run.tokens, totalTokens }) };
+    const tell = () => onProgress?.({ tokens: run.tokens, totalTokens });
+    const run = { ...options, members, tokenizer, tokens: 0, bits: 0, tell };
     await onHeader?.({
       ...{ modelSha256, proofSha256, modelBytes: model.length, proofBytes: proof.length, recipe: opened.recipe },
       ...{ vocabulary: tokenizer.vocabulary, bos: tokenizer.bos, chunks: chunks.map(describeChunk) },

@@ -29,14 +29,15 @@ function timesShare(a, b) {
 
 /**
  * The frequencies of one prediction: sums of masses, what the document memory adds (section 8.3): `additions`, sums of
- * it before each symbol, or null, and `rest`, what it leaves to the network.
+ * it before each symbol, and `rest`, what it leaves to the network: 2^30 where there is no memory.
  */
 export class Distribution {
   constructor(sums, additions, rest) {
     const vocabulary = sums.length - 1;
     // ⌊(2^30 - V) · 2^32 / C⌋ in two halves
     const factor = Number((BigInt(TOTAL - vocabulary) << 32n) / BigInt(sums[vocabulary]));
-    Object.assign(this, { sums, additions, rest, vocabulary, factorHigh: Math.floor(factor / 65536), factorLow: factor % 65536 });
+    Object.assign(this, { sums, additions, rest, vocabulary });
+    [this.factorHigh, this.factorLow] = [Math.floor(factor / 65536), factor % 65536];
   }
 
   /** Return c_i, the network's cumulative frequency: ⌊C_i · factor / 2^32⌋ + i. */
@@ -50,7 +51,7 @@ export class Distribution {
   /** Return the cumulative frequency before a symbol (8.3). */
   cumulative(symbol) {
     const own = this.network(symbol);
-    if (!this.additions || symbol === this.vocabulary) return own;
+    if (symbol === this.vocabulary) return own;
     return symbol + timesShare(own - symbol, this.rest) + this.additions[symbol];
   }
 
@@ -70,11 +71,10 @@ export class Distribution {
   /** Return the symbols of the greatest frequencies, the greatest first, equal ones by their number. */
   likeliest(count) {
     const { sums, additions, vocabulary } = this;
-    const factor = additions ? this.rest / sums[vocabulary] : 1;
+    const factor = this.rest / sums[vocabulary];
     const found = Array.from({ length: count }, () => ({ symbol: 0, size: -1 }));
     for (let i = 0; i < vocabulary; i++) {
-      let size = (sums[i + 1] - sums[i]) * factor;
-      if (additions) size += additions[i + 1] - additions[i];
+      const size = (sums[i + 1] - sums[i]) * factor + additions[i + 1] - additions[i];
       if (size <= found[count - 1].size) continue;
       found.splice(found.findIndex((other) => other.size < size), 0, { symbol: i, size }); found.length = count;
     }

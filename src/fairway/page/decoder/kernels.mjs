@@ -6,7 +6,7 @@ import { multiply, multiplyInts, set, store, zeros } from "./wasm.mjs";
 
 const ROWS_AT_A_TIME = 16;
 const PAGE_BYTES = 65536;
-const MEMORY_LIMIT = 2 ** 31;
+const ARENA_LIMIT = 2 ** 31;
 const BATCHES = [4, 2, 1]; // how many vectors or heads a function does at a time
 
 /** Return how many rows a matrix in pairs has room for. */
@@ -98,17 +98,22 @@ function makeKernels(memory) {
     calls = new WebAssembly.Instance(module, { m: { memory } }).exports;
   } catch { return plainKernels; }
   const inBatches = (name, count, run) => {
-    for (let v = 0, batch; v < count; v += batch) run(calls[name + (batch = BATCHES.find((size) => v + size <= count))], v);
+    for (let v = 0, batch; v < count; v += batch) {
+      batch = BATCHES.find((size) => v + size <= count);
+      run(calls[name + batch], v);
+    }
   };
   return {
     dots(matrix, capacity, rows, vectors, at, count, pairs, out) {
       const place = (v) => vectors.byteOffset + 2 * at + 4 * v * pairs;
-      const run = (call, v) => call(matrix.byteOffset, 4 * capacity, 4 * rows, place(v), 4 * pairs, out.byteOffset + 4 * v * capacity);
+      const to = (v) => out.byteOffset + 4 * v * capacity;
+      const run = (call, v) => call(matrix.byteOffset, 4 * capacity, 4 * rows, place(v), 4 * pairs, to(v));
       inBatches("dots", count, run);
     },
     mix(weights, stride, count, values, rows, width, out) {
-      const [from, end] = [values.byteOffset, 2 * width * rows];
-      const run = (call, h) => call(weights.byteOffset + 4 * h * stride, 4 * stride, from, 2 * width, end, out.byteOffset + 4 * h * width);
+      const [from, bytes] = [values.byteOffset, 2 * width * rows];
+      const [place, to] = [(h) => weights.byteOffset + 4 * h * stride, (h) => out.byteOffset + 4 * h * width];
+      const run = (call, h) => call(place(h), 4 * stride, from, 2 * width, bytes, to(h));
       inBatches("mix", count, run);
     },
   };
@@ -122,7 +127,7 @@ export class Arena {
   reserve(owner, key, Type, length) {
     this.requests.push({ owner, key, Type, length, offset: this.size });
     this.size = Math.ceil((this.size + length * Type.BYTES_PER_ELEMENT) / 16) * 16;
-    demand(this.size < MEMORY_LIMIT, "the files ask for more memory than there is");
+    demand(this.size < ARENA_LIMIT, "the files ask for more memory than there is");
   }
 
   /** Make all arrays, filled with zeros; returns the kernels that work on them. */

@@ -39,7 +39,8 @@ export class Linear {
    */
   constructor(arena, name, lanes, matrices, carried, exponents = matrices[0].columnExponents) {
     const greatest = exponents.reduce((a, b) => Math.max(a, b));
-    const scales = matrices.flatMap(({ rows, rowScale }) => Array.from({ length: rows }, (_, row) => rowScale(row, greatest)));
+    const scalesOf = ({ rows, rowScale }) => Array.from({ length: rows }, (_, row) => rowScale(row, greatest));
+    const scales = matrices.flatMap(scalesOf);
     this.rowScales = Float32Array.from(scales, (scale, row) => demandScale(scale, name) * carried(row));
     this.columnScales = Float32Array.from(exponents, (e) => (e < greatest - 240 ? 0 : quarterPower(e - greatest)));
     const [rows, columns] = [scales.length, exponents.length];
@@ -64,7 +65,8 @@ export class Linear {
       first += rows;
     }
     this.matrices = null;
-    this.sums = Array.from({ length: this.lanes }, (_, lane) => results.subarray(lane * capacity, (lane + 1) * capacity));
+    const sumsOf = (_, lane) => results.subarray(lane * capacity, (lane + 1) * capacity);
+    this.sums = Array.from({ length: this.lanes }, sumsOf);
   }
 
   /** 1.3: make a lane's codes from integers or float32 numbers. */

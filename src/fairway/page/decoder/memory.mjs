@@ -3,6 +3,7 @@ import { clamp, exponentAbove, largestMagnitude, powerOfTwo, rint } from "./fixe
 import { makeCacheWeights } from "./integer_math.mjs";
 import { capacityFor, placeInPairs } from "./kernels.mjs";
 
+const TOTAL = 2 ** 30;
 const REACH = 16384; // tokens of the document that n-grams are looked for in
 const BUCKETS = 24;
 const LAMBDA_ONE = 2 ** 20;
@@ -16,6 +17,8 @@ const LAMBDA_TABLE = [
 ];
 const LAMBDAS = LAMBDA_TABLE.flat().map((thousandths) => Math.floor((thousandths * LAMBDA_ONE) / 1000));
 
+let cacheWeights = null; // the table of 8.1, made when it is needed
+
 /** Return ⌊2^30 · a / b⌋ for 0 <= a <= b < 2^30. */
 function ratio(a, b) {
   const high = Math.floor((a * 32768) / b);
@@ -25,40 +28,38 @@ function ratio(a, b) {
 /** Return ⌊a · λ / 2^20⌋. */
 const timesLambda = (a, lambda) => Math.floor((a * lambda) / LAMBDA_ONE);
 
-/** What the memories of all lanes share: arrays that are done with after each prediction. */
-export class SharedMemory {
-  constructor(arena, { ngram, neural_cache }, vocabulary, bos, head) {
-    Object.assign(this, { ngram, cacheSize: neural_cache, vocabulary, bos, head, capacity: capacityFor(neural_cache) });
-    this.longest = new Uint8Array(vocabulary); this.gains = new Float64Array(vocabulary);
-    this.state = new Float32Array(head.columns); this.weightTable = makeCacheWeights();
-    arena.reserve(this, "likeness", Int32Array, this.capacity);
-  }
-}
-
 /** The memory of one lane. A prediction is kept until `learn` tells the token. */
 export class LaneMemory {
-  constructor(arena, shared) {
-    const { ngram, cacheSize, vocabulary, head, capacity } = shared;
-    Object.assign(this, { shared, length: 0, matches: [], rest: 0, share: 0 });
-    this.lambdas = Int32Array.from(LAMBDAS);
+  constructor(arena, { ngram, neural_cache }, vocabulary, bos, head) {
+    Object.assign(this, { ngram, vocabulary, bos, head, cacheSize: neural_cache, capacity: capacityFor(neural_cache) });
+    Object.assign(this, { length: 0, matches: [], rest: 0, share: 0, lambdas: Int32Array.from(LAMBDAS) });
     // The document so far: its last tokens and where each stood before, rings; and where each token stood last.
-    this.tokens = new Uint16Array(REACH); this.sameBefore = new Int32Array(REACH);
+    this.tokens = new Uint16Array(REACH);
+    this.sameBefore = new Int32Array(REACH);
     this.lastPlace = new Int32Array(vocabulary).fill(-1);
-    arena.reserve(this, "states", Int16Array, capacity * 2 * head.pairs);
-    arena.reserve(this, "now", Int16Array, 2 * head.pairs); this.slotTokens = new Uint16Array(cacheSize);
-    this.weights = new Int32Array(cacheSize); // W_j
+    // The neural cache: states in pairs (kernels.mjs), their tokens, v · U_j and W_j.
+    arena.reserve(this, "states", Int16Array, this.capacity * 2 * head.pairs);
+    arena.reserve(this, "now", Int16Array, 2 * head.pairs);
+    arena.reserve(this, "likeness", Int32Array, this.capacity);
+    this.state = new Float32Array(neural_cache ? head.columns : 0);
+    this.stateTokens = new Uint16Array(neural_cache);
+    this.weights = new Int32Array(neural_cache);
+    if (neural_cache) cacheWeights ??= makeCacheWeights();
     this.counts = new Int32Array(ngram + 1); // n_k; n_0 is Z
     this.buckets = new Int32Array(ngram + 1); // k · 24 + b_k
     this.added = new Float64Array(ngram + 1); // u_1 + ... + u_k
+    this.longest = new Uint8Array(vocabulary);
+    this.gains = new Float64Array(vocabulary);
   }
 
   tokenAt(position) { return this.tokens[position % REACH]; }
 
   /** 8.1 to 8.3: write the sums of additions before each symbol, Float64Array [V + 1]; sets this.rest. */
   predict(kernels, lane, additions) {
-    const { counts, buckets, added, lambdas } = this;
-    const { gains, ngram, vocabulary } = this.shared;
-    counts.fill(0); this.rest = 2 ** 30 - vocabulary; this.findMatches();
+    const { counts, buckets, added, lambdas, gains, ngram, vocabulary } = this;
+    this.rest = ngram || this.cacheSize ? TOTAL - vocabulary : TOTAL;
+    counts.fill(0);
+    this.findMatches();
     for (let k = ngram; k >= 1; k--) {
       added[k] = counts[k] ? Math.floor(timesLambda(this.rest, lambdas[buckets[k]]) / counts[k]) : 0;
       this.rest -= added[k] * counts[k];
@@ -72,8 +73,7 @@ export class LaneMemory {
 
   /** 8.2: list the matches, and count them and the different tokens after them. */
   findMatches() {
-    const { matches, counts, buckets, length } = this;
-    const { ngram, longest } = this.shared;
+    const { matches, counts, buckets, length, ngram, longest } = this;
     const last = length - 1, least = Math.max(0, length - REACH);
     matches.length = 0;
     for (let j = ngram && length ? this.sameBefore[last % REACH] : -1; j >= least; j = this.sameBefore[j % REACH]) {
@@ -93,44 +93,44 @@ export class LaneMemory {
 
   /** 8.1: make the unit vector of the state of the prediction, this.now. */
   makeState(lane) {
-    const { now } = this;
-    const { head, state } = this.shared;
+    const { now, head, state } = this;
     const at = lane * 2 * head.pairs;
     for (let i = 0; i < state.length; i++) state[i] = head.columnScales[i] ? head.inputs[at + i] / head.columnScales[i] : 0;
     const most = largestMagnitude(state), scale = most ? powerOfTwo(20 - exponentAbove(most)) : 0;
     let squares = 0;
-    for (let i = 0; i < state.length; i++) { state[i] = rint(state[i] * scale); squares += state[i] * state[i]; }
+    for (let i = 0; i < state.length; i++) squares += (state[i] = rint(state[i] * scale)) ** 2;
     const root = Math.sqrt(squares) || 1;
     for (let i = 0; i < state.length; i++) now[i] = rint((state[i] * 1024) / root);
   }
 
   /** 8.1 and 8.3: weigh the states that led to the last tokens. */
   askCache(kernels, lane) {
-    const { weights, lambdas, buckets, length } = this;
-    const { cacheSize, likeness, weightTable, gains, head, capacity } = this.shared;
-    if (cacheSize) this.makeState(lane);
-    const seen = Math.min(cacheSize, length);
+    const { weights, lambdas, buckets, likeness, gains, head, capacity } = this;
+    this.makeState(lane);
+    const seen = Math.min(this.cacheSize, this.length);
     if (seen === 0) return;
     kernels.dots(this.states, capacity, seen, this.now, 0, 1, head.pairs, likeness);
     let [largest, total] = [likeness[0], 0];
     for (let j = 1; j < seen; j++) if (likeness[j] > largest) largest = likeness[j];
     for (let j = 0; j < seen; j++) {
       const s = (largest - likeness[j]) >> 9;
-      weights[j] = s < 1024 ? weightTable[s] : 0; total += weights[j];
+      weights[j] = s < 1024 ? cacheWeights[s] : 0;
+      total += weights[j];
     }
-    buckets[0] = 3 * clamp((largest >> 16) - 8, 0, 7) + Math.min(total >> 17, 2); this.counts[0] = total;
+    buckets[0] = 3 * clamp((largest >> 16) - 8, 0, 7) + Math.min(total >> 17, 2);
+    this.counts[0] = total;
     this.share = Math.floor((timesLambda(this.rest, lambdas[buckets[0]]) * 65536) / total);
     this.eachOfCache((token, weight) => {
       const gain = Math.floor((weight * this.share) / 65536);
-      gains[token] += gain; this.rest -= gain;
+      gains[token] += gain;
+      this.rest -= gain;
     });
   }
 
   /** Call with the token and weight of each state that was weighed. */
   eachOfCache(call) {
-    const { cacheSize } = this.shared;
-    const seen = this.counts[0] ? Math.min(cacheSize, this.length) : 0;
-    for (let slot = 0; slot < seen; slot++) call(this.slotTokens[slot], this.weights[slot]);
+    const seen = this.counts[0] ? Math.min(this.cacheSize, this.length) : 0;
+    for (let slot = 0; slot < seen; slot++) call(this.stateTokens[slot], this.weights[slot]);
   }
 
   /** Return c_k of section 8.4 for a token, and what the n-grams and the neural cache added to it. */
@@ -167,14 +167,14 @@ export class LaneMemory {
 
   /** Append a token to the document; a BOS begins another one. */
   remember(token) {
-    const { cacheSize, capacity, bos, head } = this.shared;
+    const { cacheSize, capacity, state } = this;
     const position = this.length++;
     this.tokens[position % REACH] = token; this.sameBefore[position % REACH] = this.lastPlace[token];
     this.lastPlace[token] = position;
     const slot = cacheSize ? position % cacheSize : 0;
-    this.slotTokens[slot] = token;
-    for (let i = 0; cacheSize && i < head.columns; i++) this.states[placeInPairs(capacity, slot, i)] = this.now[i];
-    if (token !== bos) return;
+    this.stateTokens[slot] = token;
+    for (let i = 0; i < state.length; i++) this.states[placeInPairs(capacity, slot, i)] = this.now[i];
+    if (token !== this.bos) return;
     this.length = 0; this.lastPlace.fill(-1);
   }
 }

@@ -40,18 +40,20 @@ export class Network {
 
   /** Sections 2 and 3: the table of embeddings with 22 fraction bits, the bigrams and the smear's gates. */
   makeEmbedding() {
-    const [tokens, table, projection] = ["tokens", "bigram_table", "bigram_proj"].map((name) => this.tensors.get(`embed.${name}`));
+    const get = (name) => this.tensors.get(`embed.${name}`);
+    const [tokens, table, projection] = ["tokens", "bigram_table", "bigram_proj"].map(get);
     const { columns, columnExponents } = tokens;
     this.table = Int32Array.from(tokens.codes, (code, i) => {
       const weight = Math.fround(code * tokens.rowScale(Math.floor(i / columns), columnExponents[i % columns]));
       demand(Math.abs(weight) <= 64, "the model's embeddings are beyond exact arithmetic");
       return rint(weight * 2 ** 22);
     });
-    this.smear = this.tensors.get("embed.smear_gate")?.map(makeSigmoid);
+    this.smear = get("smear_gate")?.map(makeSigmoid);
     if (!table) return;
     this.bigramTable = table;
-    this.bigramScales = Float32Array.from({ length: table.rows }, (_, row) => demandScale(table.rowScale(row, 0), "embed.bigram_table"));
-    const [scale] = this.tensors.get("embed.bigram_scale");
+    const scaleOf = (_, row) => demandScale(table.rowScale(row, 0), "embed.bigram_table");
+    this.bigramScales = Float32Array.from({ length: table.rows }, scaleOf);
+    const [scale] = get("bigram_scale");
     const exponents = projection.columnExponents.map((exponent, j) => exponent + table.columnExponents[j]);
     this.bigram = this.makeLinear("embed.bigram_proj", [projection], () => scale * 2 ** 22, exponents);
   }

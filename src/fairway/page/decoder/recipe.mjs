@@ -50,7 +50,8 @@ export function readRecipe(bytes) {
   demand(recipe.headWidth % 2 === 0 && recipe.headWidth <= 256, "the model's heads are not of even width, 256 at most");
   demand(num_heads % num_kv_heads === 0, "the model's num_heads is no multiple of its num_kv_heads");
   demand(recipe.hidden >= 1, "the model's MLP has no width");
-  demand(recipe.rotary_dims <= recipe.headWidth && recipe.rotary_dims % 2 === 0, "the model's recipe has a wrong rotary_dims");
+  const isRotary = recipe.rotary_dims <= recipe.headWidth && recipe.rotary_dims % 2 === 0;
+  demand(isRotary, "the model's recipe has a wrong rotary_dims");
   demand(recipe.gate_channels <= dim, "the model's recipe has a wrong gate_channels");
   const repeats = repeat_first >= 0 && repeat_first <= repeat_last && repeat_last < num_layers;
   demand(repeat_times === 0 || repeats, "the model repeats layers that it does not have");

@@ -66,7 +66,8 @@ function withMarks(characters) {
 function challengePieces(text) {
   const reader = new Reader(text, "the model's tokenizer");
   const [type, unknown, bos, , , ranks] = Array.from({ length: 6 }, () => reader.varint(2 ** 32, "a field"));
-  const scores = Array.from({ length: ranks ? 0 : reader.varint(MOST_TOKENS, "the number of pieces") }, () => reader.float32());
+  const count = ranks ? 0 : reader.varint(MOST_TOKENS, "the number of pieces");
+  const scores = Array.from({ length: count }, () => reader.float32());
   const byteNames = Array.from({ length: 256 }, (_, byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`);
   const pieces = splitPieces(reader.rest()).flatMap((piece) => {
     if (piece.length === 1 && piece[0] === 254) return byteNames.map((name) => [BYTE, name]);
@@ -80,7 +81,7 @@ function challengePieces(text) {
     [ranks || (scores.length === names.length && scores.every(Number.isFinite)), "has scores that do not fit"],
     [new Set(names).size === names.length, "has two pieces that are the same"],
     [names.every((name) => name !== "" && !name.includes("\0")), "has a piece that is empty or holds NUL"],
-    [ofType(BYTE).length === 256 && byteNames.every((name) => ofType(BYTE).includes(name)), "lacks pieces of bytes"],
+    [ofType(BYTE).sort().join() === byteNames.join(), "has not one piece for each byte"],
     [ofType(UNKNOWN).length === 1 && pieces[unknown]?.[0] === UNKNOWN, "has not one unknown piece"],
     [pieces[bos]?.[0] === CONTROL, "has no control piece for BOS"],
     [ofType(UNKNOWN, CONTROL).every((name) => [...name].length > 1), "has a control piece of one character"],

@@ -21,23 +21,17 @@ function browserPort(port) {
   return wrapped;
 }
 
-/** Do something with a file, or end with a sentence. */
-function withFile(verb, path, work) {
-  try {
-    return work();
-  } catch (error) { throw new NoVerdict(`cannot ${verb} ${JSON.stringify(path)}: ${error.code ?? error.message}`); }
-}
-
-const readFile = (path) => withFile("read", path, () => new Uint8Array(readFileSync(path)));
+const readFile = (path) => new Uint8Array(readFileSync(path));
 
 /** Write a file under a temporary name, then give it its own. */
 function writeFile(path, bytes) {
   const temporary = `${path}.${process.pid}.tmp`;
-  withFile("write", path, () => {
-    try {
-      writeFileSync(temporary, bytes, { flag: "wx" }); renameSync(temporary, path);
-    } finally { rmSync(temporary, { force: true }); }
-  });
+  try {
+    writeFileSync(temporary, bytes, { flag: "wx" });
+    renameSync(temporary, path);
+  } finally {
+    rmSync(temporary, { force: true });
+  }
 }
 
 function readArguments(given) {
@@ -84,8 +78,10 @@ async function main() {
   try {
     process.exitCode = await verify();
   } catch (error) {
-    if (!(error instanceof Damage)) throw error;
-    process.stderr.write(`${error.message}\n`); process.exitCode = error instanceof NoVerdict ? 2 : 1;
+    const isFile = error.code !== undefined && error.path !== undefined;
+    if (!(error instanceof Damage) && !isFile) throw error;
+    process.stderr.write(isFile ? `cannot open ${JSON.stringify(error.path)}: ${error.code}\n` : `${error.message}\n`);
+    process.exitCode = isFile || error instanceof NoVerdict ? 2 : 1;
   }
 }
 
