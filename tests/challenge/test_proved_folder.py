@@ -239,7 +239,7 @@ def test_a_page_passes_if_it_is_what_the_two_files_make(folder):
     ("place", "made"),
     [
         ("seed1/proof.html", lambda page: page + b"\n"),
-        ("seed1/proof.html", lambda page: page.replace(b"startPage", b"startpage", 1)),
+        ("seed1/proof.html", lambda page: page.replace(b"<h1", b"<h2", 1)),
         ("seed2/proof.html", lambda page: page),
         ("seed4/proof.html", lambda page: page),
         ("proof.html", lambda page: page),
