@@ -25,6 +25,7 @@ from fairway.coding.session import open_model
 from fairway.formats.proof import ARTIFACT_BYTES, Digest, Header, ProofChunk, text_digest
 from fairway.io.binary import join
 from fairway.page.build import proof_page
+from fairway.page.view import view
 
 pytestmark = pytest.mark.slow
 
@@ -410,6 +411,24 @@ def test_a_text_of_2_mb_holds_few_nodes(chromium, windows, small):
     assert tab.get_by_text("Document 73", exact=True).is_visible()
     rows = tab.locator("#text .row:not(.head)").all_text_contents()
     assert documents[72][:300].decode() in "".join(rows)
+
+
+def test_the_page_of_a_view_shows_what_python_computed(windows, small, tmp_path):
+    """A page of `fairway view` proves nothing, and says so."""
+    (tmp_path / "model.fairway").write_bytes(small.model)
+    text = b"\n".join([*HOSTILE, *small.documents])
+    (tmp_path / "<b>notes.txt").write_bytes(text)
+    made = view(tmp_path / "model.fairway", tmp_path / "<b>notes.txt", tmp_path / "view.html")
+    tab = windows.open((tmp_path / "view.html").read_bytes(), until="plain")
+    assert state(tab)[0] == "Computed by Fairway"
+    assert "no proof" in state(tab)[1]
+    assert tab.inner_text("#name") == "What model.fairway knows about <b>notes.txt"
+    assert tab.inner_text("#bpb") == f"{made.bpb:.4f}"
+    assert not tab.locator("#by-hand").is_visible()
+    read = ask(tab, "readText")
+    assert text_of(read) == text
+    bits = sum(token["bits"] for token in read["tokens"].values())
+    assert bits == pytest.approx(made.bits, rel=1e-6)
 
 
 # Other files -------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ const CHART_MS = 500; // between two drawings of the charts while the proof is d
 const PROOF_LEAD =
   "This page holds a language model and a proof: a text, compressed with that model. A decoder in the page turns the proof back into the text, on your machine. If the text comes out, the score is true.";
 const VIEW_LEAD =
-  "Every token of the file is shaded by what it costs the model: plain where the model knew what comes, dark where it was surprised.";
+  "Every token of the file is shaded by what it costs the model: plain where the model knew what comes, strong where it was surprised.";
 
 class Page {
   constructor(script) {
