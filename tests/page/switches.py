@@ -137,7 +137,7 @@ CASES = {
     "no-bigram": Case({"bigram_rows": 0}),
     "no-smear": Case({"smear": False}),
     "bigram-of-one-row": Case({"bigram_rows": 1}),
-    "bigram-of-two-rows": Case({"bigram_rows": 2}),
+    "bigram-of-two-rows": Case({"bigram_rows": 2, "bigram_dim": 5}),
     "blind": Case({"document_aware": False}),
     "blind-plain": Case(PLAIN | {"document_aware": False}),
     "leaky2": Case({"activation": "leaky2"}),

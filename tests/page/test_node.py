@@ -21,6 +21,7 @@ from fairway.coding import artifact
 from fairway.coding.lanes import Layout
 from fairway.coding.proof import decode_proof
 from fairway.coding.session import open_model
+from fairway.config.schema import Memory, Model
 from fairway.errors import BadInput
 from fairway.formats.proof import Header, Machine, ProofChunk
 from fairway.io.binary import join
@@ -28,6 +29,7 @@ from fairway.page.charges import bits_of
 from fairway.pipeline import verify
 from fairway.pipeline.second_decoder import FOLDER, find_node
 
+ONLY_FOR_TRAINING = {"embed_std", "output_init", "qk_gain"}
 GOLDEN = Path(__file__).parents[1] / "golden"
 LINES = 2_050  # of the decoder; 1,500 are wanted
 
@@ -47,6 +49,17 @@ def first_decoder(model: bytes, proof: bytes) -> tuple[str, list[int]]:
     decoded = decode_proof(artifact.read(model), proof, target)
     assert hashlib.sha256(target.getvalue()).hexdigest() == decoded.text_sha256
     return decoded.text_sha256, lengths
+
+
+def test_every_key_of_a_recipe_has_a_case_of_its_own() -> None:
+    """A new switch must be decoded by both decoders."""
+    shapes = [
+        (Model.model_validate(switches.BASE | case.model), case.memory)
+        for case in switches.CASES.values()
+    ]
+    for key in {*Model.model_fields, *Memory.model_fields} - ONLY_FOR_TRAINING:
+        owner = int(key in Memory.model_fields)
+        assert len({getattr(shape[owner], key) for shape in shapes}) > 1, key
 
 
 @pytest.mark.parametrize("name", switches.CASES)
@@ -179,7 +192,7 @@ def test_verify_says_no_where_the_second_decoder_does(
     assert good.verified
     assert not good.decoded_twice
     for script, sentence in (
-        ("printf wrong > $4", "the second decoder finds another text, with SHA-256 "),
+        ("printf wrong > $5", "the second decoder finds another text, with SHA-256 "),
         ("echo the proof is damaged >&2; exit 1", "the second decoder: the proof is damaged"),
     ):
         node.write_text(f"#!/bin/sh\n{script}\n")

@@ -15,6 +15,7 @@ from fairway.errors import BadInput, Damaged
 from fairway.io.atomic import sha256_file
 
 FOLDER = Path(__file__).parents[1] / "page" / "decoder"
+_NO_EVAL = "--disallow-code-generation-from-strings"  # no text becomes code
 _VERDICT_NO, _GOOD = 1, 0  # exit codes of verify.mjs, those of every command
 
 
@@ -42,7 +43,7 @@ def decode(artifact: Path, proof: Path, text: Path) -> str:
         )
     environment = {key: v for key, v in os.environ.items() if not key.startswith("NODE_")}
     done = subprocess.run(
-        [node, FOLDER / "verify.mjs", artifact, proof, text],
+        [node, _NO_EVAL, FOLDER / "verify.mjs", artifact, proof, text],
         cwd=text.parent,
         env=environment,
         stdin=subprocess.DEVNULL,
