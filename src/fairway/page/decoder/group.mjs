@@ -7,7 +7,7 @@ import { LaneMemory } from "./memory.mjs";
 import { Network } from "./network.mjs";
 
 const LANE_BYTES = 2 ** 17; // what a lane takes besides the kernels' arrays
-const MEMORY_LIMIT = 2 ** 32;
+const LANES_LIMIT = 2 ** 32;
 const BLOCK_TOKENS = 8192;
 const BLOCK_MS = 250;
 const ALTERNATIVES = 5;
@@ -24,7 +24,7 @@ export class LaneGroup {
   constructor(artifact, lanes, details) {
     const { recipe, tokenizer: { vocabulary, bos } } = artifact;
     const laneBytes = LANE_BYTES + 30 * vocabulary;
-    demand(lanes.length * laneBytes <= MEMORY_LIMIT, "the proof's lanes ask for more memory than there is");
+    demand(lanes.length * laneBytes <= LANES_LIMIT, "the proof's lanes ask for more memory than there is");
     const arena = new Arena();
     const network = new Network(arena, artifact, lanes.length);
     this.memories = lanes.map(() => new LaneMemory(arena, recipe, vocabulary, bos, network.head));

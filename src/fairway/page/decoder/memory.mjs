@@ -3,7 +3,7 @@ import { clamp, exponentAbove, largestMagnitude, powerOfTwo, rint } from "./fixe
 import { makeCacheWeights } from "./integer_math.mjs";
 import { capacityFor, placeInPairs } from "./kernels.mjs";
 
-const TOTAL = 2 ** 30;
+const FREQUENCIES = 2 ** 30;
 const REACH = 16384; // tokens of the document that n-grams are looked for in
 const BUCKETS = 24;
 const LAMBDA_ONE = 2 ** 20;
@@ -57,7 +57,7 @@ export class LaneMemory {
   /** 8.1 to 8.3: write the sums of additions before each symbol, Float64Array [V + 1]; sets this.rest. */
   predict(kernels, lane, additions) {
     const { counts, buckets, added, lambdas, gains, ngram, vocabulary } = this;
-    this.rest = ngram || this.cacheSize ? TOTAL - vocabulary : TOTAL;
+    this.rest = ngram || this.cacheSize ? FREQUENCIES - vocabulary : FREQUENCIES;
     counts.fill(0);
     this.findMatches();
     for (let k = ngram; k >= 1; k--) {
