@@ -2,10 +2,10 @@
 
 import json
 import re
-import shutil
 import subprocess
 
 import pytest
+from node_decoder import required_node
 
 from fairway.page.join import joined
 
@@ -58,12 +58,11 @@ def test_the_script_is_every_module_once_dependencies_first(tmp_path):
     assert script == joined(tmp_path / "main.mjs")
 
 
-@pytest.mark.skipif(not shutil.which("node"), reason="there is no node here")
 def test_the_script_computes_what_the_modules_compute(tmp_path):
     entry = written(tmp_path, MODULES)
     (tmp_path / "joined.cjs").write_text(joined(entry), "utf-8")
     printed = [
-        subprocess.run(["node", file], capture_output=True, text=True, check=True).stdout
+        subprocess.run([required_node(), file], capture_output=True, text=True, check=True).stdout
         for file in (entry, tmp_path / "joined.cjs")
     ]
     assert printed[0] == printed[1]

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from node_decoder import required_node
 
 import fairway
 from fairway.page import squeeze
@@ -58,10 +59,11 @@ def test_comments_and_blanks_go_and_nothing_else():
     assert squeeze.script(short) == short
 
 
-@pytest.mark.skipif(not shutil.which("node"), reason="there is no node here")
 def test_the_short_script_computes_what_the_long_one_computes():
     printed = [
-        subprocess.run(["node", "-e", source], capture_output=True, text=True, check=True).stdout
+        subprocess.run(
+            [required_node(), "-e", source], capture_output=True, text=True, check=True
+        ).stdout
         for source in (SCRIPT, squeeze.script(SCRIPT))
     ]
     assert printed[0] == printed[1]
@@ -89,7 +91,6 @@ a :hover , a:hover > b { content: " : {  } /* */ " ; width: calc(1px + 2px) }
     assert squeeze.style(squeeze.style(style)) == squeeze.style(style)
 
 
-@pytest.mark.skipif(not shutil.which("node"), reason="there is no node here")
 def test_the_joined_decoder_decodes(tmp_path):
     """Every rule of joining and shortening, on the decoder itself."""
     shutil.copytree(PAGE / "decoder", tmp_path / "decoder")
@@ -105,9 +106,9 @@ def test_the_joined_decoder_decodes(tmp_path):
         ".then((r) => console.log(r.textSha256));\n"
     )
     files = [golden / "memory.fairway", golden / "memory.fwp"]
-    command = ["node", tmp_path / "run.cjs", *files]
+    command = [required_node(), tmp_path / "run.cjs", *files]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    plain = ["node", PAGE / "decoder" / "verify.mjs", *files, tmp_path / "text"]
+    plain = [required_node(), PAGE / "decoder" / "verify.mjs", *files, tmp_path / "text"]
     said = subprocess.run(plain, capture_output=True, text=True, check=True)
     assert re.fullmatch("[0-9a-f]{64}\n", done.stdout)
     assert done.stdout.strip() in said.stdout + said.stderr
