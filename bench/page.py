@@ -60,7 +60,8 @@ def timed(command: Command, environment: dict[str, str], text: Path) -> dict[str
     processor = after.children_user + after.children_system
     processor -= before.children_user + before.children_system
     sha256 = hashlib.sha256(text.read_bytes()).hexdigest()
-    return {"seconds": seconds, "processor_s": processor, "sha256": sha256}
+    load = os.getloadavg()[0]
+    return {"seconds": seconds, "processor_s": processor, "load": load, "sha256": sha256}
 
 
 def profile(node: str, model: Path, proof: Path, folder: Path) -> dict[str, float]:
@@ -111,7 +112,7 @@ def main() -> None:
                 rate = tokens / found["seconds"]
                 print(
                     f"{repeat + 1}: {name}: {found['seconds']:.1f} s, {rate:,.0f} tokens/s, "
-                    f"{found['processor_s']:.1f} processor seconds, load {os.getloadavg()[0]:.1f}",
+                    f"{found['processor_s']:.1f} processor seconds, load {found['load']:.1f}",
                     flush=True,
                 )
         shares = profile(node, options.model, options.proof, Path(scratch))
@@ -124,6 +125,7 @@ def main() -> None:
             "seconds": round(statistics.median(run["seconds"] for run in found), 2),
             "processor_s": round(statistics.median(run["processor_s"] for run in found), 2),
             "tokens_per_s": round(tokens / statistics.median(run["seconds"] for run in found)),
+            "load": round(statistics.median(run["load"] for run in found), 1),
         }
         for name, found in runs.items()
     ]
