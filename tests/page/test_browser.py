@@ -187,8 +187,10 @@ def tasks_of(chromium):
     """
     tasks_ms: list[float] = []
     chromium.start_tracing(categories=["toplevel"])
-    yield tasks_ms
-    events = json.loads(chromium.stop_tracing())["traceEvents"]
+    try:
+        yield tasks_ms
+    finally:
+        events = json.loads(chromium.stop_tracing())["traceEvents"]
     names = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e["name"] == "thread_name"}
     for e in events:
         is_main = names.get((e["pid"], e["tid"])) == "CrRendererMain"
