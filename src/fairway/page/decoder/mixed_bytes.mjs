@@ -24,7 +24,7 @@ export function mixedBit(decoder, weights, set, rate, stretched, slots, learners
   const p = SQUASH[2048 + Math.min(Math.max(Math.floor(sum / 65536), -2047), 2047)], bit = decoder.bit(p);
   const error = 65536 * bit - p;
   for (let i = 0; i < stretched.length; i++) {
-    weights[set + i] += (stretched[i] * error + 2 ** (rate - 1)) >> rate; slots.learn(learners[i], bit);
+    weights[set + i] += (stretched[i] * error + (1 << (rate - 1))) >> rate; slots.learn(learners[i], bit);
   }
   return bit;
 }
