@@ -254,7 +254,7 @@ def test_a_prompt_that_is_no_utf_8(fairway, artifact_file):
         ('"$F" compress -m "$M" x -c > /dev/full', 2, "the disk is full (standard output)"),
         ('"$F" inspect "$M" --json 2>&- | grep -q sha256', 0, ""),
         ('"$F" compress -m "$M" x -o out 2>/dev/full', 0, ""),
-        ('mkdir gone; cd gone; rmdir ../gone; "$F" report runs/x', 2, "runs/x"),
+        ('mkdir gone; cd gone; rmdir ../gone; "$F" report runs/x', 2, "go to another one (cd)"),
     ],
 )
 def test_streams_of_a_shell(artifact_file, tmp_path, line, code, sentence):

@@ -102,7 +102,6 @@ def first_decoder(mutant: Mutant) -> str:
 
 def run(count: int, seed: int) -> tuple[Counter[str], float]:
     """Return how many mutants ended how, and the seconds that the slowest took."""
-    console.silence()
     random, counts, slowest = np.random.default_rng(seed), Counter[str](), 0.0
     subjects = [switches.make(name) for name in CASES]
     decoder = Decoder()
@@ -136,6 +135,7 @@ def run_networks(count: int, seed: int) -> Counter[str]:
 
 
 def main() -> None:
+    console.silence()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--networks", type=int, default=200)

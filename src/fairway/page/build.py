@@ -17,7 +17,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from fairway.page import squeeze
+from fairway.page import shorten
 from fairway.page.join import joined
 
 _FOLDER = Path(str(resources.files("fairway.page")))
@@ -54,7 +54,7 @@ def view_page(name: str, model: Mapping[str, Any], charges: Mapping[str, Any]) -
 
 
 def _page(meta: Mapping[str, Any], files: str, charges: Mapping[str, Any] | None) -> bytes:
-    style, script = squeeze.style((_FOLDER / "page.css").read_text("utf-8")), _script()
+    style, script = shorten.style((_FOLDER / "page.css").read_text("utf-8")), _script()
     if "</style" in style.lower():
         raise ValueError("an inline style cannot hold </style")
     parts = {

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from fairway.page import squeeze
+from fairway.page import shorten
 
 _IMPORT = re.compile(r'import \{ (\w+(?:, \w+)*) \} from "(\.{1,2}/[\w./-]+\.mjs)";')
 _DECLARED = re.compile(
@@ -53,7 +53,7 @@ def joined(entry: Path) -> str:
                 raise ValueError(f"{path.name}: an export stands before a declaration, not {line}")
             lines.append(line.removeprefix("export "))
         bodies.append("\n".join(lines))
-    body = squeeze.script("\n".join(bodies))
+    body = shorten.script("\n".join(bodies))
     script = f'"use strict";\n(() => {{\n{body}}})();\n'
     if found := re.search(r"</script|<!--|\r|\0", script, re.IGNORECASE):
         raise ValueError(f"an inline script cannot hold {found[0]!r}")

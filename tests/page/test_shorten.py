@@ -9,7 +9,7 @@ import pytest
 from node_decoder import required_node
 
 import fairway
-from fairway.page import squeeze
+from fairway.page import shorten
 from fairway.page.join import joined
 
 PAGE = Path(fairway.__file__).parent / "page"
@@ -43,7 +43,7 @@ console.log(JSON.stringify([all, document.title, typeof window]));
 
 
 def test_comments_and_blanks_go_and_nothing_else():
-    short = squeeze.script(SCRIPT)
+    short = shorten.script(SCRIPT)
     assert "A line" not in short
     assert "block" not in short
     assert "behind" not in short
@@ -56,7 +56,7 @@ def test_comments_and_blanks_go_and_nothing_else():
     assert short.count("amount") == SCRIPT.count("amount")  # also a method's name
     assert short.count("document") == SCRIPT.count("document")  # also the browser's name
     assert not re.search(r"^[ \t]|[ \t]$|\n\n", short, re.MULTILINE)
-    assert squeeze.script(short) == short
+    assert shorten.script(short) == short
 
 
 def test_the_short_script_computes_what_the_long_one_computes():
@@ -64,7 +64,7 @@ def test_the_short_script_computes_what_the_long_one_computes():
         subprocess.run(
             [required_node(), "-e", source], capture_output=True, text=True, check=True
         ).stdout
-        for source in (SCRIPT, squeeze.script(SCRIPT))
+        for source in (SCRIPT, shorten.script(SCRIPT))
     ]
     assert printed[0] == printed[1]
     assert printed[0].startswith('[["// no comment  ')
@@ -73,7 +73,7 @@ def test_the_short_script_computes_what_the_long_one_computes():
 @pytest.mark.parametrize("source", ["'open", '"open\n"', "`open ${1}", "x = /open\n", "{} / 2"])
 def test_what_cannot_be_told_is_refused(source):
     with pytest.raises(ValueError, match=r"no end|may divide"):
-        squeeze.script(source)
+        shorten.script(source)
 
 
 def test_a_style_keeps_its_selectors_and_strings():
@@ -83,12 +83,12 @@ def test_a_style_keeps_its_selectors_and_strings():
 a :hover , a:hover > b { content: " : {  } /* */ " ; width: calc(1px + 2px) }
 @media (min-width: 30rem) and (prefers-color-scheme: dark) { p { margin: 0 auto; } }
 """
-    assert squeeze.style(style) == (
+    assert shorten.style(style) == (
         ":root{--paper:#fff;color :red}"
         'a :hover,a:hover > b{content:" : {  } /* */ ";width:calc(1px + 2px)}'
         "@media (min-width:30rem) and (prefers-color-scheme:dark){p{margin:0 auto}}\n"
     )
-    assert squeeze.style(squeeze.style(style)) == squeeze.style(style)
+    assert shorten.style(shorten.style(style)) == shorten.style(style)
 
 
 def test_the_joined_decoder_decodes(tmp_path):
