@@ -3,7 +3,6 @@
 import io
 import json
 import re
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -121,14 +120,3 @@ def test_a_text_is_shown_in_the_terminal(fairway, tiny, tmp_path, monkeypatch):
     assert "holds no text" in refused(fairway, "view", tiny.artifact, "empty")
     words = ("view", tiny.artifact, "empty", "-o", "empty")
     assert "would overwrite its own input" in refused(fairway, *words)
-
-
-def test_pages_of_proofs_import_no_torch(tiny, tmp_path):
-    code = (
-        f"import sys; sys.argv = ['fairway', 'page', {str(tiny.path)!r}]\n"
-        "from fairway.cli.main import main\n"
-        "try: main()\n"
-        "finally: assert 'torch' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

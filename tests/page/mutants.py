@@ -2,8 +2,9 @@
 
     python tests/page/mutants.py [--count 1000] [--networks 200] [--seed 0]
 
-A mutant must be refused with a sentence, or decode to a text that has the digest of the proof's
-header and that the first decoder finds, too. None may hang, and an accident must always be noticed.
+A decoder must refuse a mutant with an error message, or decode to a text that has the digest of the
+proof's header and that the first decoder finds, too. None may hang, and an accident must always be
+noticed.
 A random network, with a proof by the first encoder, must decode to the text. Prints how many ended
 how; the exit code is 1 if anything else happened.
 """

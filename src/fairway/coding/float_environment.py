@@ -2,7 +2,7 @@
 
 Encoder and decoder must agree in every bit of every probability. In exact arithmetic they do, on
 any machine. A floating-point file names the kind of device, and the rest of the environment must
-match: a mismatch is refused with a sentence instead of being decoded into garbage.
+match: a mismatch is an error, so that nothing is decoded into garbage.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from fairway.io.binary import CRC_BYTES, Reader, varint
 MAGIC, VERSION = b"FWZ", 1
 MAX_CHUNK_BYTES = 2_000_000  # under 2^21, so that a stored chunk's length takes 3 bytes
 PIECE_BYTES = 1 << 15  # about as many tokens of prose as a lane is long elsewhere
-HASH_BYTES = 4  # of artifact, environment and logits each: enough to refuse with a sentence
+HASH_BYTES = 4  # of artifact, environment and logits each: enough to refuse another file
 _CPU, _CUDA, _EXACT = 0, 1, 2  # how probabilities are computed
 # What a chunk begins with; k >= _GROUPED: k - _GROUPED + 1 groups.
 _END, _STORED, _GENERAL, _GROUPED = 0, 1, 2, 3
