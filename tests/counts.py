@@ -245,7 +245,7 @@ def pages(root: Path) -> list[Path]:
     return [
         *sorted((root / "src").rglob("*.py")),
         *sorted((root / "src").rglob("*.toml")),
-        *sorted((root / "docs").glob("*.md")),
+        *sorted((root / "docs").rglob("*.md")),
         root / "README.md",
     ]
 

@@ -14,7 +14,7 @@ from fairway.report import sweep
 from short import load_short
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def commands(page: Path) -> list[str]:
@@ -86,6 +86,14 @@ def test_links_lead_somewhere():
             file = (page.parent / target).resolve() if target else page
             assert file.exists(), f"{page.name}: {link}"
             assert not anchor or anchor in anchors(file), f"{page.name}: {link}"
+
+
+def test_the_index_of_the_log_lists_every_entry():
+    index = (ROOT / "docs/research/index.md").read_text("utf-8")
+    entries = [anchor for anchor in anchors(ROOT / "docs/research/LOG.md") if anchor[:2] == "20"]
+    assert len(entries) > 50
+    for entry in entries:
+        assert f"(LOG.md#{entry})" in index, entry
 
 
 def test_make_targets_of_the_readme_exist():

@@ -107,8 +107,8 @@ def keep_freed_memory() -> None:
     """Let glibc reuse large blocks instead of returning each to the kernel.
 
     Activations of megabytes are freed and taken anew thousands of times per second; as anonymous
-    mappings every one of them costs its page faults again (docs/LOG.md: 11 % of a training step).
-    Elsewhere than on glibc nothing happens.
+    mappings every one of them costs its page faults again: 11 % of a training step
+    (docs/research/LOG.md). Elsewhere than on glibc nothing happens.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -124,7 +124,7 @@ def training_dtype(asked: str, device: torch.device) -> torch.dtype:
     """Return the dtype of activations and products in training: `asked`, float32 or bfloat16.
 
     "auto" is bf16 where the device has instructions for it: CUDA, and CPUs with AVX512-BF16 or AMX
-    (1.6 times as fast there, docs/LOG.md; a CPU without them emulates it slowly).
+    (1.6 times as fast there, docs/research/LOG.md; a CPU without them emulates it slowly).
     """
     if asked != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[asked]

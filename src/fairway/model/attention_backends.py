@@ -22,7 +22,7 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 _SLICE = 64  # queries at once on a CPU: their scores stay in its cache
 _LONGEST_LEARNED = 1024  # tokens; what is kept for the backward pass grows with the square
-_SHORTEST_SCORED = 256  # tokens; below, the library's forward pass alone is faster (docs/LOG.md)
+_SHORTEST_SCORED = 256  # tokens; below, the library is faster (docs/research/LOG.md)
 
 
 def for_windows(mask: Tensor, starts: Tensor | None, dtype: torch.dtype) -> Attend:
@@ -118,7 +118,7 @@ class _SlicedAttention(torch.autograd.Function):
 
     A slice needs only the keys up to its end, which saves nearly half of the work. The heads of a
     group are the rows of one matrix product. At h = 64 and S = 512 it takes 0.6 times the
-    library's time (docs/LOG.md).
+    library's time (docs/research/LOG.md).
     """
 
     @staticmethod

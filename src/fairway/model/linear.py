@@ -18,7 +18,7 @@ Watcher = Callable[[tuple[Tensor, ...], Tensor, Tensor], None]
 Adapters = Mapping[int, tuple[Tensor, Tensor]]
 """By a weight's id: A [L, r, n] and B [L, m, r], which add B(Ax) to its product, per lane."""
 
-_ONEDNN_ROWS = 256  # from here on; MKL is faster below (docs/LOG.md)
+_ONEDNN_ROWS = 256  # from here on; MKL is faster below (docs/research/LOG.md)
 _HAS_BOTH = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
 
 _watchers: list[Watcher] = []
@@ -49,7 +49,7 @@ class _OneDNN(torch.autograd.Function):
     """x·wᵀ and its gradients in fp32, each by whichever of the library's backends is faster.
 
     oneDNN multiplies 1.1 to 1.25 times as fast as MKL, which torch takes by itself, but not where
-    both matrices lie transposed (docs/LOG.md).
+    both matrices lie transposed (docs/research/LOG.md).
     """
 
     @staticmethod
