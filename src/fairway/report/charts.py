@@ -1,0 +1,291 @@
+"""Draw charts as SVG: plain shapes and text in the classes of charts.css, for light and dark.
+
+A chart is a function of its width, so that a page has one for screens and one for telephones, and
+text is never scaled. Lengths are in px. The same numbers give the same bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from html import escape
+from itertools import pairwise
+from math import floor, isfinite, log10
+from pathlib import Path
+from typing import NamedTuple
+
+from fairway.console import printable
+
+STYLE = Path(__file__).with_suffix(".css").read_text("utf-8")
+_LETTER = 7.6  # px of a letter of 14 px, generously
+_GAP = 2  # px between neighbours
+Point = tuple[float, float]
+
+
+class Bar(NamedTuple):
+    """A bar with its name and its value in words; kind: the class of its colour."""
+
+    name: str
+    value: float
+    words: str
+    kind: str = "other"
+
+
+class Curve(NamedTuple):
+    """Points from left to right, joined by a line of the class `kind`; dots: mark each."""
+
+    points: Sequence[Point]
+    kind: str = "lo"
+    dots: bool = False
+
+
+class Drawing:
+    """Shapes in the order in which they are drawn."""
+
+    def __init__(self, width: float, height: float) -> None:
+        self.width, self.height = width, height
+        self._shapes: list[str] = []
+
+    def text(self, x: float, y: float, words: str, kind: str = "", anchor: str = "start") -> None:
+        """Write words with their base line at y; anchor: start, middle or end."""
+        where = "" if anchor == "start" else f' text-anchor="{anchor}"'
+        said = escape(printable(words), quote=False)
+        self._shapes.append(f"<text{_class(kind)} x={_q(x)} y={_q(y)}{where}>{said}</text>")
+
+    def rect(
+        self, x: float, y: float, width: float, height: float, kind: str, r: float = 0
+    ) -> None:
+        """Draw a rectangle with corners of radius r."""
+        size = f"width={_q(max(width, 0))} height={_q(max(height, 0))}"
+        corners = f" rx={_q(r)}" if r else ""
+        self._shapes.append(f"<rect{_class(kind)} x={_q(x)} y={_q(y)} {size}{corners}/>")
+
+    def circle(self, x: float, y: float, r: float, kind: str) -> None:
+        """Draw a filled circle."""
+        self._shapes.append(f"<circle{_class(kind)} cx={_q(x)} cy={_q(y)} r={_q(r)}/>")
+
+    def path(self, data: str, kind: str) -> None:
+        """Draw a path in SVG's language."""
+        self._shapes.append(f'<path{_class(kind)} d="{data}"/>')
+
+    def line(self, points: Sequence[Point], kind: str) -> None:
+        """Join points by straight lines."""
+        if points:
+            self.path("M" + "L".join(f"{_n(x)} {_n(y)}" for x, y in points), kind)
+
+    def inline(self, label: str) -> str:
+        """Return the <svg> element for a page that has STYLE; label: for who cannot see it."""
+        said = escape(printable(label))
+        return self._svg(f' role="img" aria-label="{said}"', "")
+
+    def file(self, title: str, description: str) -> str:
+        """Return a whole SVG file, with its style."""
+        style = re.sub(r"\s*([{};:,])\s+", r"\1", STYLE).replace("svg ", "").strip()
+        about = f"<title>{escape(title)}</title><desc>{escape(description)}</desc>"
+        return self._svg(' role="img"', f"{about}<style>{style}</style>") + "\n"
+
+    def _svg(self, attributes: str, head: str) -> str:
+        size = f"{_n(self.width)} {_n(self.height)}"
+        wide = f"width={_q(self.width)} height={_q(self.height)}"
+        opening = (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" {wide}{attributes}>'
+        )
+        return "\n".join([opening + head, *self._shapes, "</svg>"])
+
+
+def bars(rows: Sequence[Bar], width: float) -> Drawing:
+    """Draw horizontal bars from zero; each has its name and value above it."""
+    most = max([row.value for row in rows if _fits(row.value)], default=0) or 1
+    made = Drawing(width, 44 * len(rows) - 8)
+    for i, row in enumerate(rows):
+        y, ours = 44 * i, "b" if row.kind == "ours" else ""
+        made.text(0, y + 14, clipped(row.name, width - _LETTER * len(row.words)), ours)
+        made.text(width, y + 14, row.words, f"{ours} {row.kind}" if ours else "", "end")
+        made.rect(0, y + 21, width * row.value / most if _fits(row.value) else 0, 13, row.kind, 2)
+    return made
+
+
+def columns(rows: Sequence[Bar], width: float, height: float = 220) -> Drawing:
+    """Draw vertical bars from zero, with values above and names below."""
+    made, step = Drawing(width, height), width / max(len(rows), 1)
+    most = max([row.value for row in rows if _fits(row.value)], default=0) or 1
+    for i, row in enumerate(rows):
+        tall = (height - 44) * row.value / most if _fits(row.value) else 0
+        x, top = step * i, height - 22 - tall
+        made.rect(x + step * 0.08, top, step * 0.84, tall, row.kind, 2)
+        made.text(x + step / 2, top - 6, row.words, "s", "middle")
+        made.text(x + step / 2, height - 5, row.name, "s", "middle")
+    return made
+
+
+def plot(
+    curves: Sequence[Curve],
+    width: float,
+    height: float,
+    x_name: str,
+    x_range: Point | None = None,
+    y_range: Point | None = None,
+) -> tuple[Drawing, Frame]:
+    """Draw curves over axes with round numbers; return the place of values, for more to be drawn.
+
+    x_name: what the horizontal axis counts. The ranges are those of the points, or are given.
+    """
+    points = [p for c in curves for p in c.points if _fits(p[0]) and _fits(p[1])] or [(0.0, 0.0)]
+    low, high = y_range or _padded([y for _, y in points])
+    start, end = x_range or (min(x for x, _ in points), max(x for x, _ in points))
+    ticks = _ticks(low, high, height / 60)
+    form = _form(ticks)
+    left = 8 + _LETTER * max(len(form(tick)) for tick in ticks)
+    frame = Frame(left, width - 6, 10, height - 42, (start, end), (low, high))
+    made = Drawing(width, height)
+    for tick in ticks:
+        made.line([(left, frame.y(tick)), (frame.right, frame.y(tick))], "l")
+        made.text(left - 8, frame.y(tick) + 5, form(tick), "s", "end")
+    across = _ticks(start, end, (width - left) / 90)
+    name = _form(across)
+    for tick in across:
+        made.text(frame.x(tick), height - 24, name(tick), "s", "middle")
+    made.text(frame.right, height - 5, x_name, "s", "end")
+    for curve in curves:
+        where = [(frame.x(x), frame.y(y)) for x, y in curve.points if _fits(x) and _fits(y)]
+        made.line(where, curve.kind)
+        for x, y in where if curve.dots else ():
+            made.circle(x, y, 4, "ours" if curve.kind == "lo" else "other")
+    return made, frame
+
+
+class Frame(NamedTuple):
+    """Where the values of a plot lie."""
+
+    left: float
+    right: float
+    top: float
+    bottom: float
+    x_range: Point
+    y_range: Point
+
+    def x(self, value: float) -> float:
+        """Return how far from the left a value lies."""
+        return self.left + (self.right - self.left) * _share(value, self.x_range)
+
+    def y(self, value: float) -> float:
+        """Return how far from the top a value lies."""
+        return self.bottom - (self.bottom - self.top) * _share(value, self.y_range)
+
+
+def treemap(parts: Mapping[str, int], width: float, height: float) -> Drawing:
+    """Draw parts as rectangles whose areas are their shares; name those too small for it below."""
+    total = sum(parts.values()) or 1
+    named = sorted(parts.items(), key=lambda part: -part[1])
+    large = [(name, size) for name, size in named if size >= total / 40]
+    small = [(name, size) for name, size in named if size < total / 40]
+    lines = _legend(small, width)
+    made = Drawing(width, height + 20 * len(lines))
+    whole = [*large, ("", sum(size for _, size in small))] if small else large
+    cells = squarified([size for _, size in whole], 0, 0, width + _GAP, height + _GAP)
+    for i, ((name, size), (x, y, w, h)) in enumerate(zip(whole, cells, strict=True)):
+        made.rect(x, y, w - _GAP, h - _GAP, f"p{min(i, 3) if name else 4}", 3)
+        said = [name, f"{size:,} B", f"{100 * size / total:.0f} %"]
+        if name and h >= 30 and w >= 16 + _LETTER * max(map(len, said)):
+            for row, words in enumerate(said[: int((h - 8) // 19)]):
+                made.text(x + 9, y + 21 + 19 * row, words, "" if row else "b")
+    for row, words in enumerate(lines):
+        made.text(0, height + 16 + 20 * row, words, "s")
+    return made
+
+
+def squarified(
+    sizes: Sequence[int], x: float, y: float, width: float, height: float
+) -> Iterator[tuple[float, float, float, float]]:
+    """Yield (x, y, width, height) per size, largest first: rectangles as square as can be.
+
+    Bruls, Huizing and van Wijk (2000), Squarified Treemaps.
+    """
+    left = list(sizes)
+    scale = width * height / (sum(left) or 1)
+    while left:
+        short, count = min(width, height), 1
+        while count < len(left) and _worst(left[: count + 1], short, scale) <= _worst(
+            left[:count], short, scale
+        ):
+            count += 1
+        row, left = left[:count], left[count:]
+        thick, at = sum(row) * scale / (short or 1), 0.0
+        for size in row:
+            long = size * scale / (thick or 1)
+            yield (x, y + at, thick, long) if width >= height else (x + at, y, long, thick)
+            at += long
+        if width >= height:
+            x, width = x + thick, width - thick
+        else:
+            y, height = y + thick, height - thick
+
+
+def _worst(row: Sequence[int], short: float, scale: float) -> float:
+    """Return the largest ratio of the sides of a row's rectangles."""
+    area, thick = sum(row) * scale, sum(row) * scale / (short or 1)
+    sides = [(thick, size * scale / (thick or 1)) for size in row if area and size]
+    return max((max(a / b, b / a) for a, b in sides), default=0)
+
+
+def _legend(parts: Sequence[tuple[str, int]], width: float) -> list[str]:
+    """Return lines that name the parts without a rectangle of their own."""
+    lines: list[str] = ["grey: "] if parts else []
+    for name, size in parts:
+        words = f"{name} {size:,} B"
+        if 6.9 * len(lines[-1] + words) < width - 20:
+            lines[-1] += words if lines[-1].endswith(": ") else f" · {words}"
+        else:
+            lines.append(words)
+    return lines
+
+
+def clipped(words: str, width: float) -> str:
+    """Return words of 14 px that take at most `width`, with "…" for what is left out."""
+    count = max(4, int(width / _LETTER) - 1)
+    return words if len(words) <= count else words[: count - 1] + "…"
+
+
+def _padded(values: Sequence[float]) -> Point:
+    """Return a range with some room around values."""
+    low, high = min(values), max(values)
+    room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
+    return low - room, high + room
+
+
+def _ticks(low: float, high: float, count: float) -> list[float]:
+    """Return about `count` round numbers from low to high."""
+    raw = (high - low) / max(count, 1) or 1.0
+    power = 10.0 ** floor(log10(raw))
+    step = next(f * power for f in (1, 2, 5, 10) if f * power >= raw * 0.999)
+    first = floor(low / step + 0.999)
+    return [step * k for k in range(first, floor(high / step + 1e-9) + 1)] or [low]
+
+
+def _form(ticks: Sequence[float]) -> Callable[[float], str]:
+    """Return how to write ticks: with as many digits as tell them apart."""
+    step = min((b - a for a, b in pairwise(ticks)), default=1.0)
+    digits = max(0, -floor(log10(step) + 1e-9))
+    return lambda value: f"{value + 0.0:,.{digits}f}"
+
+
+def _share(value: float, of: Point) -> float:
+    return (value - of[0]) / ((of[1] - of[0]) or 1)
+
+
+def _fits(value: float) -> bool:
+    """Say whether an axis has room for a value: what foreign files say may be absurd."""
+    return isfinite(value) and abs(value) < 1e12
+
+
+def _class(kind: str) -> str:
+    return f' class="{kind}"' if kind else ""
+
+
+def _q(value: float) -> str:
+    return f'"{_n(value)}"'
+
+
+def _n(value: float) -> str:
+    """Return a length with one digit behind the point."""
+    return f"{round(value, 1) + 0.0:g}" if abs(value) < 1e5 else "0"
