@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -55,7 +54,7 @@ def main() -> None:
         "bpb_before_packing": round(trained.val_bpb, 6),
         "commit": commit(),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "command": " ".join(sys.argv),
+        "command": f"bench/budgets.py RUN --budgets {args.budgets}",
         "device": distributed.describe(distributed.start("cpu"))["device"],
     }
     write_atomic(args.out, (json.dumps(about | {"rows": rows}, indent=1) + "\n").encode())

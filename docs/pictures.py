@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fairway.pipeline.inspect import inspect
-from fairway.report.charts import Curve, Drawing, plot, treemap
+from fairway.report.charts import Drawing, treemap
 
 ROOT = Path(__file__).parents[1]
 IMAGES = Path(__file__).with_name("images")
@@ -102,27 +102,6 @@ def artifact() -> str:
     return treemap(parts, WIDTH, 280).file(
         f"Where the {sum(parts.values()):,} bytes of an artifact go", f"Bytes by part: {said}."
     )
-
-
-def budgets() -> str:
-    """Draw bits per byte over the bytes of the artifact."""
-    found = result("budgets-demo.json")
-    rows = {
-        name: [
-            (row["artifact_bytes"] / 1000, row["bpb"])
-            for row in found["rows"]
-            if row["quantizer"] == name
-        ]
-        for name in ("gptq", "uniform")
-    }
-    whole = found["bpb_before_packing"]
-    shown = [Curve(rows["uniform"], "lx", True), Curve(rows["gptq"], "lo", True)]
-    most = max(y for _, y in rows["gptq"])
-    made, frame = plot(shown, WIDTH, 300, "kB of the artifact", y_range=(whole - 0.02, most + 0.02))
-    made.line([(frame.left, frame.y(whole)), (frame.right, frame.y(whole))], "li dash")
-    made.text(frame.right, frame.y(whole) + 18, f"before packing: {whole:.4f}", "s", "end")
-    said = "; ".join(f"{x:.0f} kB: {y:.4f}" for x, y in rows["gptq"])
-    return made.file("Bits per byte over byte budgets", f"Fairway's quantizer: {said}.")
 
 
 def lanes() -> str:
