@@ -30,7 +30,7 @@ import torch
 import zstandard
 
 from fairway import console, distributed
-from fairway.coding import compress
+from fairway.coding import artifact, compress
 from fairway.data.documents import read_documents
 from fairway.train.loop import commit
 
@@ -81,10 +81,11 @@ def fairway(model: Path, data: bytes) -> tuple[int, float, float]:
     """Bytes, seconds of compression, seconds of decompression. Raises AssertionError."""
     packed, restored = io.BytesIO(), io.BytesIO()
     began = time.perf_counter()
-    compress.compress(model, io.BytesIO(data), packed, "exact", lambda done: None)
+    opened = artifact.read(model)
+    compress.compress(opened, io.BytesIO(data), packed, "exact", lambda done: None)
     middle = time.perf_counter()
     packed.seek(0)
-    compress.decompress(model, packed, restored, lambda done: None)
+    compress.decompress(opened, packed, restored, lambda done: None)
     end = time.perf_counter()
     assert restored.getvalue() == data
     return len(packed.getvalue()), middle - began, end - middle

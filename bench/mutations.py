@@ -174,7 +174,7 @@ def opened_once(model: Path) -> None:
 
 def subjects(model: Path) -> dict[str, Subject]:
     opened = artifact.read(model)
-    prose = b"".join(continuation(model, b"", 400, 1.0, 0))[:700]
+    prose = b"".join(continuation(opened, b"", 400, 1.0, 0))[:700]
     with session.coding_session(opened, "exact") as (coding_model, _):
         codec = Codec(coding_model, opened.tokenizer)
         return {
@@ -200,7 +200,7 @@ def compressed(model: Path, codec: Codec, prose: bytes) -> Subject:
             parts.append(chunk.to_bytes())
 
     def read(mutant: bytes, target: io.BytesIO) -> None:
-        compress.decompress(model, io.BytesIO(mutant), target, lambda done: None)
+        compress.decompress(artifact.read(model), io.BytesIO(mutant), target, lambda done: None)
 
     return Subject([*parts, fwz.end()], b"".join(texts), read)
 

@@ -53,17 +53,18 @@ class Model:
     def compress(self, data: bytes) -> bytes:
         """Return a .fwz file that `decompress`, or fairway decompress, restores to `data`."""
         out = io.BytesIO()
-        compress(self.path, io.BytesIO(data), out, "exact", lambda done: None)
+        compress(self._artifact, io.BytesIO(data), out, "exact", lambda done: None)
         return out.getvalue()
 
     def decompress(self, data: bytes) -> bytes:
         """Return the inverse of `compress`. Raises BadInput for damage or another model's file."""
         out = io.BytesIO()
-        decompress(self.path, io.BytesIO(data), out, lambda done: None)
+        decompress(self._artifact, io.BytesIO(data), out, lambda done: None)
         return out.getvalue()
 
     def generate(
         self, prompt: str = "", tokens: int = 200, temperature: float = 0.8, seed: int = 0
     ) -> str:
         """Return the prompt and what the model adds; temperature 0 takes the likeliest token."""
-        return sample.sample(self.path, prompt, tokens, temperature, seed)
+        added = sample.sample(self._artifact, prompt.encode(), tokens, temperature, seed)
+        return prompt + "".join(added)

@@ -18,7 +18,7 @@ from fairway.pipeline.results import (
     ProveResult,
     ScoreResult,
     TrainResult,
-    VerifyResult,
+    Verdict,
 )
 from fairway.pipeline.runner import perform
 from fairway.train import calibrate
@@ -44,7 +44,7 @@ def test_a_run_in_seconds_holds_to_the_bit(tiny):
     """By its clock's readings; what calibration had no time for is left out again."""
     asked = ["train.seconds=2", "run.train_limit_s=10", "train.calibration_tokens=1000000"]
     recipe = load(str(tiny.recipe), ["train.steps=0", *asked])
-    for kind in (ScoreResult, ProveResult, VerifyResult):  # of other weights
+    for kind in (ScoreResult, ProveResult, Verdict):  # of other weights
         tiny.invalidate(kind)
     tiny.create(recipe)
     perform(recipe, tiny, TrainResult)

@@ -12,7 +12,7 @@ from fairway.config.toml import dumps, load, loads
 from fairway.data.challenge_tokenizer import load_challenge
 from fairway.data.shards import write_shard
 from fairway.pipeline.directory import RunDirectory
-from fairway.pipeline.results import ScoreResult, TrainResult, VerifyResult
+from fairway.pipeline.results import ScoreResult, TrainResult, Verdict
 from fairway.pipeline.runner import run_stages
 
 SETS = ["train.steps=4", "data.train_bytes=15000", "data.val_fraction=0.0003"]  # 94 bytes of text
@@ -63,7 +63,7 @@ def test_ranks_of_torchrun_share_the_training_and_the_first_does_the_rest(source
     assert done.returncode == 0, done.stderr
     run = RunDirectory(tmp_path / "run")
     assert run.require(TrainResult).world_size == 2
-    assert run.require(VerifyResult).verified
+    assert run.require(Verdict).verified
 
 
 def test_the_script_trains_scores_and_proves_alone(source, tmp_path):
@@ -73,11 +73,11 @@ def test_the_script_trains_scores_and_proves_alone(source, tmp_path):
     done = script.run_apart(file, arguments, tmp_path, timeout_s=800)
     assert done.returncode == 0, done.stderr
     run = RunDirectory(tmp_path / "run")
-    assert run.require(VerifyResult).verified
+    assert run.require(Verdict).verified
     assert run.require(TrainResult).seed == 7
     assert f"Code size: {len(source)} bytes" in done.stdout
     assert done.stdout == (run.path / "train.log").read_text("utf-8")
-    assert f"val_bpb:{run.require(VerifyResult).bpb:.8f}" in done.stdout
+    assert f"val_bpb:{run.require(Verdict).bpb:.8f}" in done.stdout
 
 
 def test_a_script_for_shards_makes_what_the_package_makes(tmp_path):
@@ -104,7 +104,7 @@ def test_a_script_for_shards_makes_what_the_package_makes(tmp_path):
     assert alone.artifact.read_bytes() == here.artifact.read_bytes()
     assert alone.proof_file.read_bytes() == here.proof_file.read_bytes()
     assert alone.require(ScoreResult).bpb == here.require(ScoreResult).bpb
-    assert alone.require(VerifyResult).verified
+    assert alone.require(Verdict).verified
 
 
 def test_a_script_that_reads_the_source_tree_is_stopped(tmp_path):

@@ -87,7 +87,7 @@ def test_compressed_files(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(1).bytes(1200)
     text = prose[:800] + noise[:400] + noise + b"abcdefgh" * 150 + prose[800:]
     target, coded = io.BytesIO(), []
-    compress(model, io.BytesIO(text), target, "exact", lambda done: None)
+    compress(opened, io.BytesIO(text), target, "exact", lambda done: None)
 
     def decode(chunk: file_formats.Coded) -> list[bytes]:
         coded.append(chunk)

@@ -11,28 +11,26 @@ from fairway.config.toml import load
 from fairway.errors import BadInput
 from fairway.io.atomic import write_atomic
 from fairway.pipeline.directory import RunDirectory
-from fairway.pipeline.results import VerifyResult
+from fairway.pipeline.results import Verdict
 
 RECIPE = load("tiny")
-VERDICT = VerifyResult(
-    verified=True, reason="", bpb=0.0, decoded=None, compared_with="", decode_s=0.0
-)
+VERDICT = Verdict(verified=True, reason="", bpb=0.0, decoded=None, compared_with="", decode_s=0.0)
 
 
 def test_results_are_recorded_and_forgotten(tmp_path):
     run = RunDirectory(tmp_path)
-    assert run.recorded(VerifyResult) is None
+    assert run.recorded(Verdict) is None
     run.record(VERDICT)
-    assert run.recorded(VerifyResult) == run.require(VerifyResult) == VERDICT
-    run.invalidate(VerifyResult)
+    assert run.recorded(Verdict) == run.require(Verdict) == VERDICT
+    run.invalidate(Verdict)
     with pytest.raises(BadInput, match="has no finished 'verify' yet: fairway run"):
-        run.require(VerifyResult)
+        run.require(Verdict)
 
 
 def test_a_damaged_result_counts_as_none(tmp_path):
     run = RunDirectory(tmp_path)
     (tmp_path / "verify.json").write_text('{"verified": tr')
-    assert run.recorded(VerifyResult) is None
+    assert run.recorded(Verdict) is None
 
 
 def test_texts_of_one_name_have_a_directory_each(tmp_path):

@@ -21,7 +21,7 @@ from fairway.io.binary import Reader, join, varint
 from fairway.pipeline import prove as prove_stage
 from fairway.pipeline.directory import Job, RunDirectory
 from fairway.pipeline.prove import decode
-from fairway.pipeline.results import PrepareResult, ProveResult, ScoreResult, VerifyResult
+from fairway.pipeline.results import PrepareResult, ProveResult, ScoreResult, Verdict
 from fairway.pipeline.runner import perform
 from fairway.pipeline.verdicts import verify
 
@@ -46,7 +46,7 @@ def small_chunks(monkeypatch):
 
 
 def test_the_course_ends_with_a_proof_that_counts_every_byte(tiny):
-    kinds = (PrepareResult, ProveResult, VerifyResult)
+    kinds = (PrepareResult, ProveResult, Verdict)
     data, proved, verified = (tiny.require(kind) for kind in kinds)
     assert proved.files == {"val.fwp": tiny.proof_file.stat().st_size}
     assert proved.bpb == 8 * tiny.proof_file.stat().st_size / data.val_bytes
@@ -83,7 +83,7 @@ def test_another_text_is_proved_and_verified_in_a_folder_of_its_own(
     verified = verify(Job(recipe, tiny, text))
     assert verified.verified, verified.reason
     place = tiny.for_text(text)
-    assert (place.recorded(ProveResult), place.recorded(VerifyResult)) == (proved, verified)
+    assert (place.recorded(ProveResult), place.recorded(Verdict)) == (proved, verified)
     assert tiny.proof_file.read_bytes() == val
 
 
@@ -294,7 +294,7 @@ def test_a_damaged_proof_does_not_hold(tiny, recipe):
     assert not result.verified
     assert "chunk 1 of 1 is damaged" in result.reason
     assert result.failure
-    assert tiny.recorded(VerifyResult) == result
+    assert tiny.recorded(Verdict) == result
 
 
 def test_a_proof_of_another_text_does_not_hold(tiny, recipe, text, small_chunks):

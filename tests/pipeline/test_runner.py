@@ -15,7 +15,7 @@ from fairway.pipeline.results import (
     ProveResult,
     ScoreResult,
     TrainResult,
-    VerifyResult,
+    Verdict,
 )
 from fairway.pipeline.runner import changes, downstream, perform, run_stages, stamp, state
 from short import load_short
@@ -184,8 +184,8 @@ def test_a_verdict_is_never_taken_from_the_run_directory(tiny, monkeypatch, tmp_
     from fairway.pipeline import verdicts
 
     monkeypatch.setattr(verdicts, "_decoded_here", {})
-    assert tiny.require(VerifyResult).verified
-    lie = tiny.require(VerifyResult).model_copy(update={"bpb": 0.1})
+    assert tiny.require(Verdict).verified
+    lie = tiny.require(Verdict).model_copy(update={"bpb": 0.1})
     tiny.record(lie)
     assert run_stages(RECIPE, tiny, ["verify"])["verify"].bpb == tiny.require(ProveResult).bpb
 

@@ -5,12 +5,13 @@ import shutil
 
 import pytest
 
+from fairway.data.documents import stream_documents
 from fairway.errors import BadInput, Damaged
 from fairway.pipeline import runner, texts, verdicts, verify
 from fairway.pipeline.data_folder import load_tokenizer, load_val
 from fairway.pipeline.directory import Job
 from fairway.pipeline.prove import decode, prove
-from fairway.pipeline.results import PrepareResult, ProveResult, VerifyResult
+from fairway.pipeline.results import PrepareResult, ProveResult, Verdict
 from short import load_short
 
 
@@ -58,7 +59,7 @@ def test_a_text_is_compared_by_its_own_bytes(tiny, text):
         ([lines[0][:-3] + '", "x": 1}\n', *lines[1:]], ""),
     ):
         text.write_text("".join(changed))
-        digest = texts.digest_of(text, "text", "bytes")
+        digest = texts.digest_of(stream_documents(text), "it", "bytes")
         verdict = verify.compared(good, "it", digest.text_sha256, digest.lengths_sha256)
         assert reason in verdict.reason
         assert verdict.verified is (reason == "")
@@ -134,7 +135,7 @@ def test_what_is_no_proof_of_this_model(fairway, two_files, artifact_file, tmp_p
 
 def test_a_forged_verdict_is_never_read(fairway, tiny):
     """Garbage with a verify.json that has all the right hashes."""
-    forged = tiny.require(VerifyResult)
+    forged = tiny.require(Verdict)
     for file in (tiny.artifact, tiny.proof_file):
         file.write_bytes(b"garbage")
     tiny.record(forged)

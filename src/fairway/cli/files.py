@@ -41,12 +41,13 @@ def compress(
     arithmetic: Arithmetic = None,
 ) -> "Result | dict[str, Result] | None":
     """Compress any file, without loss, with an artifact's model (to FILE.fwz)."""
+    from fairway.coding import artifact
     from fairway.coding.compress import compress
 
     kind = arithmetic_of(arithmetic)
 
-    def work(artifact: Path, source: Any, target: Any, report: Any) -> None:
-        compress(artifact, source, target, kind, report)
+    def work(model: Path, source: Any, target: Any, report: Any) -> None:
+        compress(artifact.read(model), source, target, kind, report)
 
     return _files(work, "compress", _artifact(context, files, model), files, output, stdout, force)
 
@@ -62,11 +63,14 @@ def decompress(
     test: Annotated[bool, typer.Option("--test", "-t", help="Decode, and write nothing.")] = False,
 ) -> "Result | dict[str, Result] | None":
     """Restore files that `compress` made, to the byte."""
+    from fairway.coding import artifact
     from fairway.coding.compress import decompress
 
-    target = Path(os.devnull) if test else output
-    artifact = _artifact(context, files, model)
-    return _files(decompress, "decompress", artifact, files, target, stdout, force, test)
+    def work(model: Path, source: Any, target: Any, report: Any) -> None:
+        decompress(artifact.read(model), source, target, report)
+
+    target, named = Path(os.devnull) if test else output, _artifact(context, files, model)
+    return _files(work, "decompress", named, files, target, stdout, force, test)
 
 
 def _artifact(context: typer.Context, names: list[Path], model: Path | None) -> Path:
@@ -119,12 +123,14 @@ def sample(
     arithmetic: Arithmetic = None,
 ) -> "Result":
     """Let the model go on from a prompt."""
+    from fairway.coding.artifact import read
     from fairway.coding.sample import sample
     from fairway.pipeline.command_results import SampleResult
 
     refuse_surrogates("--prompt", prompt)
-    text = sample(artifact, prompt, tokens, temperature, seed, arithmetic_of(arithmetic))
-    return SampleResult(text=text)
+    kind = arithmetic_of(arithmetic)
+    added = sample(read(artifact), prompt.encode(), tokens, temperature, seed, kind)
+    return SampleResult(text=prompt + "".join(added))
 
 
 @command(opens_files=True)

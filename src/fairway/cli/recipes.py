@@ -61,7 +61,7 @@ def models(
         ModelAtHand(
             path=str(run.artifact),
             size_bytes=run.artifact.stat().st_size,
-            verified_bpb=known.bpb if (known := verdicts.known(run)) and known.verified else None,
+            verified_bpb=known.bpb if (known := verdicts.known(run)) else None,
         )
         for run in runs
     ]

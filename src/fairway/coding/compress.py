@@ -7,9 +7,9 @@ file that nothing can shorten grows by at most 26 bytes and 8 per chunk of CHUNK
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
-from fairway.coding import artifact, fwz_chunks
+from fairway.coding import fwz_chunks
+from fairway.coding.artifact import Artifact
 from fairway.coding.codec import Codec
 from fairway.coding.float_environment import FloatEnvironment
 from fairway.coding.fwz_chunks import Report
@@ -27,13 +27,12 @@ CHUNK_BYTES = fwz.MAX_CHUNK_BYTES
 
 
 def compress(
-    model: Path, source: Source, target: Target, arithmetic: Arithmetic, report: Report
+    opened: Artifact, source: Source, target: Target, arithmetic: Arithmetic, report: Report
 ) -> None:
-    """Write what `source` holds to `target` as a .fwz file that needs the artifact `model`.
+    """Write what `source` holds to `target` as a .fwz file that needs the same artifact.
 
     Raises BadInput.
     """
-    opened = artifact.read(model)
     with coding_session(opened, arithmetic) as (coding_model, machine):
         codec = Codec(coding_model, opened.tokenizer)
 
@@ -51,12 +50,11 @@ def compress(
             target.write(part)
 
 
-def decompress(model: Path, source: Source, target: Target, report: Report) -> None:
+def decompress(opened: Artifact, source: Source, target: Target, report: Report) -> None:
     """Restore what `compress` wrote. Raises BadInput that names the fault and its chunk.
 
     What has been written to `target` by then is right, and is not all.
     """
-    opened = artifact.read(model)
     reader = Reader(source, "the header of the compressed file")
     magic = reader.take(len(MAGIC))
     if magic == PROOF_MAGIC[: len(MAGIC)]:
@@ -67,7 +65,7 @@ def decompress(model: Path, source: Source, target: Target, report: Report) -> N
     header = FwzHeader.read(reader)
     if not bytes.fromhex(opened.sha256).startswith(header.artifact):
         raise BadInput(
-            f"the file was compressed with the artifact {header.artifact.hex()}…, and {model} is "
+            f"the file was compressed with the artifact {header.artifact.hex()}…, and this one is "
             f"{opened.sha256[:8]}…: give the artifact that made it"
         )
     arithmetic: Arithmetic = "exact" if header.on_cuda is None else "float"
@@ -90,7 +88,7 @@ def decompress(model: Path, source: Source, target: Target, report: Report) -> N
         reader.check_end()
 
 
-def _decode_proof(opened: artifact.Artifact, begin: bytes, source: Source, target: Target) -> None:
+def _decode_proof(opened: Artifact, begin: bytes, source: Source, target: Target) -> None:
     """Write the text that a proof holds; begin: its bytes that are read already."""
     rest = _read_full(source, MAX_PROOF_BYTES)
     if len(rest) == MAX_PROOF_BYTES:

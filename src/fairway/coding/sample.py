@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from fairway import distributed
-from fairway.coding import artifact
+from fairway.coding.artifact import Artifact
 from fairway.coding.lanes import Layout, Longs
 from fairway.coding.session import open_model
 from fairway.config.schema import NO_MEMORY, Arithmetic
@@ -17,20 +17,22 @@ from fairway.formats.coded_tokens import Starts
 
 
 def sample(
-    model: Path,
-    prompt: str,
+    opened: Artifact,
+    prompt: bytes,
     tokens: int,
     temperature: float,
     seed: int,
     arithmetic: Arithmetic = "exact",
-) -> str:
-    """Return the prompt and what the artifact `model` adds: `continuation`, decoded."""
-    added = b"".join(continuation(model, prompt.encode(), tokens, temperature, seed, arithmetic))
-    return prompt + added.decode(errors="replace")
+) -> Iterator[str]:
+    """Yield the text of `continuation`; bytes that are no UTF-8 become U+FFFD."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")  # tokens may cut a character in two
+    for added in continuation(opened, prompt, tokens, temperature, seed, arithmetic):
+        yield decoder.decode(added)
+    yield decoder.decode(b"", final=True)
 
 
 def continuation(
-    model: Path,
+    opened: Artifact,
     prompt: bytes,
     tokens: int,
     temperature: float,
@@ -42,7 +44,7 @@ def continuation(
     A token is drawn in proportion to p^(1/temperature); 0: always the likeliest. The network alone
     predicts, without the document memory. Raises BadInput.
     """
-    opened = replace(artifact.read(model), memory=NO_MEMORY)
+    opened = replace(opened, memory=NO_MEMORY)
     process = distributed.start("cpu" if arithmetic == "exact" else "")
     tokenizer = opened.tokenizer
     coding_model = open_model(

@@ -25,6 +25,11 @@ from fairway.pipeline.results import PrepareResult, Result
 R = TypeVar("R", bound=Result)
 
 
+def artifact_file(path: str | Path) -> Path:
+    """Return the artifact of a run directory, or `path` itself where it is no directory."""
+    return RunDirectory(path).artifact if Path(path).is_dir() else Path(path)
+
+
 class RunDirectory:
     """Paths and results of one run. Creating this object touches no file."""
 

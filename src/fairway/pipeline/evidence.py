@@ -49,21 +49,21 @@ class Results:
         self.prove: ProveResult | None = found["prove"].current
         self.run = run
         self.verdict = verdicts.known(run)  # None: nobody here has decoded this proof
-        decoded = self.verdict.decoded if self.verdict else None
+        decoded = self.verdict.decoded if self.verdict is not None else None
         # bytes of the artifact as it lies there now, whatever pack.json says; None: it is damaged
         self.parts = decoded.parts if decoded else _parts(run)
 
     @property
     def proved_bpb(self) -> float | None:
         """Bits per byte of the proof: as decoded, or else as claimed."""
-        if self.verdict:
-            return self.verdict.bpb if self.verdict.verified else None
+        if self.verdict is not None:
+            return self.verdict.bpb if self.verdict else None
         return self.prove.bpb if self.prove else None
 
     @property
     def proof(self) -> Proof | None:
         """Sizes of the proof and its text: as decoded, or else as claimed."""
-        if self.verdict:
+        if self.verdict is not None:
             d = self.verdict.decoded
             if not (self.verdict.verified and d):
                 return None
@@ -111,7 +111,9 @@ def proved(run: RunDirectory) -> Proved:
     """
     recipe = run.load()
     runner.require_current(Job(recipe, run), [s.result for s in stages_of(recipe) if s.cached])
-    verdict = verdicts.known(run) or verdicts.verify(Job(recipe, run))
+    verdict = verdicts.known(run)
+    if verdict is None:
+        verdict = verdicts.verify(Job(recipe, run))
     if not (verdict.verified and verdict.decoded):
         raise BadInput(f"the proof of {run.path} does not hold: {verdict.reason}")
     return Proved(run, recipe, run.require(TrainResult), run.require(ScoreResult), verdict.decoded)

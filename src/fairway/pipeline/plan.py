@@ -72,7 +72,7 @@ def _why(job: Job, stage: Stage) -> str:
     """Return why the stage would run; empty: its result is current."""
     if not stage.cached:
         known = verdicts.known(job.run)
-        return "" if known and known.verified else "nobody here has decoded this proof"
+        return "" if known else "nobody here has decoded this proof"
     found = state(job, stage.result, inputs=True)
     if found.recorded is None:
         return "not finished"

@@ -19,6 +19,7 @@ import numpy as np
 
 from fairway import console, distributed
 from fairway.coding import artifact, online
+from fairway.coding.artifact import Artifact
 from fairway.coding.codec import Codec, EncodedChunk
 from fairway.coding.lanes import chunk_ends, documents_of
 from fairway.coding.model import CodingModel, Tensors
@@ -48,9 +49,13 @@ def prove(job: Job) -> ProveResult:
     BPB counts every byte that a decoder opens besides the artifact. A killed run goes on after
     its last finished chunk and ends with the same bytes. Raises BadInput, Interrupted.
     """
-    recipe, place = job.recipe, job.place
     opened = artifact.read(job.run.artifact)
-    subject = texts.load(job, opened.tokenizer)
+    return prove_text(job, opened, texts.load(job, opened.tokenizer))
+
+
+def prove_text(job: Job, opened: Artifact, subject: texts.Text) -> ProveResult:
+    """Code a text with an opened artifact as `prove` does. Raises BadInput, Interrupted."""
+    recipe, place = job.recipe, job.place
     place.proof.mkdir(parents=True, exist_ok=True)
     how, arithmetic = recipe.adapt, online.arithmetic(recipe.adapt, recipe.prove.arithmetic)
     bos = documents_of(subject.tokens, opened.tokenizer.bos_id)

@@ -238,7 +238,7 @@ class HeaderResult(Result):
     adaptation: str
 
 
-class VerifyResult(Result):
+class Verdict(Result):
     """The verdict on a proof. No number in it comes from a file that the claimant wrote."""
 
     stage = "verify"
@@ -249,6 +249,10 @@ class VerifyResult(Result):
     compared_with: str  # the text that the decoded one equals; empty: there was none to compare
     decode_s: float  # of the decoding; 0 where the user's own state directory remembers it
     decoded_twice: bool = False  # the second decoder, in JavaScript, found the same text
+
+    def __bool__(self) -> bool:
+        """Return whether the proof holds."""
+        return self.verified
 
     @property
     def failure(self) -> str:

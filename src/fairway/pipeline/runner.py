@@ -19,7 +19,7 @@ from fairway.config.schema import Recipe
 from fairway.errors import BadInput
 from fairway.io.atomic import sha256_file, short_hash
 from fairway.pipeline.directory import Job, R, RunDirectory
-from fairway.pipeline.results import Result, VerifyResult
+from fairway.pipeline.results import Result, Verdict
 from fairway.pipeline.stage import STAGES, Stage, stages_of
 from fairway.pipeline.verify import sha256_readable
 
@@ -263,10 +263,10 @@ def _verdict(job: Job, decode: bool) -> Result:
     from fairway.pipeline import verdicts  # not in the script of a submission
 
     known = None if decode else verdicts.known(job.run)
-    if known is not None and known.verified:
+    if known:
         console.say(f"verify: remembered: {known.sentence}")
         return known
-    verdict: VerifyResult = verdicts.verify(job)
+    verdict: Verdict = verdicts.verify(job)
     console.say(f"verify: ran: {verdict.sentence}")
     return verdict
 

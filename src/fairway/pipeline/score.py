@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fairway import console, distributed
 from fairway.coding import artifact, online
+from fairway.coding.artifact import Artifact
 from fairway.coding.bits import bits_per_byte
 from fairway.coding.model import CodingModel, TokenCosts
 from fairway.coding.protocols import text_costs
@@ -38,7 +39,7 @@ def score(job: Job) -> ScoreResult:
 
     Raises BadInput; Interrupted after Ctrl-C.
     """
-    result, documents = _scored(job)
+    result, documents = _scored(job, *_opened(job))
     if distributed.start().is_main:
         job.place.path.mkdir(parents=True, exist_ok=True)
         path = job.place.score_documents
@@ -53,14 +54,25 @@ def frozen(job: Job) -> FrozenResult:
     Raises BadInput; Interrupted after Ctrl-C.
     """
     recipe = job.recipe.model_copy(update={"adapt": Adapt()})
-    return FrozenResult(**dict(_scored(Job(recipe, job.run, job.text))[0]))
+    return FrozenResult(**dict(score_text(Job(recipe, job.run, job.text), *_opened(job))))
 
 
-def _scored(job: Job) -> tuple[ScoreResult, NDArray[np.float64]]:
+def score_text(job: Job, opened: Artifact, subject: texts.Text) -> ScoreResult:
+    """Score a text with an opened artifact as `score` does. Raises BadInput, Interrupted."""
+    return _scored(job, opened, subject)[0]
+
+
+def _opened(job: Job) -> tuple[Artifact, texts.Text]:
+    """Return the artifact of the run, and the text that is to be scored. Raises BadInput."""
+    opened = artifact.read(job.run.artifact)
+    return opened, texts.load(job, opened.tokenizer)
+
+
+def _scored(
+    job: Job, opened: Artifact, subject: texts.Text
+) -> tuple[ScoreResult, NDArray[np.float64]]:
     """Return the score, and float64[D, 2]: the nats and the bytes of each document."""
     recipe, place = job.recipe, job.place
-    opened = artifact.read(job.run.artifact)
-    subject = texts.load(job, opened.tokenizer)
     process, began = distributed.start(), time.perf_counter()
     adapt, how = recipe.adapt, recipe.score
     arithmetic = online.arithmetic(adapt, how.arithmetic)

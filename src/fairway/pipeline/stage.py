@@ -20,7 +20,7 @@ from fairway.pipeline.results import (
     Result,
     ScoreResult,
     TrainResult,
-    VerifyResult,
+    Verdict,
 )
 
 
@@ -106,7 +106,7 @@ def _prove(job: Job) -> ProveResult:
     return prove(job)
 
 
-def _verify(job: Job) -> VerifyResult:
+def _verify(job: Job) -> Verdict:
     from fairway.pipeline.verdicts import verify
 
     return verify(job)
@@ -139,7 +139,7 @@ STAGES: tuple[Stage, ...] = (
         _prove, ProveResult, keys=("adapt", "prove"), needs=(PackResult,), version=3,
         outputs=("proof_file",), partial=("prove_checkpoint", "prove_learned"),
     ),
-    Stage(_verify, VerifyResult, keys=(), needs=(ProveResult,), version=1, cached=False),
+    Stage(_verify, Verdict, keys=(), needs=(ProveResult,), version=1, cached=False),
 )  # fmt: skip
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,17 +42,8 @@ def load(job: Job, tokenizer: Tokenizer) -> Text:
     """
     run, file = job.run, job.text
     if file is not None:
-        counted = Digest()
-        text = describe(_encoded(file, job.recipe.data.text_field, tokenizer, counted), tokenizer)
-        if text.text_bytes == 0:
-            raise BadInput(f"{file} holds nothing that the artifact's tokenizer can write")
-        if (text.text_sha256, text.lengths_sha256) != (counted.text_sha256, counted.lengths_sha256):
-            raise BadInput(
-                f"the artifact's tokenizer makes {text.text_bytes:,} bytes of {file}, and by the "
-                f"rule '{tokenizer.rule}' {counted.text_bytes:,} bytes count: what it restores is "
-                "another text, so its bits per byte say nothing"
-            )
-        return text
+        documents = stream_documents(file, job.recipe.data.text_field)
+        return of_documents(documents, str(file), tokenizer)
     prepared = run.require(PrepareResult)
     folder = run.data_folder(prepared)
     text = describe(load_val(folder), tokenizer)
@@ -65,38 +55,57 @@ def load(job: Job, tokenizer: Tokenizer) -> Text:
     return text
 
 
-def _encoded(
-    file: Path, text_field: str, tokenizer: Tokenizer, counted: Digest
-) -> NDArray[np.uint16]:
-    """Return the tokens of a file's documents, on disk: texts may be larger than memory.
+def of_documents(documents: Iterable[bytes], name: str, tokenizer: Tokenizer) -> Text:
+    """Return documents, which errors call `name`, as tokens.
 
-    `counted` learns the bytes that count, of which no tokenizer is asked. Raises BadInput.
+    The bytes that count are computed without the tokenizer. Raises BadInput when it restores
+    others.
+    """
+    counted = Digest()
+    text = describe(_encoded(documents, name, tokenizer, counted), tokenizer)
+    if text.text_bytes == 0:
+        raise BadInput(f"{name} holds nothing that the artifact's tokenizer can write")
+    if (text.text_sha256, text.lengths_sha256) != (counted.text_sha256, counted.lengths_sha256):
+        raise BadInput(
+            f"the artifact's tokenizer makes {text.text_bytes:,} bytes of {name}, and by the "
+            f"rule '{tokenizer.rule}' {counted.text_bytes:,} bytes count: what it restores is "
+            "another text, so its bits per byte say nothing"
+        )
+    return text
+
+
+def _encoded(
+    documents: Iterable[bytes], name: str, tokenizer: Tokenizer, counted: Digest
+) -> NDArray[np.uint16]:
+    """Return the tokens of documents, on disk: texts may be larger than memory.
+
+    `counted` learns the bytes that count. Raises BadInput.
     """
 
-    def documents() -> Iterator[bytes]:
-        for document in stream_documents(file, text_field):
+    def counting() -> Iterator[bytes]:
+        for document in documents:
             counted.update(rules.counted_bytes(document, tokenizer.rule))
             yield document
 
     with tempfile.TemporaryFile() as spilled:
-        for piece in tokenizer.encode_stream(documents()):
+        for piece in tokenizer.encode_stream(counting()):
             spilled.write(piece.tobytes())
         spilled.flush()
         if not spilled.tell():
-            raise BadInput(f"{file} holds no text")
+            raise BadInput(f"{name} holds no text")
         return np.memmap(spilled, np.uint16, "r")  # the mapping outlives the name
 
 
-def digest_of(file: Path, text_field: str, rule: Rule) -> Digest:
-    """Return the digest of a file's documents, of the bytes that count under `rule`.
+def digest_of(documents: Iterable[bytes], name: str, rule: Rule) -> Digest:
+    """Return the digest of documents, of the bytes that count under `rule`.
 
-    No tokenizer is asked what the text is. Raises BadInput.
+    No tokenizer is asked what the text is. Raises BadInput, which calls the documents `name`.
     """
     digest = Digest()
-    for document in stream_documents(file, text_field):
+    for document in documents:
         digest.update(rules.counted_bytes(document, rule))
     if not digest.text_bytes:
-        raise BadInput(f"{file} holds no text")
+        raise BadInput(f"{name} holds no text")
     return digest
 
 

@@ -8,13 +8,14 @@ Claims that follow from the two files are compared with them; the others are sho
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from fairway import console
+from fairway.data.documents import stream_documents
 from fairway.errors import BadInput
 from fairway.io.atomic import code_sha256, write_atomic
 from fairway.pipeline import verify as verifying
@@ -28,8 +29,9 @@ from fairway.pipeline.results import (
     Result,
     ScoreResult,
     TrainResult,
-    VerifyResult,
+    Verdict,
 )
+from fairway.pipeline.verify import File
 from fairway.userfolders import user_state_folder
 
 _decoded_here: dict[str, Decoded] = {}  # by key: what this process, or one before it, decoded
@@ -92,30 +94,39 @@ def decoded(artifact: Path, proof: Path) -> Decoded:
 # Verification ------------------------------------------------------------------------------------
 
 
-def verify_files(artifact: Path, proof: Path, text: Path | None, text_field: str) -> VerifyResult:
+def verify_files(artifact: Path, proof: Path, text: Path | None, text_field: str) -> Verdict:
     """Decode a proof and return the verdict. What a reviewer has: two files, and perhaps a text.
 
-    text: a file or folder of documents. Its own bytes are compared with the decoded ones, under
-    the rule of the artifact's tokenizer. text_field: of JSON lines. Raises BadInput.
+    text: a file or folder of documents. text_field: of JSON lines. Raises BadInput.
     """
-    if text is not None and not text.exists():
+    if text is None:
+        return verify_proof(artifact, proof)
+    if not text.exists():
         raise BadInput(f"there is no text {text}: name the file that the proof should decode to")
+    return verify_proof(artifact, proof, stream_documents(text, text_field), str(text))
+
+
+def verify_proof(
+    artifact: File, proof: File, documents: Iterable[bytes] | None = None, name: str = ""
+) -> Verdict:
+    """Decode a proof and return the verdict, after a comparison with the text called `name`.
+
+    The bytes of the documents are compared with the decoded ones, under the rule of the artifact's
+    tokenizer. Raises BadInput.
+    """
+    from fairway.pipeline import texts
+
     verdict = verifying.verify_files(artifact, proof)
     if verdict.decoded is None:
         return verdict
     remember(verdict.decoded)
-    return verdict if text is None else _compared_with(verdict, text, text_field)
+    if documents is None:
+        return verdict
+    digest = texts.digest_of(documents, name, verdict.decoded.text_rule)
+    return verifying.compared(verdict, name, digest.text_sha256, digest.lengths_sha256)
 
 
-def _compared_with(verdict: VerifyResult, text: Path, text_field: str) -> VerifyResult:
-    from fairway.pipeline import texts
-
-    assert verdict.decoded
-    digest = texts.digest_of(text, text_field, verdict.decoded.text_rule)
-    return verifying.compared(verdict, str(text), digest.text_sha256, digest.lengths_sha256)
-
-
-def verify(job: Job, text_field: str = "text") -> VerifyResult:
+def verify(job: Job, text_field: str = "text") -> Verdict:
     """Decode the proof of a run directory and compare its claims with the decoded text.
 
     It always decodes. The verdict is "no" when the proof is damaged, decodes to another text than
@@ -142,7 +153,7 @@ def verify(job: Job, text_field: str = "text") -> VerifyResult:
     return verdict
 
 
-def known(run: RunDirectory) -> VerifyResult | None:
+def known(run: RunDirectory) -> Verdict | None:
     """Return the verdict on a run's proof without decoding, or None where nobody here decoded it.
 
     The claims are compared anew each time.
@@ -150,7 +161,7 @@ def known(run: RunDirectory) -> VerifyResult | None:
     found = remembered(run.artifact, run.proof_file)
     if found is None or run.recorded(PrepareResult) is None:
         return None
-    verdict = VerifyResult(
+    verdict = Verdict(
         verified=True, reason="", bpb=found.bpb, decoded=found, compared_with="", decode_s=0.0
     )
     return _with_claims(verdict, run, run)
@@ -159,7 +170,7 @@ def known(run: RunDirectory) -> VerifyResult | None:
 # Claims ------------------------------------------------------------------------------------------
 
 
-def _with_claims(verdict: VerifyResult, run: RunDirectory, place: RunDirectory) -> VerifyResult:
+def _with_claims(verdict: Verdict, run: RunDirectory, place: RunDirectory) -> Verdict:
     """Return the verdict after the run's claims are compared with it."""
     decoded = verdict.decoded
     if decoded is None:

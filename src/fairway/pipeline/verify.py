@@ -21,13 +21,15 @@ from fairway.errors import BadInput, Damaged
 from fairway.io import foreign
 from fairway.io.atomic import sha256_file
 from fairway.pipeline import second_decoder
-from fairway.pipeline.results import Decoded, VerifyResult
+from fairway.pipeline.results import Decoded, Verdict
 
 _NAMES = ("the artifact", "the proof")
 MOST_BYTES = 1 << 30  # of each file
 
+File = Path | bytes  # a file by its path, or what it holds
 
-def decode_apart(artifact: Path, proof: Path) -> Decoded:
+
+def decode_apart(artifact: File, proof: File) -> Decoded:
     """Decode a proof in a fresh process and return what it found.
 
     The process works in an empty directory with copies of the two files and nothing else, and the
@@ -40,8 +42,11 @@ def decode_apart(artifact: Path, proof: Path) -> Decoded:
         answer = _run(place, [copies[0].name, copies[1].name, "decoded"])
         if "error" in answer:
             kind = Damaged if answer.get("damaged") else BadInput
-            sentence = str(answer["error"]).replace(copies[0].name, str(artifact))
-            raise kind(sentence.replace(copies[1].name, str(proof)))
+            sentence = str(answer["error"])
+            for copy, file in zip(copies, (artifact, proof), strict=True):
+                name = "in memory" if isinstance(file, bytes) else str(file)
+                sentence = sentence.replace(copy.name, name)
+            raise kind(sentence)
         decoded = Decoded.model_validate(answer)
         written = sha256_file(place / "decoded")
         hashes = [sha256_file(copy) for copy in copies] + [written]
@@ -50,11 +55,13 @@ def decode_apart(artifact: Path, proof: Path) -> Decoded:
         return decoded
 
 
-def _copied(artifact: Path, proof: Path, place: Path, pipes: bool) -> tuple[Path, Path]:
+def _copied(artifact: File, proof: File, place: Path, pipes: bool) -> tuple[Path, Path]:
     """Return copies of an artifact and a proof in the directory `place`. Raises BadInput."""
     copies = place / "model.fairway", place / "proof.fwp"
     for what, source, copy in zip(_NAMES, (artifact, proof), copies, strict=True):
-        copy.write_bytes(foreign.read_bytes(source, what, MOST_BYTES, pipes=pipes))
+        if not isinstance(source, bytes):
+            source = foreign.read_bytes(source, what, MOST_BYTES, pipes=pipes)
+        copy.write_bytes(source)
     return copies
 
 
@@ -96,7 +103,7 @@ def _run(place: Path, arguments: list[str]) -> dict[str, object]:
     raise RuntimeError(f"the decoding process failed with exit code {done.returncode}")
 
 
-def verify_files(artifact: Path, proof: Path) -> VerifyResult:
+def verify_files(artifact: File, proof: File) -> Verdict:
     """Decode a proof and return the verdict, without comparing any text.
 
     A file that is damaged is a verdict ("no"). Raises BadInput when a file cannot be read, is no
@@ -107,7 +114,7 @@ def verify_files(artifact: Path, proof: Path) -> VerifyResult:
         decoded, reason = decode_apart(artifact, proof), ""
     except Damaged as error:
         decoded, reason = None, str(error)
-    return VerifyResult(
+    return Verdict(
         verified=not reason,
         reason=reason,
         bpb=decoded.bpb if decoded else 0.0,
@@ -117,7 +124,7 @@ def verify_files(artifact: Path, proof: Path) -> VerifyResult:
     )
 
 
-def decoded_twice(verdict: VerifyResult, artifact: Path, proof: Path) -> VerifyResult:
+def decoded_twice(verdict: Verdict, artifact: Path, proof: Path) -> Verdict:
     """Return a verdict after the second decoder has decoded, too: "no" where it does not agree.
 
     Raises BadInput without Node, and for pipes, which can be read only once.
@@ -138,9 +145,7 @@ def decoded_twice(verdict: VerifyResult, artifact: Path, proof: Path) -> VerifyR
     return verdict.model_copy(update={"decoded_twice": True})
 
 
-def compared(
-    verdict: VerifyResult, name: str, text_sha256: str, lengths_sha256: str
-) -> VerifyResult:
+def compared(verdict: Verdict, name: str, text_sha256: str, lengths_sha256: str) -> Verdict:
     """Return the verdict after the decoded text is compared with the text called `name`.
 
     text_sha256, lengths_sha256: of that text and of the lengths of its documents.
@@ -160,7 +165,7 @@ def compared(
     return refused(verdict, reason)
 
 
-def refused(verdict: VerifyResult, reason: str) -> VerifyResult:
+def refused(verdict: Verdict, reason: str) -> Verdict:
     """Return the verdict "no"; a reason that it has already stays."""
     reason = "; ".join(filter(None, [verdict.reason, reason]))
     return verdict.model_copy(update={"verified": False, "reason": reason})

@@ -18,7 +18,7 @@ from fairway.page.proof import has_current
 from fairway.pipeline.command_results import CompareResult
 from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.evidence import CLAIMED, Proof, Results
-from fairway.pipeline.results import PackResult, TrainResult, VerifyResult
+from fairway.pipeline.results import PackResult, TrainResult, Verdict
 from fairway.report import compressors, pictures
 from fairway.significance import paired
 
@@ -43,7 +43,7 @@ def tables(found: Results) -> list[Table]:
     return made
 
 
-def verdict_lines(verdict: VerifyResult) -> list[str]:
+def verdict_lines(verdict: Verdict) -> list[str]:
     """Return what the two files hold, as decoded: one fact a line. Empty: nothing was decoded."""
     d = verdict.decoded
     if d is None:
@@ -120,7 +120,7 @@ def _stages_table(found: Results) -> Table:
         for name, bpb, size, seconds in made
     ]
     rows += [[name, "", "", "", "stale"] for name in found.stale]
-    if (verdict := found.verdict) and (d := verdict.decoded):
+    if (verdict := found.verdict) is not None and (d := verdict.decoded):
         rows.append(["decoded", _bpb(verdict.bpb), f"{d.text_bytes:,}", "", found.evidence])
     note = (
         "Bytes: of the validation text, the artifact, the proof, and the decoded text. "
@@ -131,7 +131,7 @@ def _stages_table(found: Results) -> Table:
     )
     for name, why in found.stale.items():
         note += f" Stale: {name}.json was {why}."
-    if verdict and not verdict.verified:
+    if verdict is not None and not verdict:
         note += f" NOT VERIFIED: {verdict.reason}."
     columns = ["stage", "bits per byte", "bytes", "seconds", "evidence"]
     return Table("The pipeline", columns, rows, note)
@@ -243,9 +243,9 @@ def write_comparison(found: CompareResult, shown: Sequence[Table], file: Path) -
 
 def _headline(found: Results) -> str:
     verdict = found.verdict
-    if verdict and not verdict.verified:
+    if verdict is not None and not verdict:
         return f"NOT VERIFIED: {verdict.reason}"
-    if verdict and verdict.decoded:
+    if verdict is not None and verdict.decoded:
         size = f"{verdict.decoded.text_bytes:,}"
         return f"{_bpb(verdict.bpb)} bits per byte, verified: all {size} bytes were decoded here"
     if found.prove is None:
