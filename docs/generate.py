@@ -119,7 +119,7 @@ def _command(command: Any, path: str) -> str:
     ]
     text = " ".join(inspect.cleandoc(command.help).split())
     table = _table(["argument or option", "meaning"], [[f"`{a}`", b] for a, b in records])
-    return f"### {path}\n\n{text}\n\n    {usage}\n{table and chr(10) + table}"
+    return f"### {path}\n\n{text}\n\n```text\n{usage}\n```\n{table and chr(10) + table}"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
