@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fairway.pipeline.inspect import inspect
-from fairway.report.charts import Drawing, treemap
+from fairway.report.charts import Curve, Drawing, plot, treemap
 
 ROOT = Path(__file__).parents[1]
 IMAGES = Path(__file__).with_name("images")
@@ -104,6 +104,30 @@ def artifact() -> str:
     )
 
 
+def budgets() -> str:
+    """Draw bits per byte over the bytes of the artifact."""
+    found, most = result("budgets-demo.json"), 2.0
+    whole = found["bpb_before_packing"]
+    ours, plain = (
+        [
+            (row["artifact_bytes"] / 1000, row["bpb"])
+            for row in found["rows"]
+            if row["quantizer"] == name and row["bpb"] < most
+        ]
+        for name in ("gptq", "uniform")
+    )
+    shown = [Curve(plain, "lx", True), Curve(ours, "lo", True)]
+    ranges = (100, 620), (whole - 0.06, most)
+    made, frame = plot(shown, WIDTH, 320, "artifact, kB", *ranges)
+    made.line([(frame.left, frame.y(whole)), (frame.right, frame.y(whole))], "li dash")
+    made.text(frame.right, frame.y(whole) + 19, f"before packing: {whole:.4f}", "s", "end")
+    made.text(frame.left + 10, frame.top + 14, "bits per byte, lower is better", "s")
+    made.text(frame.x(plain[0][0]) + 14, frame.y(plain[0][1]) + 5, "plain rounding")
+    made.text(frame.x(ours[0][0]) + 14, frame.y(ours[0][1]) + 12, "Fairway", "b ours")
+    said = "; ".join(f"{x:.0f} kB: {y:.4f}" for x, y in ours)
+    return made.file("Bits per byte over byte budgets", f"Fairway's quantizer: {said}.")
+
+
 def lanes() -> str:
     """Draw what a prediction may look at, in two lanes of a proof (coding/lanes.py)."""
     made, step, window, size = Drawing(WIDTH, 236), 13, 6, 23
@@ -172,7 +196,8 @@ def leak() -> str:
 
 
 PICTURES: dict[str, Callable[[], str]] = {
-    "idea": idea, "results": results, "artifact": artifact, "lanes": lanes, "leak": leak,
+    "idea": idea, "results": results, "artifact": artifact, "budgets": budgets, "lanes": lanes,
+    "leak": leak,
 }  # fmt: skip
 
 
