@@ -35,6 +35,19 @@ class _Stderr(Console):
 
 _console = _Stderr(stderr=True, highlight=False, emoji=False)
 _LINE_EVERY_S = 20.0  # progress lines where stderr is no terminal
+_began = time.perf_counter()
+_level = 0  # below 0: results and errors only; above: all there is to say
+
+
+def choose_level(level: int) -> None:
+    """Print results and errors only (-1), progress and remarks, too (0), or details, too (1)."""
+    global _level
+    _level = level
+
+
+def level() -> int:
+    """Return what `choose_level` chose."""
+    return _level
 
 
 def silence() -> None:
@@ -56,18 +69,32 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def say(text: str) -> None:
-    """Print one line."""
+    """Print one line of progress or a remark; nothing with --quiet."""
+    if _level >= 0:
+        begun = f"[{time.perf_counter() - _began:.1f} s] " if _level > 0 else ""
+        result(begun + text)
+
+
+def detail(text: str) -> None:
+    """Print one line with --verbose."""
+    if _level > 0:
+        say(text)
+
+
+def result(text: str) -> None:
+    """Print one line of what a command found, also with --quiet."""
     _print(Text(printable(text)))
 
 
-def say_lines(text: str) -> None:
-    """Print a text of several lines."""
+def result_lines(text: str) -> None:
+    """Print a text of several lines, also with --quiet."""
     _print(Text(printable(text, "\n\t")))
 
 
 def warn(text: str) -> None:
-    """Print a warning on stderr."""
-    _print(Text.assemble(("warning:", "yellow"), " " + printable(text)))
+    """Print a warning; nothing with --quiet."""
+    if _level >= 0:
+        _print(Text.assemble(("warning:", "yellow"), " " + printable(text)))
 
 
 def error(text: str) -> None:
@@ -118,7 +145,7 @@ class Task:
         note = "  ".join([*speed, *(f"{k} {v}" for k, v in values.items())])
         if self._progress is not None:
             self._progress.update(self._task, completed=done, note=note)
-        elif now - self._last >= _LINE_EVERY_S:
+        elif now - self._last >= _LINE_EVERY_S / (10 if _level > 0 else 1):
             self._last = now
             if not self._total:
                 say(f"{self._what}: {done:,.0f} {self._unit}  {note}")
@@ -129,11 +156,11 @@ class Task:
 
 @contextmanager
 def track(what: str, total: float, unit: str) -> Iterator[Task]:
-    """Show progress of `what`: a bar on a terminal, a line every 20 s elsewhere.
+    """Show progress of `what`: a bar on a terminal, a line every 20 s elsewhere (verbose: 2 s).
 
     A total of 0 is one that nobody knows.
     """
-    if not _console.is_terminal or _console.quiet:
+    if not _console.is_terminal or _console.quiet or _level < 0:
         yield Task(None, TaskID(0), what, total, unit)
         return
     columns = (

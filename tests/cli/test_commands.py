@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -10,8 +12,10 @@ import sys
 
 import pytest
 import torch
+import typer
 
 import processes
+from fairway import __version__ as fairway_version
 from fairway import console
 from fairway.cli import ending, main
 from fairway.config import toml
@@ -52,11 +56,79 @@ def test_help_answers_at_once():
     assert min(seconds) < 0.3
 
 
-def test_every_command_has_help(fairway):
-    for command in main.app.registered_commands:
-        code, out, _ = fairway(command.callback.__name__, "--help")
-        assert code == 0
-        assert "--json" in out
+def commands_of(group, path=()):
+    """Yield the words and the object of every command."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands_of(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+COMMANDS = dict(commands_of(typer.main.get_command(main.app)))
+
+
+def parsed(words):
+    """Return the command that the words name, after reading its options as a call would."""
+    group = typer.main.get_command(main.app)
+    context = group.make_context("fairway", list(words))
+    while hasattr(group, "commands"):
+        name, group, words = group.resolve_command(
+            context, [*context._protected_args, *context.args]
+        )
+        context = group.make_context(name, list(words), parent=context)
+    return group
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_examples_that_parse(fairway, words):
+    code, out, _ = fairway(*words, "-h")
+    assert code == 0
+    assert fairway(*words, "--help")[1] == out
+    assert all(len(line) <= 80 for line in out.splitlines())
+    assert {"--json", "--quiet", "--verbose"} <= set(re.findall(r"--\w+", out))
+    examples = re.findall(r"^    fairway (.*)$", out.partition("Examples:")[2], re.M)
+    assert examples
+    for example in examples:
+        given = shlex.split(example.partition(" <")[0])
+        assert parsed(given).name == words[-1], example
+
+
+def test_the_version(fairway):
+    assert fairway("--version") == (0, f"fairway {fairway_version}\n", "")
+
+
+def test_quiet_and_verbose(fairway, tiny):
+    words = ("run", tiny.recipe, "--out", tiny.path)
+    _, _, usual = fairway(*words)
+    code, _, quiet = fairway(*words, "-q")
+    assert code == 0
+    assert "report: " in usual
+    assert "report: " not in quiet
+    assert "verify: remembered: verified" in quiet
+    assert "│" in quiet or "━" in quiet  # the tables are results
+    tiny.invalidate(ScoreResult)
+    verbose = fairway(*words, "-v")[2]
+    assert "score: begins; its result depends on code=" in verbose
+    assert "begins" not in usual
+
+
+def test_a_run_directory_stands_for_its_artifact(fairway, tiny, tmp_path):
+    (tmp_path / "letter").write_text("Dear reader")
+    (tmp_path / "empty").mkdir()
+    for words in (
+        ("inspect", tiny.path), ("sample", tiny.path, "--tokens", 1), ("export", tiny.path),
+        ("compress", "-m", tiny.path, tmp_path / "letter"),
+        ("decompress", "-m", tiny.path, "-t", tmp_path / "letter.fwz"),
+        ("verify", tiny.path, tiny.proof_file), ("page", tiny.path, tiny.proof_file),
+        ("view", tiny.path, tmp_path / "letter", "-o", tmp_path / "view.html"),
+    ):  # fmt: skip
+        code, _, err = fairway(*words)
+        assert code == 0, err
+    assert "is no run directory" in refused(fairway, "inspect", tmp_path / "empty")
+    tiny.artifact.unlink()
+    sentence = refused(fairway, "sample", tiny.path)
+    assert f"fairway run {tiny.recipe} --out {tiny.path} makes it" in sentence
 
 
 @pytest.mark.parametrize(
@@ -120,7 +192,7 @@ def refused(fairway, *arguments):
 def test_an_unknown_device_is_a_sentence(fairway, tiny):
     for device in ("gpu", "cuda:9", "meta"):
         sentence = refused(fairway, "train", tiny.recipe, "--out", tiny.path, "--device", device)
-        assert f"--device {device}: choose cpu or cuda" in sentence
+        assert f"{device!r} is not one of 'cpu', 'cuda'" in sentence
     if not torch.cuda.is_available():
         tiny.invalidate(TrainResult)
         train = ("train", tiny.recipe, "--out", tiny.path, "--device", "cuda")
@@ -277,8 +349,8 @@ def ended(error):
     return ending.exit_code(work)
 
 
-def test_debug_shows_the_traceback(fairway):
-    code, _, shown = fairway("run", "nope", "--debug")
+def test_verbose_shows_the_traceback(fairway):
+    code, _, shown = fairway("run", "nope", "-v")
     assert code == 2
     assert shown.startswith("Traceback (most recent call last):")
     assert "error: no recipe 'nope'" in shown

@@ -27,6 +27,23 @@ def test_pipes_and_a_default_artifact(artifact_file):
     assert "truncated" in damaged.stderr
 
 
+def test_rm_removes_what_was_written_to_a_file_and_d_restores_it(
+    fairway, artifact_file, letter, tmp_path
+):
+    packed = tmp_path / "letter.txt.fwz"
+    code, _, said = fairway("compress", "-m", artifact_file, "--rm", letter)
+    size = packed.stat().st_size
+    assert code == 0
+    assert f"{len(TEXT):,} bytes → {size} ({size / len(TEXT):.1%})" in said
+    assert not letter.exists()
+    assert fairway("compress", "-m", artifact_file, "-t", "--rm", packed)[0] == 0
+    assert not letter.exists()  # a test writes nothing
+    assert fairway("compress", "-m", artifact_file, "-dk", packed)[0] == 0
+    assert (letter.read_bytes(), packed.exists()) == (TEXT, True)
+    assert fairway("decompress", "-m", artifact_file, "-f", "--rm", packed)[0] == 0
+    assert (letter.read_bytes(), packed.exists()) == (TEXT, False)
+
+
 def test_several_files(fairway, artifact_file, letter, tmp_path):
     other = tmp_path / "empty"
     other.write_bytes(b"")
@@ -114,10 +131,10 @@ def test_what_is_refused(fairway, artifact_file, letter, tmp_path, monkeypatch):
         assert code == 2
         return err
 
-    assert "no artifact: name it with -m MODEL" in refused("compress", letter)
+    assert "no model: name an artifact or a run directory with -m" in refused("compress", letter)
     assert "there is no such file" in refused("compress", "-m", artifact_file, tmp_path / "nope")
     assert "-o FILE" in refused("decompress", "-m", artifact_file, letter)
     assert "is one file" in refused("compress", "-m", artifact_file, letter, "x", "-o", "y")
-    assert "choose exact or float" in refused(
+    assert "'decimal' is not one of 'exact', 'float'" in refused(
         "compress", "-m", artifact_file, letter, "--arithmetic", "decimal"
     )

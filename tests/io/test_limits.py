@@ -197,7 +197,7 @@ def test_who_trusts_a_file_lets_it(greedy, tmp_path, fairway):
     code, _, said = fairway("inspect", greedy, "--max-memory", "1K")
     assert (code, "that you allow" in said) == (2, True)
     code, _, said = fairway("inspect", greedy, "--max-memory", "much")
-    assert (code, "as in 800M or 8G" in said) == (2, True)
+    assert (code, "as in 300k, 16MB or 8G" in said) == (2, True)
     assert fairway("inspect", greedy)[0] == 0
 
 
@@ -205,22 +205,16 @@ def test_limits_follow_from_the_size_unless_they_are_raised():
     most = limits.FREE_BYTES + 10 * limits.BYTES_PER_BYTE
     limits.check_memory("it", most, 10)
     limits.check_work("it", limits.FREE_TOKENS, 0)
-    with pytest.raises(BadInput, match=r"it asks for 1.0 GiB.*--max-memory 2G"):
+    with pytest.raises(BadInput, match=r"it asks for 1.1 GB.*--max-memory 2G"):
         limits.check_memory("it", most + 1, 10)
     with pytest.raises(BadInput, match="it asks for the work of 4,194,305 tokens"):
         limits.check_work("it", limits.FREE_TOKENS + 1, 0)
-    limits.raise_to("2G", limits.FREE_TOKENS + 1)
+    limits.raise_to(2 * 10**9, limits.FREE_TOKENS + 1)
     try:
         limits.check_memory("it", most + 1, 10)
         limits.check_work("it", limits.FREE_TOKENS + 1, 0)
     finally:
         limits.raise_to()
-
-
-@pytest.mark.parametrize(("given", "count"), [("8G", 8 << 30), ("800M", 800 << 20), ("5", 5),
-                                              ("2GiB", 2 << 30), ("3kb", 3 << 10)])  # fmt: skip
-def test_sizes(given, count):
-    assert limits.parse(given) == count
 
 
 def test_an_mlp_without_width_is_no_recipe():

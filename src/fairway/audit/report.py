@@ -12,21 +12,21 @@ _STRIP = "the text: # moved, · did not, | the cut, ~ was changed"
 def show(result: AuditResult) -> None:
     """Print it."""
     for finding in result.findings:
-        console.say("")
-        console.say(f"{_MARKS[finding.verdict]:<7} {finding.condition}: {finding.summary}")
-        console.say(f"        power: {finding.power}")
+        console.result("")
+        console.result(f"{_MARKS[finding.verdict]:<7} {finding.condition}: {finding.summary}")
+        console.result(f"        power: {finding.power}")
         for line in _evidence(finding):
-            console.say(f"        {line}")
-    console.say("")
+            console.result(f"        {line}")
+    console.result("")
     order = {"": "", "left-to-right": ", left to right", "declared": ", in its declared order"}
     verdict = "valid as far as tested" if result.valid else "NOT VALID"
-    console.say(
+    console.result(
         f"{result.subject}: {verdict}{order.get(result.order, '')}; {result.tokens:,} tokens, "
         f"{result.calls:,} calls, {result.seconds:.0f} s"
         + (f"; ran {result.isolation}" if result.isolation else "")
     )
     if result.valid:
-        console.say("what a pass means, and what it cannot show: docs/validity.md")
+        console.result("what a pass means, and what it cannot show: docs/validity.md")
 
 
 def _evidence(finding: AuditFinding) -> list[str]:

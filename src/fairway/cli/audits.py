@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fairway.cli.command import app, command
+from fairway.cli.command import app, artifact_of, command, size
 
 if TYPE_CHECKING:
     from fairway.pipeline.results import Result
@@ -29,12 +29,21 @@ audits = typer.Typer(
 app.add_typer(audits, name="audit")
 
 
-@command(to=audits, name="scorer", opens_files=True)
+@command(
+    "audit scorer.py:score --text val.txt --tokenizer runs/demo",
+    "audit scorer.py:score --tokens val.bin --minutes 10",
+    to=audits,
+    name="scorer",
+    opens_files=True,
+)
 def audit_scorer(
     name: Annotated[str, typer.Argument(metavar="FILE.py:FUNCTION", help="Tokens to nats.")],
     text: Annotated[Path | None, typer.Option(metavar="FILE", help="The text to score.")] = None,
     tokenizer: Annotated[
-        Path | None, typer.Option(metavar="MODEL", help="A .model, a .fwt or an artifact.")
+        Path | None,
+        typer.Option(
+            metavar="MODEL", help="A .model, a .fwt, an artifact or a run.", callback=artifact_of
+        ),
     ] = None,
     tokens: Annotated[
         Path | None, typer.Option(metavar="SHARD", help="Tokens, instead of a text.")
@@ -43,7 +52,9 @@ def audit_scorer(
     read: Annotated[
         list[Path] | None, typer.Option(metavar="PATH", help="The scorer may read this, too.")
     ] = None,
-    memory: Annotated[int, typer.Option(min=1, metavar="GB", help="It may take so much.")] = 16,
+    memory: Annotated[
+        int, typer.Option(parser=size, metavar="SIZE", help="Memory it may take, as in 8G.")
+    ] = 16_000_000_000,
     gpu: Annotated[bool, typer.Option("--gpu", help="It may use the NVIDIA devices.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the audit's random choices.")] = 0,
 ) -> "Result":
@@ -52,13 +63,13 @@ def audit_scorer(
     from fairway.audit.audit import Wanted
     from fairway.audit.audit import audit_scorer as audit
 
-    wanted = Wanted(text, tokenizer, tokens, minutes, seed, read or [], memory << 30, gpu)
+    wanted = Wanted(text, tokenizer, tokens, minutes, seed, read or [], memory, gpu)
     found = audit(name, wanted)
     report.show(found)
     return found
 
 
-@command(to=audits, name="data")
+@command("audit data --train train.txt --val val.txt", to=audits, name="data")
 def audit_data(
     train: Annotated[list[Path], typer.Option(metavar="FILE", help="Training text, or shards.")],
     val: Annotated[list[Path], typer.Option(metavar="FILE", help="Validation text, or shards.")],
@@ -76,7 +87,12 @@ def audit_data(
     return found
 
 
-@command(to=audits, name="run")
+@command(
+    "audit run runs/mini-1 runs/mini-2",
+    "audit run runs/demo --twin other.txt",
+    to=audits,
+    name="run",
+)
 def audit_run(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs of several seeds.")],
     steps: Annotated[int, typer.Option(min=0, help="Of training to replay; 0: all.")] = 20,

@@ -1,4 +1,4 @@
-"""How a function becomes a command: its options, its JSON, its exit code.
+"""How a function becomes a command: its options, its examples, its JSON, its exit code.
 
 Whatever is heavy is imported inside a command, so that `--help` answers at once.
 """
@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -20,23 +20,62 @@ if TYPE_CHECKING:
     from fairway.pipeline.directory import RunDirectory
     from fairway.pipeline.results import Result
 
+_MaybePath = TypeVar("_MaybePath", Path, None)
+
 app = typer.Typer(
     help="Train a language model under a byte budget; prove its score with a file that decodes.",
-    epilog="Exit codes: docs/commands.md. Keys of recipes: docs/recipes.md.",
+    epilog="Begin with: fairway demo. Commands: docs/commands.md. Recipes: docs/recipes.md.",
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
-RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped name or a TOML file.")]
+
+def size(text: object) -> int:
+    """Return the bytes of a size on the command line."""
+    from fairway.config import sizes
+
+    try:
+        return sizes.parse(str(text))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def artifact_of(path: _MaybePath) -> _MaybePath:
+    """Return the artifact of a run directory; any other path as it is. Raises BadInput."""
+    if path is None or not path.is_dir():
+        return path
+    from fairway.pipeline.directory import artifact_file
+
+    return artifact_file(path)
+
+
+def _recipes(begun: str) -> list[str]:
+    """Return the shipped recipes whose names begin so, for the completion of a shell."""
+    from fairway.config.toml import shipped
+
+    return [name for name in shipped() if name.startswith(begun)]
+
+
+RecipeName = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE", help="A shipped name or a TOML file.", autocompletion=_recipes
+    ),
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
-ArtifactFile = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="A model.fairway file.")]
+ArtifactFile = Annotated[
+    Path,
+    typer.Argument(metavar="MODEL", help="An artifact or a run directory.", callback=artifact_of),
+]
 Arithmetic = Annotated[
-    str | None, typer.Option(help="exact (every machine decodes it) or float (this kind only).")
+    Literal["exact", "float"] | None,
+    typer.Option(help="exact: every machine decodes it; float: this kind only."),
 ]
 Method = Annotated[
-    str | None, typer.Option("--adapt", help="Score first, then learn: none, sgd, dynamic, lora.")
+    Literal["none", "sgd", "dynamic", "lora"] | None,
+    typer.Option("--adapt", help="Score first, then learn, by this method."),
 ]
 Out = Annotated[Path | None, typer.Option(help="Run directory; default runs/<recipe name>.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write.")]
@@ -44,13 +83,17 @@ Sets = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key; repeatable.")
 ]
 Text = Annotated[Path | None, typer.Option(metavar="FILE", help="Instead of the validation text.")]
+Budget = Annotated[
+    int | None, typer.Option(parser=size, metavar="SIZE", help="The byte budget, as in 16MB.")
+]
 
 _MAX_MEMORY = Parameter(
     "max_memory",
     Parameter.KEYWORD_ONLY,
-    default="",
+    default=None,
     annotation=Annotated[
-        str, typer.Option(metavar="SIZE", help="Memory that a file may ask for, as in 8G.")
+        int | None,
+        typer.Option(parser=size, metavar="SIZE", help="Memory a file may ask for, as in 8G."),
     ],
 )
 _MAX_TOKENS = Parameter(
@@ -64,58 +107,71 @@ _MAX_TOKENS = Parameter(
 
 
 def command(
-    *,
+    *examples: str,
     to: typer.Typer = app,
     name: str | None = None,
+    text: str | None = None,
+    fixed: dict[str, Any] | None = None,
     settings: dict[str, Any] | None = None,
     opens_files: bool = False,
-) -> Callable[[Callable[..., Any]], Callable[..., int]]:
-    """Register a function as a command, with `--json`, `--debug` and the exit codes.
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a function as a command, with the options of every command and the exit codes.
 
     The function returns what `--json` prints: a Result, results by name, or None. A result with a
-    failure ends in exit code 1; ending.py has the rule for exceptions. opens_files: the command
-    opens files that others may have made, and takes limits for them.
+    failure ends in exit code 1; ending.py has the rule for exceptions. examples: for `--help`,
+    without the first word. text: the help, instead of the docstring. fixed: arguments that are no
+    options of this command. opens_files: the command opens files that others may have made, and
+    takes limits for them.
     """
+    fixed = fixed or {}
 
-    def register(function: Callable[..., Any]) -> Callable[..., int]:
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def run(
-            as_json: bool, debug: bool, max_memory: str = "", max_tokens: int = 0, **arguments: Any
+            as_json: bool,
+            quiet: bool,
+            verbose: bool,
+            max_memory: int | None = None,
+            max_tokens: int = 0,
+            **arguments: Any,
         ) -> int:
-            return _give(function, as_json, debug, (max_memory, max_tokens), arguments)
+            from fairway import console
+            from fairway.io import limits
+
+            console.choose_level(verbose - quiet)
+            limits.raise_to(max_memory or 0, max_tokens)
+            return _give(function, as_json, verbose, arguments | fixed)
 
         extra = [
-            _flag("as_json", "--json", "Print the result as one line of JSON on stdout."),
-            _flag("debug", "--debug", "Show the traceback of an error."),
+            _flag("as_json", "Print the result as one line of JSON on stdout.", "--json"),
+            _flag("quiet", "Print results and errors only.", "-q", "--quiet"),
+            _flag("verbose", "Print more: times, reasons, tracebacks.", "-v", "--verbose"),
             *[_MAX_MEMORY, _MAX_TOKENS] * opens_files,
         ]
-        parameters = [*signature(function).parameters.values(), *extra]
+        own = [p for p in signature(function).parameters.values() if p.name not in fixed]
+        parameters = [*own, *extra]
         run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
-        to.command(name, context_settings=settings)(run)
-        return run
+        lines = "\n".join(f"  fairway {example}" for example in examples)
+        epilog = f"\b\nExamples:\n{lines}"
+        to.command(name, help=text, epilog=epilog, context_settings=settings)(run)
+        return function
 
     return register
 
 
-def _flag(name: str, flag: str, text: str) -> Parameter:
-    kind = Annotated[bool, typer.Option(flag, help=text)]
+def _flag(name: str, text: str, *flags: str) -> Parameter:
+    kind = Annotated[bool, typer.Option(*flags, help=text)]
     return Parameter(name, Parameter.KEYWORD_ONLY, default=False, annotation=kind)
 
 
 def _give(
-    function: Callable[..., Any],
-    as_json: bool,
-    debug: bool,
-    most: tuple[str, int],
-    arguments: dict[str, Any],
+    function: Callable[..., Any], as_json: bool, verbose: bool, arguments: dict[str, Any]
 ) -> int:
-    """Call a command's function and return the exit code. most: memory and tokens of a file."""
+    """Call a command's function and return the exit code."""
     from fairway.cli import ending
-    from fairway.io import limits
 
     try:
-        limits.raise_to(*most)
         if as_json:
             with ending.standard_output():
                 pass
@@ -125,7 +181,7 @@ def _give(
     except BrokenPipeError as error:
         raise BadInput(ending.closed_by_reader(error)) from None
     except Exception as error:
-        if debug:
+        if verbose:
             ending.show_traceback(error)
         raise
 
@@ -168,13 +224,6 @@ def load(recipe: str, out: Path | None, sets: list[str] | None) -> "tuple[Recipe
 def given(key: str, value: object) -> list[str]:
     """Return an option of a command as `--set` writes it; nothing for None."""
     return [] if value is None else [f"{key}={value}"]
-
-
-def arithmetic_of(chosen: str | None) -> Any:
-    """Return the arithmetic of a command without a recipe. Raises BadInput."""
-    if chosen not in (None, "exact", "float"):
-        raise BadInput(f"--arithmetic {chosen}: choose exact or float")
-    return chosen or "exact"
 
 
 def refuse_surrogates(option: str, words: str) -> None:

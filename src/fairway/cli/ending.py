@@ -64,7 +64,7 @@ def show_traceback(error: BaseException) -> None:
     """Print where an exception came from, line by line, on stderr."""
     from fairway import console
 
-    console.say_lines("".join(traceback.format_exception(error)).rstrip())
+    console.result_lines("".join(traceback.format_exception(error)).rstrip())
 
 
 def _sentence(error: Exception) -> str:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fairway.pipeline.results import Result
 
 
-@command()
+@command("sweep table.toml --seeds 1,2,3", "sweep table.toml --at-once 2")
 def sweep(
     table: Annotated[Path, typer.Argument(metavar="TABLE", help="A TOML file of variants.")],
     out: Annotated[Path | None, typer.Option(help="Folder; default runs/<table's name>.")] = None,
@@ -29,7 +29,10 @@ def sweep(
     )
 
 
-@command(settings={"ignore_unknown_options": True})
+@command(
+    "compare runs/new-1 runs/new-2 --against runs/old-1 runs/old-2",
+    settings={"ignore_unknown_options": True},
+)
 def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN... --against RUN...")],
     claim: Annotated[
@@ -52,7 +55,11 @@ def compare(
     return found
 
 
-@command(opens_files=True)
+@command(
+    "submit runs/mini-1 runs/mini-2 --author Ada --github ada",
+    "submit --check submission",
+    opens_files=True,
+)
 def submit(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs of several seeds.")],
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("submission"),

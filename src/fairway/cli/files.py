@@ -1,7 +1,6 @@
 """Commands on artifacts and files: compress, decompress, sample, inspect, export, push."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +12,7 @@ from fairway.cli.command import (
     ArtifactFile,
     Output,
     RunFolder,
-    arithmetic_of,
+    artifact_of,
     command,
     refuse_surrogates,
 )
@@ -22,89 +21,66 @@ from fairway.errors import BadInput
 if TYPE_CHECKING:
     from fairway.pipeline.results import Result
 
-Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="- is a pipe.")]
-ModelFile = Annotated[
-    Path | None, typer.Option("--model", "-m", envvar="FAIRWAY_MODEL", help="The artifact.")
-]
-ToStdout = Annotated[bool, typer.Option("--stdout", "-c", help="Write to standard output.")]
-Overwrite = Annotated[bool, typer.Option("--force", "-f", help="Overwrite what is there.")]
 
-
-@command(opens_files=True)
+@command(
+    "compress -m runs/demo letter.txt",
+    "compress -m runs/demo --rm *.txt",
+    "compress -m runs/demo -d letter.txt.fwz",
+    "compress -m runs/demo < letter.txt > letter.fwz",
+    opens_files=True,
+)
 def compress(
     context: typer.Context,
-    files: Files,
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE]...", help="- or none is a pipe.")
+    ] = None,
     output: Output = None,
-    stdout: ToStdout = False,
-    force: Overwrite = False,
-    model: ModelFile = None,
+    stdout: Annotated[
+        bool, typer.Option("-c", "--stdout", help="Write to standard output.")
+    ] = False,
+    force: Annotated[bool, typer.Option("-f", "--force", help="Overwrite what is there.")] = False,
+    remove: Annotated[
+        bool, typer.Option("--rm/--keep", " /-k", help="Remove FILE at the end, or keep it.")
+    ] = False,
+    test: Annotated[bool, typer.Option("-t", "--test", help="Decode, and write nothing.")] = False,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "-m", "--model", envvar="FAIRWAY_MODEL", callback=artifact_of,
+            help="An artifact or a run directory.",
+        ),
+    ] = None,
+    restore: Annotated[bool, typer.Option("-d", "--decompress", help="Decompress.")] = False,
     arithmetic: Arithmetic = None,
-) -> "Result | dict[str, Result] | None":
+) -> "Result | dict[str, Result] | None":  # fmt: skip
     """Compress any file, without loss, with an artifact's model (to FILE.fwz)."""
-    from fairway.coding import artifact
-    from fairway.coding.compress import compress
-
-    kind = arithmetic_of(arithmetic)
-
-    def work(model: Path, source: Any, target: Any, report: Any) -> None:
-        compress(artifact.read(model), source, target, kind, report)
-
-    return _files(work, "compress", _artifact(context, files, model), files, output, stdout, force)
-
-
-@command(opens_files=True)
-def decompress(
-    context: typer.Context,
-    files: Files,
-    output: Output = None,
-    stdout: ToStdout = False,
-    force: Overwrite = False,
-    model: ModelFile = None,
-    test: Annotated[bool, typer.Option("--test", "-t", help="Decode, and write nothing.")] = False,
-) -> "Result | dict[str, Result] | None":
-    """Restore files that `compress` made, to the byte."""
-    from fairway.coding import artifact
-    from fairway.coding.compress import decompress
-
-    def work(model: Path, source: Any, target: Any, report: Any) -> None:
-        decompress(artifact.read(model), source, target, report)
-
-    target, named = Path(os.devnull) if test else output, _artifact(context, files, model)
-    return _files(work, "decompress", named, files, target, stdout, force, test)
-
-
-def _artifact(context: typer.Context, names: list[Path], model: Path | None) -> Path:
-    """Return the artifact that -m or FAIRWAY_MODEL names. Raises BadInput."""
-    from fairway.coding import files
-
-    given = context.get_parameter_source("model")
-    files.check_files(names, with_artifacts=given is not None and given.name == "COMMANDLINE")
-    if model is None:
-        raise BadInput("no artifact: name it with -m MODEL, or set FAIRWAY_MODEL to one")
-    return model
-
-
-def _files(
-    work: Callable[..., None],
-    command: str,
-    artifact: Path,
-    sources: list[Path],
-    output: Path | None,
-    stdout: bool,
-    force: bool,
-    test: bool = False,
-) -> "Result | dict[str, Result] | None":
-    """Do `work` on every file."""
-    from fairway.coding import files
+    from fairway.coding import artifact as artifacts
+    from fairway.coding import files as coded
+    from fairway.coding.compress import compress, decompress
     from fairway.pipeline.command_results import FileResult
 
+    files, restore = files or [Path("-")], restore or test
+    given = context.get_parameter_source("model")
+    coded.check_files(files, with_artifacts=given is not None and given.name == "COMMANDLINE")
+    if model is None:
+        raise BadInput("no model: name an artifact or a run directory with -m, or in FAIRWAY_MODEL")
+
+    def work(file: Path, source: Any, target: Any, report: Any) -> None:
+        if restore:
+            decompress(artifacts.read(file), source, target, report)
+        else:
+            compress(artifacts.read(file), source, target, arithmetic or "exact", report)
+
     if test:
-        jobs = [files.plan_jobs([source], output, False, True, True)[0] for source in sources]
+        nowhere = Path(os.devnull)
+        jobs = [coded.plan_jobs([file], nowhere, False, True, True)[0] for file in files]
     else:
-        jobs = files.plan_jobs(sources, output, stdout, force, command == "decompress")
+        jobs = coded.plan_jobs(files, output, stdout, force, restore)
     results = {}
     for job in jobs:
-        read, written = files.run(job, artifact, work, command)
+        read, written = coded.run(job, model, work, "decompress" if restore else "compress")
+        if remove:
+            job.remove_source()
         results[str(job.source)] = FileResult(
             path=str(job.target), input_bytes=read, output_bytes=written
         )
@@ -113,7 +89,22 @@ def _files(
     return next(iter(results.values())) if len(results) == 1 else dict(results)
 
 
-@command(opens_files=True)
+command(
+    "decompress -m runs/demo letter.txt.fwz",
+    "decompress -m runs/demo -c letter.txt.fwz",
+    "decompress -m runs/demo -t *.fwz",
+    name="decompress",
+    text="Restore files that `compress` made, to the byte.",
+    fixed={"restore": True, "arithmetic": None},
+    opens_files=True,
+)(compress)
+
+
+@command(
+    'sample runs/demo --prompt "Return the"',
+    "sample runs/demo --tokens 500 --seed 7",
+    opens_files=True,
+)
 def sample(
     artifact: ArtifactFile,
     prompt: Annotated[str, typer.Option(help="The text to go on from.")] = "",
@@ -128,14 +119,19 @@ def sample(
     from fairway.pipeline.command_results import SampleResult
 
     refuse_surrogates("--prompt", prompt)
-    kind = arithmetic_of(arithmetic)
+    kind = arithmetic or "exact"
     added = sample(read(artifact), prompt.encode(), tokens, temperature, seed, kind)
     return SampleResult(text=prompt + "".join(added))
 
 
-@command(opens_files=True)
+@command("inspect runs/demo", "inspect runs/demo/proof/val.fwp", opens_files=True)
 def inspect(
-    artifact: Annotated[Path, typer.Argument(metavar="FILE", help="An artifact or a proof.")],
+    artifact: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="An artifact, a run directory or a proof.", callback=artifact_of
+        ),
+    ],
 ) -> "Result":
     """Show what is in an artifact, byte by byte; or what the header of a proof says."""
     from fairway import console
@@ -145,7 +141,7 @@ def inspect(
     if is_proof(artifact):
         header = inspecting.inspect_proof(artifact)
         for name, value in header.model_dump(exclude={"stamp"}).items():
-            console.say(f"{name}: {value}")
+            console.result(f"{name}: {value}")
         console.say("The header is not decoded text: fairway verify MODEL PROOF decodes it.")
         return header
     found = inspecting.inspect(artifact)
@@ -153,7 +149,7 @@ def inspect(
     return found
 
 
-@command(opens_files=True)
+@command("export runs/demo", "export model.fairway -o folder", opens_files=True)
 def export(artifact: ArtifactFile, output: Output = None) -> None:
     """Write an artifact as safetensors, with its configuration and tokenizer (-o FOLDER)."""
     from fairway import console
@@ -164,7 +160,7 @@ def export(artifact: ArtifactFile, output: Output = None) -> None:
     console.say(f"exported to {folder}")
 
 
-@command()
+@command("push runs/demo ada/fairway-demo --private")
 def push(
     run: RunFolder,
     repository: Annotated[str, typer.Argument(metavar="USER/NAME", help="On the Hub.")],

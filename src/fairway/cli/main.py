@@ -12,16 +12,34 @@ startup.protect()
 
 import sys
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from fairway import __version__
 from fairway.cli import ending
 from fairway.cli.command import app
 
 # In the order of --help.
 for group in ("stages", "files", "pages", "recipes", "experiments", "audits"):
     import_module(f"fairway.cli.{group}")
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        print(f"fairway {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
 
 # What typer raises for any mistake in options and arguments; it exports only this kind of it.
 _Usage: Any = typer.BadParameter.__mro__[2]
@@ -49,10 +67,10 @@ def _given_command() -> int:
 
         context, message = getattr(error, "ctx", None), error.format_message()
         if context and message == context.get_help():  # nothing was given
-            console.say_lines(message)
+            console.result_lines(message)
             return 2
         if context:
-            console.say_lines(f"{context.get_usage()}\nTry '{context.command_path} --help'.")
+            console.result_lines(f"{context.get_usage()}\nTry '{context.command_path} --help'.")
         console.error(message)
         return 2
     if sys.stdout is not None:

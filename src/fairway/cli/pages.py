@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fairway.cli.command import ArtifactFile, Output, command
+from fairway.cli.command import ArtifactFile, Output, artifact_of, command
 from fairway.errors import BadInput
 
 if TYPE_CHECKING:
     from fairway.pipeline.results import Result
 
 
-@command(opens_files=True)
+@command("page runs/demo", "page model.fairway val.fwp -o proof.html", opens_files=True)
 def page(
     paths: Annotated[list[Path], typer.Argument(metavar="MODEL PROOF | RUN")],
     output: Output = None,
@@ -27,7 +27,8 @@ def page(
     if len(paths) > 2:
         raise BadInput("give an artifact and a proof: fairway page MODEL PROOF [-o proof.html]")
     if len(paths) == 2:
-        made, file = proof.page_of(*paths), paths[1].with_name(run.page.name)
+        made = proof.page_of(artifact_of(paths[0]), paths[1])
+        file = paths[1].with_name(run.page.name)
     elif paths[0].is_file():
         raise BadInput(
             f"give the proof, too: fairway page {paths[0]} PROOF; fairway prove RUN writes one"
@@ -42,7 +43,11 @@ def page(
     return proof.PageResult(path=str(file), page_bytes=len(made))
 
 
-@command(opens_files=True)
+@command(
+    "view runs/demo letter.txt -o letter.html",
+    "view runs/demo letter.txt --terminal",
+    opens_files=True,
+)
 def view(
     artifact: ArtifactFile,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The text; - is standard input.")],
@@ -59,7 +64,7 @@ def view(
         raise BadInput(f"--terminal writes no page: leave out -o {output}, or --terminal")
     _refuse_inputs(output, [artifact, file])
     result = view(artifact, file, None if terminal else output or Path("view.html"))
-    console.say(f"view: {result.sentence}")
+    console.result(f"view: {result.sentence}")
     return result
 
 

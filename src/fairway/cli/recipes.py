@@ -2,13 +2,12 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from fairway.cli import show
-from fairway.cli.command import RecipeName, Sets, app, command, given
-from fairway.errors import BadInput
+from fairway.cli.command import Budget, RecipeName, Sets, app, command, given
 
 if TYPE_CHECKING:
     from fairway.pipeline.results import Result
@@ -22,7 +21,7 @@ configs = typer.Typer(
 app.add_typer(configs, name="config")
 
 
-@command()
+@command("recipes")
 def recipes() -> "Result":
     """List the recipes that ship with Fairway."""
     from fairway import console
@@ -31,11 +30,11 @@ def recipes() -> "Result":
 
     found = [toml.load(name) for name in toml.shipped()]
     for recipe in found:
-        console.say_lines(f"{recipe.name:<12}  {recipe.description}")
+        console.result_lines(f"{recipe.name:<12}  {recipe.description}")
     return RecipesResult(recipes={recipe.name: recipe.description for recipe in found})
 
 
-@command(to=configs, name="show")
+@command("config show mini", "config show mini --set model.dim=256", to=configs, name="show")
 def config_show(recipe: RecipeName, sets: Sets = None) -> "Result":
     """Print a recipe with all its defaults, as TOML on stdout."""
     from fairway.config import toml
@@ -44,7 +43,7 @@ def config_show(recipe: RecipeName, sets: Sets = None) -> "Result":
     return ConfigResult(recipe=toml.load(recipe, sets or []))
 
 
-@command()
+@command("models", "models experiments")
 def models(
     folder: Annotated[
         Path, typer.Argument(metavar="[FOLDER]", help="Where run directories lie.")
@@ -76,10 +75,10 @@ def models(
     return ModelsResult(models=found)
 
 
-@command()
+@command("size mini --budget 1MB", "size mini --budget 500k --set model.dim=192")
 def size(
     recipe: RecipeName,
-    budget: Annotated[int | None, typer.Option(metavar="BYTES", help="The byte budget.")] = None,
+    budget: Budget = None,
     sets: Sets = None,
 ) -> "Result":
     """Predict the artifact's bytes before training, and which shapes fit the byte budget."""
@@ -92,9 +91,12 @@ def size(
     return found
 
 
-@command()
+@command("download fineweb --shards 2", "download fineweb-raw --out texts")
 def download(
-    name: Annotated[str, typer.Argument(metavar="fineweb|fineweb-raw", help="The data set.")],
+    name: Annotated[
+        Literal["fineweb", "fineweb-raw"],
+        typer.Argument(metavar="fineweb|fineweb-raw", help="The data set."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("data"),
     variant: Annotated[str, typer.Option(help="Of fineweb: sp1024, sp8192.")] = "sp1024",
     shards: Annotated[
@@ -111,13 +113,11 @@ def download(
         path, tokenizer = fineweb.shards(variant, out, shards)
         files = sorted(path.glob("*.bin"))
         source = f"--set data.source=shards --set data.path={path} --set data.tokenizer={tokenizer}"
-    elif name == "fineweb-raw":
+    else:
         path, tokenizer = fineweb.documents(out, shards, processes), None
         files = sorted(path.glob("*.jsonl.zst"))
         source = f"--set data.source=files --set data.path={path}"
-    else:
-        raise BadInput(f"no data set {name}: choose fineweb or fineweb-raw")
-    console.say(f"{len(files)} files in {path}; for a recipe: {source}")
+    console.result(f"{len(files)} files in {path}; for a recipe: {source}")
     return FetchResult(
         path=str(path),
         tokenizer=str(tokenizer or ""),

@@ -16,7 +16,7 @@ def tables(found: "Sequence[Table]") -> None:
 
     for table in found:
         console.table(table.title, table.columns, table.rows)
-        console.say_lines(table.note + "\n")
+        console.result_lines(table.note + "\n")
 
 
 def findings(found: "CheckResult") -> None:
@@ -44,14 +44,14 @@ def inspection(found: "Inspection") -> None:
             for t in found.tensors
         ),
     )  # fmt: skip
-    console.say(
+    console.result(
         f"{found.artifact_bytes:,} bytes, {found.weights:,} weights, "
         f"{found.bits_per_weight:.2f} bits per coded weight, "
         f"n-gram memory {found.memory.ngram or 'off'}, "
         f"neural cache {found.memory.neural_cache or 'off'}; "
         f"sha256 {found.sha256}"
     )
-    console.say(budget.sentence(found.artifact_bytes))
+    console.result(budget.sentence(found.artifact_bytes))
 
 
 def sizes(found: "SizeResult", good_bits_per_weight: float) -> None:
@@ -75,9 +75,9 @@ def sizes(found: "SizeResult", good_bits_per_weight: float) -> None:
             for s in found.shapes
         ),
     )  # fmt: skip
-    console.say(
+    console.result(
         "bits: per weight of the matrices, when the artifact fills the budget; a shape fits with "
         f"{good_bits_per_weight} or more. FLOPs: per token of training, the recipe's "
         f"{found.flops_per_token:.3g} are 1"
     )
-    console.say(budget.sentence(found.artifact_bytes))
+    console.result(budget.sentence(found.artifact_bytes))

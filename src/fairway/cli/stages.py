@@ -1,13 +1,14 @@
 """Commands of the pipeline: all stages of a recipe, or one stage of a run directory."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from fairway.cli import show
 from fairway.cli.command import (
     Arithmetic,
+    Budget,
     Method,
     Out,
     Output,
@@ -15,6 +16,7 @@ from fairway.cli.command import (
     RunFolder,
     Sets,
     Text,
+    artifact_of,
     command,
     given,
     is_main_rank,
@@ -30,14 +32,18 @@ if TYPE_CHECKING:
 Force = Annotated[str, typer.Option(metavar="STAGE", help="Redo it and all that depends on it.")]
 
 
-@command()
-def demo() -> "dict[str, Result]":
+@command("demo", "demo --quiet")
+def demo(sets: Sets = None) -> "dict[str, Result]":
     """Run all stages on this CPU, with a corpus that every Python ships (runs/demo)."""
-    recipe, run = load("demo", None, None)
+    recipe, run = load("demo", None, sets)
     return _run_all(recipe, run)
 
 
-@command()
+@command(
+    "run mini",
+    "run mini --set pack.budget_bytes=500k --out runs/half",
+    "run demo --dry-run",
+)
 def run(
     recipe: RecipeName,
     out: Out = None,
@@ -120,19 +126,21 @@ def _write_report(run: "RunDirectory") -> None:
     console.say(f"report: {page}")
 
 
-@command()
+@command("prepare mini --set data.source=files --set data.path=texts")
 def prepare(recipe: RecipeName, out: Out = None, sets: Sets = None) -> "Result | None":
     """Turn documents into tokens: corpus, split, tokenizer, shards."""
     loaded, place = load(recipe, out, sets)
     return _one("prepare", loaded, place)
 
 
-@command()
+@command("train demo", "train demo --device cpu --pack")
 def train(
     recipe: RecipeName,
     out: Out = None,
     sets: Sets = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda; default: cuda if there is one.")] = "",
+    device: Annotated[
+        Literal["cpu", "cuda"] | None, typer.Option(help="Default: cuda if there is one.")
+    ] = None,
     replay_clock: Annotated[
         bool, typer.Option("--replay-clock", help="Repeat a run in seconds by its stored clock.")
     ] = False,
@@ -141,18 +149,17 @@ def train(
     """Turn tokens into weights; also under torchrun."""
     from fairway.pipeline.runner import run_stages
 
-    if device not in ("", "cpu", "cuda"):
-        raise BadInput(f"--device {device}: choose cpu or cuda")
     loaded, run = load(recipe, out, sets)
     names = ["train", *["pack"] * then_pack]
-    results = run_stages(loaded, run, names, device=device, replay=replay_clock, again=replay_clock)
+    again, chosen = replay_clock, device or ""
+    results = run_stages(loaded, run, names, device=chosen, replay=again, again=again)
     return results if then_pack else results.get("train")
 
 
-@command()
+@command("pack runs/demo", "pack runs/demo --budget 300k")
 def pack(
     run: RunFolder,
-    budget: Annotated[int | None, typer.Option(metavar="BYTES", help="The byte budget.")] = None,
+    budget: Budget = None,
     sets: Sets = None,
 ) -> "Result | None":
     """Turn weights into one artifact file under the byte budget."""
@@ -161,10 +168,18 @@ def pack(
     return _one("pack", recipe, folder)
 
 
-@command(opens_files=True)
+@command(
+    "score runs/demo",
+    "score runs/demo --protocol sliding --stride 32",
+    "score runs/demo --text letter.txt",
+    opens_files=True,
+)
 def score(
     run: RunFolder,
-    protocol: Annotated[str | None, typer.Option(help="plain, sliding or rolling.")] = None,
+    protocol: Annotated[
+        Literal["plain", "sliding", "rolling"] | None,
+        typer.Option(help="How much context a token gets."),
+    ] = None,
     stride: Annotated[int | None, typer.Option(help="Of sliding windows, in tokens.")] = None,
     arithmetic: Arithmetic = None,
     method: Method = None,
@@ -176,7 +191,7 @@ def score(
     return _coded("score", run, overrides, arithmetic, method, text)
 
 
-@command(opens_files=True)
+@command("prove runs/demo", "prove runs/demo --text letter.txt", opens_files=True)
 def prove(
     run: RunFolder,
     arithmetic: Arithmetic = None,
@@ -188,7 +203,11 @@ def prove(
     return _coded("prove", run, sets or [], arithmetic, method, text)
 
 
-@command(opens_files=True)
+@command(
+    "verify runs/demo/model.fairway runs/demo/proof/val.fwp",
+    "verify runs/demo --with node",
+    opens_files=True,
+)
 def verify(
     paths: Annotated[list[Path], typer.Argument(metavar="MODEL PROOF | RUN")],
     text: Annotated[
@@ -196,8 +215,8 @@ def verify(
     ] = None,
     text_field: Annotated[str, typer.Option(metavar="NAME", help="Of JSON lines.")] = "text",
     second: Annotated[
-        str, typer.Option("--with", metavar="node", help="Then the second decoder, by Node.")
-    ] = "",
+        Literal["node"] | None, typer.Option("--with", help="Then the second decoder, by Node.")
+    ] = None,
 ) -> "Result | None":
     """Decode a proof in a separate process: two files, or a run directory. Trusts nothing else."""
     from fairway import console
@@ -207,12 +226,10 @@ def verify(
 
     if not is_main_rank():
         return None
-    if second not in ("", "node"):
-        raise BadInput(f"--with {second}: the second decoder is run by node")
     if len(paths) > 2:
         raise BadInput("give an artifact and a proof: fairway verify MODEL PROOF [--text FILE]")
     if len(paths) == 2:
-        files = paths[0], paths[1]
+        files = artifact_of(paths[0]), paths[1]
         verdict = verdicts.verify_files(*files, text, text_field)
     elif paths[0].is_file():
         raise BadInput(f"give the proof, too: fairway verify {paths[0]} PROOF [--text FILE]")
@@ -226,8 +243,8 @@ def verify(
 
         verdict = decoded_twice(verdict, *files)
     for line in report.verdict_lines(verdict):
-        console.say(line)
-    console.say(f"verify: {verdict.sentence}")
+        console.result(line)
+    console.result(f"verify: {verdict.sentence}")
     return verdict
 
 
@@ -272,7 +289,7 @@ def _coded(
     return _one(name, recipe, folder, text)
 
 
-@command()
+@command("report runs/demo", "report runs/mini-1 runs/mini-2 -o both.html")
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
     output: Output = None,

@@ -41,6 +41,11 @@ class Job:
         """Whether its bytes go to standard output."""
         return self.target == _PIPE
 
+    def remove_source(self) -> None:
+        """Remove the source, as --rm asks for, where what came of it lies in a file."""
+        if self.target.is_file():
+            self.source.unlink()
+
 
 def check_files(files: list[Path], with_artifacts: bool) -> None:
     """Refuse files that are named twice, and artifacts unless `-m` has named another.
@@ -102,6 +107,8 @@ def _check_source(file: Path) -> None:
     if file == _PIPE:
         if sys.stdin is None:
             raise BadInput("standard input is closed: give it something to read, or name a file")
+        if sys.stdin.isatty():
+            raise BadInput("standard input is a terminal: name a file, or give it a pipe")
         return
     try:
         mode = os.stat(file).st_mode
@@ -165,7 +172,8 @@ def run(job: Job, artifact: Path, work: Work, command: str) -> tuple[int, int]:
         work(artifact, *count, report)
         count[1].flush()
     read, written = (counting.count for counting in count)
-    console.say(f"{job.source}: {read:,} bytes, {written:,} written to {job.target}")
+    ratio = f" ({written / read:.1%})" if read else ""
+    console.say(f"{job.source}: {read:,} bytes → {written:,}{ratio}, {job.target}")
     return read, written
 
 

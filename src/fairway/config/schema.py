@@ -11,9 +11,10 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from fairway.config.sizes import Bytes
+
 Arithmetic = Literal["exact", "float"]
-Phase = tuple[float, int]
-"""(until, value): what holds while progress is below `until`."""
+Phase = tuple[float, int]  # (until, value): what holds while progress is below `until`
 
 
 class Section(BaseModel):
@@ -41,17 +42,17 @@ class Data(Section):
     """Shell patterns with commas between: matching files and folders are the validation split."""
     val_fraction: float = Field(0.05, gt=0, lt=0.5)
     """Without such files: share of documents for validation, chosen by a hash of each one."""
-    train_bytes: int = Field(0, ge=0)
+    train_bytes: Bytes = Field(0, ge=0)
     """Use only this many first bytes of the training text; 0: all."""
     vocab_size: int = Field(1024, ge=258, le=65535)
     """Number of tokens in the vocabulary."""
-    tokenizer_bytes: int = Field(20_000_000, ge=10_000)
+    tokenizer_bytes: Bytes = Field(20_000_000, ge=10_000)
     """Bytes of the training text that the tokenizer is trained on."""
     cased: bool = False
     """Our own tokenizer writes words in lower case behind marks for capitals (CaseOps)."""
     overlap: float = Field(0.2, gt=0, le=1)
     """Drop a training document that shares more than this of its fingerprints with validation."""
-    held_out_bytes: int = Field(0, ge=0)
+    held_out_bytes: Bytes = Field(0, ge=0)
     """At most this much of the end of the training text replaces the validation text; 0: none."""
 
     @model_validator(mode="after")
@@ -277,7 +278,7 @@ class Pack(Section):
 
     quantizer: Literal["gptq", "uniform", "rtn"] = "gptq"
     """How weights are rounded: gptq (needs calibration), uniform, or rtn (fixed bits)."""
-    budget_bytes: int = Field(16_000_000, gt=0)
+    budget_bytes: Bytes = Field(16_000_000, gt=0)
     """Largest size of the artifact, in bytes."""
     step: float = Field(0.0, ge=0, le=10)
     """`uniform`: step in standard deviations of a row; 0: the step that fills the budget."""
@@ -313,8 +314,8 @@ class Score(Section):
 class Run(Section):
     """Limits and intervals. Nothing here changes a result, so nothing here makes one stale."""
 
-    train_limit_s: float = Field(600.0, gt=0)
-    """Most seconds of training: a run that takes longer ends with exit code 1."""
+    train_limit_s: float = Field(600.0, ge=0)
+    """Most seconds of training: a run that takes longer ends with exit code 1; 0: no limit."""
     checkpoint_every_s: float = Field(30.0, gt=0)
     """Seconds of training between checkpoints."""
     validate_every: int = Field(0, ge=0)
@@ -402,13 +403,9 @@ class Adapt(Section):
 
     def what_counts(self) -> dict[str, Any]:
         """Return the method and its own settings; those of other methods change nothing."""
-        tree = self.model_dump(mode="json")
-        return {
-            key: value
-            for key, value in tree.items()
-            if key in ("method", self.method)
-            or (self.method != "none" and not isinstance(value, dict))
-        }
+        tree, chosen = self.model_dump(mode="json"), ("method", self.method)
+        learns = self.method != "none"
+        return {k: v for k, v in tree.items() if k in chosen or (learns and type(v) is not dict)}
 
     @property
     def settings(self) -> Sgd | Dynamic | Lora:

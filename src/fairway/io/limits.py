@@ -7,31 +7,20 @@ a sentence. The whole process has one setting, which threads share.
 
 from __future__ import annotations
 
-import re
-
 from fairway.errors import BadInput
 
 FREE_BYTES = 1 << 30  # that any file may ask for
 BYTES_PER_BYTE = 320  # that each byte of a file adds
 FREE_TOKENS = 1 << 22
 TOKENS_PER_BYTE = 1024
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 _most_bytes = _most_tokens = 0  # 0: by the file's size
 
 
-def raise_to(memory: str = "", tokens: int = 0) -> None:
-    """Set the limits that the user gives: memory as in "8G", and tokens. Raises BadInput."""
+def raise_to(memory_bytes: int = 0, tokens: int = 0) -> None:
+    """Set the limits that the user gives; 0: by the file's size."""
     global _most_bytes, _most_tokens
-    _most_bytes, _most_tokens = parse(memory) if memory else 0, tokens
-
-
-def parse(memory: str) -> int:
-    """Return the bytes of "800M" or "8G", in binary units. Raises BadInput."""
-    match = re.fullmatch(r"([0-9]{1,12})([KMGT]?)(i?B)?", memory.strip(), re.IGNORECASE | re.ASCII)
-    if not match or not int(match[1]):
-        raise BadInput(f"--max-memory {memory}: give a number of bytes, as in 800M or 8G")
-    return int(match[1]) * _UNITS[match[2].upper()]
+    _most_bytes, _most_tokens = memory_bytes, tokens
 
 
 def check_memory(what: str, needed_bytes: int, file_bytes: int) -> None:
@@ -41,7 +30,7 @@ def check_memory(what: str, needed_bytes: int, file_bytes: int) -> None:
         raise BadInput(
             f"{what} asks for {_shown(needed_bytes)} of memory, and {_shown(allowed)} is the most "
             f"{_because(_most_bytes, file_bytes)}: if you trust the file, raise it with "
-            f"--max-memory {-(-needed_bytes // _UNITS['G'])}G"
+            f"--max-memory {-(-needed_bytes // 10**9)}G"
         )
 
 
@@ -61,4 +50,4 @@ def _because(most: int, file_bytes: int) -> str:
 
 
 def _shown(count: int) -> str:
-    return f"{count / (1 << 30):,.1f} GiB"
+    return f"{count / 1e9:,.1f} GB"

@@ -26,8 +26,18 @@ R = TypeVar("R", bound=Result)
 
 
 def artifact_file(path: str | Path) -> Path:
-    """Return the artifact of a run directory, or `path` itself where it is no directory."""
-    return RunDirectory(path).artifact if Path(path).is_dir() else Path(path)
+    """Return the artifact of a run directory, or `path` itself where it is no directory.
+
+    Raises BadInput where a directory has no artifact.
+    """
+    run = RunDirectory(path)
+    if not run.path.is_dir() or run.artifact.is_file():
+        return run.artifact if run.path.is_dir() else run.path
+    run.load()
+    raise BadInput(
+        f"{run.path} has no {run.artifact.name} yet: fairway run {run.recipe} --out {run.path} "
+        "makes it"
+    )
 
 
 class RunDirectory:

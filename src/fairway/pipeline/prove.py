@@ -225,10 +225,15 @@ def decode(artifact_file: Path, proof: Path, out: Path) -> Decoded:
 
 
 def main(arguments: list[str]) -> int:
-    """Decode a proof; one line of JSON on stdout says what came out, or why nothing did."""
+    """Decode a proof; one line of JSON on stdout says what came out, or why nothing did.
+
+    arguments: artifact, proof, the file to write, and how much to print (console.py).
+    """
+    *files, level = arguments
+    console.choose_level(int(level))
     distributed.leave()  # whoever started this process may be a rank of torchrun
     try:
-        decoded = decode(*(Path(argument) for argument in arguments))
+        decoded = decode(*map(Path, files))
     except BadInput as error:
         print(json.dumps({"error": str(error), "damaged": isinstance(error, Damaged)}))
         return 2

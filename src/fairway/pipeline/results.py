@@ -89,9 +89,14 @@ class PrepareResult(Result):
         )
 
 
+def is_allowed(train_s: float, recipe: Recipe) -> bool:
+    """Return whether run.train_limit_s lets a training take this many seconds."""
+    return not recipe.run.train_limit_s or train_s <= recipe.run.train_limit_s
+
+
 class TrainResult(Trained, Result):
     stage = "train"
-    within_limit: bool  # train_s <= run.train_limit_s
+    within_limit: bool  # run.train_limit_s allows train_s
     weights_sha256: str
     seed: int
     device: str
@@ -104,7 +109,7 @@ class TrainResult(Trained, Result):
         return "" if self.within_limit else late
 
     def under(self, recipe: Recipe) -> Self:
-        return self.model_copy(update={"within_limit": self.train_s <= recipe.run.train_limit_s})
+        return self.model_copy(update={"within_limit": is_allowed(self.train_s, recipe)})
 
     @property
     def sentence(self) -> str:

@@ -236,9 +236,10 @@ def _perform(job: Job, kind: type[R], again: bool, options: dict[str, Any]) -> R
         result = before.current.under(job.recipe)
         if result != before.current:
             job.place.record(result)
-        console.say(f"{stage.name}: cached: {result.sentence}")
+        console.result(f"{stage.name}: cached: {result.sentence}")
         return result
     job.stamp = stamp(job, kind)
+    console.detail(f"{stage.name}: begins; its result depends on {job.stamp}")
     made = stage.function(job, **options)
     assert isinstance(made, kind)
     result = made.model_copy(update={"stamp": job.stamp})
@@ -250,7 +251,7 @@ def _perform(job: Job, kind: type[R], again: bool, options: dict[str, Any]) -> R
     how = "resumed" if job.resumed else "ran"
     if before.changed:
         how += f", because another {', '.join(before.changed)} made the result stale"
-    console.say(f"{stage.name}: {how}: {result.sentence}")
+    console.result(f"{stage.name}: {how}: {result.sentence}")
     return result
 
 
@@ -264,10 +265,10 @@ def _verdict(job: Job, decode: bool) -> Result:
 
     known = None if decode else verdicts.known(job.run)
     if known:
-        console.say(f"verify: remembered: {known.sentence}")
+        console.result(f"verify: remembered: {known.sentence}")
         return known
     verdict: Verdict = verdicts.verify(job)
-    console.say(f"verify: ran: {verdict.sentence}")
+    console.result(f"verify: ran: {verdict.sentence}")
     return verdict
 
 

@@ -12,7 +12,7 @@ from fairway.io import atomic
 from fairway.pipeline.data_folder import load_tokenizer, load_train, load_val
 from fairway.pipeline.directory import Job, RunDirectory
 from fairway.pipeline.pack import check_budget
-from fairway.pipeline.results import PrepareResult, TrainResult
+from fairway.pipeline.results import PrepareResult, TrainResult, is_allowed
 from fairway.train.loop import Text, Trainer
 
 _STARVED = 0.8  # warn when the process got less CPU than this share of wall time
@@ -58,7 +58,7 @@ def _finish(trainer: Trainer, job: Job, cpu_share: float) -> TrainResult:
     trained = trainer.finish()
     result = TrainResult(
         **vars(trained),
-        within_limit=trained.train_s <= recipe.run.train_limit_s,
+        within_limit=is_allowed(trained.train_s, recipe),
         weights_sha256=atomic.sha256_file(job.run.weights),
         seed=recipe.train.seed,
         device=distributed.describe(process)["device"],
@@ -72,8 +72,5 @@ def _finish(trainer: Trainer, job: Job, cpu_share: float) -> TrainResult:
                 "other work slowed it, its clock is no measure of this machine"
             )
         if not result.within_limit:
-            console.warn(
-                f"training took {result.train_s:.0f} s, "
-                f"over run.train_limit_s = {recipe.run.train_limit_s:.0f}"
-            )
+            console.warn(result.failure)
     return result

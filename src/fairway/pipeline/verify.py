@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import fairway
+from fairway import console
 from fairway.errors import BadInput, Damaged
 from fairway.io import foreign
 from fairway.io.atomic import sha256_file
@@ -39,7 +40,7 @@ def decode_apart(artifact: File, proof: File) -> Decoded:
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
         copies = _copied(artifact, proof, place, pipes=True)
-        answer = _run(place, [copies[0].name, copies[1].name, "decoded"])
+        answer = _run(place, [copies[0].name, copies[1].name, "decoded", str(console.level())])
         if "error" in answer:
             kind = Damaged if answer.get("damaged") else BadInput
             sentence = str(answer["error"])
