@@ -62,10 +62,14 @@ def of(*languages: str) -> list[Block]:
 # --- blocks that run ---
 
 
-PAGES_THAT_RUN = sorted({block.page for block in of("console", "python")})
+SLOW = {"audit-a-scorer.md"}  # two audits, each as long as its --minutes
+PAGES_THAT_RUN = [
+    pytest.param(page, id=page.name, marks=[pytest.mark.slow] if page.name in SLOW else [])
+    for page in sorted({block.page for block in of("console", "python")})
+]
 
 
-@pytest.mark.parametrize("page", PAGES_THAT_RUN, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES_THAT_RUN)
 def test_the_blocks_of_a_page_run(page, finished_tiny, tmp_path, fairway, monkeypatch):
     shutil.copytree(finished_tiny.parent / "data", tmp_path / "runs" / "data")
     for name in ("demo", "entry-1337"):

@@ -22,7 +22,7 @@ def generate():
     return module
 
 
-@pytest.mark.parametrize("name", ["recipes.md", "commands.md"])
+@pytest.mark.parametrize("name", ["recipes.md", "commands.md", "json.md"])
 def test_a_page_is_what_the_script_writes(generate, name):
     by_hand, mark, generated = (DOCS / name).read_text("utf-8").partition(generate.MARK)
     assert by_hand
@@ -65,3 +65,10 @@ def test_every_command_and_option_has_an_entry():
                     assert f"{option}`" in entry or f"{option} " in entry or f"`{option}`" in page
 
     check(typer.main.get_command(app), "fairway")
+
+
+def test_every_result_has_a_table(generate):
+    source = "".join(file.read_text("utf-8") for file in (DOCS.parent / "src").rglob("*.py"))
+    named = set(re.findall(r"^class (\w+)\((?:\w+, )?\w*Result\):", source, re.M))
+    bases = {"ChargedResult", "FrozenResult"}  # the second is a score, without learning
+    assert named - bases == {result.__name__ for result in generate.RESULTS.values()}
