@@ -90,7 +90,7 @@ def _section(section: type[schema.Section], path: str) -> list[str]:
             inner += _section(kind, f"{path}.{key}" if path else key)
             continue
         required = field.default is PydanticUndefined
-        default = "required" if required else f"`{toml.value(field.default)}`"
+        default = "required" if required else f"`{toml.as_toml(field.default)}`"
         rows.append([f"`{key}`", _kind(field), default, meanings[key]])
     title = f"### [{path}]\n\n{section.__doc__}" if path else "### Before the first section"
     return [f"{title}\n\n{_table(['key', 'type', 'default', 'meaning'], rows)}", *inner]

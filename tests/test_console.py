@@ -4,6 +4,8 @@ import io
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from fairway import console
@@ -25,6 +27,23 @@ def test_words_in_brackets_are_not_markup(capsys):
     assert "error: [red] stays" in shown.err
     assert "[x]" in shown.err
     assert shown.out == ""
+
+
+@given(st.data())
+def test_a_table_is_as_wide_as_the_terminal_and_cuts_no_word(data):
+    columns = data.draw(st.lists(st.text("ab", min_size=1, max_size=9), min_size=1, max_size=5))
+    word = st.text("ab.9", min_size=1, max_size=11)
+    cell = st.lists(word, max_size=9).map(" ".join)
+    rows = data.draw(st.lists(st.lists(cell, min_size=len(columns), max_size=len(columns))))
+    shown = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(console, "_console", Console(file=shown, width=80))
+        console.table("T", columns, rows)
+    lines = shown.getvalue().splitlines()[1:]
+    assert max(map(len, lines)) <= 80
+    assert "…" not in shown.getvalue()
+    words = shown.getvalue().split()
+    assert all(word in words for row in [columns, *rows] for cell in row for word in cell.split())
 
 
 def test_silence(capsys):

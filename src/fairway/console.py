@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
@@ -35,6 +36,7 @@ class _Stderr(Console):
 
 _console = _Stderr(stderr=True, highlight=False, emoji=False)
 _LINE_EVERY_S = 20.0  # progress lines where stderr is no terminal
+_FIRST_LINE_S = 5.0  # it says early how long the work will take
 _began = time.perf_counter()
 _level = 0  # below 0: results and errors only; above: all there is to say
 
@@ -103,16 +105,34 @@ def error(text: str) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table: the first column to the left, the others to the right."""
-    shown = Table(title=Text(printable(title)), title_justify="left")
-    for i, column in enumerate(columns):
-        if i == 0:  # a name is folded where it is too long, and never cut
-            shown.add_column(Text(column), min_width=10, overflow="fold")
-        else:
-            shown.add_column(Text(column), justify="right", no_wrap=True)
-    for row in rows:
-        shown.add_row(*(Text(printable(str(cell))) for cell in row))
+    """Print a table: numbers to the right, all else to the left.
+
+    Cells that the terminal's width has no room for are broken between words, and within words of
+    more than 30 characters; nothing is cut.
+    """
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
+    shown, by_column = Table(), list(zip(columns, *cells, strict=True))
+    for (head, *values), width in zip(by_column, _widths(by_column), strict=True):
+        numbers = all(v[:1] in "0123456789+-.?" and len(v.split()) < 4 for v in values)
+        justify: Literal["left", "right"] = "right" if numbers else "left"
+        shown.add_column(Text(head), justify=justify, width=width, overflow="fold")
+    for row in cells:
+        shown.add_row(*map(Text, row))
+    _print(Text(printable(title), style="italic"))
     _print(shown)
+
+
+def _widths(by_column: list[tuple[str, ...]]) -> list[int]:
+    """Return the width of each column, so that all fit into the terminal if words allow it."""
+    widths = [max(map(cell_len, cells)) for cells in by_column]
+    words = [[cell_len(word) for cell in cells for word in cell.split()] for cells in by_column]
+    least = [min(30, max(lengths, default=0)) for lengths in words]
+    while sum(widths) > _console.width - 3 * len(widths) - 1:
+        spare, widest = max((w if w > least[i] else 0, i) for i, w in enumerate(widths))
+        if not spare:
+            break
+        widths[widest] -= 1
+    return widths
 
 
 def _print(shown: RenderableType) -> None:
@@ -132,7 +152,8 @@ class Task:
     def __init__(self, progress: Progress | None, task: TaskID, what: str, total: float, unit: str):
         self._progress, self._task = progress, task
         self._what, self._total, self._unit = what, total, unit
-        self._start = self._last = time.perf_counter()
+        self._start = time.perf_counter()
+        self._last = self._start - max(_LINE_EVERY_S - _FIRST_LINE_S, 0.0)
         self._first: float | None = None
 
     def update(self, done: float, **values: object) -> None:
@@ -150,7 +171,9 @@ class Task:
             if not self._total:
                 say(f"{self._what}: {done:,.0f} {self._unit}  {note}")
                 return
-            left = f"  {(self._total - done) / rate:.0f} s left" if rate > 0 else ""
+            left_s = (self._total - done) / rate if rate > 0 else 0.0
+            left = f"{left_s:.0f} s" if left_s < 120 else f"{left_s / 60:.0f} min"
+            left = f"  about {left} left" if rate > 0 else ""
             say(f"{self._what}: {done / self._total:.0%}  {note}{left}")
 
 

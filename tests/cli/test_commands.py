@@ -19,6 +19,7 @@ from fairway import __version__ as fairway_version
 from fairway import console
 from fairway.cli import ending, main
 from fairway.config import toml
+from fairway.config.schema import Recipe, Train
 from fairway.errors import Interrupted
 from fairway.pipeline.results import (
     PrepareResult,
@@ -164,8 +165,43 @@ def test_recipes_and_their_configuration(fairway):
     code, out, err = fairway("config", "show", "tiny", "--set", "data.path=2024")
     assert (code, err) == (0, "")
     assert toml.loads(out) == toml.load("tiny", ["data.path=2024"])
+    assert 'path = "2024"  # default: ""\n' in out
+    assert "train_bytes = 200000  # default: 0\n" in out
+    assert "\nseed = 1337\n" in out
     code, out, _ = fairway("config", "show", "tiny", "--json")
     assert json.loads(out)["recipe"]["name"] == "tiny"
+
+
+def test_what_a_recipe_is(fairway):
+    for name in toml.shipped():
+        code, out, err = fairway("recipes", name, "--json")
+        told, recipe = json.loads(out), toml.load(name)
+        assert code == 0
+        assert recipe.hardware
+        assert (told["description"], told["hardware"]) == (recipe.description, recipe.hardware)
+        assert "Command: fairway " in err
+        assert all(f"{key} = " in err for key in told["changed"])
+    assert toml.changed(Recipe(name="x", train=Train(steps=1))) == {"train.steps": (1, 0)}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("recipes",), ("models", "{root}"), ("size", "mini"), ("size", "pr264", "--budget", "1MB"),
+     ("inspect", "{run}"), ("run", "tiny", "--dry-run", "--out", "{root}/new"), ("report", "{run}"),
+     ("compare", "{run}", "--against", "{run}"), ("submit", "--check", "{run}")],
+)  # fmt: skip
+def test_every_table_fits_80_columns_and_cuts_nothing(words, finished_tiny, monkeypatch, capsys):
+    places = {"run": finished_tiny, "root": finished_tiny.parent}
+    monkeypatch.setattr(sys, "argv", ["fairway", *(word.format(**places) for word in words)])
+    monkeypatch.setattr(console._console, "quiet", False)
+    with pytest.raises(SystemExit):
+        main.main()
+    table = [line for line in capsys.readouterr().err.splitlines() if line[:1] in "┏┃┡│└"]
+    assert table
+    assert max(map(len, table)) <= 80
+    assert not any("…" in line for line in table)
+    if words[0] == "inspect":
+        assert "blocks.0.attn.q_gain" in " ".join(table).split()
 
 
 def test_models_at_hand(fairway, tiny, monkeypatch):
@@ -476,8 +512,11 @@ def test_size_says_which_shapes_fit(fairway, tmp_path, monkeypatch):
     assert found["shapes"][0]["dim"] == 48
     assert "of the challenge's 16,000,000 bytes" in err
     assert "yes" in err
+    assert re.search(r"\d+ of \d+ shapes fit; the largest: .*", err)
     code, _, err = fairway("size", "tiny", "--budget", 100)
     assert code == 1
+    assert "no shape fits: the recipe's takes about" in err
+    assert "make data.vocab_size or model.dim smaller" in err
     assert "over pack.budget_bytes" in err
     assert "pack.budget_bytes" in refused(fairway, "size", "tiny", "--budget", 0)
     assert "no recipe 'nope'" in refused(fairway, "size", "nope")

@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from fairway.config.schema import Recipe
+from fairway.config.toml import load
 from fairway.errors import BadInput
 from fairway.pipeline import runner, stage
 from fairway.pipeline.directory import Job, RunDirectory
@@ -149,6 +150,12 @@ def test_a_limit_is_judged_by_the_recipe_of_today(tiny):
     assert not perform(strict, tiny, TrainResult).within_limit
     assert not tiny.require(TrainResult).within_limit
     assert perform(RECIPE, tiny, TrainResult).within_limit
+
+
+def test_a_demo_is_never_too_slow(tiny):
+    slow = tiny.require(TrainResult).model_copy(update={"train_s": 1e6})
+    assert "more than run.train_limit_s allows" in slow.under(load("mini")).failure
+    assert slow.under(load("demo")).failure == ""
 
 
 def test_what_changed_between_stamps(tiny):

@@ -51,7 +51,7 @@ def artifact_of(path: _MaybePath) -> _MaybePath:
     return artifact_file(path)
 
 
-def _recipes(begun: str) -> list[str]:
+def completed(begun: str) -> list[str]:
     """Return the shipped recipes whose names begin so, for the completion of a shell."""
     from fairway.config.toml import shipped
 
@@ -61,7 +61,7 @@ def _recipes(begun: str) -> list[str]:
 RecipeName = Annotated[
     str,
     typer.Argument(
-        metavar="RECIPE", help="A shipped name or a TOML file.", autocompletion=_recipes
+        metavar="RECIPE", help="A shipped name or a TOML file.", autocompletion=completed
     ),
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from fairway.cli import show
-from fairway.cli.command import Budget, RecipeName, Sets, app, command, given
+from fairway.cli.command import Budget, RecipeName, Sets, app, command, completed, given
 
 if TYPE_CHECKING:
     from fairway.pipeline.results import Result
@@ -21,22 +21,38 @@ configs = typer.Typer(
 app.add_typer(configs, name="config")
 
 
-@command("recipes")
-def recipes() -> "Result":
-    """List the recipes that ship with Fairway."""
+@command("recipes", "recipes mini")
+def recipes(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="One of them.", autocompletion=completed)
+    ] = None,
+) -> "Result":
+    """List the recipes that ship with Fairway, or what one is and sets."""
     from fairway import console
     from fairway.config import toml
-    from fairway.pipeline.command_results import RecipesResult
+    from fairway.pipeline.command_results import RecipeResult, RecipesResult
 
-    found = [toml.load(name) for name in toml.shipped()]
-    for recipe in found:
-        console.result_lines(f"{recipe.name:<12}  {recipe.description}")
-    return RecipesResult(recipes={recipe.name: recipe.description for recipe in found})
+    found = [toml.load(name) for name in ([name] if name else toml.shipped())]
+    if not name:
+        rows = [[r.name, r.hardware, f"{r.pack.budget_bytes:,}", r.description] for r in found]
+        console.table("Recipes", ["name", "made for", "most bytes", "what it is"], rows)
+        console.result("one of them: fairway recipes NAME; all its keys: fairway config show NAME")
+        return RecipesResult(recipes={recipe.name: recipe.description for recipe in found})
+    (recipe,), opening = found, toml.opening(name) if name in toml.shipped() else ""
+    result = RecipeResult(
+        name=recipe.name,
+        description=recipe.description,
+        hardware=recipe.hardware,
+        budget_bytes=recipe.pack.budget_bytes,
+        changed=toml.changed(recipe),
+    )
+    show.recipe(result, opening)
+    return result
 
 
 @command("config show mini", "config show mini --set model.dim=256", to=configs, name="show")
 def config_show(recipe: RecipeName, sets: Sets = None) -> "Result":
-    """Print a recipe with all its defaults, as TOML on stdout."""
+    """Print a recipe with all its keys, as TOML on stdout; what is no default is marked."""
     from fairway.config import toml
     from fairway.pipeline.command_results import ConfigResult
 

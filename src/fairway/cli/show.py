@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fairway.pipeline.command_results import CheckResult
+    from fairway.pipeline.command_results import CheckResult, RecipeResult
     from fairway.pipeline.inspect import Inspection
     from fairway.pipeline.size import SizeResult
     from fairway.report.report import Table
@@ -32,13 +32,13 @@ def inspection(found: "Inspection") -> None:
     from fairway import console
     from fairway.config import budget
 
-    console.table("Parts", ["part", "bytes"], found.parts.items())
+    console.table("Parts", ["part", "bytes"], _counts(found.parts))
     console.table(
-        "Tensors (bits per weight)",
-        ["tensor", "shape", "part", "bits", "max code", "steps"],
+        "Tensors: bits per weight, largest code, smallest and largest step",
+        ["tensor", "shape", "part", "bits", "max", "steps"],
         (
             [
-                t.name, " × ".join(map(str, t.shape)), t.part, f"{t.bits_per_weight:.2f}",
+                t.name, "×".join(map(str, t.shape)), t.part, f"{t.bits_per_weight:.2f}",
                 t.largest_code, f"{t.smallest_step:.2g} to {t.largest_step:.2g}",
             ]
             for t in found.tensors
@@ -54,6 +54,26 @@ def inspection(found: "Inspection") -> None:
     console.result(budget.sentence(found.artifact_bytes))
 
 
+def recipe(found: "RecipeResult", opening: str) -> None:
+    """Print what a recipe is, the comment that it opens with, and what it sets."""
+    from fairway import console
+    from fairway.config.toml import as_toml
+
+    console.result(f"{found.name}: {found.description}")
+    console.result(
+        f"made for: {found.hardware or 'not said'}; at most {found.budget_bytes:,} bytes"
+    )
+    console.result_lines(f"\n{opening}\n" if opening else "")
+    console.result("what differs from the defaults:")
+    for key, (value, default) in found.changed.items():
+        console.result(f"  {key} = {as_toml(value)}  (default {as_toml(default)})")
+
+
+def _counts(counts: dict[str, int]) -> list[list[str]]:
+    """Return names and numbers as cells of a table."""
+    return [[name, f"{count:,}"] for name, count in counts.items()]
+
+
 def sizes(found: "SizeResult", good_bits_per_weight: float) -> None:
     """Print the predicted bytes of an artifact, and the shapes near it."""
     from fairway import console
@@ -62,7 +82,7 @@ def sizes(found: "SizeResult", good_bits_per_weight: float) -> None:
     console.table(
         f"Parts, predicted for the quantizer {found.quantizer}",
         ["part", "bytes"],
-        [*found.parts.items(), ("total", found.artifact_bytes)],
+        _counts(found.parts | {"total": found.artifact_bytes}),
     )
     console.table(
         f"Shapes at {found.budget_bytes:,} bytes, the recipe's first",
@@ -80,4 +100,5 @@ def sizes(found: "SizeResult", good_bits_per_weight: float) -> None:
         f"{good_bits_per_weight} or more. FLOPs: per token of training, the recipe's "
         f"{found.flops_per_token:.3g} are 1"
     )
+    console.result(found.advice)
     console.result(budget.sentence(found.artifact_bytes))

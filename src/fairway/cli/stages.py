@@ -35,7 +35,13 @@ Force = Annotated[str, typer.Option(metavar="STAGE", help="Redo it and all that 
 @command("demo", "demo --quiet")
 def demo(sets: Sets = None) -> "dict[str, Result]":
     """Run all stages on this CPU, with a corpus that every Python ships (runs/demo)."""
+    from fairway import console
+
     recipe, run = load("demo", None, sets)
+    console.say(
+        "demo: 3 to 5 minutes on two quiet cores, longer where other work or an older processor "
+        "slows it; nothing ends it early. Training takes most of that time, and says soon how long"
+    )
     return _run_all(recipe, run)
 
 

@@ -419,6 +419,8 @@ class Recipe(Section):
     """Name of the recipe; runs lie in runs/NAME unless `--out` says otherwise."""
     description: str = ""
     """One line about the recipe; changes nothing."""
+    hardware: str = ""
+    """Machine and training time that it is made for; changes nothing."""
     data: Data = Data()
     model: Model = Model()
     optim: Optim = Optim()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
-from fairway.config.schema import Recipe, Section
+from fairway.config.schema import Recipe, Section, Train
 from fairway.errors import BadInput
 from fairway.io import foreign
 
@@ -25,19 +25,30 @@ def shipped() -> list[str]:
     )
 
 
+def opening(name: str) -> str:
+    """Return the comment that a shipped recipe opens with: what it is, and its command."""
+    lines = _shipped_text(name).split("\n\nname")[0].splitlines()
+    return "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines)
+
+
+def _shipped_text(name: str) -> str:
+    return (resources.files("fairway.config") / "recipes" / f"{name}.toml").read_text("utf-8")
+
+
 def load(name: str, overrides: Iterable[str] = ()) -> Recipe:
     """Return a recipe from a shipped name or a TOML file, with `section.key=value` overrides.
 
     Raises BadInput with all problems at once.
     """
     if name in shipped():
-        text = (resources.files("fairway.config") / "recipes" / f"{name}.toml").read_text("utf-8")
+        text = _shipped_text(name)
     else:
         try:
             text = foreign.read_text(Path(name), "the recipe", pipes=True)
         except foreign.Missing:
             raise BadInput(
-                f"no recipe '{name}': neither a file nor one of the shipped {', '.join(shipped())}"
+                f"no recipe '{name}': name a TOML file, or one of {', '.join(shipped())} "
+                "(fairway recipes)"
             ) from None
     tree = foreign.parse_toml(text, f"the recipe {name}")
     problems = [p for o in overrides if (p := _override(tree, o))]
@@ -118,8 +129,39 @@ def dumps(recipe: Recipe, defaults: bool = True) -> str:
     return tomli_w.dumps(recipe.model_dump(mode="json", exclude_defaults=not defaults))
 
 
-def value(value: object) -> str:
-    """Return one value as TOML, as `--set` takes it."""
+def changed(recipe: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Return value and default of every key that is not at its default, by dotted name."""
+    defaults = Recipe.model_construct(name="", train=Train.model_construct())
+    values, usual = (dict(_flat(r.model_dump(mode="json"), "")) for r in (recipe, defaults))
+    told = {"name", "description", "hardware"}
+    return {k: (v, usual[k]) for k, v in values.items() if v != usual[k] and k not in told}
+
+
+def _flat(tree: dict[str, Any], path: str) -> Iterator[tuple[str, Any]]:
+    """Yield the dotted name and value of every key."""
+    for key, inner in tree.items():
+        if isinstance(inner, dict):
+            yield from _flat(inner, f"{path}{key}.")
+        else:
+            yield path + key, inner
+
+
+def dumps_marked(recipe: Recipe) -> str:
+    """Return the recipe as TOML, with the default in a comment beside each value that differs."""
+    differing, section, lines = changed(recipe), "", []
+    for line in dumps(recipe).splitlines():
+        if line.startswith("["):
+            section = line.strip("[]") + "."
+        key = section + line.partition(" = ")[0]
+        mark = f"  # default: {as_toml(differing[key][1])}" if key in differing else ""
+        lines.append(line + mark)
+    return "\n".join(lines) + "\n"
+
+
+def as_toml(value: object) -> str:
+    """Return one value as TOML in one line, as `--set` takes it."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(as_toml, value))}]"
     return tomli_w.dumps({"x": value}).removeprefix("x = ").strip()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -178,14 +178,24 @@ class RecipesResult(Result):
     recipes: dict[str, str]  # descriptions by name
 
 
+class RecipeResult(Result):
+    """Of recipes NAME."""
+
+    name: str
+    description: str
+    hardware: str
+    budget_bytes: int
+    changed: dict[str, tuple[Any, Any]]  # value and default, by dotted key
+
+
 class ConfigResult(Result):
     recipe: Recipe
 
     @property
     def document(self) -> str:
-        from fairway.config.toml import dumps
+        from fairway.config.toml import dumps_marked
 
-        return dumps(self.recipe)
+        return dumps_marked(self.recipe)
 
 
 class ModelAtHand(Record):

@@ -59,7 +59,7 @@ def nearby_shapes(recipe: Recipe) -> list[Shape]:
 
 def _shape(recipe: Recipe, flops: float) -> Shape:
     model, data = recipe.model, recipe.data
-    weights = sum(math.prod(shape) for _, shape in _matrices(recipe))
+    weights = sum(matrix_weights(recipe).values())
     left_bytes = recipe.pack.budget_bytes - sum(_besides_matrices(recipe).values())
     bits = 8 * max(left_bytes, 0) / weights
     return Shape(
@@ -158,6 +158,14 @@ def _matrices(recipe: Recipe) -> Iterator[tuple[Part, tuple[int, ...]]]:
     for tensor in tensors_of(recipe.model, recipe.data.vocab_size):
         if tensor.part != "small":
             yield tensor.part, tensor.shape
+
+
+def matrix_weights(recipe: Recipe) -> dict[str, int]:
+    """Return the number of weights of the matrices, by part."""
+    weights: dict[str, int] = {}
+    for part, shape in _matrices(recipe):
+        weights[part] = weights.get(part, 0) + math.prod(shape)
+    return weights
 
 
 def _matrix_bits(recipe: Recipe, part: Part, shape: tuple[int, ...]) -> float:

@@ -63,7 +63,7 @@ class Variants(Section):
         found = [Row(name=BASE), *self.row]
         for values in product(*self.grid.values()) if self.grid else ():
             pairs = zip(self.grid, values, strict=True)
-            sets = tuple(f"{key}={toml.value(value)}" for key, value in pairs)
+            sets = tuple(f"{key}={toml.as_toml(value)}" for key, value in pairs)
             found.append(Row(name=" ".join(sets), set=sets))
         names = [row.name for row in found]
         if twice := sorted({name for name in names if names.count(name) > 1}):
