@@ -44,6 +44,7 @@ RESULTS: dict[str, type[stages.Result]] = {
     "view": ViewResult,
     "page": PageResult,
     "recipes": others.RecipesResult,
+    "recipes NAME": others.RecipeResult,
     "config show": others.ConfigResult,
     "models": others.ModelsResult,
     "sweep": others.SweepResult,
