@@ -69,8 +69,9 @@ def bundle(recipe: Recipe, file: str = "train_gpt.py") -> bytes:
     """Return the script of a recipe as bytes; its length counts as code."""
     from fairway.challenge import squeeze  # numba takes half a second
 
-    files = _shaken({path: _bare(source) for path, source in _sources(recipe)})
-    files = {path: _renamed(source) for path, source in files.items()}
+    trees = {path: _tree(source) for path, source in _sources(recipe)}
+    _shake(trees)
+    files = {path: _minified(ast.unparse(tree)) for path, tree in trees.items()}
     files[f"fairway/config/recipes/{recipe.name}.toml"] = dumps(recipe, defaults=False)
     backwards = reversed(files.items())  # a few dozen bytes shorter
     text = "\0".join(part for item in backwards for part in item).encode()
@@ -89,7 +90,7 @@ def _decoder() -> str:
     """Return the source of `squeeze.code`, which imports nothing of Fairway."""
     source, _, _ = (_ROOT / "challenge/squeeze.py").read_text("utf-8").partition("\n# What only")
     source = source.replace("fairway.kernels", "numba").replace("cache=True", "")
-    return _renamed(_bare(source), exported="code|np")
+    return _minified(source, exported="code|np")
 
 
 def requirements(recipe: Recipe) -> list[str]:
@@ -157,21 +158,52 @@ def _unused(recipe: Recipe) -> Iterator[str]:
         yield "fairway.quantize.allocate"
 
 
-def _imports(source: str) -> Iterator[str]:
-    for node in ast.walk(_Runs().visit(ast.parse(source))):
+@cache
+def _imports(source: str) -> frozenset[str]:
+    found = set()
+    for node in ast.walk(_tree(source)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return frozenset(found)
+
+
+def _tree(source: str) -> ast.Module:
+    """Parse a module without what only a type checker reads."""
+    tree = ast.parse(source)
+    _Runs().visit(tree)  # in place
+    return ast.fix_missing_locations(tree)
 
 
 class _Runs(ast.NodeTransformer):
-    """Leaves out what only a type checker reads."""
+    """Leaves out annotations, assertions, and what only a type checker imports."""
 
     def visit_If(self, node: ast.If) -> ast.AST | None:
         is_typing = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
         return None if is_typing else self.generic_visit(node)
+
+    def visit_Assert(self, node: ast.Assert) -> ast.AST:
+        return ast.Pass()
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        return self.generic_visit(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        fields = [s for s in node.body if isinstance(s, ast.AnnAssign)]  # pydantic reads them
+        node.body = [s if s in fields else self.visit(s) for s in node.body]
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        if node.value:
+            return ast.Assign([node.target], node.value)
+        node.annotation = ast.Constant(0)  # it still makes the name a local one
+        return node
 
 
 def _file_of(module: str) -> Path | None:
@@ -185,29 +217,11 @@ def _file_of(module: str) -> Path | None:
 
 
 @cache
-def _bare(source: str) -> str:
-    """Remove docstrings, comments and annotations that nothing reads."""
-    keep = python_minifier.RemoveAnnotationsOptions(
-        remove_variable_annotations=True,
-        remove_return_annotations=True,
-        remove_argument_annotations=True,
-        remove_class_attribute_annotations=False,  # pydantic and dataclasses read them
-    )
+def _minified(source: str, exported: str = r"__\w+|[^\W_]\w*") -> str:
+    """Shorten a module and the names that no other uses: those that do not match `exported`."""
     return python_minifier.minify(
         source,
         remove_literal_statements=True,
-        remove_asserts=True,
-        hoist_literals=False,
-        rename_locals=False,
-        remove_annotations=keep,
-    )
-
-
-@cache
-def _renamed(source: str, exported: str = r"__\w+|[^\W_]\w*") -> str:
-    """Shorten the names that no other module uses: those that do not match `exported`."""
-    return python_minifier.minify(
-        source,
         hoist_literals=False,
         rename_globals=True,
         preserve_globals=sorted(set(re.findall(rf"\b(?:{exported})\b", source))),
@@ -218,72 +232,62 @@ def _renamed(source: str, exported: str = r"__\w+|[^\W_]\w*") -> str:
 # What nothing names ------------------------------------------------------------------------------
 
 
-def _shaken(files: dict[str, str]) -> dict[str, str]:
-    """Remove from sources the functions, classes, imports and methods that nothing names.
+def _shake(trees: dict[str, ast.Module]) -> None:
+    """Remove from modules the functions, classes, imports and methods that nothing kept names.
 
     By name alone, so it keeps too much rather than too little; nothing here is found by a string.
     """
-    trees = {path: ast.parse(source) for path, source in files.items()}
-    while sum(_drop(path, trees) for path in trees):
-        pass
-    return {path: python_minifier.unparse(tree) for path, tree in trees.items()}
+    reached = {"__getattr__"}  # names by which modules reach into others: attributes and imports
+    local = {path: set[str]() for path in trees}
+    entry = ENTRY.replace(".", "/") + ".py"  # stays whole
+    waiting = []
+    for path, tree in trees.items():
+        tree.body = [single for statement in tree.body for single in _singles(statement)]
+        waiting += [(path, tree.body, statement) for statement in tree.body]
+    progress = True
+    while progress:
+        progress, unnamed, waiting = False, waiting, []
+        for path, siblings, statement in unnamed:
+            name = "" if path == entry else _bound(statement)
+            if name and name not in reached and name not in local[path]:
+                waiting.append((path, siblings, statement))
+                continue
+            progress = True
+            methods: list[ast.stmt] = []
+            if isinstance(statement, ast.ClassDef) and not statement.bases:
+                functions = [m for m in statement.body if isinstance(m, ast.FunctionDef)]
+                methods = [
+                    m for m in functions if not (m.decorator_list or m.name.startswith("__"))
+                ]
+                waiting += [(path, statement.body, method) for method in methods]
+                statement.body.append(ast.Pass())  # where none stays
+            nodes: list[ast.AST] = [statement]
+            while nodes:
+                node = nodes.pop()
+                nodes += [child for child in ast.iter_child_nodes(node) if child not in methods]
+                if isinstance(node, ast.Name):
+                    local[path].add(node.id)
+                elif isinstance(node, ast.Attribute | ast.alias):
+                    reached.add(node.attr if isinstance(node, ast.Attribute) else node.name)
+    for _, siblings, statement in waiting:
+        siblings.remove(statement)
 
 
-def _drop(path: str, trees: dict[str, ast.Module]) -> bool:
-    """Take what nothing names out of one module; whether there was any."""
-    if path == ENTRY.replace(".", "/") + ".py":
-        return False
-    elsewhere = set[str]().union(
-        *(_foreign(s) for p, t in trees.items() if p != path for s in t.body)
-    )
-    body, changed = trees[path].body, False
-    for statement in list(body):
-        others = elsewhere.union({"__getattr__"}, *(_named(s) for s in body if s is not statement))
-        if isinstance(statement, ast.FunctionDef | ast.ClassDef) and statement.name not in others:
-            body.remove(statement)
-            changed = True
-        elif isinstance(statement, ast.ImportFrom) and statement.module != "__future__":
-            bound = [a for a in statement.names if (a.asname or a.name) in others]
-            changed = changed or len(bound) < len(statement.names)
-            statement.names = bound
-            if not bound:
-                body.remove(statement)
-        elif isinstance(statement, ast.ClassDef) and not statement.bases:
-            known = others | _named(statement)
-            kept = [m for m in statement.body if _stays(m, known)]
-            changed = changed or len(kept) < len(statement.body)
-            statement.body = kept or [ast.Pass()]
-    return changed
+def _singles(statement: ast.stmt) -> list[ast.stmt]:
+    """Return `from x import a, b` as a statement for each name, all others as they are."""
+    if not isinstance(statement, ast.ImportFrom):
+        return [statement]
+    module, level = statement.module, statement.level
+    return [ast.ImportFrom(module, [alias], level) for alias in statement.names]
 
 
-def _stays(member: ast.stmt, known: set[str]) -> bool:
-    """Say whether a class keeps a statement: it is no plain method, or is named somewhere."""
-    if not isinstance(member, ast.FunctionDef) or member.decorator_list:
-        return True
-    return member.name.startswith("__") or member.name in known
-
-
-@cache
-def _named(statement: ast.stmt) -> frozenset[str]:
-    """Return the names that a statement reads; an import at the top reads none."""
-    if isinstance(statement, ast.Import | ast.ImportFrom):
-        return frozenset()
-    names = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
-    return _foreign(statement) | names
-
-
-def _foreign(statement: ast.stmt) -> frozenset[str]:
-    """Return the names by which a module may reach into others: attributes and imports."""
-    if isinstance(statement, ast.ImportFrom):  # may lose names as we go
-        return frozenset(alias.name for alias in statement.names)
-    return _reaches(statement)
-
-
-@cache
-def _reaches(statement: ast.stmt) -> frozenset[str]:
-    nodes = list(ast.walk(statement))
-    attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
-    return frozenset(attributes | {node.name for node in nodes if isinstance(node, ast.alias)})
+def _bound(statement: ast.stmt) -> str:
+    """Return the name for whose sake alone a statement stands; empty: it stays in any case."""
+    if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+        return statement.name
+    if isinstance(statement, ast.ImportFrom) and statement.module != "__future__":
+        return statement.names[0].asname or statement.names[0].name
+    return ""
 
 
 def run_apart(

@@ -341,8 +341,8 @@ def _scratch(shares, V):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _hold(position, unit, ring):  # type: ignore[no-untyped-def]
-    if len(ring):
-        ring[position % len(ring)] = unit
+    for i in range(len(unit) if len(ring) else 0):  # compiles faster than to assign the row
+        ring[position % len(ring), i] = unit[i]
 
 
 @njit(cache=True, nogil=True)
@@ -352,12 +352,13 @@ def _compare(begin, at, offset, unit, ring, weights, found):  # type: ignore[no-
     near = min(at - begin, C)
     if not near:
         return 0
+    best, total = np.int32(-(1 << 31)), np.int64(0)
     for m in range(near):
         state, dot = ring[(offset + at - near + m) % C], np.int32(0)
         for i in range(len(unit)):
             dot += np.int32(unit[i]) * np.int32(state[i])
         weights[m] = dot
-    best, total = weights[:near].max(), np.int64(0)
+        best = max(best, weights[m])
     for m in range(near):
         step = best - weights[m] >> 9
         weights[m] = _WEIGHTS[step] if step < len(_WEIGHTS) else 0

@@ -253,7 +253,7 @@ def mix(x, e, x0, factors, skip, skipped, skipped_e, t):  # type: ignore[no-unty
         for i in range(x.shape[1]):
             t[i] = np.float32(x[r, i]) * factors[0, i] * POWERS[127 + e[r]]
             x[r, i] = 0
-        e[r] = _add_row(x[r], 0, t, bits)
+        e[r] = _add_row(x[r], np.int32(0), t, bits)
         for i in range(x.shape[1]):
             t[i] = np.float32(x0[r, i]) * factors[1, i]
         e[r] = _add_row(x[r], e[r], t, bits)
@@ -368,7 +368,8 @@ def store_values(  # type: ignore[no-untyped-def]
             for i in range(h):
                 largest = max(largest, abs(value[i]))
             if largest < SMALLEST:
-                values[b, k, :, slot] = 0
+                for i in range(h):
+                    values[b, k, i, slot] = 0
                 value_scales[b, k, slot] = SMALLEST
                 continue
             _, e = math.frexp(largest)
@@ -481,14 +482,14 @@ def attend(  # type: ignore[no-untyped-def]
             for head in range(g * group, (g + 1) * group):
                 _dots(queries[r, head], key, begin, old)
                 if rest > 0:
-                    _dots(queries[r, head], key, 0, new)
+                    _dots(queries[r, head], key, np.int64(0), new)
                 _softmax(weights, scores, score_scales[head])
                 _scale_weights(old, scale[begin:end], POWERS[254 - top])
                 _scale_weights(new, scale[:rest], POWERS[254 - top])
                 total[:] = 0
                 _weighted_sum(old, value, begin, total)
                 if rest > 0:
-                    _weighted_sum(new, value, 0, total)
+                    _weighted_sum(new, value, np.int64(0), total)
                 if exclusive:
                     _exclude(total, value, p % C)
                 for i in range(h):
