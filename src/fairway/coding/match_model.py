@@ -352,12 +352,13 @@ def _compare(begin, at, offset, unit, ring, weights, found):  # type: ignore[no-
     near = min(at - begin, C)
     if not near:
         return 0
-    best, total = np.int32(-(1 << 31)), np.int64(0)
     for m in range(near):
         state, dot = ring[(offset + at - near + m) % C], np.int32(0)
         for i in range(len(unit)):
             dot += np.int32(unit[i]) * np.int32(state[i])
         weights[m] = dot
+    best, total = weights[0], np.int64(0)
+    for m in range(1, near):
         best = max(best, weights[m])
     for m in range(near):
         step = best - weights[m] >> 9
