@@ -27,7 +27,8 @@ from fairway.report import sweep
 from short import load_short
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+NAMES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+PAGES = [*[ROOT / name for name in NAMES], *sorted((ROOT / "docs").rglob("*.md"))]
 SHIPPED = {file.stem for file in (ROOT / "src/fairway/config/recipes").glob("*.toml")}
 SHELL = {"cd", "do", "done", "export", "for", "git"}
 
@@ -212,12 +213,22 @@ def test_links_lead_somewhere():
             assert not anchor or anchor in anchors(file), f"{page.name}: {link}"
 
 
+def test_links_to_other_sites_go_to_these_alone():
+    found = {link for page in PAGES for link in re.findall(r"\w+://[^\s)>\"`]+", page.read_text())}
+    sites = ("github.com/openai/parameter-golf", "keepachangelog.com", "semver.org")
+    assert not [link for link in found if not link.removeprefix("https://").startswith(sites)]
+
+
 def test_the_index_of_the_log_lists_every_entry():
     index = (ROOT / "docs/research/index.md").read_text("utf-8")
     entries = [anchor for anchor in anchors(ROOT / "docs/research/LOG.md") if anchor[:2] == "20"]
     assert len(entries) > 50
     for entry in entries:
         assert f"(LOG.md#{entry})" in index, entry
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 130
 
 
 def test_make_targets_of_the_readme_exist():
