@@ -99,7 +99,7 @@ def artifact() -> str:
     """Draw where the bytes of the golden artifact go."""
     parts = inspect(ROOT / "tests" / "golden" / "demo.fairway").parts
     said = ", ".join(f"{name} {size:,}" for name, size in parts.items())
-    return treemap(parts, WIDTH, 280).file(
+    return treemap(parts, WIDTH).file(
         f"Where the {sum(parts.values()):,} bytes of an artifact go", f"Bytes by part: {said}."
     )
 

@@ -25,6 +25,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -69,20 +70,27 @@ def of_page(page: str) -> Statements:
             found |= of_row(title, rows[0], row)
         for sentence in _sentences(_first(r"<p class='note'>(.*?)</p>", section)):
             state(sentence, f"{title}:")
-    for caption, svg in re.findall(r"<figcaption>(.*?)</figcaption>(.*?)</figure>", page, re.S):
-        texts = re.findall(r"<text[^>]*>(.*?)</text>", svg, re.S)
-        ends = [i for i, text in enumerate(texts) if text in ("bits per byte", "bytes")]
-        rest = texts[ends[-1] + 1 :] if ends else []
-        half = len(rest) // 2
-        if half and len(rest) == 2 * half and re.match(r"[\d.,]+$", rest[-1]):  # bars
-            for label, value in zip(rest[:half], rest[half:], strict=True):
-                state(f"{label}: {value}", f"{caption}:")
-        elif rest:  # points: each stands beside its label
-            for label in rest:
-                if re.search("[a-z]{2}", label):  # and not the axis's power of ten
-                    state(label, f"{caption}:")
-        else:  # curves: the whole picture is one statement
-            state(" ".join(texts), f"{caption}:")
+    figure, badge = (
+        _first(r'class="figure">(.*?)</p>', page),
+        _first(r'class="badge.*?>(.*?)<', page),
+    )
+    if figure:
+        state(figure, badge)
+    for name, value in re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page):
+        state(f"{name}: {value}", badge if badge == "claimed" else "")
+    for caption, drawn in re.findall(r"<figcaption>(.*?)</figcaption>(.*?)</figure>", page, re.S):
+        for note in _sentences(_first(r'class="note">(.*?)</p>', drawn)):
+            state(note, f"{caption}:")
+        for svg in drawn.split("<svg")[1:]:
+            texts = [*re.findall(r"<text[^>]*>(.*?)</text>", svg, re.S), ""]
+            for said, following in pairwise(texts):
+                if not re.search("[a-z]", said):  # of an axis; it says something of a curve alone
+                    if 'class="lo"' in svg:
+                        state(said, f"{caption}:")
+                elif re.match(r"[\d.,]+$", following):  # a bar's name and value
+                    state(f"{said}: {following}", f"{caption}:")
+                else:
+                    state(said, f"{caption}:")
     for title, text in re.findall(r"<summary>(.*?)</summary><pre>(.*?)</pre>", page, re.S):
         for line in text.splitlines():
             state(line, f"{title}:")
@@ -279,7 +287,8 @@ class Place:
             "two files",
             "model.fairway",
         ):  # these are read from the file that lies there
-            new = [text for text in new if "Bytes of the artifact" not in text]
+            read = ("Where the ", "SHA-256 of the proof: ")
+            new = [text for text in new if not text.startswith(read)]
         return f"states: {'; '.join(new[:3])}" if new else ""
 
 

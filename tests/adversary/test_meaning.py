@@ -73,8 +73,7 @@ def test_the_judge_sees_what_is_stated_without_a_word():
         '<p class="headline">0.4321 bits per byte, proved</p><section><h2>The course</h2>'
         "<tr><th>stage</th><th>bits per byte</th></tr><tr><td>proved</td><td>0.4321</td></tr>"
         "<tr><td>scored</td><td>0.4321, claimed</td></tr><p class='note'>Bytes: 12.</p></section>"
-        "<figcaption>Stages</figcaption><text>bits per byte</text><text>proved</text>"
-        "<text>0.4321</text></figure>"
+        "<figcaption>Stages</figcaption><svg><text>proved</text><text>0.4321</text></svg></figure>"
     )
     said = meaning.of_page(page)
     assert {text for text, is_marked in said.items() if not is_marked} == {

@@ -11,6 +11,7 @@ from fairway.config.toml import dumps
 from fairway.errors import BadInput
 from fairway.pipeline import runner
 from fairway.pipeline.directory import Job, RunDirectory
+from fairway.pipeline.evidence import read_documents
 from fairway.pipeline.results import (
     PackResult,
     PrepareResult,
@@ -54,10 +55,14 @@ def sides(tiny, tmp_path):
 
 
 def test_documents_sum_to_the_score(tiny):
-    found, score = c.read_documents(tiny.path), tiny.require(ScoreResult)
+    score = tiny.require(ScoreResult)
+    found = read_documents(tiny, score)
     assert found.shape == (tiny.require(PrepareResult).val_documents, 2)
     assert found[:, 0].sum() == pytest.approx(score.nats_per_token * score.tokens, rel=1e-12)
     assert found[:, 1].sum() == score.text_bytes
+    nats, lengths = np.array(score.by_position).sum(0)
+    assert lengths == score.text_bytes
+    assert 0.97 * found[:, 0].sum() < nats < found[:, 0].sum()  # boundaries have no position
 
 
 def test_the_tests_are_those_of_the_numbers(sides):
@@ -133,7 +138,7 @@ def test_documents_of_another_score_are_refused(sides):
     (a1, _), _ = sides
     RunDirectory(a1).score_documents.unlink()
     with pytest.raises(BadInput, match="run fairway score on it again"):
-        c.read_documents(a1)
+        c.compare([a1], [a1], 0.0)
 
 
 def test_the_command(fairway, sides, tmp_path):

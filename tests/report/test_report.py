@@ -1,21 +1,21 @@
 """The report page: complete, self-contained, and made of results only."""
 
 import bz2
-import re
 import shutil
 from html.parser import HTMLParser
 
 import pytest
 
 from fairway.errors import BadInput
+from fairway.io.atomic import sha256_file
 from fairway.pipeline import verdicts
 from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.evidence import Results
 from fairway.pipeline.results import PackResult, PrepareResult, ProveResult
 from fairway.pipeline.stage import stages_of
-from fairway.report import compressors, pictures, report
+from fairway.report import compressors, report
 
-VOID = {"meta", "br", "img", "path", "use", "rect"}
+VOID = {"meta", "br", "img", "path", "circle", "rect"}
 
 
 class Page(HTMLParser):
@@ -52,8 +52,11 @@ def test_the_page_of_a_finished_run(tiny):
     page = Page(text)
     assert page.open == []
     assert page.loads == ["proof.html"]  # a link to the page beside it
-    assert page.counts["svg"] == 4
-    assert page.counts["table"] == 3
+    assert page.counts["svg"] == 2 * 5  # each chart for screens and for telephones
+    assert page.counts["table"] == 1
+    assert '<h1>tiny <span class="badge verified">verified</span></h1>' in text
+    assert sha256_file(tiny.proof_file) in text
+    assert "fairway verify model.fairway proof/val.fwp" in text
     assert "prefers-color-scheme: dark" in text
     assert "width=device-width" in text
     assert "bits per byte, verified: all" in text
@@ -125,7 +128,8 @@ def test_the_proof_of_a_replaced_artifact_is_stale(tiny, fairway):
     assert "decoded" not in rows
     assert "Stale: prove.json was made with other pack, model.fairway" in stages.note
     page = report.write(tiny).read_text("utf-8")
-    assert "Not proved yet: fairway prove" in page
+    assert '<span class="badge stale">stale</span>' in page
+    assert "Stale: score.json was made with other pack, model.fairway; prove.json was made" in page
     assert f"{old.bpb:.4f}" not in page
     other = shutil.copytree(tiny.path, tiny.path.with_name("other"))
     code, _, err = fairway("compare", tiny.path, "--against", other)
@@ -156,12 +160,23 @@ def test_every_stage_has_a_sentence(tiny):
         assert len(tiny.require(stage.result).sentence) > 20
 
 
-def test_pictures_take_the_ink_of_the_page_and_stay_the_same():
-    svg = pictures.bars({"a": 1.0, "b": 2.0}, "bytes", "{:.1f}")
-    assert svg == pictures.bars({"a": 1.0, "b": 2.0}, "bytes", "{:.1f}")
-    assert "currentColor" in svg
-    assert "#010203" not in svg
-    assert re.search(r">2\.0<", svg)
+def test_a_changed_recipe_is_not_shown_beside_the_verdict(tiny):
+    text = tiny.recipe.read_text("utf-8")
+    tiny.recipe.write_text(text.replace("matrix_lr = 0.02", "matrix_lr = 0.04"), "utf-8")
+    page = report.write(tiny).read_text("utf-8")
+    assert '<span class="badge stale">stale</span>' in page
+    assert "Stale: train.json was made with other optim" in page
+    assert 'class="figure"' not in page
+    assert "verified: all" not in page
+
+
+def test_what_strangers_wrote_is_escaped(tiny):
+    run = RunDirectory(tiny.path.rename(tiny.path.with_name("<b>bold")))
+    text = run.recipe.read_text("utf-8")
+    run.recipe.write_text(text.replace('name = "tiny"', 'name = "<img src=x>"'), "utf-8")
+    page = Page(report.write(run).read_text("utf-8"))
+    assert not page.counts.keys() & {"b", "img"}
+    assert page.open == []
 
 
 def test_one_page_for_several_runs(tiny, tmp_path, fairway):
@@ -173,6 +188,6 @@ def test_one_page_for_several_runs(tiny, tmp_path, fairway):
     found = Page(text)
     assert found.open == []
     assert found.loads == []
-    assert found.counts["svg"] == 3
+    assert found.counts["svg"] == 2 * 3
     assert "Bits per byte over seeds" in text
-    assert "other: The pipeline" in text
+    assert "other: the pipeline" in text

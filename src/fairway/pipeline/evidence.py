@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fairway.config.schema import Recipe
 from fairway.errors import BadInput
+from fairway.io import foreign
 from fairway.pipeline import runner, verdicts
 from fairway.pipeline.directory import Job, RunDirectory
 from fairway.pipeline.results import (
@@ -91,6 +96,27 @@ def _parts(run: RunDirectory) -> dict[str, int] | None:
         return inspect(run.artifact).parts
     except BadInput:  # damaged, or no artifact: no figure of it is shown
         return None
+
+
+def read_documents(run: RunDirectory, score: ScoreResult) -> NDArray[np.float64]:
+    """Return nats and bytes of each document that a score charged, float64[D, 2].
+
+    Raises BadInput.
+    """
+    file, total = run.score_documents, score.nats_per_token * score.tokens
+    try:
+        data = foreign.read_bytes(file, "the documents' scores", 1 << 30)
+        found: NDArray[np.float64] = np.load(io.BytesIO(data), allow_pickle=False)
+        if found.dtype != np.float64 or found.shape != (len(found), 2):
+            raise ValueError("it is no float64[documents, 2]")
+        wrong = abs(found[:, 0].sum() - total) > 1e-6 * total
+        if wrong or found[:, 1].sum() != score.text_bytes:
+            raise ValueError("it is not of the score beside it")
+    except foreign.Missing as error:
+        raise BadInput(f"{error}: run fairway score on it again") from None
+    except (ValueError, TypeError, AttributeError, EOFError, OverflowError, SyntaxError) as error:
+        raise BadInput(f"{file} is damaged: {error}; run fairway score on it again") from None
+    return found
 
 
 @dataclass(frozen=True)

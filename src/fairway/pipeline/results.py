@@ -167,6 +167,7 @@ class ScoreResult(ChargedResult):
     stage = "score"
     protocol: str
     nats_per_token: float
+    by_position: list[tuple[float, int]]  # nats and bytes of a document's tokens 1, 2-3, 4-7, ...
     seconds: float
 
     @property

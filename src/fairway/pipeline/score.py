@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from copy import copy
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from fairway.coding.model import CodingModel, TokenCosts
 from fairway.coding.protocols import text_costs
 from fairway.coding.session import open_model
 from fairway.config.schema import Adapt
+from fairway.data.tokenizer import Tokenizer
 from fairway.distributed import Process
 from fairway.errors import BadInput, Interrupted
 from fairway.io import checkpoint
@@ -31,6 +33,7 @@ from fairway.pipeline import texts
 from fairway.pipeline.directory import Job
 from fairway.pipeline.results import FrozenResult, ScoreResult
 
+_RANGES = 64  # of positions: as many as they may have binary digits
 _SAVE_EVERY_S = 20.0  # the least time between two saved states of a score by windows
 
 
@@ -111,36 +114,54 @@ def _scored(
         text_bytes=subject.text_bytes,
         text_sha256=subject.text_sha256,
         artifact_sha256=opened.sha256,
+        by_position=_by_position(totals, subject, opened.tokenizer),
         seconds=time.perf_counter() - began,
     )
-    return result, np.stack([totals.documents.numpy(), subject.lengths], axis=1)
+    return result, np.stack([totals.sums[: len(subject.starts)].numpy(), subject.lengths], axis=1)
+
+
+def _by_position(
+    totals: _Totals, subject: texts.Text, tokenizer: Tokenizer
+) -> list[tuple[float, int]]:
+    """Return nats and bytes of the tokens at positions 1, 2-3, 4-7, ... of their documents."""
+    sizes = np.zeros(_RANGES, np.int64)
+    edges = np.append(subject.starts, len(subject.tokens))
+    for start, end in pairwise(edges.tolist()):
+        digits = np.frexp(np.arange(end - start))[1]
+        np.add.at(sizes, digits, tokenizer.byte_lengths(subject.tokens[start:end]))
+    used = range(1, int(sizes.nonzero()[0].max(initial=0)) + 1)
+    nats = totals.sums[len(subject.starts) :].tolist()
+    return [(nats[digits], int(sizes[digits])) for digits in used]
 
 
 class _Totals:
-    """The nats of a text so far, and of each document: float64[D].
+    """The nats of a text so far: of all tokens, of each document, and by position in a document.
 
-    Processes that share a score each have the totals of their own lanes.
+    sums: float64[D + _RANGES]: the documents, then the tokens whose position has k binary digits.
+    Position 0 is the boundary before a document. Processes that share a score each have the totals
+    of their own lanes.
     """
 
     def __init__(self, subject: texts.Text) -> None:
         self._starts = subject.starts
         self.nats, self.done = 0.0, 0
-        self.documents = torch.zeros(len(subject.starts), dtype=torch.float64)
+        self.sums = torch.zeros(len(subject.starts) + _RANGES, dtype=torch.float64)
 
     def add(self, costs: TokenCosts) -> None:
         """Add the costs of some tokens; a token belongs to the document that it is in."""
         self.nats += float(costs.nats.sum())
         self.done += len(costs.positions)
         document = np.searchsorted(self._starts, costs.positions, side="right") - 1
-        np.add.at(self.documents.numpy(), document, costs.nats)
+        digits = np.frexp(costs.positions - self._starts[document])[1]
+        for rows in (document, len(self._starts) + digits):
+            np.add.at(self.sums.numpy(), rows, costs.nats)
 
     def all_reduce_(self, process: Process) -> None:
         """Become the sums over all processes."""
         sums = torch.tensor([self.nats, self.done], dtype=torch.float64, device=process.device)
         self.nats, done = process.all_reduce_(sums).tolist()
         self.done = int(done)
-        documents = self.documents.to(process.device, copy=True)
-        self.documents = process.all_reduce_(documents).cpu()
+        self.sums = process.all_reduce_(self.sums.to(process.device, copy=True)).cpu()
 
 
 def _add_up(
@@ -201,7 +222,7 @@ class _Saved:
                 model.restore(tensors)
                 self.done, self.seconds = note["done"], note["seconds"]
                 if model.process.is_main:
-                    totals.documents += tensors["documents"]
+                    totals.sums += tensors["sums"]
                     totals.nats, totals.done = note["nats"], note["done"]
         self._saved = time.perf_counter()
 
@@ -216,5 +237,5 @@ class _Saved:
             "about": self._depends_on, "nats": sums.nats, "done": sums.done, "seconds": seconds
         }  # fmt: skip
         if self._writes:
-            tensors = {**self._model.snapshot(), "documents": sums.documents}
+            tensors = {**self._model.snapshot(), "sums": sums.sums}
             checkpoint.save(self._path, tensors, note)

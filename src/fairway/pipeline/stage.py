@@ -127,11 +127,11 @@ STAGES: tuple[Stage, ...] = (
         outputs=("artifact",), hashes=("artifact_sha256",),
     ),
     Stage(
-        _frozen, FrozenResult, keys=("score", "prove.lanes"), needs=(PackResult,), version=1,
+        _frozen, FrozenResult, keys=("score", "prove.lanes"), needs=(PackResult,), version=2,
         applies=lambda recipe: recipe.adapt.method != "none",
     ),
     Stage(
-        _score, ScoreResult, keys=("adapt", "score", "prove.lanes"), needs=(PackResult,), version=4,
+        _score, ScoreResult, keys=("adapt", "score", "prove.lanes"), needs=(PackResult,), version=5,
         outputs=("score_documents",), partial=("score_learned",),
         shared=lambda recipe: recipe.adapt.method != "none",
     ),

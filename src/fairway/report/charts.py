@@ -19,6 +19,7 @@ from fairway.console import printable
 STYLE = Path(__file__).with_suffix(".css").read_text("utf-8")
 _LETTER = 7.6  # px of a letter of 14 px, generously
 _GAP = 2  # px between neighbours
+_COLOURS = ("green", "blue", "yellow", "pink")  # of the classes p0 to p3
 Point = tuple[float, float]
 
 
@@ -136,7 +137,7 @@ def plot(
     ticks = _ticks(low, high, height / 60)
     form = _form(ticks)
     left = 8 + _LETTER * max(len(form(tick)) for tick in ticks)
-    frame = Frame(left, width - 6, 10, height - 42, (start, end), (low, high))
+    frame = Frame(left, width - 16, 10, height - 42, (start, end), (low, high))
     made = Drawing(width, height)
     for tick in ticks:
         made.line([(left, frame.y(tick)), (frame.right, frame.y(tick))], "l")
@@ -150,8 +151,86 @@ def plot(
         where = [(frame.x(x), frame.y(y)) for x, y in curve.points if _fits(x) and _fits(y)]
         made.line(where, curve.kind)
         for x, y in where if curve.dots else ():
-            made.circle(x, y, 4, "ours" if curve.kind == "lo" else "other")
+            made.circle(x, y, 4, {"lo": "ours", "li": "ink"}.get(curve.kind, "other"))
     return made, frame
+
+
+def losses(steps: Sequence[Point], validation: Sequence[Point], width: float) -> Drawing:
+    """Draw the loss of each step, the same smoothed, and the loss of the validation text."""
+    known = [point for point in steps if _fits(point[1])]
+    group = max(1, len(known) // 300)  # more points than that are no line any more
+    reach = len(known) // 40
+    smooth = []
+    for i in range(0, len(known), group):
+        near = known[max(0, i - reach) : i + reach + 1]
+        smooth.append((known[i][0], sum(y for _, y in near) / len(near)))
+    seen = [y for _, y in [*known[len(known) // 40 :], *validation] if _fits(y)] or [0.0]
+    low, high = _padded(seen)
+    raw = [(x, y) for x, y in known[::group] if low <= y <= high]
+    shown = [(x, y) for x, y in smooth if y <= high]
+    curves = [Curve(raw, "lx"), Curve(shown), Curve(validation, "li", True)]
+    return plot(curves, width, 0.42 * width + 60, "step", y_range=(low, high))[0]
+
+
+def ranked(costs: Sequence[Point], mean: float, width: float) -> Drawing:
+    """Draw bits per byte of (bits per byte, bytes) in rising order, over the share of the bytes."""
+    total, at, points = sum(size for _, size in costs) or 1, 0.0, []
+    for i, (bpb, size) in enumerate(costs):
+        if i % max(1, len(costs) // 150) == 0:
+            points += [(100 * at / total, bpb), (100 * (at + size) / total, bpb)]
+        at += size
+    points.append((100.0, costs[-1][0] if costs else 0.0))
+    tall = max([y for _, y in points if _fits(y)], default=1.0)
+    whole = [(0.0, mean), (100.0, mean)]
+    curves = [Curve(points), Curve(whole, "li dash")]
+    return plot(curves, width, 0.25 * width + 120, "% of the text", y_range=(0, 1.05 * tall))[0]
+
+
+def positions(ranges: Sequence[tuple[float, int]], width: float) -> Drawing:
+    """Draw bits per byte of (bits, bytes) of the tokens at positions 1, 2-3, 4-7, ...
+
+    Where there is little room, two ranges share a bar.
+    """
+    group = 1 if width > 500 else 2
+    rows = []
+    for k in range(0, len(ranges), group):
+        bits, size = map(sum, zip(*ranges[k : k + group], strict=True))
+        bpb, first = bits / size if size > 0 else 0.0, 1 << k
+        name = f"{first >> 10}k" if first >= 1024 else f"{first}"
+        rows.append(Bar(name, bpb, f"{bpb:.2f}", "ours"))
+    return columns(rows, width)
+
+
+class Dots(NamedTuple):
+    """Values of one kind, one per run; spread: on both sides of their mean, 0: not shown."""
+
+    name: str
+    values: Sequence[float]
+    spread: float = 0.0
+
+
+def dots(rows: Sequence[Dots], width: float) -> Drawing:
+    """Draw a row of dots per group under its name, and a line at their mean."""
+    good = [[v for v in row.values if _fits(v)] or [0.0] for row in rows]
+    spreads = [row.spread if _fits(row.spread) else 0.0 for row in rows]
+    ends = [(sum(g) / len(g), spread) for g, spread in zip(good, spreads, strict=True)]
+    low, high = _padded([e for m, s in ends for e in (m - s, m + s)] + [v for g in good for v in g])
+    frame = Frame(8, width - 8, 0, 0, (low, high), (0, 1))
+    made = Drawing(width, 44 * len(rows) + 24)
+    ticks = _ticks(low, high, width / 110)
+    for tick in ticks:
+        made.line([(frame.x(tick), 4), (frame.x(tick), 44 * len(rows))], "l")
+        made.text(frame.x(tick), 44 * len(rows) + 18, _form(ticks)(tick), "s", "middle")
+    for i, (row, values, (mean, spread)) in enumerate(zip(rows, good, ends, strict=True)):
+        y = 44 * i + 30
+        made.text(0, 44 * i + 15, clipped(row.name, width))
+        if spread:
+            made.line([(frame.x(mean - spread), y), (frame.x(mean + spread), y)], "lo")
+        for value in values:
+            made.circle(frame.x(value), y, 4.5, "ours")
+        if len(values) > 1:
+            made.line([(frame.x(mean), y - 9), (frame.x(mean), y + 9)], "li")
+    return made
 
 
 class Frame(NamedTuple):
@@ -173,22 +252,32 @@ class Frame(NamedTuple):
         return self.bottom - (self.bottom - self.top) * _share(value, self.y_range)
 
 
-def treemap(parts: Mapping[str, int], width: float, height: float) -> Drawing:
+def treemap(parts: Mapping[str, int], width: float, height: float = 280) -> Drawing:
     """Draw parts as rectangles whose areas are their shares; name those too small for it below."""
     total = sum(parts.values()) or 1
     named = sorted(parts.items(), key=lambda part: -part[1])
     large = [(name, size) for name, size in named if size >= total / 40]
     small = [(name, size) for name, size in named if size < total / 40]
-    lines = _legend(small, width)
-    made = Drawing(width, height + 20 * len(lines))
     whole = [*large, ("", sum(size for _, size in small))] if small else large
-    cells = squarified([size for _, size in whole], 0, 0, width + _GAP, height + _GAP)
+    cells = list(squarified([size for _, size in whole], 0, 0, width + _GAP, height + _GAP))
+    inside = {
+        name
+        for (name, size), (_, _, w, h) in zip(whole, cells, strict=True)
+        if name and h >= 30 and w >= 18 + 9.6 * max(len(name), 8)
+    }
+    entries = [
+        f"{_COLOURS[min(i, 3)]}: {name} {size:,} B"
+        for i, (name, size) in enumerate(large)
+        if name not in inside
+    ]
+    entries += [f"{'' if i else 'grey: '}{name} {size:,} B" for i, (name, size) in enumerate(small)]
+    lines = _lines(entries, width)
+    made = Drawing(width, height + 20 * len(lines))
     for i, ((name, size), (x, y, w, h)) in enumerate(zip(whole, cells, strict=True)):
         made.rect(x, y, w - _GAP, h - _GAP, f"p{min(i, 3) if name else 4}", 3)
         said = [name, f"{size:,} B", f"{100 * size / total:.0f} %"]
-        if name and h >= 30 and w >= 16 + _LETTER * max(map(len, said)):
-            for row, words in enumerate(said[: int((h - 8) // 19)]):
-                made.text(x + 9, y + 21 + 19 * row, words, "" if row else "b")
+        for row, words in enumerate(said[: int((h - 8) // 19)] if name in inside else ()):
+            made.text(x + 9, y + 21 + 19 * row, words, "" if row else "b")
     for row, words in enumerate(lines):
         made.text(0, height + 16 + 20 * row, words, "s")
     return made
@@ -228,15 +317,14 @@ def _worst(row: Sequence[int], short: float, scale: float) -> float:
     return max((max(a / b, b / a) for a, b in sides), default=0)
 
 
-def _legend(parts: Sequence[tuple[str, int]], width: float) -> list[str]:
-    """Return lines that name the parts without a rectangle of their own."""
-    lines: list[str] = ["grey: "] if parts else []
-    for name, size in parts:
-        words = f"{name} {size:,} B"
-        if 6.9 * len(lines[-1] + words) < width - 20:
-            lines[-1] += words if lines[-1].endswith(": ") else f" · {words}"
+def _lines(entries: Sequence[str], width: float) -> list[str]:
+    """Return entries in lines of 13 px that take at most `width`."""
+    lines: list[str] = []
+    for entry in entries:
+        if lines and 6.9 * len(lines[-1] + entry) < width - 20:
+            lines[-1] += f" · {entry}"
         else:
-            lines.append(words)
+            lines.append(entry)
     return lines
 
 
@@ -257,7 +345,7 @@ def _ticks(low: float, high: float, count: float) -> list[float]:
     """Return about `count` round numbers from low to high."""
     raw = (high - low) / max(count, 1) or 1.0
     power = 10.0 ** floor(log10(raw))
-    step = next(f * power for f in (1, 2, 5, 10) if f * power >= raw * 0.999)
+    step = next(f * power for f in (1, 2, 5, 10) if f * power >= raw * 0.75)
     first = floor(low / step + 0.999)
     return [step * k for k in range(first, floor(high / step + 1e-9) + 1)] or [low]
 

@@ -6,21 +6,19 @@ they are pairs. docs/compare.md says how to read the tests.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from math import log
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fairway import significance as s
 from fairway.errors import BadInput
-from fairway.io import foreign
 from fairway.pipeline import runner, verdicts
 from fairway.pipeline.command_results import CompareResult, Gain, Measured, Side
 from fairway.pipeline.directory import Job, RunDirectory
+from fairway.pipeline.evidence import read_documents
 from fairway.pipeline.results import ScoreResult, TrainResult
 from fairway.pipeline.seeds import distinct_seeds
 from fairway.report.report import Table
@@ -132,32 +130,9 @@ def _measured(estimate: s.Estimate) -> Measured:
 
 def _over_documents(run: Path, against: Path) -> s.Estimate:
     """Return the bootstrap of the gain in bits per byte over the documents of the text."""
-    ours, theirs = read_documents(run), read_documents(against)
+    ours, theirs = (read_documents(RunDirectory(f), scored(f)[1]) for f in (run, against))
     gains = (theirs[:, 0] - ours[:, 0]) / log(2)
     return s.over_documents(gains, ours[:, 1].astype(np.int64))
-
-
-def read_documents(folder: Path) -> NDArray[np.float64]:
-    """Return nats and bytes of each document that `score` charged, float64[D, 2].
-
-    Raises BadInput.
-    """
-    file = RunDirectory(folder).score_documents
-    score = scored(folder)[1]
-    total = score.nats_per_token * score.tokens
-    try:
-        data = foreign.read_bytes(file, "the documents' scores", 1 << 30)
-        found: NDArray[np.float64] = np.load(io.BytesIO(data), allow_pickle=False)
-        if found.dtype != np.float64 or found.shape != (len(found), 2):
-            raise ValueError("it is no float64[documents, 2]")
-        wrong = abs(found[:, 0].sum() - total) > 1e-6 * total
-        if wrong or found[:, 1].sum() != score.text_bytes:
-            raise ValueError("it is not of the score beside it")
-    except foreign.Missing as error:
-        raise BadInput(f"{error}: run fairway score on it again") from None
-    except (ValueError, TypeError, AttributeError, EOFError, OverflowError, SyntaxError) as error:
-        raise BadInput(f"{file} is damaged: {error}; run fairway score on it again") from None
-    return found
 
 
 # What people read -------------------------------------------------------------------------------

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from html import escape
-from math import sqrt
+from math import log, sqrt
 from pathlib import Path
 from string import Template
+from typing import NamedTuple
 
 from fairway import console
 from fairway.config import budget
 from fairway.errors import BadInput
 from fairway.io import foreign
-from fairway.io.atomic import write_atomic
+from fairway.io.atomic import sha256_file, write_atomic
 from fairway.page.proof import has_current
 from fairway.pipeline.command_results import CompareResult
 from fairway.pipeline.directory import RunDirectory
-from fairway.pipeline.evidence import CLAIMED, Proof, Results
+from fairway.pipeline.evidence import CLAIMED, Proof, Results, read_documents
 from fairway.pipeline.results import PackResult, TrainResult, Verdict
-from fairway.report import compressors, pictures
+from fairway.report import charts, compressors
 from fairway.significance import paired
 
 
@@ -173,31 +176,35 @@ def _bpb(value: float) -> str:
 def write(run: RunDirectory) -> Path:
     """Write the run's report.html and return its path. Raises BadInput for an empty run."""
     found = Results(run)
-    if found.train is None:
+    if found.train is None and "train" not in found.stale:
         raise BadInput(f"{run.path} has no finished 'train' yet: there is nothing to report on")
-    details = _link(run)
-    details += _details(f"Recipe ({CLAIMED})", run.recipe)
+    details = _details(f"Recipe ({CLAIMED})", run.recipe)
     details += _details(f"Machine and versions ({CLAIMED})", run.env)
-    headline, figures = _headline(found), _pictures(found)
-    _write_page(run.report, run.path.name, headline, figures, tables(found), details)
+    name, shown = run.load().name, [_stages_table(found)]
+    title = name if name == run.path.name else f"{name} in {run.path.name}"
+    _write_page(run.report, title, _card(found), _figures(found), shown, details, _status(found))
     return run.report
 
 
 def _write_page(
     file: Path,
     title: str,
-    headline: str,
-    figures: Sequence[tuple[str, str]],
+    head: str,
+    figures: Sequence[Figure],
     shown: Sequence[Table],
     details: str = "",
+    status: str = "",
 ) -> None:
     """Write a page as UTF-8, with escapes for what is none: names of files need not be."""
     template = Template(Path(__file__).with_suffix(".html").read_text("utf-8"))
+    kind = status.lower().replace(" ", "-")
     page = template.substitute(
-        title=escape(console.printable(title)),
-        headline=escape(headline),
-        figures="\n".join(_figure(*picture) for picture in figures),
-        tables="\n".join(_table(table) for table in shown),
+        charts=charts.STYLE,
+        title=_safe(title),
+        badge=f' <span class="badge {kind}">{status}</span>' if status else "",
+        head=head,
+        figures="\n".join(map(_figure, figures)),
+        tables="\n".join(map(_table, shown)),
         details=details,
     )
     write_atomic(file, page.encode("utf-8", "backslashreplace"))
@@ -209,42 +216,61 @@ def write_many(runs: Sequence[RunDirectory], file: Path) -> None:
         run.require(TrainResult)
     found = {run.path.name: Results(run) for run in runs}
     points = {f"{name} ({r.evidence})": [r.proved_bpb] for name, r in found.items() if r.proved_bpb}
-    figures = [("Bits per byte of the proofs", pictures.spread(points, "bits per byte"))]
-    figures += [
-        (f"Training of {run.path.name} ({CLAIMED})", pictures.training(lines))
-        for run in runs
-        if (lines := console.read_metrics(run.metrics))
-    ]
-    headlines = [f"{name}: {_headline(r)}" for name, r in found.items()]
+    figures = [_proofs(points)] if points else []
+    figures += [figure for name, r in found.items() for figure in _training(r, f" of {name}")]
+    head = "".join(_headline_html(f"{name}: {_headline(r)}") for name, r in found.items())
     shown = [seeds_table(runs)] if len(points) > 1 else []
-    for name, results in found.items():
-        shown += [replace(table, title=f"{name}: {table.title}") for table in tables(results)]
+    shown += [replace(tables(r)[0], title=f"{name}: the pipeline") for name, r in found.items()]
     details = "".join(
         _details(f"Recipe of {run.path.name} ({CLAIMED})", run.recipe) for run in runs
     )
-    headline = ". ".join(headlines)
-    figures = figures if points else figures[1:]
-    _write_page(file, f"{len(runs)} runs", headline, figures, shown, details)
+    _write_page(file, f"{len(runs)} runs", head, figures, shown, details)
+
+
+def _proofs(points: dict[str, list[float]]) -> Figure:
+    rows = [charts.Dots(name, values) for name, values in points.items()]
+    return Figure("Bits per byte of the proofs, lower is better", partial(charts.dots, rows))
 
 
 def write_comparison(found: CompareResult, shown: Sequence[Table], file: Path) -> None:
     """Write one self-contained page about a comparison. Raises OSError."""
-    sides = (found.runs, found.against)
-    points = {side.names[0] + ("…" if side.names[1:] else ""): side.bpb for side in sides}
-    caption = f"Every run, and the mean of its side ({CLAIMED} scores)"
-    picture = (caption, pictures.spread(points, "bits per byte"))
+    rows = [
+        charts.Dots(side.names[0] + ("…" if side.names[1:] else ""), side.bpb)
+        for side in (found.runs, found.against)
+    ]
+    caption = f"Bits per byte, lower is better ({CLAIMED} scores)"
+    note = f"Dots: runs. Lines: the mean of each side. All {CLAIMED}."
     gain = found.gains[0]
     best = gain.paired or gain.welch or gain.documents
     headline = "One run a side says nothing about seeds"
     if best:
         headline = f"{best.mean:+.5f} bits per byte better by the claimed scores, p = {best.p:.2g}"
-    _write_page(file, "Comparison", headline, [picture], shown)
+    figure = Figure(caption, partial(charts.dots, rows), note)
+    _write_page(file, "Comparison", _headline_html(headline), [figure], shown)
+
+
+# The verdict -------------------------------------------------------------------------------------
+
+
+def _status(found: Results) -> str:
+    """Return one word for how the score is known; a verdict never stands beside another recipe."""
+    if found.verdict is not None and not found.verdict:
+        return "NOT VERIFIED"
+    if found.stale.keys() & {"prepare", "train", "pack", "prove"}:
+        return "stale"
+    if found.verdict is None and found.prove is None:
+        return "not proved"
+    return found.evidence
 
 
 def _headline(found: Results) -> str:
-    verdict = found.verdict
-    if verdict is not None and not verdict:
+    status, verdict = _status(found), found.verdict
+    if status == "NOT VERIFIED":
+        assert verdict is not None
         return f"NOT VERIFIED: {verdict.reason}"
+    if status == "stale":
+        said = [f"{name}.json was {why}" for name, why in found.stale.items()]
+        return f"Stale: {'; '.join(said)}. fairway run RECIPE --out RUN makes it again"
     if verdict is not None and verdict.decoded:
         size = f"{verdict.decoded.text_bytes:,}"
         return f"{_bpb(verdict.bpb)} bits per byte, verified: all {size} bytes were decoded here"
@@ -253,38 +279,135 @@ def _headline(found: Results) -> str:
     return f"{_bpb(found.prove.bpb)} bits per byte, {CLAIMED}: not verified here, fairway verify"
 
 
-def _pictures(found: Results) -> list[tuple[str, str]]:
-    """Return (caption, SVG) of every picture that the results allow."""
-    made = []
-    lines = console.read_metrics(found.run.metrics)
-    if lines:
-        made.append((f"Training loss and learning rate ({CLAIMED})", pictures.training(lines)))
-    stages = {
-        f"after training ({CLAIMED})": found.train and found.train.val_bpb,
-        f"after packing ({CLAIMED})": found.pack and found.pack.val_bpb_after,
-        f"scored ({CLAIMED})": found.score and found.score.bpb,
-        f"proved ({found.evidence})": found.proved_bpb,
-    }
-    known = {name: value for name, value in stages.items() if value}
-    made.append(
-        ("Bits per byte through the stages", pictures.bars(known, "bits per byte", "{:.4f}"))
-    )
+def _card(found: Results) -> str:
+    """Return the verdict: the score, how it is known, and the command that checks it."""
+    run, status = found.run, _status(found)
+    facts: dict[str, str] = {}
+    if status in ("verified", CLAIMED) and (proof := found.proof):
+        facts["score"] = f"8 × {proof.proof_bytes:,} bytes of proof / {proof.text_bytes:,} of text"
+        facts["score"] += "" if status == "verified" else f" ({CLAIMED})"
+        facts["artifact"] = f"{proof.artifact_bytes:,} bytes"
+    if run.proof_file.is_file() and run.artifact.is_file():
+        files = [file.relative_to(run.path).as_posix() for file in (run.artifact, run.proof_file)]
+        facts["SHA-256 of the proof"] = f"<code>{sha256_file(run.proof_file)}</code>"
+        facts["check it, here"] = f"<code>fairway verify {' '.join(files)}</code>"
+    if has_current(run):
+        name = run.page.name
+        facts["in a browser"] = f'<a href="{name}">{name}</a> decodes the proof while you watch'
+    figure, said = "", _headline(found)
+    if status in ("verified", CLAIMED):
+        figure, _, said = said.partition(" ")
+        figure = f'<p class="figure">{figure}</p>'
+    rows = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items())
+    return f'<div class="card">{figure}{_headline_html(said)}<dl>{rows}</dl></div>'
+
+
+def _headline_html(text: str) -> str:
+    return f'<p class="headline">{_safe(text)}</p>'
+
+
+# Charts ------------------------------------------------------------------------------------------
+
+
+class Figure(NamedTuple):
+    """A chart under its caption: a function of its width, in px."""
+
+    caption: str
+    draw: Callable[[float], charts.Drawing]
+    note: str = ""
+
+
+def _figures(found: Results) -> list[Figure]:
+    """Return every chart that the results allow."""
+    made = [*_rivals(found), *_training(found)]
     if found.parts:
-        parts = {name: float(size) for name, size in found.parts.items()}
-        made.append(("Bytes of the artifact", pictures.bars(parts, "bytes", "{:,.0f}")))
-    if (proof := found.proof) and (sizes := compressors.sizes_of_run(found.run, proof.text_sha256)):
-        rivals = {f"Fairway ({found.evidence})": 8 * proof.proof_bytes / proof.text_bytes}
-        rivals |= {name: 8 * size / proof.text_bytes for name, size in sizes.items()}
-        caption = "Bits per byte on the same text (no model counted)"
-        if found.evidence != "verified":
-            caption += f" (bytes of the text: {found.evidence})"
-        made.append((caption, pictures.bars(rivals, "bits per byte", "{:.3f}")))
+        total, parts = sum(found.parts.values()), found.parts
+        caption = f"Where the {total:,} bytes of the artifact go"
+        limit = (
+            f"The budget ({CLAIMED}) is {found.pack.budget_bytes:,} bytes. " if found.pack else ""
+        )
+        note = f"{limit}{budget.sentence(total).capitalize()}."
+        made.append(Figure(caption, lambda width: charts.treemap(parts, width, 260), note))
+    return [*made, *_score_charts(found)]
+
+
+def _rivals(found: Results) -> list[Figure]:
+    """Return the text under general-purpose compressors, beside the proof."""
+    proof, evidence = found.proof, found.evidence
+    if not proof or _status(found) not in ("verified", CLAIMED):
+        return []
+    sizes = compressors.sizes_of_run(found.run, proof.text_sha256)
+    if not sizes:
+        return []
+    rows = {f"Fairway ({evidence})": proof.proof_bytes}
+    rows |= dict(sorted(sizes.items(), key=lambda row: row[1]))
+    drawn = [
+        charts.Bar(name, bpb, f"{bpb:.3f}", "other" if name in sizes else "ours")
+        for name, size in rows.items()
+        for bpb in [8 * size / proof.text_bytes]
+    ]
+    caption = "The same text under general-purpose compressors: bits per byte, lower is better"
+    if evidence != "verified":
+        caption += f" (bytes of the text: {evidence})"
+    both = proof.artifact_bytes + proof.proof_bytes
+    note = (
+        "No model is counted: the compressors need none, and Fairway's file is decoded with the "
+        f"artifact. Fairway's file takes {proof.proof_bytes:,} bytes, and with the artifact "
+        f"{both:,}{'' if evidence == 'verified' else f' ({CLAIMED})'}."
+    )
+    return [Figure(caption, partial(charts.bars, drawn), note)]
+
+
+def _training(found: Results, of: str = "") -> list[Figure]:
+    """Return the loss over the steps, if there is any; of: the run that is meant."""
+    train = found.train
+    lines = console.read_metrics(found.run.metrics)
+    losses = [(float(x["step"]), x["loss"]) for x in lines if "loss" in x]
+    if not train or not losses:
+        return []
+    nats = train.val_nats_per_token / (train.val_bpb or 1)  # per token, of a bit per byte
+    points = [(float(x["step"]), x["val_bpb"] * nats) for x in lines if "val_bpb" in x]
+    points.append((float(train.steps), train.val_nats_per_token))
+    caption = f"Training{of} ({CLAIMED}): nats per token, lower is better"
+    note = "Grey: the training loss. Green: the same, smoothed. Dots: the validation text."
+    return [Figure(caption, partial(charts.losses, losses, points), note)]
+
+
+def _score_charts(found: Results) -> list[Figure]:
+    """Return bits per byte of the score, by document and by position."""
+    if not (score := found.score):
+        return []
+    made = []
+    with suppress(BadInput):  # damaged, or of another score: no chart
+        rows = read_documents(found.run, score)
+        costs = sorted((n / log(2) / b, b) for n, b in rows.tolist() if b > 0)
+        caption = f"Score by document ({CLAIMED}): bits per byte, lower is better"
+        note = (
+            f"{len(costs):,} documents from the cheapest to the dearest, as wide as they are long. "
+            "Dashed: the whole text."
+        )
+        made.append(Figure(caption, partial(charts.ranked, costs, score.bpb), note))
+    ranges = [(nats / log(2), size) for nats, size in score.by_position[:40]]
+    if len(ranges) > 1:
+        caption = f"Score by position ({CLAIMED}): bits per byte, lower is better"
+        note = "Tokens of a document from this position to the next bar's. More context costs less."
+        made.append(Figure(caption, partial(charts.positions, ranges), note))
     return made
 
 
-def _figure(caption: str, svg: str) -> str:
-    label = escape(caption)
-    return f'<figure role="img" aria-label="{label}"><figcaption>{label}</figcaption>{svg}</figure>'
+def _figure(figure: Figure) -> str:
+    """Return a chart in two widths, for screens and for telephones."""
+    label = _safe(figure.caption)
+    drawn = "".join(
+        f'<div class="{kind}">{figure.draw(width).inline(figure.caption)}</div>'
+        for kind, width in (("broad", 820), ("narrow", 350))
+    )
+    note = f'<p class="note">{_safe(figure.note)}</p>' if figure.note else ""
+    return f"<figure><figcaption>{label}</figcaption>{drawn}{note}</figure>"
+
+
+def _safe(text: str) -> str:
+    return escape(console.printable(text))
 
 
 def _table(table: Table) -> str:
@@ -297,14 +420,6 @@ def _table(table: Table) -> str:
         f"{row(table.columns, 'th')}</thead><tbody>{body}</tbody></table></div>"
         f"<p class='note'>{escape(table.note)}</p></section>"
     )
-
-
-def _link(run: RunDirectory) -> str:
-    """Return a link to the page of the proof; empty where the run has none of this proof."""
-    if not has_current(run):
-        return ""
-    name = run.page.name
-    return f"<p><a href='{name}'>{name}</a> decodes the proof in any browser.</p>"
 
 
 def _details(title: str, path: Path) -> str:

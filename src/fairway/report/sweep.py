@@ -32,7 +32,7 @@ from fairway.pipeline import directory, runner
 from fairway.pipeline.command_results import SweepResult, SweepRow
 from fairway.pipeline.directory import RunDirectory
 from fairway.pipeline.results import PackResult, PrepareResult, Result, TrainResult
-from fairway.report import pictures
+from fairway.report.charts import Dots, dots
 from fairway.significance import paired
 from fairway.train.loop import commit
 
@@ -276,6 +276,9 @@ def _write(result: SweepResult, out: Path) -> None:
     write_atomic(out / "sweep.json", (result.model_dump_json(indent=2) + "\n").encode())
     write_atomic(out / "sweep.md", _markdown(result).encode())
     shown = [row for row in result.rows[1:] if row.gain is not None]
-    points = [(r.name, 1000 * (r.gain or 0), 1000 * (r.gain_se or 0)) for r in shown]
-    label = "gain in thousandths of a bit per byte, with two standard errors"
-    write_atomic(out / "sweep.svg", pictures.gains(points, label).encode())
+    rows = [Dots(r.name, [1000 * (r.gain or 0)], 2000 * (r.gain_se or 0)) for r in shown]
+    title = "Gain in thousandths of a bit per byte, with two standard errors"
+    drawn = dots([Dots(BASE, [0.0]), *rows], 640).file(
+        title, f"Rows: {', '.join(r.name for r in shown)}"
+    )
+    write_atomic(out / "sweep.svg", drawn.encode())
