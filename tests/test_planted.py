@@ -68,9 +68,6 @@ def plant(folder, mark):
     (folder / ".numba_config.yaml").write_text("cache_dir: .cache\nboundscheck: 1\n")
     for cache in (".cache", "~/.cache/numba", "__pycache__"):
         plant_pickles(folder / cache, mark)
-    for place in (".", ".config/matplotlib", "~/.config/matplotlib", ".matplotlib"):
-        (folder / place).mkdir(parents=True, exist_ok=True)
-        (folder / place / "matplotlibrc").write_text("backend: module://agg\nfont.size: 77\n")
     modules = {*packages_distributions(), *sys.stdlib_module_names, "fairway", "triton", "yaml"}
     modules |= {"sitecustomize", "usercustomize", "tensorflow", "notf", "agg", "cuda"}
     site = folder / f"~/.local/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
@@ -83,7 +80,7 @@ def plant(folder, mark):
     metadata = folder / "bait-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Name: bait\nVersion: 1.0\n")
-    groups = ("pydantic", "torch.backends", "networkx.backends", "matplotlib.backend")
+    groups = ("pydantic", "torch.backends", "networkx.backends")
     points = "".join(f"[{group}]\nagg = agg\n" for group in (*groups, "fsspec.specs"))
     (metadata / "entry_points.txt").write_text(points)
     for name in (
@@ -93,7 +90,7 @@ def plant(folder, mark):
         "locale/en/LC_MESSAGES/messages.mo", "~/.netrc", "~/.cache/huggingface/token", "token",
         ".cache/huggingface/token", "~/.config/fsspec/a.json", ".tensorboardrc", "logging.conf",
         "triton/config.json", "~/.triton/cache/a.json", "torchinductor_root/fxgraph/a",
-        "mplstyle", "classic.mplstyle", "C", "C.UTF-8/LC_MESSAGES/SYS_LC_MESSAGES",
+        "C", "C.UTF-8/LC_MESSAGES/SYS_LC_MESSAGES",
     ):  # fmt: skip
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("bait")
@@ -151,7 +148,7 @@ def stranger(finished_tiny, tmp_path):
 def environment(**more):
     """What careless users have: empty entries in paths, which stand for the current folder."""
     known = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONSAFEPATH")}
-    for name in ("NUMBA_CACHE_DIR", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+    for name in ("NUMBA_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
         known.pop(name, None)  # this process has pinned them, too
     return known | {"PATH": f":{os.environ['PATH']}:", "PYTHONPATH": str(SOURCES)} | more
 
@@ -258,13 +255,13 @@ def test_the_baits_are_good(stranger, tmp_path):
     folder, mark = stranger
     unprotected = """if True:
         import pathlib, sys, types
-        import matplotlib, numba
+        import numba
         sys.modules["fairway.kernels"] = types.SimpleNamespace(njit=numba.njit)
         from fairway.coding import artifact
         artifact.read(pathlib.Path("model.fairway"))
     """
     said, names = bitten(folder, mark, *PYTHON, "-c", unprotected)
-    assert {".numba_config.yaml", "matplotlibrc"} <= names
+    assert ".numba_config.yaml" in names
     assert "pickle" in said
 
     said, _ = bitten(folder, mark, sys.executable, "-c", "import json")  # without -P
@@ -384,10 +381,10 @@ def test_caches_are_pinned_unless_the_user_has_named_a_folder(tmp_path):
         for name in startup._CACHES: print(os.environ[name])
     """
     own = {"HOME": str(tmp_path), "PYTHONPATH": str(SOURCES)}
-    given = {"NUMBA_CACHE_DIR": "/mine", "MPLCONFIGDIR": "relative"}
+    given = {"NUMBA_CACHE_DIR": "/mine", "TRITON_CACHE_DIR": "relative"}
     done = subprocess.run([*PYTHON, "-c", code], env=own | given, capture_output=True, text=True)
     cache = tmp_path / ".cache/fairway"
-    rest = [str(cache / name) for name in ("inductor", "triton", "matplotlib")]
+    rest = [str(cache / name) for name in ("inductor", "triton")]
     assert done.stdout.split() == ["/mine", *rest], done.stderr
 
 

@@ -15,8 +15,7 @@ import functools
 import os
 import sys
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from fairway import userfolders
@@ -28,7 +27,6 @@ _CACHES = {  # variable: folder below ours. numba and torch run what they find t
     "NUMBA_CACHE_DIR": _KERNELS,
     "TORCHINDUCTOR_CACHE_DIR": "inductor",
     "TRITON_CACHE_DIR": "triton",
-    "MPLCONFIGDIR": "matplotlib",
 }
 _SEARCHED = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")  # an empty entry is the current folder
 _NOWHERE = os.path.dirname(os.devnull)  # is there, as torch demands, and not for files
@@ -80,22 +78,6 @@ def kernel_cache() -> str:
             file=sys.stderr,
         )
     return "" if folder == _NOWHERE else folder
-
-
-@contextmanager
-def away() -> Iterator[None]:
-    """Work in the package's own folder, for an import that reads settings from the current one."""
-    try:
-        here = os.open(".", getattr(os, "O_PATH", os.O_RDONLY))
-    except OSError:  # then no file can be opened by a relative path either
-        yield
-        return
-    try:
-        os.chdir(os.path.dirname(os.path.abspath(__file__)))
-        yield
-    finally:
-        os.fchdir(here)
-        os.close(here)
 
 
 def _until_the_end() -> Path | None:
