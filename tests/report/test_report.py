@@ -166,7 +166,9 @@ def test_a_changed_recipe_is_not_shown_beside_the_verdict(tiny):
     page = report.write(tiny).read_text("utf-8")
     assert '<span class="badge stale">stale</span>' in page
     assert "Stale: train.json was made with other optim" in page
+    assert "prove.json was made from a stale pack.json" in page
     assert 'class="figure"' not in page
+    assert page.count(">stale</td>") == 4  # train, pack, score, prove
     assert "verified: all" not in page
 
 

@@ -40,20 +40,29 @@ class Proof:
 class Results:
     """What a run directory claims, and which verdict on its proof is known here.
 
-    A stale result is None, and `stale` says why, by stage.
+    A stale result is None, and so is what was made from one; `stale` says why, by stage. The
+    verdict on a stale proof is about something else, and is None, too.
     """
 
     def __init__(self, run: RunDirectory) -> None:
         found = runner.states(run)
-        self.stale = {name: state.why_stale for name, state in found.items() if state.why_stale}
-        self.prepare: PrepareResult | None = found["prepare"].current
-        self.train: TrainResult | None = found["train"].current
-        self.pack: PackResult | None = found["pack"].current
-        self.frozen: FrozenResult | None = found["frozen"].current
-        self.score: ScoreResult | None = found["score"].current
-        self.prove: ProveResult | None = found["prove"].current
+        self.stale: dict[str, str] = {}
+        for name, state in found.items():  # in their order
+            needs = [need.stage for need in runner.stage_of(name).needs if need.stage in self.stale]
+            if why := state.why_stale:
+                self.stale[name] = why
+            elif needs and state.current:
+                self.stale[name] = f"made from a stale {needs[0]}.json"
+        current = {name: s.current for name, s in found.items() if name not in self.stale}
+        self.prepare: PrepareResult | None = current.get("prepare")
+        self.train: TrainResult | None = current.get("train")
+        self.pack: PackResult | None = current.get("pack")
+        self.frozen: FrozenResult | None = current.get("frozen")
+        self.score: ScoreResult | None = current.get("score")
+        self.prove: ProveResult | None = current.get("prove")
         self.run = run
-        self.verdict = verdicts.known(run)  # None: nobody here has decoded this proof
+        # None: nobody here has decoded this proof
+        self.verdict = None if "prove" in self.stale else verdicts.known(run)
         decoded = self.verdict.decoded if self.verdict is not None else None
         # bytes of the artifact as it lies there now, whatever pack.json says; None: it is damaged
         self.parts = decoded.parts if decoded else _parts(run)
@@ -81,9 +90,9 @@ class Results:
 
     @property
     def evidence(self) -> str:
-        """How the bits per byte of the proof are known: "verified", "NOT VERIFIED" or "claimed"."""
+        """How the bits per byte are known: "verified", "NOT VERIFIED", "stale" or "claimed"."""
         if self.verdict is None:
-            return CLAIMED
+            return "stale" if "prove" in self.stale else CLAIMED
         return "verified" if self.verdict.verified else "NOT VERIFIED"
 
 

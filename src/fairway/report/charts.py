@@ -219,8 +219,9 @@ def dots(rows: Sequence[Dots], width: float) -> Drawing:
     made = Drawing(width, 44 * len(rows) + 24)
     ticks = _ticks(low, high, width / 110)
     for tick in ticks:
-        made.line([(frame.x(tick), 4), (frame.x(tick), 44 * len(rows))], "l")
         made.text(frame.x(tick), 44 * len(rows) + 18, _form(ticks)(tick), "s", "middle")
+        for i in range(len(rows)):
+            made.line([(frame.x(tick), 44 * i + 21), (frame.x(tick), 44 * i + 40)], "l")
     for i, (row, values, (mean, spread)) in enumerate(zip(rows, good, ends, strict=True)):
         y = 44 * i + 30
         made.text(0, 44 * i + 15, clipped(row.name, width))

@@ -256,9 +256,10 @@ def _status(found: Results) -> str:
     """Return one word for how the score is known; a verdict never stands beside another recipe."""
     if found.verdict is not None and not found.verdict:
         return "NOT VERIFIED"
-    if found.stale.keys() & {"prepare", "train", "pack", "prove"}:
+    unproved = found.verdict is None and found.prove is None
+    if "prove" in found.stale or (unproved and found.stale):
         return "stale"
-    if found.verdict is None and found.prove is None:
+    if unproved:
         return "not proved"
     return found.evidence
 
@@ -270,7 +271,8 @@ def _headline(found: Results) -> str:
         return f"NOT VERIFIED: {verdict.reason}"
     if status == "stale":
         said = [f"{name}.json was {why}" for name, why in found.stale.items()]
-        return f"Stale: {'; '.join(said)}. fairway run RECIPE --out RUN makes it again"
+        name = found.run.path.name
+        return f"Stale: {'; '.join(said)}. fairway run {name}/recipe.toml --out {name} repairs it"
     if verdict is not None and verdict.decoded:
         size = f"{verdict.decoded.text_bytes:,}"
         return f"{_bpb(verdict.bpb)} bits per byte, verified: all {size} bytes were decoded here"
