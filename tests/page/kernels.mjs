@@ -4,7 +4,7 @@
 
 import { pathToFileURL } from "node:url";
 
-const { Arena, capacityFor, plainKernels } = await import(new URL("kernels.mjs", pathToFileURL(process.argv[2] + "/")));
+const { Arena, NO_KEY, capacityFor, placeInBlocks, plainKernels } = await import(new URL("kernels.mjs", pathToFileURL(process.argv[2] + "/")));
 
 let state = 1;
 function random(limit) {
@@ -47,8 +47,8 @@ for (const count of [1, 2, 3, 4, 5, 7, 8]) {
     const largest = Math.floor(Math.sqrt((2 ** 31 - 1) / (2 * pairs)));
     const requests = [["matrix", Int16Array, 2 * capacity * pairs], ["vectors", Int16Array, at + 2 * count * pairs], ["out", Int32Array, count * capacity]];
     const fill = ({ matrix, vectors }) => {
-      for (let j = 0; j < pairs; j++) {
-        for (let i = 0; i < 2 * rows; i++) matrix[2 * j * capacity + i] = integer(Math.min(largest, 32767));
+      for (let i = 0; i < 2 * pairs * rows; i++) {
+        matrix[placeInBlocks(pairs, i % rows, Math.floor(i / rows))] = integer(Math.min(largest, 32767));
       }
       for (let i = 0; i < vectors.length; i++) vectors[i] = integer(Math.min(largest, 32767));
     };
@@ -65,6 +65,20 @@ for (const count of [1, 2, 3, 4, 5, 7, 8]) {
     };
     compared += compare("mix", requests, fill, (kernel, { weights, values, out }) => {
       kernel(weights, stride, count, values, rows, width, out);
+    });
+  }
+}
+// Products of 24 bits; factors that spread the scores little, much, and the other way; places without keys.
+for (const count of [4, 8, 60, 256]) {
+  for (const factor of [0, 0.001, 0.37, -0.5, 32].map(Math.fround)) {
+    const at = 4 * random(5);
+    const requests = [["out", Int32Array, at + count], ["exponents", Int32Array, count]];
+    const fill = ({ out, exponents }) => {
+      for (let i = 0; i < count; i++) out[at + i] = factor > 1 ? integer(1000) : integer(2 ** 24 - 1);
+      for (let i = 0; i < count; i++) exponents[i] = i % 5 === 3 ? NO_KEY : integer([2, 30, 130][random(3)]);
+    };
+    compared += compare("weigh", requests, fill, (kernel, { out, exponents }) => {
+      kernel(out, at, count, factor, exponents, exponents.reduce((a, b) => Math.max(a, b)));
     });
   }
 }

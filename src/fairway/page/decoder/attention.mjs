@@ -1,10 +1,10 @@
 // Attention (exact.md, sections 5 and 6). Each lane has a ring of keys and values for every pass and key head; which
 // slot a position takes does not matter, as sums do not depend on their order.
 import { demand } from "./binary.mjs";
-import { POWER_FRACTIONS, exponentAbove, inputScale, inverseRms, largestMagnitude, lookUp } from "./fixed_point.mjs";
+import { exponentAbove, inputScale, inverseRms, largestMagnitude, lookUp } from "./fixed_point.mjs";
 import { powerOfTwo, rint } from "./fixed_point.mjs";
 import { LOG2_E, makeGateTable, makeTurns, makeTurnTables } from "./integer_math.mjs";
-import { capacityFor, placeInPairs } from "./kernels.mjs";
+import { NO_KEY, capacityFor, placeInBlocks } from "./kernels.mjs";
 
 const MOST_QUERY = 16383; // A of section 5.1
 const LEAST_VALUE = 2 ** -100;
@@ -23,7 +23,8 @@ export class Attention {
     this.turnLow = Uint32Array.from(turns, (turn) => Number(turn & (2n ** 32n - 1n)));
     this.gateTable = makeGateTable();
     const makeRing = () => {
-      const ring = { exponents: new Int16Array(window) };
+      const ring = {};
+      arena.reserve(ring, "exponents", Int32Array, this.capacity);
       arena.reserve(ring, "keys", Int16Array, this.capacity * headWidth);
       arena.reserve(ring, "values", Int16Array, window * this.width);
       return ring;
@@ -92,14 +93,17 @@ export class Attention {
     const seen = Math.min(position + 1, this.window); // how many keys there are, this token's included
     for (let kv = 0; kv < kvHeads; kv++) {
       const ring = this.rings[lane][pass][kv];
+      if (position === 0) ring.exponents.fill(NO_KEY);
       product.product(lane, 1, head, (heads + kv) * headWidth); this.turnHead(this.key, 0);
-      for (let i = 0; i < headWidth; i++) ring.keys[placeInPairs(capacity, own, i)] = this.key[i];
+      for (let i = 0; i < headWidth; i++) ring.keys[placeInBlocks(pairs, own, i)] = this.key[i];
       product.product(lane, scale, head, (heads + kvHeads + kv) * headWidth); this.storeValues(ring, own);
       let largestE = -1000;
       for (let i = 0; i < seen; i++) if (ring.exponents[i] > largestE) largestE = ring.exponents[i];
       const first = kv * group;
       kernels.dots(ring.keys, capacity, seen, queries, first * headWidth, group, pairs, scores);
-      for (let g = 0; g < group; g++) this.weigh(g * capacity, seen, factors[first + g], ring.exponents, largestE);
+      for (let g = 0; g < group; g++) {
+        kernels.weigh(scores, g * capacity, (seen + 3) & ~3, factors[first + g], ring.exponents, largestE);
+      }
       kernels.mix(scores, capacity, group, ring.values, seen, width, mixed);
       const power = powerOfTwo(largestE - 16);
       for (let g = 0; g < group; g++) {
@@ -107,26 +111,6 @@ export class Attention {
         const out = (first + g) * headWidth;
         for (let i = 0; i < headWidth; i++) y[out + i] = Math.fround(mixed[g * width + i]) * power;
       }
-    }
-  }
-
-  /** 5.3: turn products q·k at scores[at] ... into weights. */
-  weigh(at, seen, factor, exponents, largestE) {
-    const { scores } = this;
-    let largest = -(2 ** 31);
-    for (let i = at; i < at + seen; i++) {
-      scores[i] = rint(Math.fround(scores[i] * factor));
-      if (scores[i] > largest) largest = scores[i];
-    }
-    let total = 0;
-    for (let i = at; i < at + seen; i++) {
-      const d = largest - scores[i];
-      scores[i] = d < 131072 ? POWER_FRACTIONS[d & 4095] >> (d >> 12) : 0; total += scores[i];
-    }
-    const share = Math.fround(Math.floor(2 ** 46 / total)) * 2 ** -30;
-    for (let i = 0; i < seen; i++) {
-      const p = scores[at + i];
-      if (p) scores[at + i] = rint(Math.fround(p * share) * powerOfTwo(Math.max(exponents[i] - largestE, -100)));
     }
   }
 

@@ -15,7 +15,7 @@ export const rint = (t) => t + MAGIC - MAGIC;
 export const fixed = (t) => rint(clamp(t, -(2 ** 28), 2 ** 28));
 
 /** Return the bits of a float32 number. */
-function floatBits(number) { FLOAT[0] = number; return FLOAT_BITS[0]; }
+export function floatBits(number) { FLOAT[0] = number; return FLOAT_BITS[0]; }
 
 /** Return the exponent E of the least power of two above a positive float32 number. */
 export const exponentAbove = (number) => (floatBits(number) >> 23) - 126;

@@ -1,7 +1,7 @@
 // Matrix products (exact.md, sections 1.3 and 1.4), and the operands that an artifact's matrices become.
 import { demand } from "./binary.mjs";
 import { inputScale, largestMagnitude, rint } from "./fixed_point.mjs";
-import { capacityFor, placeInPairs } from "./kernels.mjs";
+import { capacityFor, placeInBlocks } from "./kernels.mjs";
 import { quarterPower } from "./weights.mjs";
 
 const MOST_CODE = 32767;
@@ -58,10 +58,10 @@ export class Linear {
 
   /** Put the codes in their places, when the arena is allocated. */
   fill() {
-    const { columns, capacity, results } = this;
+    const { columns, capacity, pairs, results } = this;
     let first = 0;
     for (const { rows, codes } of this.matrices) {
-      codes.forEach((code, i) => (this.codes[placeInPairs(capacity, first + Math.floor(i / columns), i % columns)] = code));
+      codes.forEach((code, i) => (this.codes[placeInBlocks(pairs, first + Math.floor(i / columns), i % columns)] = code));
       first += rows;
     }
     this.matrices = null;

@@ -1,7 +1,7 @@
 // Document memory (exact.md, section 8): what a lane's document said before, mixed into the frequencies.
 import { clamp, exponentAbove, largestMagnitude, powerOfTwo, rint } from "./fixed_point.mjs";
 import { makeCacheWeights } from "./integer_math.mjs";
-import { capacityFor, placeInPairs } from "./kernels.mjs";
+import { capacityFor, placeInBlocks } from "./kernels.mjs";
 
 const FREQUENCIES = 2 ** 30;
 const REACH = 16384; // tokens of the document that n-grams are looked for in
@@ -167,13 +167,13 @@ export class LaneMemory {
 
   /** Append a token to the document; a BOS begins another one. */
   remember(token) {
-    const { cacheSize, capacity, state } = this;
+    const { cacheSize, head, state } = this;
     const position = this.length++;
     this.tokens[position % REACH] = token; this.sameBefore[position % REACH] = this.lastPlace[token];
     this.lastPlace[token] = position;
     const slot = cacheSize ? position % cacheSize : 0;
     this.stateTokens[slot] = token;
-    for (let i = 0; i < state.length; i++) this.states[placeInPairs(capacity, slot, i)] = this.now[i];
+    for (let i = 0; i < state.length; i++) this.states[placeInBlocks(head.pairs, slot, i)] = this.now[i];
     if (token !== this.bos) return;
     this.length = 0; this.lastPlace.fill(-1);
   }
