@@ -1,5 +1,5 @@
 // Operations of exact arithmetic (exact.md, section 1): float32 products, roundings, integer sums.
-// A float32 product is Math.fround(a * b), or a * b stored in a Float32Array: the double product is exact.
+// A float32 product is Math.fround(a * b), or a * b stored in a Float32Array: the double is exact.
 
 const MAGIC = 1.5 * 2 ** 52;
 const FLOAT = new Float32Array(1);
@@ -15,7 +15,10 @@ export const rint = (t) => t + MAGIC - MAGIC;
 export const fixed = (t) => rint(clamp(t, -(2 ** 28), 2 ** 28));
 
 /** Return the bits of a float32 number. */
-export function floatBits(number) { FLOAT[0] = number; return FLOAT_BITS[0]; }
+export function floatBits(number) {
+  FLOAT[0] = number;
+  return FLOAT_BITS[0];
+}
 
 /** Return the exponent E of the least power of two above a positive float32 number. */
 export const exponentAbove = (number) => (floatBits(number) >> 23) - 126;
@@ -23,33 +26,45 @@ export const exponentAbove = (number) => (floatBits(number) >> 23) - 126;
 /** Return the largest magnitude of a Float32Array. */
 export function largestMagnitude(array) {
   let most = 0;
-  for (let i = 0; i < array.length; i++) most = array[i] > most ? array[i] : -array[i] > most ? -array[i] : most;
+  for (let i = 0; i < array.length; i++) {
+    const magnitude = Math.abs(array[i]);
+    if (magnitude > most) most = magnitude;
+  }
   return most;
 }
 
 /** 1.3: return what the largest input m says: s for codes up to A, and the token_scale. */
 export function inputScale(m, largestCode) {
-  const bits = floatBits(m), eighths = 9 + ((bits >> 20) & 7), power = powerOfTwo((bits >> 23) - 127);
-  return [Math.fround((largestCode * 8) / eighths) / power, Math.fround(eighths / (8 * largestCode)) * power];
+  const bits = floatBits(m);
+  const eighths = 9 + ((bits >> 20) & 7);
+  const power = powerOfTwo((bits >> 23) - 127);
+  const scale = Math.fround((largestCode * 8) / eighths) / power;
+  return [scale, Math.fround(eighths / (8 * largestCode)) * power];
 }
 
 /** 1.5: return 1/rms(x) of integers, Int32Array, a float32 number. */
 export function inverseRms(x) {
   const count = x.length;
   let allBits = 0;
-  for (let i = 0; i < count; i++) allBits |= x[i] < 0 ? -x[i] : x[i];
+  for (let i = 0; i < count; i++) allBits |= Math.abs(x[i]);
   const shift = Math.max(32 - Math.clz32(allBits) - 24, 0);
   // Squares are below 2^48: sums of 16 are exact doubles, and are added in two parts.
-  let high = 0, low = 0;
+  let [high, low] = [0, 0];
   for (let i = 0; i < count; ) {
     let sum = 0;
-    for (const end = Math.min(i + 16, count); i < end; i++) sum += (x[i] >> shift) * (x[i] >> shift);
+    for (const end = Math.min(i + 16, count); i < end; i++) {
+      const y = x[i] >> shift;
+      sum += y * y;
+    }
     const top = Math.floor(sum / 2 ** 26);
-    high += top; low += sum - top * 2 ** 26;
+    high += top;
+    low += sum - top * 2 ** 26;
   }
   const quotient = Math.floor(high / count);
-  const mean = Math.max(quotient * 2 ** 26 + Math.floor(((high - quotient * count) * 2 ** 26 + low) / count), 1);
-  const bits = mean < 2 ** 32 ? 32 - Math.clz32(mean) : 64 - Math.clz32(mean / 2 ** 32), t = (52 - bits) >> 1;
+  const rest = (high - quotient * count) * 2 ** 26 + low;
+  const mean = Math.max(quotient * 2 ** 26 + Math.floor(rest / count), 1);
+  const bits = mean < 2 ** 32 ? 32 - Math.clz32(mean) : 64 - Math.clz32(mean / 2 ** 32);
+  const t = (52 - bits) >> 1;
   const root = Math.floor(Math.sqrt(mean * powerOfTwo(2 * t)));
   return Math.fround(Math.floor(2 ** 50 / root)) * powerOfTwo(t - 50 - shift);
 }
@@ -62,30 +77,40 @@ export const POWER_FRACTIONS = Int32Array.from({ length: 4096 }, (_, f) => {
 
 /** 1.7: look a float32 t, in steps of 2^-16, up in a table at multiples of 1/512. */
 export function lookUp(table, t) {
-  const u = rint(clamp(t, 1 - 2 ** 19, 2 ** 19 - 1)), magnitude = u < 0 ? -u : u, i = magnitude >> 7;
+  const u = rint(clamp(t, 1 - 2 ** 19, 2 ** 19 - 1));
+  const magnitude = Math.abs(u);
+  const i = magnitude >> 7;
   const value = table[i] + (((table[i + 1] - table[i]) * (magnitude & 127) + 64) >> 7);
   return u < 0 ? -value : value;
 }
 
 /** 1.1: a row of the residual stream, integers x with an exponent e. */
 export class Stream {
-  constructor(dim) { Object.assign(this, { x: new Int32Array(dim), e: 0 }); }
+  constructor(dim) {
+    Object.assign(this, { x: new Int32Array(dim), e: 0 });
+  }
 
-  copy({ x, e }) { this.x.set(x); this.e = e; }
+  set({ x, e }) {
+    this.x.set(x);
+    this.e = e;
+  }
 
   /** Add a float32 row. */
   add(t) {
     const { x } = this;
     const most = Math.min(largestMagnitude(t), 2 ** 100);
     if (most === 0) return;
-    const e = Math.max(this.e, exponentAbove(most) - 28), shift = Math.min(e - this.e, 31);
-    const half = shift ? 2 ** (shift - 1) : 0, scale = powerOfTwo(-e);
-    let over = false;
+    const e = Math.max(this.e, exponentAbove(most) - 28);
+    const shift = Math.min(e - this.e, 31);
+    const [half, scale] = [shift ? 2 ** (shift - 1) : 0, powerOfTwo(-e)];
+    let isOver = false;
     for (let i = 0; i < x.length; i++) {
-      const sum = (x[i] = ((x[i] + half) >> shift) + rint(clamp(t[i], -(2 ** 100), 2 ** 100) * scale));
-      over ||= sum > 2 ** 28 || sum < -(2 ** 28);
+      const added = rint(clamp(t[i], -(2 ** 100), 2 ** 100) * scale);
+      const sum = ((x[i] + half) >> shift) + added;
+      x[i] = sum;
+      isOver ||= sum > 2 ** 28 || sum < -(2 ** 28);
     }
-    for (let i = 0; over && i < x.length; i++) x[i] = (x[i] + 1) >> 1;
-    this.e = over ? e + 1 : e;
+    for (let i = 0; isOver && i < x.length; i++) x[i] = (x[i] + 1) >> 1;
+    this.e = isOver ? e + 1 : e;
   }
 }

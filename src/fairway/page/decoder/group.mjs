@@ -1,6 +1,6 @@
 // A group of lanes of one chunk: it predicts all their next tokens, is told them, and goes on.
 import { demand } from "./binary.mjs";
-import { Distribution, sumMasses } from "./frequencies.mjs";
+import { TOTAL, cumulate, likeliest } from "./frequencies.mjs";
 import { makeSoftcapTable } from "./integer_math.mjs";
 import { Arena } from "./kernels.mjs";
 import { LaneMemory } from "./memory.mjs";
@@ -12,54 +12,65 @@ const BLOCK_TOKENS = 8192;
 const BLOCK_MS = 250;
 const ALTERNATIVES = 5;
 const DETAILS = {
-  ...{ start: Uint32Array, token: Uint16Array, bits: Float32Array },
-  ...{ top: Uint16Array, topBits: Float32Array, shares: Float32Array },
+  start: Uint32Array,
+  token: Uint16Array,
+  bits: Float32Array,
+  top: Uint16Array,
+  topBits: Float32Array,
+  shares: Float32Array,
 };
 
 export class LaneGroup {
   /**
-   * @param lanes [{first, count}]: where each lane's coded tokens stand in the chunk, the longest lane first
+   * @param lanes [{first, count}]: where each lane's coded tokens stand in the chunk, the longest
+   *   lane first
    * @param details whether to tell bits, alternatives and shares of every token
    */
   constructor(artifact, lanes, details) {
-    const { recipe, tokenizer: { vocabulary, bos } } = artifact;
-    const laneBytes = LANE_BYTES + 30 * vocabulary;
-    demand(lanes.length * laneBytes <= LANES_LIMIT, "the proof's lanes ask for more memory than there is");
+    const { recipe, tokenizer } = artifact;
+    const { vocabulary, bos } = tokenizer;
+    const isRoom = lanes.length * (LANE_BYTES + 30 * vocabulary) <= LANES_LIMIT;
+    demand(isRoom, "the proof's lanes ask for more memory than there is");
     const arena = new Arena();
     const network = new Network(arena, artifact, lanes.length);
-    this.memories = lanes.map(() => new LaneMemory(arena, recipe, vocabulary, bos, network.head));
-    this.kernels = arena.allocate();
+    const hasMemory = recipe.ngram > 0 || recipe.neural_cache > 0;
+    const makeMemory = () => new LaneMemory(arena, recipe, vocabulary, bos, network.head);
+    this.memories = hasMemory ? lanes.map(makeMemory) : [];
+    arena.allocate();
     for (const linear of network.linears) linear.fill();
     Object.assign(this, { network, lanes, details, step: 0, active: lanes.length });
     this.fed = new Uint16Array(lanes.length).fill(bos);
     this.table = makeSoftcapTable(recipe.softcap);
     this.products = new Float32Array(vocabulary);
-    [this.sums, this.additions] = [1, 2].map(() => lanes.map(() => new Float64Array(vocabulary + 1)));
+    // cumulative frequencies of the network, and with the memory, Uint32Array [lanes, V + 1]
+    this.frequencies = new Uint32Array(lanes.length * (vocabulary + 1));
+    this.mixed = hasMemory ? this.frequencies.slice() : this.frequencies;
     this.beginBlock();
   }
 
-  /** Predict the next token of each lane that has one: arrays of what Distribution takes, and a block of details. */
+  /** Predict the next token of each lane that has one: frequencies, and a block of details. */
   predict() {
-    const { network, lanes, kernels, memories } = this;
+    const { network, lanes, frequencies, mixed, products } = this;
+    const width = products.length + 1;
     while (this.active && lanes[this.active - 1].count <= this.step) this.active--;
-    if (this.active) network.step(kernels, this.fed, this.active);
+    if (this.active) network.step(this.fed, this.active);
     for (let lane = 0; lane < this.active; lane++) {
-      network.normalized(network.head, lane, this.products);
-      sumMasses(this.table, this.products, this.sums[lane]);
-      memories[lane].predict(kernels, lane, this.additions[lane]);
+      const own = frequencies.subarray(lane * width, (lane + 1) * width);
+      network.normalized(network.head, lane, products);
+      cumulate(this.table, products, own);
+      const out = mixed.subarray(lane * width, (lane + 1) * width);
+      this.memories[lane]?.predict(lane, own, out);
     }
-    const [sums, additions, used] = [this.sums, this.additions, memories].map((list) => list.slice(0, this.active));
-    return { sums, additions, rests: used.map(({ rest }) => rest), details: this.takeBlock() };
+    return { frequencies: mixed, count: this.active, details: this.takeBlock() };
   }
 
   /** Take the tokens of the lanes that were predicted. */
   accept(tokens) {
+    const { frequencies, products } = this;
     tokens.forEach((token, lane) => {
-      const memory = this.memories[lane];
-      const distribution = new Distribution(this.sums[lane], this.additions[lane], memory.rest);
-      const support = memory.supportOf(token);
-      if (this.details) this.addDetails(this.lanes[lane].first + this.step, token, distribution, support);
-      memory.learn(token, distribution.network(token + 1) - distribution.network(token), support.right);
+      const at = lane * (products.length + 1) + token;
+      if (this.details) this.addDetails(lane, token);
+      this.memories[lane]?.learn(token, frequencies[at + 1] - frequencies[at]);
     });
     this.fed.set(tokens);
     this.step++;
@@ -71,22 +82,30 @@ export class LaneGroup {
   }
 
   /** Tell where a token stands, what it costs, what else was likely and who predicted it. */
-  addDetails(start, token, distribution, { fromNgrams, fromCache }) {
-    const bitsOf = (symbol) => 30 - Math.log2(distribution.frequency(symbol));
-    const top = distribution.likeliest(ALTERNATIVES);
-    const [ngrams, cache] = [fromNgrams, fromCache].map((part) => part / distribution.frequency(token));
-    const shares = [1 - ngrams - cache, ngrams, cache];
-    const told = { start: [start], token: [token], bits: [bitsOf(token)], top, topBits: top.map(bitsOf), shares };
-    for (const name of Object.keys(DETAILS)) this.block[name].push(...told[name]);
+  addDetails(lane, token) {
+    const width = this.products.length + 1;
+    const cumulative = this.mixed.subarray(lane * width, (lane + 1) * width);
+    const share = (part) => part / (cumulative[token + 1] - cumulative[token]);
+    const bitsOf = (symbol) => -Math.log2((cumulative[symbol + 1] - cumulative[symbol]) / TOTAL);
+    const { fromNgrams = [], fromCache = [] } = this.memories[lane] ?? {};
+    const [ngrams, cache] = [share(fromNgrams[token] ?? 0), share(fromCache[token] ?? 0)];
+    const top = likeliest(cumulative, ALTERNATIVES);
+    this.block.start.push(this.lanes[lane].first + this.step);
+    this.block.token.push(token);
+    this.block.bits.push(bitsOf(token));
+    this.block.top.push(...top);
+    this.block.topBits.push(...top.map(bitsOf));
+    this.block.shares.push(1 - ngrams - cache, ngrams, cache);
   }
 
   /** Return the details since the last block if they are many or old, or at the end; else null. */
   takeBlock() {
-    const { block } = this;
+    const { block, blockBegan } = this;
     const count = block.start.length;
-    const isDue = !this.active || count >= BLOCK_TOKENS || performance.now() - this.blockBegan > BLOCK_MS;
-    if (!count || !isDue) return null;
+    const isOld = performance.now() - blockBegan > BLOCK_MS;
+    if (!count || (this.active && count < BLOCK_TOKENS && !isOld)) return null;
     this.beginBlock();
-    return Object.fromEntries(Object.entries(DETAILS).map(([name, Type]) => [name, Type.from(block[name])]));
+    const typed = Object.entries(DETAILS).map(([name, Type]) => [name, Type.from(block[name])]);
+    return Object.fromEntries(typed);
   }
 }

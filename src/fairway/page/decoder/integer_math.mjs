@@ -9,6 +9,16 @@ const bitLength = (a) => BigInt(a === 0n ? 0 : a.toString(2).length);
 /** Return ⌊a / b⌋, b > 0. */
 function floorDivide(a, b) { return a / b - (a % b < 0n ? 1n : 0n); }
 
+/** Return ⌊a · b / c⌋, below 2^37: in doubles, unless their error may reach over an integer. */
+export function quotient(a, b, c) {
+  const close = (a * b) / c;
+  const floor = Math.floor(close);
+  const fraction = close - floor;
+  const isExact = Math.abs(a * b) <= 2 ** 53;
+  if (isExact || (fraction > 2 ** -14 && fraction < 1 - 2 ** -14)) return floor;
+  return Number(floorDivide(BigInt(a) * BigInt(b), BigInt(c)));
+}
+
 /** Return the exact value of a double as [numerator, denominator]. */
 function fractionOf(number) {
   let denominator = 1n;

@@ -195,7 +195,7 @@ function makeKernels(memory) {
     },
     weigh(scores, at, count, factor, exponents, largestExponent) {
       const place = scores.byteOffset + 4 * at;
-      calls.weigh(place, 4 * count, floatBits(factor), exponents.byteOffset, largestExponent);
+      calls.weigh(place, 16 * Math.ceil(count / 4), floatBits(factor), exponents.byteOffset, largestExponent);
     },
   };
 }
@@ -213,7 +213,7 @@ export class Arena {
     demand(this.size < ARENA_LIMIT, "the files ask for more memory than there is");
   }
 
-  /** Make all arrays, filled with zeros; returns the kernels that work on them. */
+  /** Make all arrays, filled with zeros, and the kernels that work on them. */
   allocate() {
     const pages = { initial: Math.ceil(this.size / PAGE_BYTES) };
     const memory = globalThis.WebAssembly && new WebAssembly.Memory(pages);
@@ -221,6 +221,6 @@ export class Arena {
     for (const { owner, key, Type, length, offset } of this.requests) {
       owner[key] = new Type(buffer, offset, length);
     }
-    return memory ? makeKernels(memory) : plainKernels;
+    this.kernels = memory ? makeKernels(memory) : plainKernels;
   }
 }

@@ -10,21 +10,21 @@ const MOST_RANGES = 64;
 
 /** Refuse a row's scale that could let products overflow (section 9). */
 export function demandScale(scale, name) {
-  demand(scale >= 2 ** -60 && scale <= 2 ** 20, `the model's ${name} has a row's scale beyond exact arithmetic`);
+  const sentence = `the model's ${name} has a row's scale beyond exact arithmetic`;
+  demand(scale >= 2 ** -60 && scale <= 2 ** 20, sentence);
   return scale;
 }
 
-/** Return A, the largest input with A · Σ|w| < 2^24 in every row of every one of so many ranges of columns. */
+/** Return A, the largest input with A · Σ|w| < 2^24 in each of so many ranges of a row's columns. */
 function largestInput(matrices, columns, ranges) {
   let most = MOST_CODE;
-  const ends = Array.from({ length: ranges }, (_, i) => Math.floor((columns * (i + 1)) / ranges));
   for (const { rows, codes } of matrices) {
-    for (let at = 0, row = 0; row < rows; row++) {
-      for (const end of ends) {
-        let sum = 0;
-        for (; at < row * columns + end; at++) sum += Math.abs(codes[at]);
-        if (sum * most >= 2 ** 24) most = Math.floor((2 ** 24 - 1) / sum);
-      }
+    for (let at = 0, i = 0; i < rows * ranges; i++) {
+      const [row, range] = [Math.floor(i / ranges), i % ranges];
+      const end = row * columns + Math.floor((columns * (range + 1)) / ranges);
+      let sum = 0;
+      for (; at < end; at++) sum += Math.abs(codes[at]);
+      if (sum * most >= 2 ** 24) most = Math.floor((2 ** 24 - 1) / sum);
     }
   }
   return most;
@@ -38,41 +38,45 @@ export class Linear {
    * @param exponents of the columns, if not the matrices' own
    */
   constructor(arena, name, lanes, matrices, carried, exponents = matrices[0].columnExponents) {
+    const columns = exponents.length;
     const greatest = exponents.reduce((a, b) => Math.max(a, b));
-    const scalesOf = ({ rows, rowScale }) => Array.from({ length: rows }, (_, row) => rowScale(row, greatest));
-    const scales = matrices.flatMap(scalesOf);
-    this.rowScales = Float32Array.from(scales, (scale, row) => demandScale(scale, name) * carried(row));
-    this.columnScales = Float32Array.from(exponents, (e) => (e < greatest - 240 ? 0 : quarterPower(e - greatest)));
-    const [rows, columns] = [scales.length, exponents.length];
+    const scales = matrices.flatMap(({ rows, rowScale }) =>
+      Array.from({ length: rows }, (_, row) => demandScale(rowScale(row, greatest), name)),
+    );
+    const scaleOf = (e) => (e < greatest - 240 ? 0 : quarterPower(e - greatest));
+    this.rowScales = Float32Array.from(scales, (scale, row) => scale * carried(row));
+    this.columnScales = Float32Array.from(exponents, scaleOf);
     for (let ranges = 1; ranges <= Math.min(MOST_RANGES, columns); ranges++) {
       this.largest = largestInput(matrices, columns, ranges);
       if (this.largest >= FINE_CODE) break;
     }
     demand(this.largest >= 1, `the model's ${name} has codes beyond exact arithmetic`);
-    Object.assign(this, { matrices, lanes, rows, columns, pairs: (columns + 1) >> 1, capacity: capacityFor(rows) });
-    this.scaled = new Float32Array(columns); this.tokenScales = new Float32Array(lanes);
-    arena.reserve(this, "codes", Int16Array, 2 * this.pairs * this.capacity);
-    arena.reserve(this, "inputs", Int16Array, 2 * this.pairs * lanes);
-    arena.reserve(this, "results", Int32Array, this.capacity * lanes);
+    const [rows, pairs] = [scales.length, (columns + 1) >> 1];
+    Object.assign(this, { arena, matrices, rows, columns, pairs, capacity: capacityFor(rows) });
+    this.scaled = new Float32Array(columns);
+    this.tokenScales = new Float32Array(lanes);
+    arena.reserve(this, "codes", Int16Array, 2 * pairs * this.capacity);
+    arena.reserve(this, "inputs", Int16Array, 2 * pairs * lanes);
+    arena.reserve(this, "sums", Int32Array, this.capacity * lanes);
   }
 
   /** Put the codes in their places, when the arena is allocated. */
   fill() {
-    const { columns, capacity, pairs, results } = this;
+    const { columns, pairs } = this;
     let first = 0;
     for (const { rows, codes } of this.matrices) {
-      codes.forEach((code, i) => (this.codes[placeInBlocks(pairs, first + Math.floor(i / columns), i % columns)] = code));
+      for (let i = 0; i < rows * columns; i++) {
+        this.codes[placeInBlocks(pairs, first + Math.floor(i / columns), i % columns)] = codes[i];
+      }
       first += rows;
     }
     this.matrices = null;
-    const sumsOf = (_, lane) => results.subarray(lane * capacity, (lane + 1) * capacity);
-    this.sums = Array.from({ length: this.lanes }, sumsOf);
   }
 
   /** 1.3: make a lane's codes from integers or float32 numbers. */
   encode(lane, values) {
     const { columns, columnScales, scaled, inputs } = this;
-    scaled.set(values.length > columns ? values.subarray(0, columns) : values);
+    scaled.set(values.subarray(0, columns));
     for (let j = 0; j < columns; j++) scaled[j] *= columnScales[j];
     const most = largestMagnitude(scaled);
     const [scale, worth] = most < 2 ** -100 ? [0, 0] : inputScale(most, this.largest);
@@ -81,16 +85,18 @@ export class Linear {
     this.tokenScales[lane] = worth;
   }
 
-  /** 1.4: the exact sums of the first lanes. */
-  multiply(kernels, lanes) {
-    const { codes, capacity, rows, inputs, pairs, results } = this;
-    kernels.dots(codes, capacity, rows, inputs, 0, lanes, pairs, results);
+  /** 1.4: make the exact sums of the first lanes. */
+  multiply(lanes) {
+    const { arena, codes, capacity, rows, inputs, pairs, sums } = this;
+    arena.kernels.dots(codes, capacity, rows, inputs, 0, lanes, pairs, sums);
   }
 
   /** 1.4: write (acc · r) · scale of the rows from `first` on. */
   product(lane, scale, out, first = 0) {
-    const { rowScales } = this;
-    const sums = this.sums[lane], count = out.length;
-    for (let i = 0; i < count; i++) out[i] = Math.fround(Math.fround(sums[first + i]) * rowScales[first + i]) * scale;
+    const { rowScales, sums } = this;
+    const at = lane * this.capacity + first;
+    for (let i = 0; i < out.length; i++) {
+      out[i] = Math.fround(Math.fround(sums[at + i]) * rowScales[first + i]) * scale;
+    }
   }
 }

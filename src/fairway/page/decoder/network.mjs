@@ -6,13 +6,17 @@ import { makeSigmoid } from "./integer_math.mjs";
 import { Linear, demandScale } from "./linear.mjs";
 import { layerPasses } from "./recipe.mjs";
 
-/** What a lane carries: its place in its document, its token before, its row x, x0, and what encoders returned. */
-function newState(dim, hidden, encoders) {
-  return {
-    ...{ position: -1, before: -1, isFirst: true, inverseRms: 0, stream: new Stream(dim), y: new Float32Array(dim) },
-    ...{ embedded: new Int32Array(dim), embeddedBefore: new Int32Array(dim), x0: new Float32Array(dim) },
-    ...{ hidden: new Float32Array(hidden), encoders: Array.from({ length: encoders }, () => new Stream(dim)) },
-  };
+/** What a lane carries: its place in its document, the token before (-1: none), and its rows. */
+class LaneState {
+  constructor(dim, hidden, encoders) {
+    Object.assign(this, { position: -1, before: -1, isFirst: true, inverseRms: 0 });
+    this.stream = new Stream(dim); // x
+    this.encoders = Array.from({ length: encoders }, () => new Stream(dim)); // what passes returned
+    [this.embedded, this.embeddedBefore] = [new Int32Array(dim), new Int32Array(dim)]; // section 2's x
+    this.x0 = new Float32Array(dim);
+    this.y = new Float32Array(dim); // of attention
+    this.hidden = new Float32Array(hidden);
+  }
 }
 
 export class Network {
@@ -20,53 +24,64 @@ export class Network {
     const { dim, hidden, num_heads, softcap } = recipe;
     const layers = layerPasses(recipe);
     const encoders = Math.floor(layers.length / 2); // D of section 4
-    const states = Array.from({ length: lanes }, () => newState(dim, hidden, encoders));
-    Object.assign(this, { recipe, dim, encoders, states, tensors, bos: tokenizer.bos, linears: [] });
+    Object.assign(this, { arena, recipe, tensors, lanes, dim, bos: tokenizer.bos, linears: [] });
+    this.states = Array.from({ length: lanes }, () => new LaneState(dim, hidden, encoders));
     this.attention = new Attention(arena, recipe, layers.length, lanes);
-    this.makeLinear = (name, matrices, carried, exponents) => {
-      this.linears.push(new Linear(arena, name, lanes, matrices, carried, exponents));
-      return this.linears.at(-1);
-    };
-    this.row = new Float32Array(dim); this.gates = new Float32Array(num_heads); this.makeEmbedding();
-    this.head = this.makeLinear("embed.tokens", [tensors.get("embed.tokens")], () => Math.fround(65536 / softcap));
+    this.row = new Float32Array(dim);
+    this.gates = new Float32Array(num_heads);
+    this.makeEmbedding();
+    this.head = this.linear("embed.tokens", ["embed.tokens"], () => Math.fround(65536 / softcap));
     const made = Array.from({ length: recipe.num_layers }, (_, layer) => this.makeLayer(layer));
-    const skips = tensors.get("skips");
     this.passes = layers.map((layer, i) => {
       const j = i - encoders;
-      const skip = j >= 0 && j < encoders ? { from: encoders - 1 - j, row: skips.subarray(j * dim, (j + 1) * dim) } : null;
-      return { ...made[layer], skip };
+      const isDecoder = j >= 0 && j < encoders;
+      const skip = isDecoder ? tensors.get("skips").subarray(j * dim, (j + 1) * dim) : null;
+      return { ...made[layer], skip, from: encoders - 1 - j };
     });
   }
 
-  /** Sections 2 and 3: the table of embeddings with 22 fraction bits, the bigrams and the smear's gates. */
+  /** Make the operand of named matrices. */
+  linear(what, names, carried, exponents) {
+    const matrices = names.map((name) => this.tensors.get(name));
+    this.linears.push(new Linear(this.arena, what, this.lanes, matrices, carried, exponents));
+    return this.linears.at(-1);
+  }
+
+  /** Sections 2 and 3: the table of embeddings with 22 fraction bits, bigrams, the smear's gates. */
   makeEmbedding() {
     const get = (name) => this.tensors.get(`embed.${name}`);
-    const [tokens, table, projection] = ["tokens", "bigram_table", "bigram_proj"].map(get);
-    const { columns, columnExponents } = tokens;
-    this.table = Int32Array.from(tokens.codes, (code, i) => {
-      const weight = Math.fround(code * tokens.rowScale(Math.floor(i / columns), columnExponents[i % columns]));
+    const { codes, columns, columnExponents, rowScale } = get("tokens");
+    this.table = Int32Array.from(codes, (code, i) => {
+      const step = rowScale(Math.floor(i / columns), columnExponents[i % columns]);
+      const weight = Math.fround(code * step);
       demand(Math.abs(weight) <= 64, "the model's embeddings are beyond exact arithmetic");
       return rint(weight * 2 ** 22);
     });
     this.smear = get("smear_gate")?.map(makeSigmoid);
+    const table = get("bigram_table");
     if (!table) return;
-    this.bigramTable = table;
     const scaleOf = (_, row) => demandScale(table.rowScale(row, 0), "embed.bigram_table");
     this.bigramScales = Float32Array.from({ length: table.rows }, scaleOf);
-    const [scale] = get("bigram_scale");
-    const exponents = projection.columnExponents.map((exponent, j) => exponent + table.columnExponents[j]);
-    this.bigram = this.makeLinear("embed.bigram_proj", [projection], () => scale * 2 ** 22, exponents);
+    this.bigramTable = table;
+    const own = get("bigram_proj").columnExponents;
+    const exponents = own.map((exponent, j) => exponent + table.columnExponents[j]);
+    const carried = () => get("bigram_scale")[0] * 2 ** 22;
+    this.bigram = this.linear("embed.bigram_proj", ["embed.bigram_proj"], carried, exponents);
   }
 
   /** Section 4: a layer's matrices, and what their rows carry. */
   makeLayer(layer) {
-    const { dim, recipe } = this;
+    const { recipe, dim } = this;
     const get = (name) => this.tensors.get(`blocks.${layer}.${name}`);
+    const make = (carried, ...names) => {
+      const paths = names.map((name) => `blocks.${layer}.${name}`);
+      return this.linear(`layer ${layer}'s ${names.join(", ")}`, paths, carried);
+    };
     const depth = recipe.layer_scale ? Math.fround(1 / Math.sqrt(layer + 1)) : 1;
-    const make = (carried, ...names) => this.makeLinear(`layer ${layer}'s ${names.join(", ")}`, names.map(get), carried);
     const isLast = (count) => layer >= recipe.num_layers - count;
-    const [q, k, v] = ["attn.q", "attn.k", "attn.v"].map((name) => get(name).columnExponents.join());
-    demand(q === k && k === v, `q, k and v of the model's layer ${layer} do not share their columns' scales`);
+    const exponents = ["q", "k", "v"].map((name) => get(`attn.${name}`).columnExponents.join());
+    const sentence = `q, k and v of the model's layer ${layer} do not share their columns' scales`;
+    demand(new Set(exponents).size === 1, sentence);
     return {
       qkv: make(() => depth, "attn.q", "attn.k", "attn.v"),
       gate: recipe.gate_channels ? make(() => depth * 2 ** 14, "attn.gate") : null,
@@ -75,29 +90,30 @@ export class Network {
       down: make((row) => get("mlp_scale")[row] * 2 ** 16, "mlp.down"),
       factors: this.attention.scoreFactors(get("attn.q_gain")),
       mix: [get("mix").subarray(0, dim), get("mix").subarray(dim)],
-      ...{ exclusive: isLast(recipe.exclusive_layers), parallel: isLast(recipe.parallel_layers) },
+      exclusive: isLast(recipe.exclusive_layers),
+      parallel: isLast(recipe.parallel_layers),
     };
   }
 
   /** Feed a token to each of the first lanes; then normalized(head, ...) predicts the next ones. */
-  step(kernels, tokens, lanes) {
+  step(tokens, lanes) {
     const active = this.states.slice(0, lanes);
     active.forEach((state, lane) => this.begin(state, lane, tokens[lane]));
-    this.bigram?.multiply(kernels, lanes);
+    this.bigram?.multiply(lanes);
     active.forEach((state, lane) => this.embed(state, lane, tokens[lane]));
-    this.passes.forEach((pass, index) => this.runPass(kernels, pass, index, active));
-    this.multiply(kernels, this.head, active);
+    this.passes.forEach((pass, index) => this.runPass(pass, index, active));
+    this.multiply(this.head, active);
   }
 
   /** Take up a token: its position (section 6), and the bigram's input (section 2). */
   begin(state, lane, token) {
-    const { document_aware, bigram_rows } = this.recipe;
+    const { document_aware, bigram_rows: rows } = this.recipe;
     if (document_aware && token === this.bos) Object.assign(state, { position: -1, before: -1 });
-    const { before } = state;
-    Object.assign(state, { position: state.position + 1, before: token, isFirst: before < 0 });
+    const { position, before } = state;
+    Object.assign(state, { position: position + 1, before: token, isFirst: before < 0 });
     if (!this.bigram) return;
     const hash = (Math.imul(36313, token) ^ Math.imul(27191, before)) >>> 0;
-    const row = before < 0 || bigram_rows === 1 ? bigram_rows - 1 : hash % (bigram_rows - 1);
+    const row = before < 0 || rows === 1 ? rows - 1 : hash % (rows - 1);
     const { codes, columns } = this.bigramTable;
     this.bigram.encode(lane, codes.subarray(row * columns, (row + 1) * columns));
     this.bigram.tokenScales[lane] *= this.bigramScales[row];
@@ -106,70 +122,90 @@ export class Network {
   /** Sections 2 and 3: the normalized embedding with the bigram's product, smeared. */
   embed(state, lane, token) {
     const { dim, smear } = this;
-    const { stream, stream: { x }, embeddedBefore: before, embedded } = state;
-    x.set(this.table.subarray(token * dim, (token + 1) * dim)); stream.e = 0;
+    const { stream, embeddedBefore: before, embedded } = state;
+    const { x } = stream;
+    stream.set({ x: this.table.subarray(token * dim, (token + 1) * dim), e: 0 });
     if (this.bigram) this.addProduct(this.bigram, state, lane);
     stream.e = 0;
     const scale = Math.fround(inverseRms(x) * 65536);
-    for (let i = 0; i < dim; i++) embedded[i] = x[i] = fixed(Math.fround(Math.fround(x[i]) * scale));
+    for (let i = 0; i < dim; i++) x[i] = fixed(Math.fround(Math.fround(x[i]) * scale));
+    embedded.set(x);
     const keeps = !smear || (state.isFirst && this.recipe.document_aware);
-    for (let i = 0; !keeps && i < dim; i++) x[i] += fixed(Math.fround(Math.fround(before[i] - x[i]) * smear[i]));
-    [state.embedded, state.embeddedBefore] = [before, embedded]; state.x0.set(x);
+    for (let i = 0; !keeps && i < dim; i++) {
+      x[i] += fixed(Math.fround(Math.fround(before[i] - x[i]) * smear[i]));
+    }
+    state.x0.set(x);
+    [state.embedded, state.embeddedBefore] = [before, embedded];
   }
 
   /** Multiply a matrix with the rows x of all lanes, and find their 1/rms. */
-  multiply(kernels, linear, active) {
+  multiply(linear, active) {
     active.forEach((state, lane) => {
-      state.inverseRms = inverseRms(state.stream.x); linear.encode(lane, state.stream.x);
+      state.inverseRms = inverseRms(state.stream.x);
+      linear.encode(lane, state.stream.x);
     });
-    linear.multiply(kernels, active.length);
+    linear.multiply(active.length);
+  }
+
+  /** Return a lane's token_scale · 1/rms(x). */
+  normalScale(linear, lane) {
+    return Math.fround(linear.tokenScales[lane] * this.states[lane].inverseRms);
   }
 
   /** Write a product of normalized x: (acc · r) · (token_scale · 1/rms(x)). */
   normalized(linear, lane, out) {
-    linear.product(lane, Math.fround(linear.tokenScales[lane] * this.states[lane].inverseRms), out);
+    linear.product(lane, this.normalScale(linear, lane), out);
   }
 
   addProduct(linear, state, lane) {
-    linear.product(lane, linear.tokenScales[lane], this.row); state.stream.add(this.row);
+    linear.product(lane, linear.tokenScales[lane], this.row);
+    state.stream.add(this.row);
   }
 
   /** Section 4: one pass through a layer, for all lanes. */
-  runPass(kernels, pass, index, active) {
-    const { attention, encoders, gates } = this;
+  runPass(pass, index, active) {
+    const { attention, gates } = this;
     const { qkv, gate, o, up, down } = pass;
     for (const state of active) this.mixIn(pass, state);
-    this.multiply(kernels, qkv, active);
-    if (gate) this.multiply(kernels, gate, active);
-    if (pass.parallel) this.multiply(kernels, up, active);
-    active.forEach(({ position, y, inverseRms: norm }, lane) => {
-      attention.attend(kernels, lane, index, qkv, Math.fround(qkv.tokenScales[lane] * norm), position, pass, y);
+    this.multiply(qkv, active);
+    if (gate) this.multiply(gate, active);
+    if (pass.parallel) this.multiply(up, active);
+    active.forEach(({ position, y }, lane) => {
+      attention.attend(lane, index, qkv, this.normalScale(qkv, lane), position, pass, y);
       if (gate) this.normalized(gate, lane, gates);
       if (gate) attention.gateHeads(gates, y);
       o.encode(lane, y);
     });
-    o.multiply(kernels, active.length); active.forEach((state, lane) => this.addProduct(o, state, lane));
-    if (!pass.parallel) this.multiply(kernels, up, active);
+    o.multiply(active.length);
+    active.forEach((state, lane) => this.addProduct(o, state, lane));
+    if (!pass.parallel) this.multiply(up, active);
     active.forEach(({ hidden }, lane) => {
-      this.normalized(up, lane, hidden); this.activate(hidden); down.encode(lane, hidden);
+      this.normalized(up, lane, hidden);
+      this.activate(hidden);
+      down.encode(lane, hidden);
     });
-    down.multiply(kernels, active.length);
+    down.multiply(active.length);
     active.forEach((state, lane) => {
       this.addProduct(down, state, lane);
-      if (index < encoders) state.encoders[index].copy(state.stream);
+      state.encoders[index]?.set(state.stream);
     });
   }
 
   /** Section 4: add an encoder's output, then mix with x0. */
-  mixIn({ skip, mix: [first, second] }, { stream, x0, encoders }) {
+  mixIn({ skip, from, mix: [first, second] }, { stream, x0, encoders }) {
     const { row } = this;
     const scaled = ({ x, e }, weights) => {
       const power = powerOfTwo(e);
-      for (let i = 0; i < row.length; i++) row[i] = Math.fround(Math.fround(x[i]) * weights[i]) * power;
+      for (let i = 0; i < row.length; i++) {
+        row[i] = Math.fround(Math.fround(x[i]) * weights[i]) * power;
+      }
     };
-    if (skip) scaled(encoders[skip.from], skip.row);
+    if (skip) scaled(encoders[from], skip);
     if (skip) stream.add(row);
-    scaled(stream, first); stream.x.fill(0); stream.e = 0; stream.add(row);
+    scaled(stream, first);
+    stream.x.fill(0);
+    stream.e = 0;
+    stream.add(row);
     for (let i = 0; i < row.length; i++) row[i] = x0[i] * second[i];
     stream.add(row);
   }

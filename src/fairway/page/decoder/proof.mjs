@@ -1,6 +1,10 @@
 // The proof, .fwp (formats.md): a header, and chunks with checksums.
-import { NoVerdict, crc32, demand, hexOf, Reader } from "./binary.mjs";
-import { readCodedTokens } from "./lanes.mjs";
+import { NoVerdict, Reader, crc32, demand, hexOf } from "./binary.mjs";
+
+const DEVICES = { 1: "a CPU", 2: "a CUDA device" };
+const MOST_TOKENS_OF_CHUNK = 2 ** 26;
+const MOST_LANES = 65_536;
+const LEAST_LANE_TOKENS = 2048;
 
 /**
  * Read a proof: {textDigest, modelDigest (hexadecimal beginnings of SHA-256), chunks}; a chunk is
@@ -8,16 +12,14 @@ import { readCodedTokens } from "./lanes.mjs";
  */
 export function readProof(bytes) {
   const reader = new Reader(bytes, "the proof");
-  demand(reader.text(4) === "FWPF", "the proof is no proof file of Fairway's (.fwp)", NoVerdict);
-  const version = reader.byte();
-  demand(version === 1, `the proof has the format version ${version}; this program reads version 1`, NoVerdict);
+  reader.beginning("FWPF", "proof");
   const arithmetic = reader.byte();
-  const device =
-    'the proof is of grade "device": its probabilities were computed in floating point, and only the kind of machine ' +
-    `that wrote it (${arithmetic === 1 ? "a CPU" : "a CUDA device"}) can decode it, with fairway verify`;
-  demand(arithmetic !== 1 && arithmetic !== 2, device, NoVerdict);
+  const sentence =
+    `the proof is of grade "device": its probabilities were computed in floating point, and only ` +
+    `the kind of machine that wrote it (${DEVICES[arithmetic]}) can decode it, with fairway verify`;
+  demand(!DEVICES[arithmetic], sentence, NoVerdict);
   demand(arithmetic === 0, `the proof names an unknown arithmetic, ${arithmetic}`);
-  const textDigest = hexOf(reader.take(8)), modelDigest = hexOf(reader.take(4));
+  const [textDigest, modelDigest] = [hexOf(reader.take(8)), hexOf(reader.take(4))];
   const count = reader.varint(bytes.length, "the number of chunks");
   demand(count >= 1, "the proof has no chunks");
   const chunks = [];
@@ -25,15 +27,41 @@ export function readProof(bytes) {
     const name = (reader.name = `chunk ${i + 1} of the proof`);
     chunks.push({ name, ...readChunk(reader) });
     checksum = crc32(bytes.subarray(covered, reader.position), checksum);
-    demand(reader.uint32() === checksum, `${name} is damaged`); covered = reader.position;
+    demand(reader.uint32() === checksum, `${name} is damaged`);
+    covered = reader.position;
   }
-  reader.name = "the proof"; reader.end();
+  reader.name = "the proof";
+  reader.end();
   return { textDigest, modelDigest, chunks };
 }
 
 function readChunk(reader) {
-  const count = reader.varint(reader.bytes.length, "the number of stored documents");
+  const most = reader.bytes.length;
+  const count = reader.varint(most, "the number of stored documents");
   if (count === 0) return readCodedTokens(reader);
-  const lengths = Array.from({ length: count }, () => reader.varint(reader.bytes.length, "the length of a document"));
+  const lengthOf = () => reader.varint(most, "the length of a document");
+  const lengths = Array.from({ length: count }, lengthOf);
   return { documents: lengths.map((length) => reader.take(length)) };
+}
+
+/** Read coded tokens: {tokens, lanes: [{first, count, inside}] in the order of coding, stream}. */
+function readCodedTokens(reader) {
+  const tokens = reader.varint(MOST_TOKENS_OF_CHUNK, "the number of tokens");
+  const most = Math.min(Math.max(1, Math.floor(tokens / LEAST_LANE_TOKENS)), MOST_LANES);
+  const count = reader.varint(most, "the number of lanes");
+  demand(tokens >= 1 && count >= 1, `${reader.name} has no tokens`);
+  const starts = [0];
+  const inside = [false];
+  while (starts.length < count) {
+    const field = reader.varint(2 * tokens + 1, "the start of a lane");
+    starts.push(starts.at(-1) + Math.floor(field / 2));
+    inside.push(field % 2 === 1);
+    demand(field >= 2 && starts.at(-1) < tokens, `${reader.name} has lanes that do not fit`);
+  }
+  const lanes = starts.map((start, i) => {
+    const first = inside[i] ? start : start + 1;
+    return { first, count: (starts[i + 1] ?? tokens) - first, inside: inside[i] };
+  });
+  lanes.sort((a, b) => b.count - a.count); // stable: equal ones stay as they stand in the text
+  return { tokens, lanes, stream: reader.take(reader.varint(4 * tokens + 8, "the length of its stream")) };
 }

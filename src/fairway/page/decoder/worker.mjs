@@ -1,7 +1,7 @@
-// A worker: it opens the model, then predicts for a group of lanes of one chunk after another. Each message
-// [name, value] gets one answer, {answer} or {failure, sentence}.
-import { Damage, NoVerdict } from "./binary.mjs";
+// A worker: it opens the model, then predicts for a group of lanes of one chunk after another. Each
+// message [name, value] gets one answer, {answer} or {failure, sentence}.
 import { readArtifact } from "./artifact.mjs";
+import { Damage, NoVerdict } from "./binary.mjs";
 import { LaneGroup } from "./group.mjs";
 
 /** Serve a port {postMessage, onmessage}: a Web Worker's own scope, or the parent's port in Node. */
@@ -10,17 +10,26 @@ export function serveWorker(port) {
   const answers = {
     open(model) {
       artifact = readArtifact(model);
-      return { recipe: artifact.recipe, kind: artifact.tokenizer.kind, text: artifact.tokenizer.text };
+      const { kind, text } = artifact.tokenizer;
+      return { recipe: artifact.recipe, kind, text };
     },
-    start({ lanes, details }) { group = new LaneGroup(artifact, lanes, details); return group.predict(); },
-    tokens(tokens) { group.accept(tokens); return group.predict(); },
+    start({ lanes, details }) {
+      group = new LaneGroup(artifact, lanes, details);
+      return group.predict();
+    },
+    tokens(tokens) {
+      group.accept(tokens);
+      return group.predict();
+    },
   };
   port.onmessage = ({ data: [name, value] }) => {
     try {
       port.postMessage({ answer: answers[name](value) });
     } catch (error) {
-      const failure = error instanceof NoVerdict ? "NoVerdict" : error instanceof Damage ? "Damage" : "Error";
-      port.postMessage({ failure, sentence: failure === "Error" ? String(error.stack) : error.message });
+      const isDamage = error instanceof Damage;
+      const sentence = isDamage ? error.message : String(error.stack);
+      const failure = error instanceof NoVerdict ? "NoVerdict" : isDamage ? "Damage" : "Error";
+      port.postMessage({ failure, sentence });
     }
   };
 }
