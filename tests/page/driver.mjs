@@ -20,7 +20,6 @@ async function outcome({ model, proof, details = false }) {
     const found = await decode(Buffer.from(model, "base64"), Buffer.from(proof, "base64"), {
       workers: 0,
       startWorker: null,
-      sha256: async (bytes) => hash(bytes),
       details,
       onHeader: () => {},
       onProgress: () => {},

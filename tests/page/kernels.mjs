@@ -41,31 +41,24 @@ function compare(name, requests, fill, call) {
 
 let compared = 0;
 for (const count of [1, 2, 3, 4, 5, 7, 8]) {
-  for (const [rows, pairs] of [[1, 1], [15, 2], [16, 3], [17, 8], [48, 31], [100, 1]]) {
+  for (const [rows, pairs] of [[1, 1], [15, 2], [16, 3], [17, 8], [48, 31], [100, 1], [150, 9]]) {
     const capacity = capacityFor(rows);
-    const at = 2 * random(4);
+    const [at, stride] = [2 * random(4), pairs + random(3)];
     // Sums stay below 2^31, as the decoder's do.
-    const largest = Math.floor(Math.sqrt((2 ** 31 - 1) / (2 * pairs)));
-    const requests = [["matrix", Int16Array, 2 * capacity * pairs], ["vectors", Int16Array, at + 2 * count * pairs], ["out", Int32Array, count * capacity]];
+    const largest = Math.min(Math.floor(Math.sqrt((2 ** 31 - 1) / (2 * pairs))), 32767);
+    const requests = [
+      ["matrix", Int16Array, 2 * capacity * stride],
+      ["vectors", Int16Array, at + 2 * count * stride],
+      ["out", Int32Array, count * capacity],
+    ];
     const fill = ({ matrix, vectors }) => {
-      for (let i = 0; i < 2 * pairs * rows; i++) {
-        matrix[placeInBlocks(pairs, i % rows, Math.floor(i / rows))] = integer(Math.min(largest, 32767));
+      for (let i = 0; i < 2 * stride * rows; i++) {
+        matrix[placeInBlocks(stride, i % rows, Math.floor(i / rows))] = integer(largest);
       }
-      for (let i = 0; i < vectors.length; i++) vectors[i] = integer(Math.min(largest, 32767));
+      for (let i = 0; i < vectors.length; i++) vectors[i] = integer(largest);
     };
     compared += compare("dots", requests, fill, (kernel, { matrix, vectors, out }) => {
-      kernel(matrix, capacity, rows, vectors, at, count, pairs, out);
-    });
-  }
-  for (const [rows, width] of [[1, 8], [5, 16], [31, 24], [256, 64]]) {
-    const stride = rows + random(3);
-    const requests = [["weights", Int32Array, count * stride], ["values", Int16Array, rows * width], ["out", Int32Array, count * width]];
-    const fill = ({ weights, values }) => {
-      for (let i = 0; i < weights.length; i++) weights[i] = random(2) ? 0 : random(Math.floor(65536 / rows) + 1);
-      for (let i = 0; i < values.length; i++) values[i] = integer(256);
-    };
-    compared += compare("mix", requests, fill, (kernel, { weights, values, out }) => {
-      kernel(weights, stride, count, values, rows, width, out);
+      kernel(matrix, stride, pairs, rows, vectors, at, count, out, capacity);
     });
   }
 }

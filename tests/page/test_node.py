@@ -31,7 +31,8 @@ from fairway.pipeline.second_decoder import FOLDER, find_node
 
 ONLY_FOR_TRAINING = {"embed_std", "output_init", "qk_gain"}
 GOLDEN = Path(__file__).parents[1] / "golden"
-LINES = 1_897  # of the decoder; 1,500 are wanted
+LINES = 2_074  # of the decoder, one statement a line; 1,500 are wanted
+COLUMNS = 100
 
 
 @pytest.fixture(scope="module")
@@ -236,9 +237,9 @@ def test_it_decodes_without_webassembly() -> None:
 
 def test_the_decoder_stays_small() -> None:
     """Lines of code, without blank ones and those that are only a comment."""
-    lines = [
-        line.strip() for file in FOLDER.glob("*.mjs") for line in file.read_text().splitlines()
-    ]
+    written = [line for file in FOLDER.glob("*.mjs") for line in file.read_text().splitlines()]
+    assert max(map(len, written)) <= COLUMNS
+    lines = [line.strip() for line in written]
     code = [line for line in lines if line and not line.startswith(("//", "/*", "*"))]
     assert 500 < len(code) <= LINES
 

@@ -7,7 +7,7 @@ import { readMatrices, readVectors } from "./weights.mjs";
 const PARTS = ["recipe", "tokenizer", "embedding", "attention", "mlp", "bigram", "small"];
 const STREAM_WEIGHTS = 2 ** 22;
 
-/** Split an artifact into its parts, an object of bytes by their names; all checksums are checked. */
+/** Split an artifact into its parts, bytes by their names; all checksums are checked. */
 export function splitArtifact(bytes) {
   const reader = new Reader(bytes, "the model");
   reader.beginning("FWAY", "model");
@@ -22,7 +22,7 @@ export function splitArtifact(bytes) {
   return Object.fromEntries(parts);
 }
 
-/** Read an artifact: {recipe, tokenizer, tensors: a Float32Array or matrix (readMatrices) by name}. */
+/** Read an artifact; `tensors` are a Float32Array or a matrix (readMatrices) by name. */
 export function readArtifact(bytes) {
   const parts = splitArtifact(bytes);
   const recipe = readRecipe(parts.recipe);

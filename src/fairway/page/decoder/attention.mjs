@@ -1,5 +1,5 @@
-// Attention (exact.md, sections 5 and 6). Each lane has a ring of keys and values for every pass and
-// key head; which place a position takes does not matter, as sums do not depend on their order.
+// Attention (exact.md, sections 5 and 6). Each lane has a ring of keys and values for every pass
+// and key head; which place a position takes does not matter, as sums do not depend on their order.
 import { demand } from "./binary.mjs";
 import { exponentAbove, inputScale, inverseRms, largestMagnitude } from "./fixed_point.mjs";
 import { lookUp, powerOfTwo, rint } from "./fixed_point.mjs";
@@ -13,9 +13,10 @@ export class Attention {
   constructor(arena, recipe, passes, lanes) {
     const { dim, headWidth, window, num_kv_heads, num_heads } = recipe;
     const [group, capacity] = [num_heads / num_kv_heads, capacityFor(window)];
-    const width = (headWidth + 7) & ~7; // of values
-    Object.assign(this, { arena, headWidth, window, group, capacity, width, pairs: headWidth / 2 });
-    Object.assign(this, { heads: num_heads, kvHeads: num_kv_heads, gateTable: makeGateTable() });
+    const width = capacityFor(headWidth); // of values
+    Object.assign(this, { arena, headWidth, window, passes, group, capacity, width });
+    Object.assign(this, { heads: num_heads, kvHeads: num_kv_heads, pairs: headWidth / 2 });
+    this.gateTable = makeGateTable();
     this.fractionBits = Math.floor((23 - (32 - Math.clz32(headWidth - 1))) / 2); // F
     this.mostValue = Math.floor((2 ** 24 - 1) / (2 ** 16 + Math.floor(window / 2))); // A_v
     [this.cosines, this.sines] = makeTurnTables();
@@ -26,10 +27,9 @@ export class Attention {
       const ring = {};
       arena.reserve(ring, "exponents", Int32Array, capacity);
       arena.reserve(ring, "keys", Int16Array, capacity * headWidth);
-      arena.reserve(ring, "values", Int16Array, window * width);
+      arena.reserve(ring, "values", Int16Array, capacity * width * 2);
       return ring;
     });
-    this.passes = passes;
     arena.reserve(this, "queries", Int16Array, dim);
     arena.reserve(this, "scores", Int32Array, group * capacity);
     arena.reserve(this, "mixed", Int32Array, group * width);
@@ -46,7 +46,7 @@ export class Attention {
     return factors;
   }
 
-  /** 5.1: find the angles of a position: the highest 14 bits of position · Θ_j modulo 2^64, rounded. */
+  /** 5.1: find the angles of a position: the highest 14 bits of p · Θ_j modulo 2^64, rounded. */
   turnTo(position) {
     for (let j = 0; j < this.turnHigh.length; j++) {
       const carried = Math.floor((position * this.turnLow[j]) / 2 ** 32);
@@ -73,29 +73,35 @@ export class Attention {
     }
   }
 
-  /** 5.2: make codes of a head's values, in this.head, and their exponent. */
+  /**
+   * 5.2: make codes of a head's values, in this.head, and their exponent. A code stands beside 128
+   * times itself, for the halves of its weight (kernels.mjs); it is also left in this.turned.
+   */
   storeValues({ values, exponents }, place) {
-    const { head, headWidth, width } = this;
+    const { head, turned, headWidth, capacity } = this;
     const most = largestMagnitude(head);
     const isZero = most < LEAST_INPUT;
     let e = isZero ? -100 : exponentAbove(most) - 8; // most · 2^-e is below 256
     if (!isZero && most * powerOfTwo(-e) > this.mostValue) e += 1;
     const factor = isZero ? 0 : powerOfTwo(-e);
-    for (let i = 0; i < headWidth; i++) values[place * width + i] = rint(head[i] * factor);
+    for (let i = 0; i < headWidth; i++) {
+      turned[i] = rint(head[i] * factor);
+      const at = placeInBlocks(capacity, i, 2 * place);
+      values[at] = turned[i];
+      values[at + 1] = 128 * turned[i];
+    }
     exponents[place] = e;
   }
 
-  /**
-   * Attend from one lane's token. `product` is the Linear of q, k and v, scale is token_scale ·
-   * 1/rms(x). Writes y, Float32Array [dim].
-   */
-  attend(lane, pass, product, scale, position, { factors, exclusive }, y) {
+  /** Attend from one lane's token, whose q, k and v were multiplied; writes y, of all heads. */
+  attend(lane, pass, position, { qkv, factors, exclusive }, y) {
     const { arena, headWidth, pairs, capacity, width, heads, kvHeads, group } = this;
     const { head, turned, queries, scores, mixed } = this;
     const { kernels } = arena;
+    this.weights ??= new Int16Array(scores.buffer, scores.byteOffset, 2 * scores.length);
     this.turnTo(position);
     for (let i = 0; i < heads; i++) {
-      product.product(lane, 1, head, i * headWidth);
+      qkv.product(lane, 1, head, i * headWidth);
       this.turnHead();
       queries.set(turned, i * headWidth);
     }
@@ -105,21 +111,21 @@ export class Attention {
       const ring = this.rings[(lane * this.passes + pass) * kvHeads + kv];
       const { keys, values, exponents } = ring;
       if (position === 0) exponents.fill(NO_KEY);
-      product.product(lane, 1, head, (heads + kv) * headWidth);
+      qkv.product(lane, 1, head, (heads + kv) * headWidth);
       this.turnHead();
       for (let i = 0; i < headWidth; i++) keys[placeInBlocks(pairs, own, i)] = turned[i];
-      product.product(lane, scale, head, (heads + kvHeads + kv) * headWidth);
+      qkv.product(lane, qkv.normalScales[lane], head, (heads + kvHeads + kv) * headWidth);
       this.storeValues(ring, own);
       let largest = NO_KEY;
       for (let i = 0; i < seen; i++) if (exponents[i] > largest) largest = exponents[i];
       const first = kv * group;
-      kernels.dots(keys, capacity, seen, queries, first * headWidth, group, pairs, scores);
+      kernels.dots(keys, pairs, pairs, seen, queries, first * headWidth, group, scores, capacity);
       for (let g = 0; g < group; g++) {
         kernels.weigh(scores, g * capacity, seen, factors[first + g], exponents, largest);
       }
-      kernels.mix(scores, capacity, group, values, seen, width, mixed);
+      kernels.dots(values, capacity, seen, headWidth, this.weights, 0, group, mixed, width);
       for (let g = 0; g < group; g++) {
-        if (exclusive) this.exclude(g * width, values, own * width);
+        if (exclusive) this.exclude(g * width);
         const at = (first + g) * headWidth;
         for (let i = 0; i < headWidth; i++) {
           y[at + i] = Math.fround(mixed[g * width + i]) * powerOfTwo(largest - 16);
@@ -129,17 +135,17 @@ export class Attention {
   }
 
   /** 5.4: remove from the mixed values what lies along the token's own value. */
-  exclude(at, values, own) {
-    const { mixed, headWidth } = this;
+  exclude(at) {
+    const { mixed, turned, headWidth } = this;
     let [along, square] = [0, 0];
     for (let i = 0; i < headWidth; i++) {
-      along += mixed[at + i] * values[own + i];
-      square += values[own + i] * values[own + i];
+      along += mixed[at + i] * turned[i];
+      square += turned[i] * turned[i];
     }
     if (square === 0) return;
     const c = quotient(along, 65536, square);
     for (let i = 0; i < headWidth; i++) {
-      mixed[at + i] -= Math.floor((c * values[own + i] + 2 ** 15) / 65536);
+      mixed[at + i] -= Math.floor((c * turned[i] + 2 ** 15) / 65536);
     }
   }
 

@@ -1,9 +1,9 @@
 // Binary fields (formats.md, introduction): integers of fixed size, varints, CRC-32, limits.
 
-/** A file is damaged, foreign or beyond a limit; the message is a sentence that says what is wrong. */
+/** A file is damaged, foreign or beyond a limit; the message is a sentence that says how. */
 export class Damage extends Error {}
 
-/** There is no verdict: another kind of file or version, another model's proof, or a device-grade one. */
+/** There is no verdict: another kind of file or version, another model's or a device's proof. */
 export class NoVerdict extends Damage {}
 
 /** Throw a Damage, or another kind of it, with this sentence unless the condition holds. */
@@ -11,7 +11,7 @@ export function demand(condition, sentence, Kind = Damage) {
   if (!condition) throw new Kind(sentence);
 }
 
-/** Read the fields of a file one after another; `name` is the file's or part's name in sentences. */
+/** Read the fields of a file one after another; `name` is what sentences call it. */
 export class Reader {
   constructor(bytes, name) {
     Object.assign(this, { bytes, name, position: 0 });
@@ -83,8 +83,6 @@ export function joinBytes(arrays) {
 
 export const hexOf = (bytes) =>
   Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-export const bytesOfHex = (hex) =>
-  Uint8Array.from(hex.match(/../g), (pair) => parseInt(pair, 16));
 /** Return the text of UTF-8, null for bytes that are none. */
 export function utf8Text(bytes) {
   try {

@@ -1,15 +1,22 @@
-// Decode a proof with its model: one range coder here, groups of lanes in workers or one group here.
+// Decode a proof with its model: one range coder here; groups of lanes in workers, or one here.
 import { splitArtifact } from "./artifact.mjs";
-import { Damage, NoVerdict, bytesOfHex, demand, joinBytes } from "./binary.mjs";
+import { Damage, NoVerdict, demand, hexOf, joinBytes } from "./binary.mjs";
 import { symbolAt } from "./frequencies.mjs";
 import { readProof } from "./proof.mjs";
 import { RangeDecoder } from "./range_coder.mjs";
-import { sha256Of } from "./sha256.mjs";
 import { TextWriter, openTokenizer, pieceBytes } from "./tokenizer.mjs";
 import { serveWorker } from "./worker.mjs";
 
 const PATIENCE_MS = 40;
 const FAILURES = { NoVerdict, Damage, Error };
+
+/** Return the SHA-256 of bytes. */
+async function sha256(bytes) {
+  const { subtle } = globalThis.crypto ?? {};
+  const sentence = "open this page as a file or over https: elsewhere browsers compute no SHA-256";
+  demand(subtle, sentence, NoVerdict);
+  return new Uint8Array(await subtle.digest("SHA-256", bytes));
+}
 
 /** Let the event loop run. */
 async function pause() {
@@ -46,7 +53,7 @@ class Member {
   }
 }
 
-/** Open the model in workers, or here where they cannot start: [what the first answered, members]. */
+/** Open the model in workers, or here where they cannot start: [what one answered, members]. */
 async function openModel(model, count, startWorker) {
   const members = [];
   try {
@@ -62,15 +69,15 @@ async function openModel(model, count, startWorker) {
 
 /**
  * Decode a proof. model and proof are Uint8Array; result {text, documents, bits, bpb, ...}.
- * @param options {workers: how many, startWorker(): one, sha256, onHeader, onTokens, onProgress,
- *   details, signal}
+ * @param options {workers: how many, startWorker(): one, onHeader, onTokens, onProgress, details,
+ *   signal}
  * Throws Damage (or NoVerdict, which is one) with a sentence.
  */
 export async function decode(model, proof, options = {}) {
-  const { workers = 0, startWorker, sha256 = sha256Of } = options;
+  const { workers = 0, startWorker } = options;
   const began = performance.now();
   const { textDigest, modelDigest, chunks } = readProof(proof);
-  const [modelSha256, proofSha256] = [await sha256(model), await sha256(proof)];
+  const [modelSha256, proofSha256] = [hexOf(await sha256(model)), hexOf(await sha256(proof))];
   if (!modelSha256.startsWith(modelDigest)) {
     splitArtifact(model); // which may say that the model is damaged
     const sentence = `the proof belongs to another model: its SHA-256 begins with ${modelDigest}`;
@@ -81,8 +88,8 @@ export async function decode(model, proof, options = {}) {
   try {
     options.signal?.throwIfAborted();
     const tokenizer = openTokenizer(opened.kind, opened.text);
-    const coded = chunks.flatMap(({ lanes = [] }) => lanes.map(({ count }) => count));
-    const totalTokens = coded.reduce((sum, count) => sum + count, 0);
+    const lanes = chunks.flatMap((chunk) => chunk.lanes);
+    const totalTokens = lanes.reduce((sum, { count }) => sum + count, 0);
     const run = { ...options, members, tokenizer, totalTokens, tokens: 0, bits: 0 };
     await options.onHeader?.({
       modelSha256,
@@ -92,34 +99,29 @@ export async function decode(model, proof, options = {}) {
       recipe: opened.recipe,
       vocabulary: tokenizer.vocabulary,
       bos: tokenizer.bos,
-      chunks: chunks.map(describeChunk),
+      chunks,
       tokenBytes: (token) => pieceBytes(tokenizer, token),
       newWriter: () => new TextWriter(tokenizer),
     });
     const made = [];
     for (const [index, chunk] of chunks.entries()) {
-      made.push(chunk.documents ?? cutDocuments(tokenizer, await decodeChunk(run, index, chunk)));
+      made.push(chunk.stored ?? cutDocuments(tokenizer, await decodeChunk(run, index, chunk)));
     }
     const text = joinBytes(made.flat());
     demand(text.length > 0, "the proof decodes to a text of no bytes");
     const documents = made.flat().map(({ length }) => length);
-    const textSha256 = await sha256(text);
-    const lengths = new Uint8Array(BigUint64Array.from(documents, BigInt).buffer);
-    const digest = await sha256(bytesOfHex(textSha256 + (await sha256(lengths))));
+    const lengths = BigUint64Array.from(documents, BigInt);
+    const hashes = [await sha256(text), await sha256(lengths)];
+    const digest = hexOf(await sha256(joinBytes(hashes)));
     const sentence = "the decoded text is not the one that the proof's header names";
     demand(digest.startsWith(textDigest), sentence);
     const [bpb, seconds] = [(proof.length * 8) / text.length, (performance.now() - began) / 1000];
-    const hashes = { textSha256, modelSha256, proofSha256 };
-    return { text, documents, bits: run.bits, bpb, ...hashes, tokens: run.tokens, seconds };
+    const { bits, tokens } = run;
+    const textSha256 = hexOf(hashes[0]);
+    return { text, documents, bits, bpb, textSha256, modelSha256, proofSha256, tokens, seconds };
   } finally {
     for (const { worker } of members) worker.terminate();
   }
-}
-
-/** Tell of a chunk: `stored`, its documents, or null; `begun`, positions of BOS that are not coded. */
-function describeChunk({ documents: stored = null, tokens = 0, lanes = [] }) {
-  const begun = lanes.filter(({ inside }) => !inside).map(({ first }) => first - 1);
-  return { tokens, stored, begun };
 }
 
 /** Decode a chunk's tokens, Uint16Array, those at lanes' starts included. */
@@ -127,7 +129,7 @@ async function decodeChunk(run, index, { tokens: count, lanes, stream, name }) {
   const { members, tokenizer, details = false, onTokens, onProgress, totalTokens, signal } = run;
   const tokens = new Uint16Array(count).fill(tokenizer.bos);
   const decoder = new RangeDecoder(stream, name);
-  // Each member has neighbours in the order of coding: the first can predict while the last decodes.
+  // Each member has neighbours in the order of coding: one can predict while another decodes.
   const size = Math.ceil(lanes.length / members.length);
   const groups = members.slice(0, Math.ceil(lanes.length / size));
   groups.forEach((member, i) => {

@@ -5,7 +5,7 @@ import { quotient } from "./integer_math.mjs";
 /** All frequencies sum to this. */
 export const TOTAL = 2 ** 30;
 
-/** Write c_0 to c_V, Uint32Array, from the head's products (overwritten) and the table of section 7. */
+/** Write c_0 to c_V, Uint32Array, from section 7's table and the head's products (overwritten). */
 export function cumulate(table, products, cumulative) {
   const vocabulary = products.length;
   const before = new Float64Array(vocabulary + 1); // C_i
@@ -34,7 +34,7 @@ export function symbolAt(cumulative, place) {
   return low;
 }
 
-/** Return the symbols of the greatest frequencies, the greatest first, equal ones by their number. */
+/** Return the symbols of the greatest frequencies, the greatest first, equal ones by number. */
 export function likeliest(cumulative, count) {
   const found = new Array(count).fill({ symbol: 0, size: -1 });
   for (let symbol = 0; symbol < cumulative.length - 1; symbol++) {

@@ -11,14 +11,6 @@ const LANES_LIMIT = 2 ** 32;
 const BLOCK_TOKENS = 8192;
 const BLOCK_MS = 250;
 const ALTERNATIVES = 5;
-const DETAILS = {
-  start: Uint32Array,
-  token: Uint16Array,
-  bits: Float32Array,
-  top: Uint16Array,
-  topBits: Float32Array,
-  shares: Float32Array,
-};
 
 export class LaneGroup {
   /**
@@ -56,7 +48,7 @@ export class LaneGroup {
     if (this.active) network.step(this.fed, this.active);
     for (let lane = 0; lane < this.active; lane++) {
       const own = frequencies.subarray(lane * width, (lane + 1) * width);
-      network.normalized(network.head, lane, products);
+      network.head.normalized(lane, products);
       cumulate(this.table, products, own);
       const out = mixed.subarray(lane * width, (lane + 1) * width);
       this.memories[lane]?.predict(lane, own, out);
@@ -77,7 +69,7 @@ export class LaneGroup {
   }
 
   beginBlock() {
-    this.block = Object.fromEntries(Object.keys(DETAILS).map((name) => [name, []]));
+    this.block = { start: [], token: [], bits: [], top: [], topBits: [], shares: [] };
     this.blockBegan = performance.now();
   }
 
@@ -85,17 +77,19 @@ export class LaneGroup {
   addDetails(lane, token) {
     const width = this.products.length + 1;
     const cumulative = this.mixed.subarray(lane * width, (lane + 1) * width);
-    const share = (part) => part / (cumulative[token + 1] - cumulative[token]);
-    const bitsOf = (symbol) => -Math.log2((cumulative[symbol + 1] - cumulative[symbol]) / TOTAL);
-    const { fromNgrams = [], fromCache = [] } = this.memories[lane] ?? {};
-    const [ngrams, cache] = [share(fromNgrams[token] ?? 0), share(fromCache[token] ?? 0)];
+    const frequency = (symbol) => cumulative[symbol + 1] - cumulative[symbol];
+    const bitsOf = (symbol) => -Math.log2(frequency(symbol) / TOTAL);
+    const memory = this.memories[lane];
+    const ngrams = memory ? memory.fromNgrams[token] / frequency(token) : 0;
+    const cache = memory ? memory.fromCache[token] / frequency(token) : 0;
     const top = likeliest(cumulative, ALTERNATIVES);
-    this.block.start.push(this.lanes[lane].first + this.step);
-    this.block.token.push(token);
-    this.block.bits.push(bitsOf(token));
-    this.block.top.push(...top);
-    this.block.topBits.push(...top.map(bitsOf));
-    this.block.shares.push(1 - ngrams - cache, ngrams, cache);
+    const { block } = this;
+    block.start.push(this.lanes[lane].first + this.step);
+    block.token.push(token);
+    block.bits.push(bitsOf(token));
+    block.top.push(...top);
+    block.topBits.push(...top.map(bitsOf));
+    block.shares.push(1 - ngrams - cache, ngrams, cache);
   }
 
   /** Return the details since the last block if they are many or old, or at the end; else null. */
@@ -105,7 +99,6 @@ export class LaneGroup {
     const isOld = performance.now() - blockBegan > BLOCK_MS;
     if (!count || (this.active && count < BLOCK_TOKENS && !isOld)) return null;
     this.beginBlock();
-    const typed = Object.entries(DETAILS).map(([name, Type]) => [name, Type.from(block[name])]);
-    return Object.fromEntries(typed);
+    return block;
   }
 }

@@ -1,5 +1,5 @@
-// Constants from integers (exact.md, section 10; formats.md, "The range coder"), series in BigInt. Of Math's
-// functions, only those that IEEE-754 rounds correctly are used anywhere.
+// Constants from integers (exact.md, section 10; formats.md, "The range coder"), series in BigInt.
+// Of Math's functions, only those that IEEE-754 rounds correctly are used anywhere.
 
 const BITS = 120n;
 const ONE = 1n << BITS;
@@ -29,8 +29,9 @@ function fractionOf(number) {
 /** Return exp(-a/b), a >= 0. */
 function exponential(a, b) {
   if (a > 100n * b) return 0n;
-  const squarings = bitLength(a / b) + 8n, y = floorDivide(-a << BITS, b << squarings);
-  let term = ONE, sum = ONE;
+  const squarings = bitLength(a / b) + 8n;
+  const y = floorDivide(-a << BITS, b << squarings);
+  let [term, sum] = [ONE, ONE];
   for (let i = 1n; i <= 23n; i++) sum += term = floorDivide(times(term, y), i);
   for (let i = 0n; i < squarings; i++) sum = times(sum, sum);
   return sum;
@@ -39,8 +40,11 @@ function exponential(a, b) {
 /** Return ln(y), a series that converges for y from 1/2 to 1. */
 function logarithmSeries(y) {
   const r = floorDivide((y - ONE) << BITS, y + ONE);
-  let sum = 0n;
-  for (let k = 1n, t = r; k <= 399n && t; k += 2n, t = times(t, times(r, r))) sum += floorDivide(t, k);
+  let [t, sum] = [r, 0n];
+  for (let k = 1n; k <= 399n && t; k += 2n) {
+    sum += floorDivide(t, k);
+    t = times(t, times(r, r));
+  }
   return 2n * sum;
 }
 
@@ -54,8 +58,11 @@ function naturalLogarithm(a, b) {
 
 /** Return arctan(1/n) with 136 fraction bits. */
 function inverseArctan(n) {
-  let sum = 0n;
-  for (let k = 1n, t = (1n << 136n) / n; t; k += 2n, t /= n * n) sum += k % 4n === 1n ? t / k : -(t / k);
+  let [t, sum] = [(1n << 136n) / n, 0n];
+  for (let k = 1n; t; k += 2n) {
+    sum += k % 4n === 1n ? t / k : -(t / k);
+    t /= n * n;
+  }
   return sum;
 }
 
@@ -68,14 +75,18 @@ export const LOG2_E = Number((ONE << 60n) / LN2) / 2 ** 60;
 export function makeTurnTables() {
   const angle = PI >> 13n;
   const unit = [0n, 0n]; // cosine and sine of the first step, then all steps by rotations
-  for (let i = 0n, term = ONE; term; i++, term = times(term, angle) / i) unit[i % 2n] += i % 4n < 2n ? term : -term;
-  const tables = [new Int32Array(2 ** 14), new Int32Array(2 ** 14)];
+  for (let i = 0n, term = ONE; term; term = times(term, angle) / i) {
+    unit[i % 2n] += i % 4n < 2n ? term : -term;
+    i++;
+  }
+  const [cosines, sines] = [new Int32Array(2 ** 14), new Int32Array(2 ** 14)];
   const nearest = (value) => Number((value + (1n << 105n)) >> 106n);
-  for (let n = 0, c = ONE, s = 0n; n < 2 ** 14; n++) {
-    tables[0][n] = nearest(c); tables[1][n] = nearest(s);
+  let [c, s] = [ONE, 0n];
+  for (let n = 0; n < 2 ** 14; n++) {
+    [cosines[n], sines[n]] = [nearest(c), nearest(s)];
     [c, s] = [times(c, unit[0]) - times(s, unit[1]), times(s, unit[0]) + times(c, unit[1])];
   }
-  return tables;
+  return [cosines, sines];
 }
 
 /** Return the turns Θ_j of 5.1, BigInts, for the pairs j < dims / 2. */
@@ -85,7 +96,7 @@ export function makeTurns(base, dims) {
   return Array.from({ length: dims / 2 }, (_, j) => (power(j) << 63n) / PI);
 }
 
-/** Return (factor · tanh(i / 512)) / 2^shift, to the nearest, for i from 0 to 4096: a table of 1.7. */
+/** Return factor · tanh(i / 512) / 2^shift, to the nearest, for i up to 4096: a table of 1.7. */
 function tanhTable(factor, shift) {
   const step = exponential(2n, 512n);
   let q = ONE;
@@ -119,8 +130,9 @@ export function makeCacheWeights() {
 
 /** Return e^(-a/b) with 60 fraction bits: exp of formats.md. */
 export function mixingExponential(a, b) {
-  const squarings = bitLength(a / b) + 4n, x = (a << 60n) / (b << squarings);
-  let term = 1n << 60n, sum = term;
+  const squarings = bitLength(a / b) + 4n;
+  const x = (a << 60n) / (b << squarings);
+  let [term, sum] = [1n << 60n, 1n << 60n];
   for (let i = 1n; i <= 17n; i++) sum += term = floorDivide(-((term * x) >> 60n), i);
   for (let i = 0n; i < squarings; i++) sum = (sum * sum) >> 60n;
   return sum;
@@ -128,14 +140,19 @@ export function mixingExponential(a, b) {
 
 /** squash(s), a probability in steps of 2^-16, at index s + 2048 for s from -2048 to 2048. */
 export const SQUASH = new Int32Array(4097);
-for (let s = 0, e = 1n << 60n, step = mixingExponential(1n, 256n); s <= 2048; s++, e = (e * step) >> 60n) {
+const SQUASH_STEP = mixingExponential(1n, 256n);
+for (let s = 0, e = 1n << 60n; s <= 2048; s++) {
   SQUASH[2048 + s] = Math.min(Number((1n << 76n) / ((1n << 60n) + e)), 65520);
   SQUASH[2048 - s] = 65536 - SQUASH[2048 + s];
+  e = (e * SQUASH_STEP) >> 60n;
 }
 
 /** stretch(j) for j < 4096: the least s with squash(s) >= 16j + 8. */
 export const STRETCH = new Int32Array(4096);
-for (let j = 0, s = -2048; j < 4096; STRETCH[j++] = s) while (s < 2047 && SQUASH[2048 + s] < 16 * j + 8) s++;
+for (let j = 0, s = -2048; j < 4096; j++) {
+  while (s < 2047 && SQUASH[2048 + s] < 16 * j + 8) s++;
+  STRETCH[j] = s;
+}
 
 /** share(j) = ⌊65536 / j⌋. */
 export const SHARE = Int32Array.from({ length: 4096 }, (_, j) => (j ? Math.floor(65536 / j) : 0));

@@ -1,6 +1,6 @@
-// Matrix products (exact.md, sections 1.3 and 1.4), and the operands that an artifact's matrices become.
+// Matrix products (exact.md, sections 1.3 and 1.4), and the operands that matrices become.
 import { demand } from "./binary.mjs";
-import { inputScale, largestMagnitude, rint } from "./fixed_point.mjs";
+import { inputScale, inverseRms, largestMagnitude, rint } from "./fixed_point.mjs";
 import { capacityFor, placeInBlocks } from "./kernels.mjs";
 import { quarterPower } from "./weights.mjs";
 
@@ -15,7 +15,7 @@ export function demandScale(scale, name) {
   return scale;
 }
 
-/** Return A, the largest input with A · Σ|w| < 2^24 in each of so many ranges of a row's columns. */
+/** Return A, the largest input with A · Σ|w| < 2^24 in each of so many ranges of columns. */
 function largestInput(matrices, columns, ranges) {
   let most = MOST_CODE;
   for (const { rows, codes } of matrices) {
@@ -55,6 +55,7 @@ export class Linear {
     Object.assign(this, { arena, matrices, rows, columns, pairs, capacity: capacityFor(rows) });
     this.scaled = new Float32Array(columns);
     this.tokenScales = new Float32Array(lanes);
+    this.normalScales = new Float32Array(lanes);
     arena.reserve(this, "codes", Int16Array, 2 * pairs * this.capacity);
     arena.reserve(this, "inputs", Int16Array, 2 * pairs * lanes);
     arena.reserve(this, "sums", Int32Array, this.capacity * lanes);
@@ -85,10 +86,16 @@ export class Linear {
     this.tokenScales[lane] = worth;
   }
 
+  /** Make the codes of a row of the residual stream, and its token_scale · 1/rms(x). */
+  encodeRow(lane, x) {
+    this.encode(lane, x);
+    this.normalScales[lane] = this.tokenScales[lane] * inverseRms(x);
+  }
+
   /** 1.4: make the exact sums of the first lanes. */
   multiply(lanes) {
     const { arena, codes, capacity, rows, inputs, pairs, sums } = this;
-    arena.kernels.dots(codes, capacity, rows, inputs, 0, lanes, pairs, sums);
+    arena.kernels.dots(codes, pairs, pairs, rows, inputs, 0, lanes, sums, capacity);
   }
 
   /** 1.4: write (acc · r) · scale of the rows from `first` on. */
@@ -98,5 +105,10 @@ export class Linear {
     for (let i = 0; i < out.length; i++) {
       out[i] = Math.fround(Math.fround(sums[at + i]) * rowScales[first + i]) * scale;
     }
+  }
+
+  /** Write a product of normalized x: (acc · r) · (token_scale · 1/rms(x)). */
+  normalized(lane, out) {
+    this.product(lane, this.normalScales[lane], out);
   }
 }

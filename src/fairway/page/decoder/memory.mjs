@@ -1,4 +1,4 @@
-// Document memory (exact.md, section 8): what a lane's document said before, mixed into the frequencies.
+// Document memory (exact.md, section 8): what the document said before, mixed into frequencies.
 import { clamp, exponentAbove, largestMagnitude, powerOfTwo, rint } from "./fixed_point.mjs";
 import { TOTAL } from "./frequencies.mjs";
 import { makeCacheWeights, quotient } from "./integer_math.mjs";
@@ -26,7 +26,7 @@ export class LaneMemory {
   constructor(arena, { ngram, neural_cache: cacheSize }, vocabulary, bos, head) {
     const capacity = capacityFor(cacheSize);
     Object.assign(this, { arena, ngram, cacheSize, vocabulary, bos, head, capacity });
-    // The document so far: its last tokens and where each stood before, rings; where each stood last.
+    // The document so far: its last tokens and where each stood before (rings), where each is last.
     this.length = 0;
     this.tokens = new Uint16Array(REACH);
     this.sameBefore = new Int32Array(REACH);
@@ -39,7 +39,7 @@ export class LaneMemory {
     this.stateTokens = new Uint16Array(cacheSize);
     this.weights = new Int32Array(cacheSize);
     if (cacheSize) cacheWeights ??= makeCacheWeights();
-    // The mixture: n_k (n_0 is Z), the place of λ[k][b_k], and what each symbol gets from either side.
+    // The mixture: n_k (n_0 is Z), the place of λ[k][b_k], what symbols get from either side.
     this.lambdas = LAMBDAS.slice();
     this.counts = new Int32Array(ngram + 1);
     this.places = new Int32Array(ngram + 1);
@@ -124,12 +124,13 @@ export class LaneMemory {
 
   /** 8.1 and 8.3: weigh the states that led to the last tokens; returns what is left of `rest`. */
   askCache(lane, rest) {
-    const { weights, lambdas, places, likeness, head, capacity, stateTokens } = this;
+    const { weights, lambdas, places, likeness, head, stateTokens } = this;
     this.makeState(lane);
     const seen = this.seen();
     if (seen === 0) return rest;
     const { kernels } = this.arena;
-    kernels.dots(this.states, capacity, seen, this.now, 0, 1, head.pairs, likeness);
+    const { pairs } = head;
+    kernels.dots(this.states, pairs, pairs, seen, this.now, 0, 1, likeness, 0);
     let [largest, total] = [-(2 ** 31), 0];
     for (let j = 0; j < seen; j++) if (likeness[j] > largest) largest = likeness[j];
     for (let j = 0; j < seen; j++) {

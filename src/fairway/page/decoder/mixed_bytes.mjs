@@ -3,8 +3,8 @@ import { SHARE, SQUASH, STRETCH } from "./integer_math.mjs";
 import { RangeDecoder } from "./range_coder.mjs";
 
 /**
- * A decoder of bits with learned chances. Slots are chances of bits, out of 2^22, and counts of what
- * each has seen, up to a limit; `mixed` are the weights of mixtures, which learn at a rate.
+ * A decoder of bits with learned chances. Slots are chances of bits, out of 2^22, and counts of
+ * what each has seen, up to a limit; `mixed` are the weights of mixtures, which learn at a rate.
  */
 export class MixingDecoder extends RangeDecoder {
   constructor(bytes, name, model) {
@@ -20,7 +20,7 @@ export class MixingDecoder extends RangeDecoder {
     if (counts[slot] < limit) counts[slot] += 1;
   }
 
-  /** Decode a bit with the mixture mixed[set] ... of stretched chances; it and the slots learn it. */
+  /** Decode a bit with the mixture mixed[set] ... of stretched chances; all of them learn it. */
   mixedBit(set, slots, stretched) {
     const { mixed, rate } = this;
     let sum = 0;

@@ -9,10 +9,11 @@ import { layerPasses } from "./recipe.mjs";
 /** What a lane carries: its place in its document, the token before (-1: none), and its rows. */
 class LaneState {
   constructor(dim, hidden, encoders) {
-    Object.assign(this, { position: -1, before: -1, isFirst: true, inverseRms: 0 });
+    Object.assign(this, { position: -1, before: -1, isFirst: true });
     this.stream = new Stream(dim); // x
     this.encoders = Array.from({ length: encoders }, () => new Stream(dim)); // what passes returned
-    [this.embedded, this.embeddedBefore] = [new Int32Array(dim), new Int32Array(dim)]; // section 2's x
+    this.embedded = new Int32Array(dim); // section 2's x, and that of the token before
+    this.embeddedBefore = new Int32Array(dim);
     this.x0 = new Float32Array(dim);
     this.y = new Float32Array(dim); // of attention
     this.hidden = new Float32Array(hidden);
@@ -47,7 +48,7 @@ export class Network {
     return this.linears.at(-1);
   }
 
-  /** Sections 2 and 3: the table of embeddings with 22 fraction bits, bigrams, the smear's gates. */
+  /** Sections 2 and 3: the embeddings with 22 fraction bits, bigrams, the smear's gates. */
   makeEmbedding() {
     const get = (name) => this.tensors.get(`embed.${name}`);
     const { codes, columns, columnExponents, rowScale } = get("tokens");
@@ -95,7 +96,7 @@ export class Network {
     };
   }
 
-  /** Feed a token to each of the first lanes; then normalized(head, ...) predicts the next ones. */
+  /** Feed a token to each of the first lanes; then head.normalized() predicts the next ones. */
   step(tokens, lanes) {
     const active = this.states.slice(0, lanes);
     active.forEach((state, lane) => this.begin(state, lane, tokens[lane]));
@@ -138,23 +139,10 @@ export class Network {
     [state.embedded, state.embeddedBefore] = [before, embedded];
   }
 
-  /** Multiply a matrix with the rows x of all lanes, and find their 1/rms. */
+  /** Multiply a matrix with the rows x of all lanes. */
   multiply(linear, active) {
-    active.forEach((state, lane) => {
-      state.inverseRms = inverseRms(state.stream.x);
-      linear.encode(lane, state.stream.x);
-    });
+    active.forEach(({ stream }, lane) => linear.encodeRow(lane, stream.x));
     linear.multiply(active.length);
-  }
-
-  /** Return a lane's token_scale · 1/rms(x). */
-  normalScale(linear, lane) {
-    return Math.fround(linear.tokenScales[lane] * this.states[lane].inverseRms);
-  }
-
-  /** Write a product of normalized x: (acc · r) · (token_scale · 1/rms(x)). */
-  normalized(linear, lane, out) {
-    linear.product(lane, this.normalScale(linear, lane), out);
   }
 
   addProduct(linear, state, lane) {
@@ -171,8 +159,8 @@ export class Network {
     if (gate) this.multiply(gate, active);
     if (pass.parallel) this.multiply(up, active);
     active.forEach(({ position, y }, lane) => {
-      attention.attend(lane, index, qkv, this.normalScale(qkv, lane), position, pass, y);
-      if (gate) this.normalized(gate, lane, gates);
+      attention.attend(lane, index, position, pass, y);
+      gate?.normalized(lane, gates);
       if (gate) attention.gateHeads(gates, y);
       o.encode(lane, y);
     });
@@ -180,7 +168,7 @@ export class Network {
     active.forEach((state, lane) => this.addProduct(o, state, lane));
     if (!pass.parallel) this.multiply(up, active);
     active.forEach(({ hidden }, lane) => {
-      this.normalized(up, lane, hidden);
+      up.normalized(lane, hidden);
       this.activate(hidden);
       down.encode(lane, hidden);
     });

@@ -8,7 +8,8 @@ const LEAST_LANE_TOKENS = 2048;
 
 /**
  * Read a proof: {textDigest, modelDigest (hexadecimal beginnings of SHA-256), chunks}; a chunk is
- * {documents: Uint8Array[]} if it is stored, else {tokens, lanes, stream}; `name` is for sentences.
+ * {stored, lanes, begun, tokens, stream, name}: `stored` are the documents, Uint8Array[], or null;
+ * of coded tokens there are `lanes`, and `begun` are the positions of BOS that are not coded.
  */
 export function readProof(bytes) {
   const reader = new Reader(bytes, "the proof");
@@ -41,10 +42,11 @@ function readChunk(reader) {
   if (count === 0) return readCodedTokens(reader);
   const lengthOf = () => reader.varint(most, "the length of a document");
   const lengths = Array.from({ length: count }, lengthOf);
-  return { documents: lengths.map((length) => reader.take(length)) };
+  const stored = lengths.map((length) => reader.take(length));
+  return { stored, lanes: [], begun: [], tokens: 0 };
 }
 
-/** Read coded tokens: {tokens, lanes: [{first, count, inside}] in the order of coding, stream}. */
+/** Read coded tokens; lanes, [{first, count}], are in the order of coding. */
 function readCodedTokens(reader) {
   const tokens = reader.varint(MOST_TOKENS_OF_CHUNK, "the number of tokens");
   const most = Math.min(Math.max(1, Math.floor(tokens / LEAST_LANE_TOKENS)), MOST_LANES);
@@ -60,8 +62,10 @@ function readCodedTokens(reader) {
   }
   const lanes = starts.map((start, i) => {
     const first = inside[i] ? start : start + 1;
-    return { first, count: (starts[i + 1] ?? tokens) - first, inside: inside[i] };
+    return { first, count: (starts[i + 1] ?? tokens) - first };
   });
   lanes.sort((a, b) => b.count - a.count); // stable: equal ones stay as they stand in the text
-  return { tokens, lanes, stream: reader.take(reader.varint(4 * tokens + 8, "the length of its stream")) };
+  const begun = starts.filter((_, i) => !inside[i]);
+  const stream = reader.take(reader.varint(4 * tokens + 8, "the length of its stream"));
+  return { stored: null, lanes, begun, tokens, stream };
 }

@@ -3,7 +3,7 @@ import { demand } from "./binary.mjs";
 
 const [CODE_LOW, CODE_HIGH, SPAN_LOW, SPAN_HIGH] = [0, 1, 2, 3];
 
-/** Decode one stream: bits with probabilities, raw integers, symbols with frequencies out of 2^30. */
+/** Decode one stream: bits with probabilities, raw integers, symbols out of 2^30. */
 export class RangeDecoder {
   constructor(bytes, name) {
     Object.assign(this, { bytes, name, position: 0, unit: 0n });

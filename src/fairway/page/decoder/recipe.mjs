@@ -81,7 +81,8 @@ export function readRecipe(bytes) {
 export function layerPasses({ num_layers, repeat_first, repeat_last, repeat_times }) {
   const layers = Array.from({ length: num_layers }, (_, layer) => layer);
   const repeated = new Array(repeat_times).fill(layers.slice(repeat_first, repeat_last + 1));
-  return [...layers.slice(0, repeat_last + 1), ...repeated.flat(), ...layers.slice(repeat_last + 1)];
+  layers.splice(repeat_last + 1, 0, ...repeated.flat());
+  return layers;
 }
 
 // The kinds of matrices by the last words of their names, and the parts in which they stand.

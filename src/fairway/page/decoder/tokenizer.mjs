@@ -48,7 +48,8 @@ function ownPieces(text, cased) {
   const pieces = splitPieces(text);
   const names = pieces.map(utf8Text);
   demandOfTokenizer(!names.includes(null), "has a piece that is no UTF-8");
-  demandOfTokenizer(pieces.every(({ length }) => length >= 2), "has a piece of less than two bytes");
+  const areLong = pieces.every(({ length }) => length >= 2);
+  demandOfTokenizer(areLong, "has a piece of less than two bytes");
   demandOfTokenizer(new Set(names).size === names.length, "has two pieces that are the same");
   const reserved = names.some((name) => /[\u2581\ue00a\ue009]/.test(name));
   demandOfTokenizer(!reserved, "has a piece with a reserved character");

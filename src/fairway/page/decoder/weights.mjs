@@ -123,7 +123,8 @@ class WeightDecoder extends MixingDecoder {
         const isRight = Math.abs(values[at]) <= most;
         demand(isRight, `${this.name}: an integer is over the limit of ${most}`);
         [l2, l] = [l, Math.abs(integer)];
-        const moved = (mean, share) => mean + Math.floor(((l * 4096 - mean) * SHARE[share]) / 65536);
+        const a = l * 4096;
+        const moved = (mean, share) => mean + Math.floor(((a - mean) * SHARE[share]) / 65536);
         if (!copied) columnMeans[c] = moved(columnMeans[c], Math.min(r, 200) + 10);
         if (!copied) allMean = moved(allMean, Math.min(at, 4000) + 60);
         rowMean = moved(rowMean, Math.min(c, 4000) + 24);
@@ -146,7 +147,7 @@ class WeightDecoder extends MixingDecoder {
   }
 }
 
-/** Return 2^(exponent / 4): the float32 nearest to 2^((exponent mod 4) / 4), times 2^⌊exponent / 4⌋. */
+/** Return 2^(exponent / 4): the float32 nearest to it in [1, 2), times a power of two. */
 export function quarterPower(exponent) {
   const roots = [1, Math.sqrt(Math.SQRT2), Math.SQRT2, Math.SQRT2 * Math.sqrt(Math.SQRT2)];
   return Math.fround(roots[exponent & 3]) * 2 ** (exponent >> 2);
@@ -160,8 +161,8 @@ const halfValue = (bits) =>
  * Decode a stream of matrices.
  * @param shapes of each matrix {rows, columns, kind}
  * @param grid 0 log2_quarter, 1 fp16_row
- * @returns of each matrix {rows, columns, codes: Int16Array, columnExponents: Int32Array in quarters
- *   of an octave, rowScale(row, exponent): 2^(exponent / 4) times the row's scale, float32}
+ * @returns of each matrix {rows, columns, codes: Int16Array, columnExponents: Int32Array,
+ *   rowScale(row, exponent): 2^(exponent / 4) times the row's scale, float32}
  */
 export function readMatrices(bytes, name, shapes, grid) {
   const decoder = new WeightDecoder(bytes, name);

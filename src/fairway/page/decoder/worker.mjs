@@ -4,7 +4,7 @@ import { readArtifact } from "./artifact.mjs";
 import { Damage, NoVerdict } from "./binary.mjs";
 import { LaneGroup } from "./group.mjs";
 
-/** Serve a port {postMessage, onmessage}: a Web Worker's own scope, or the parent's port in Node. */
+/** Serve a port {postMessage, onmessage}: a Web Worker's own scope, or a port of Node. */
 export function serveWorker(port) {
   let artifact, group;
   const answers = {
