@@ -17,7 +17,7 @@ from typing import NamedTuple
 from fairway.console import printable
 
 STYLE = Path(__file__).with_suffix(".css").read_text("utf-8")
-_LETTER = 7.6  # px of a letter of 14 px, generously
+_LETTER = 8.5  # px of a letter of 14 px, generously
 _GAP = 2  # px between neighbours
 _COLOURS = ("green", "blue", "yellow", "pink")  # of the classes p0 to p3
 Point = tuple[float, float]
