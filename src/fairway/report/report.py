@@ -292,7 +292,7 @@ def _card(found: Results) -> str:
     if run.proof_file.is_file() and run.artifact.is_file():
         files = [file.relative_to(run.path).as_posix() for file in (run.artifact, run.proof_file)]
         facts["SHA-256 of the proof"] = f"<code>{sha256_file(run.proof_file)}</code>"
-        facts["check it, here"] = f"<code>fairway verify {' '.join(files)}</code>"
+        facts["check it here"] = f"<code>fairway verify {' '.join(files)}</code>"
     if has_current(run):
         name = run.page.name
         facts["in a browser"] = f'<a href="{name}">{name}</a> decodes the proof while you watch'
@@ -392,7 +392,7 @@ def _score_charts(found: Results) -> list[Figure]:
     ranges = [(nats / log(2), size) for nats, size in score.by_position[:40]]
     if len(ranges) > 1:
         caption = f"Score by position ({CLAIMED}): bits per byte, lower is better"
-        note = "Tokens of a document from this position to the next bar's. More context costs less."
+        note = "A bar: all tokens from this position in their document to the next bar's."
         made.append(Figure(caption, partial(charts.positions, ranges), note))
     return made
 
