@@ -8,6 +8,7 @@ from counts import ROOT, circles, imports
 # the left of it in its own row.
 ROWS = [
     [
+        "arguments",
         "errors",
         "userfolders",
         "startup",

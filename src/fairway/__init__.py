@@ -1,19 +1,43 @@
-"""Train a language model under a byte budget, and prove its score with a file that decodes."""
+"""Train a language model under a byte budget, and prove its score with a file that decodes.
+
+Everything public is listed in `__all__` (docs/interface.md). The import is light: torch is imported
+when a name of `fairway.library` is first used.
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from fairway.errors import BadInput, Damaged, Interrupted
+
 if TYPE_CHECKING:
-    from pathlib import Path
+    from fairway.library import LogProbs, Model, NextToken, Proof, Run, load, run, verify
+    from fairway.pipeline.results import ScoreResult, Verdict
 
-    from fairway.library import Model
+__version__ = "1.0.0.dev0"
+__all__ = [
+    "BadInput",
+    "Damaged",
+    "Interrupted",
+    "LogProbs",
+    "Model",
+    "NextToken",
+    "Proof",
+    "Run",
+    "ScoreResult",
+    "Verdict",
+    "load",
+    "run",
+    "verify",
+]
 
-__version__ = "0.1.0"
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'fairway' has no attribute {name!r}")
+    return getattr(import_module("fairway.library"), name)
 
 
-def load(path: str | Path) -> Model:
-    """Open an artifact: .logprobs(text), .compress(bytes), .generate(...). Raises BadInput."""
-    model: Model = import_module("fairway.library").Model(path)
-    return model
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

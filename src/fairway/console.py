@@ -52,6 +52,17 @@ def level() -> int:
     return _level
 
 
+@contextmanager
+def quiet(wanted: bool = True) -> Iterator[None]:
+    """Print errors only inside the block, if that is wanted."""
+    before = _level
+    choose_level(-1 if wanted else before)
+    try:
+        yield
+    finally:
+        choose_level(before)
+
+
 def silence() -> None:
     """Print nothing from here on, as ranks other than 0 do."""
     _console.quiet = True

@@ -1,70 +1,495 @@
-"""Use an artifact from Python: log-probabilities, compression, samples. docs/python.md."""
+"""The Python interface: docs/python.md teaches it, docs/interface.md lists it."""
 
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from math import isfinite, log
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Any, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fairway.coding import artifact, sample
-from fairway.coding.compress import compress, decompress
-from fairway.coding.lanes import Division
-from fairway.coding.protocols import text_costs
+from fairway import console
+from fairway.arguments import checked
+from fairway.coding import artifact, compress, sample
+from fairway.coding.artifact import Artifact
+from fairway.coding.lanes import Layout, documents_of
+from fairway.coding.model import CodingModel
 from fairway.coding.session import open_model
-from fairway.config.schema import Score
+from fairway.config import toml
+from fairway.config.schema import Recipe, Train
+from fairway.errors import BadInput
+from fairway.formats.coded_tokens import Starts
+from fairway.formats.range_coder import TOTAL
+from fairway.io.atomic import write_atomic
+from fairway.io.binary import Source, Target
+from fairway.pipeline import prove, runner, score, texts, verdicts
+from fairway.pipeline.directory import Job, RunDirectory, artifact_file
+from fairway.pipeline.results import ScoreResult, Verdict
+
+Text = str | bytes
+Texts = str | bytes | Sequence[str | bytes]
+FileName = str | os.PathLike[str]
+TokenIds = Sequence[int] | NDArray[Any]
+
+_TEXT = "the text"  # what errors call a text in memory
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LogProbs:
-    """The log-probabilities of one document's tokens, each given all tokens before it."""
+    """The log-probabilities of one text's tokens, each given all tokens before it.
 
-    token_ids: NDArray[np.uint16]  # [N], BOS first
-    logprobs: NDArray[np.float64]  # [N - 1], of token_ids[1:], in nats
-    text_bytes: int  # of the text that the tokens decode to
+    For a text of N tokens, the boundary (BOS) at its beginning included.
+    """
+
+    token_ids: NDArray[np.uint16]
+    """uint16[N], the boundary first."""
+    logprobs: NDArray[np.float64]
+    """float64[N - 1], of `token_ids[1:]`, in nats: at most 0."""
+    text_bytes: int
+    """Length in bytes of the text that the tokens decode to."""
 
     @property
     def bits_per_byte(self) -> float:
-        """Return the document's code length over its length in bytes."""
-        return float(-self.logprobs.sum() / np.log(2) / max(self.text_bytes, 1))
+        """Return the text's code length in bits over its length in bytes; 0 for no text."""
+        return float(-self.logprobs.sum() / log(2) / max(self.text_bytes, 1))
+
+    def __repr__(self) -> str:
+        return (
+            f"LogProbs({len(self.logprobs):,} tokens, {self.text_bytes:,} bytes, "
+            f"{self.bits_per_byte:.4f} bits per byte)"
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class NextToken:
+    """The distribution of the token that follows a prompt, over the vocabulary of V tokens."""
+
+    probabilities: NDArray[np.float64]
+    """float64[V], each above 0; they sum to 1. The boundary (BOS) stands for the end of a text."""
+    _written: Callable[[int], bytes] = field(compare=False)
+
+    @checked
+    def top(self, count: int = 10) -> list[tuple[bytes, float]]:
+        """Return the likeliest tokens, as (bytes that the token adds, probability).
+
+        The end of the text adds b"". Equal probabilities come in the order of their token ids.
+        """
+        likeliest = np.argsort(-self.probabilities, kind="stable")[: max(count, 0)].tolist()
+        return [(self._written(token), float(self.probabilities[token])) for token in likeliest]
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{text!r} {p:.3f}" for text, p in self.top(3))
+        return f"NextToken({shown}, ... of {len(self.probabilities):,} tokens)"
+
+
+@dataclass(frozen=True, repr=False)
+class Proof:
+    """A text, written as a file that decodes from the model alone. Its size is the score.
+
+    `bytes(proof)` is the file (docs/formats.md). The other values are what its maker says: only
+    `fairway.verify` decodes it.
+    """
+
+    data: bytes
+    """The file's bytes."""
+    text_bytes: int
+    """Length of the text in bytes."""
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Return the bits of the whole file over the bytes of the text."""
+        return 8 * len(self.data) / self.text_bytes
+
+    @checked
+    def save(self, path: FileName) -> None:
+        """Write the file (.fwp). A file that is there is replaced. Raises OSError."""
+        write_atomic(Path(path), self.data)
+
+    def __bytes__(self) -> bytes:
+        return self.data
+
+    def __repr__(self) -> str:
+        return (
+            f"Proof({len(self.data):,} bytes for {self.text_bytes:,} bytes of text, "
+            f"{self.bits_per_byte:.4f} bits per byte)"
+        )
 
 
 class Model:
-    """An opened artifact. It predicts in exact arithmetic: the same bits on every machine."""
+    """An opened artifact, which predicts text. `fairway.load` returns one.
 
-    def __init__(self, path: str | Path) -> None:
-        """Open an artifact. Raises BadInput that names what is wrong with the file."""
-        self.path = Path(path)
-        self._artifact = artifact.read(self.path)
-        self._model = open_model(self._artifact)
+    It predicts in exact arithmetic, so results are the same on every machine, bit for bit. A text
+    is `str`, which stands for its UTF-8, or any `bytes`. Methods raise TypeError for an argument of
+    another type, BadInput for a value that cannot be used, and ValueError once the model is closed.
 
-    def logprobs(self, text: str | bytes) -> LogProbs:
-        """Return the log-probability of every token. Raises BadInput for text without tokens."""
+    A model is a context manager, which closes it. `bytes(model)` is the artifact.
+    """
+
+    @checked
+    def __init__(self, path: FileName) -> None:
+        """Open the artifact in a file or a run directory.
+
+        The file is read whole, and not needed afterwards. Raises BadInput that says what is wrong
+        with it.
+        """
+        self.path = artifact_file(path)
+        self._opened: Artifact | None = artifact.read(self.path)
+
+    # what it is
+
+    @property
+    def vocab_size(self) -> int:
+        """Return the number of tokens in the vocabulary."""
+        return self._artifact.vocab_size
+
+    @property
+    def bos_id(self) -> int:
+        """Return the token that begins every text, and so ends the one before."""
+        return self._artifact.bos_id
+
+    @property
+    def sha256(self) -> str:
+        """Return the SHA-256 of the artifact, in hexadecimal."""
+        return self._artifact.sha256
+
+    @property
+    def size_bytes(self) -> int:
+        """Return the size of the artifact in bytes."""
+        return self._artifact.size_bytes
+
+    @property
+    def config(self) -> dict[str, dict[str, Any]]:
+        """Return the sections `model` and `memory` of its recipe (docs/recipes.md)."""
+        return {
+            "model": self._artifact.model.model_dump(mode="json"),
+            "memory": self._artifact.memory.model_dump(mode="json"),
+        }
+
+    def close(self) -> None:
+        """Give the memory back. Closing twice is allowed."""
+        self._opened = None
+        self.__dict__.pop("_coding_model", None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __bytes__(self) -> bytes:
+        return self._artifact.data
+
+    def __repr__(self) -> str:
+        if self._opened is None:
+            return f"Model({str(self.path)!r}, closed)"
+        return (
+            f"Model({str(self.path)!r}, {self.size_bytes:,} bytes, {self.vocab_size:,} tokens, "
+            f"sha256 {self.sha256[:8]}…)"
+        )
+
+    @property
+    def _artifact(self) -> Artifact:
+        if self._opened is None:
+            raise ValueError("the model is closed: fairway.load opens it again")
+        return self._opened
+
+    @cached_property
+    def _coding_model(self) -> CodingModel:
+        return open_model(self._artifact)
+
+    # tokens
+
+    @checked
+    def encode(self, text: Text) -> NDArray[np.uint16]:
+        """Return the tokens of a text, uint16[N], the boundary (BOS) first.
+
+        Raises BadInput where the artifact's tokenizer cannot write the text.
+        """
+        return self._artifact.tokenizer.encode_documents([_bytes(text)])
+
+    @checked
+    def decode(self, token_ids: TokenIds) -> bytes:
+        """Return the text that tokens write: `decode(encode(text))` is `text`, for any bytes.
+
+        token_ids: integers [N], with or without the boundary (BOS) at the beginning; boundaries
+        write nothing. Raises BadInput for ids outside the vocabulary.
+        """
+        return b"".join(self._artifact.tokenizer.decode(self._ids(token_ids)))
+
+    @checked
+    def token_bytes(self, token_ids: TokenIds) -> list[bytes]:
+        """Return what each token writes, in its place: joined, they are `decode(token_ids)`.
+
+        Raises BadInput for ids outside the vocabulary.
+        """
+        ids = self._ids(token_ids)
+        ends = np.cumsum(self._artifact.tokenizer.byte_lengths(ids))[len(ids) - len(token_ids) :]
+        text = self.decode(ids)
+        return [text[a:b] for a, b in pairwise([0, *ends.tolist()])]
+
+    def _ids(self, token_ids: TokenIds) -> NDArray[Any]:
+        """Return ids with a boundary at the beginning."""
+        ids = np.asarray(token_ids)
+        if ids.size and ids.dtype.kind not in "iu":
+            raise TypeError(f"token_ids must be integers, not {ids.dtype}")
+        if ids.ndim != 1:
+            raise BadInput(f"token_ids have {ids.ndim} dimensions: give the tokens of one text")
+        boundary = [] if len(ids) and ids[0] == self.bos_id else [self.bos_id]
+        return np.concatenate([np.array(boundary, np.int64), ids.astype(np.int64)])
+
+    # prediction
+
+    @overload
+    def logprobs(self, text: str | bytes) -> LogProbs: ...  # type: ignore[overload-overlap]
+    @overload
+    def logprobs(self, text: Sequence[str | bytes]) -> list[LogProbs]: ...
+    @checked
+    def logprobs(self, text: Texts) -> LogProbs | list[LogProbs]:
+        """Return the log-probability of every token of a text, or of each of several texts.
+
+        Texts know nothing of each other. They are computed side by side. The document memory
+        predicts, too, where the artifact has one, so the sum is what `score` charges for one text.
+        Raises BadInput where the artifact's tokenizer cannot write a text.
+        """
+        if isinstance(text, str | bytes):
+            return self._logprobs([_bytes(text)])[0]
+        return self._logprobs([*map(_bytes, text)])
+
+    def _logprobs(self, documents: list[bytes]) -> list[LogProbs]:
+        if not documents:
+            return []
         tokenizer = self._artifact.tokenizer
-        tokens = tokenizer.encode_documents([text.encode() if isinstance(text, str) else text])
-        logprobs, whole = np.zeros(len(tokens)), Division(1, len(tokens))
-        for costs in text_costs(self._model, tokens, Score(), whole):
+        tokens = tokenizer.encode_documents(documents)
+        starts = documents_of(tokens, tokenizer.bos_id)
+        layout = Layout(len(tokens), Starts(starts, np.zeros(len(starts), bool)))
+        logprobs = np.zeros(len(tokens))
+        for costs in self._coding_model.token_costs(tokens, layout):
             logprobs[costs.positions] = -costs.nats
-        size = sum(map(len, tokenizer.decode(tokens)))
-        return LogProbs(tokens, logprobs[1:], size)
+        return [
+            LogProbs(ids, values[1:], int(tokenizer.byte_lengths(ids).sum()))
+            for ids, values in zip(
+                np.split(tokens, starts[1:]), np.split(logprobs, starts[1:]), strict=True
+            )
+        ]
 
-    def compress(self, data: bytes) -> bytes:
-        """Return a .fwz file that `decompress`, or fairway decompress, restores to `data`."""
-        out = io.BytesIO()
-        compress(self._artifact, io.BytesIO(data), out, "exact", lambda done: None)
-        return out.getvalue()
+    @checked
+    def next_token(self, prompt: Text = "") -> NextToken:
+        """Return the distribution of the token after a prompt.
 
-    def decompress(self, data: bytes) -> bytes:
-        """Return the inverse of `compress`. Raises BadInput for damage or another model's file."""
-        out = io.BytesIO()
-        decompress(self._artifact, io.BytesIO(data), out, lambda done: None)
-        return out.getvalue()
+        Its logarithms are those of `logprobs`. A prompt that ends inside a word has other tokens
+        than the whole word has. Raises BadInput where the tokenizer cannot write the prompt.
+        """
+        tokens = self.encode(prompt).astype(np.int64)
+        stepper = self._coding_model.stepper(Layout(len(tokens) + 1, Starts.whole()))
+        for token, following in pairwise(tokens):
+            stepper.step(np.array([token]))
+            stepper.observe(np.array([following]))
+        frequencies = np.diff(stepper.step(tokens[-1:])[0])
+        return NextToken(frequencies / TOTAL, lambda token: self.token_bytes([*tokens, token])[-1])
 
+    @checked
     def generate(
-        self, prompt: str = "", tokens: int = 200, temperature: float = 0.8, seed: int = 0
+        self, prompt: Text = "", tokens: int = 200, temperature: float = 0.8, seed: int = 0
     ) -> str:
-        """Return the prompt and what the model adds; temperature 0 takes the likeliest token."""
-        added = sample.sample(self._artifact, prompt.encode(), tokens, temperature, seed)
-        return prompt + "".join(added)
+        """Return what the model adds to a prompt: up to `tokens` tokens, or to the text's end.
+
+        A token is drawn in proportion to p^(1/temperature); at 0 it is always the likeliest. The
+        same arguments give the same text. The network alone predicts, without the document memory.
+        Bytes that are no UTF-8 become U+FFFD. Raises BadInput for negative numbers.
+        """
+        return "".join(self.stream(prompt, tokens, temperature, seed))
+
+    @checked
+    def stream(
+        self, prompt: Text = "", tokens: int = 200, temperature: float = 0.8, seed: int = 0
+    ) -> Iterator[str]:
+        """Return an iterator over the pieces of `generate`, token by token, as they are drawn.
+
+        A piece is empty where a token ends inside a character. Raises BadInput for negative
+        numbers.
+        """
+        if min(tokens, temperature, seed) < 0 or not isfinite(temperature):
+            raise BadInput("tokens, temperature and seed are numbers from 0: give such")
+        return sample.sample(self._artifact, _bytes(prompt), tokens, float(temperature), seed)
+
+    # compression
+
+    @checked
+    def compress(self, data: bytes | bytearray | memoryview) -> bytes:
+        """Return any bytes as a compressed file (.fwz), which `fairway decompress` reads, too."""
+        target = io.BytesIO()
+        self.compress_file(io.BytesIO(data), target)
+        return target.getvalue()
+
+    @checked
+    def decompress(self, data: bytes | bytearray | memoryview) -> bytes:
+        """Return what `compress` was given. The text of a proof is restored, too.
+
+        Raises Damaged where the bytes are not what was written, BadInput for other files and those
+        of another model.
+        """
+        target = io.BytesIO()
+        self.decompress_file(io.BytesIO(data), target)
+        return target.getvalue()
+
+    @checked
+    def compress_file(self, source: Source, target: Target) -> None:
+        """Compress what a binary file object holds into another one.
+
+        It is read in pieces of 1 MiB, so files may be larger than memory, or pipes.
+        """
+        _refuse_text(source, target)
+        compress.compress(self._artifact, source, target, "exact", lambda done: None)
+
+    @checked
+    def decompress_file(self, source: Source, target: Target) -> None:
+        """Restore what a binary file object holds, as `decompress` does, into another one.
+
+        What was written before an error is right, and is not all. Raises Damaged, BadInput.
+        """
+        _refuse_text(source, target)
+        with console.quiet():
+            compress.decompress(self._artifact, source, target, lambda done: None)
+
+    # evidence
+
+    @checked
+    def score(self, text: Texts) -> ScoreResult:
+        """Return bits per byte of a text, or of several, as `fairway score` computes them.
+
+        Boundaries between texts are charged. Raises BadInput for a text of no bytes, Interrupted
+        after Ctrl-C.
+        """
+        with self._job(text) as job:
+            return score.score_text(*job)
+
+    @checked
+    def prove(self, text: Texts) -> Proof:
+        """Write a text, or several, as a file that decodes from the model alone.
+
+        Raises BadInput for a text of no bytes, Interrupted after Ctrl-C.
+        """
+        with self._job(text) as job:
+            result = prove.prove_text(*job)
+            return Proof(job[0].place.proof_file.read_bytes(), result.text_bytes)
+
+    @contextmanager
+    def _job(self, text: Texts) -> Iterator[tuple[Job, Artifact, texts.Text]]:
+        """Give a job in a directory that ends with it; its recipe has nothing but defaults."""
+        opened, recipe = self._artifact, Recipe(name="python", train=Train(steps=1))
+        encoded = texts.of_documents(_documents(text), _TEXT, opened.tokenizer)
+        with TemporaryDirectory() as folder, console.quiet():
+            yield Job(recipe, RunDirectory(folder)), opened, encoded
+
+
+@dataclass(frozen=True, repr=False)
+class Run:
+    """A run directory after all stages of its recipe."""
+
+    path: Path
+    """The run directory: `fairway.load(run.path)` opens its artifact."""
+    results: dict[str, Any]
+    """The result of each stage by its name, as `fairway run --json` prints them."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """Return the verdict on the run's proof."""
+        verdict: Verdict = self.results["verify"]
+        return verdict
+
+    @property
+    def failures(self) -> list[str]:
+        """Return what missed its limit, one sentence each: budgets, times, the proof."""
+        return [result.failure for result in self.results.values() if result.failure]
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, {self.verdict.sentence})"
+
+
+@checked
+def load(path: FileName) -> Model:
+    """Open the artifact in a file or a run directory. Raises BadInput that says what is wrong."""
+    return Model(path)
+
+
+@checked
+def verify(
+    model: Model | str | os.PathLike[str],
+    proof: Proof | bytes | str | os.PathLike[str],
+    text: str | bytes | Sequence[str | bytes] | None = None,
+) -> Verdict:
+    """Decode a proof in a fresh process, and return the verdict.
+
+    It trusts nothing but the bytes of the two files, which may be given by their names. text: what
+    the proof must decode to. The verdict is true where the proof holds; `verdict.reason` says why
+    it does not. Raises BadInput where a file cannot be read, or is another model's proof.
+    """
+    documents = None if text is None else _documents(text)
+    with console.quiet():
+        return verdicts.verify_proof(_file(model), _file(proof), documents, _TEXT)
+
+
+@checked
+def run(
+    recipe: FileName,
+    out: FileName | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    force: str = "",
+    quiet: bool = False,
+) -> Run:
+    """Run all stages of a recipe; stages whose inputs did not change are skipped.
+
+    recipe: a shipped name or a TOML file. out: the run directory; runs/NAME by default. overrides:
+    values by dotted key, as in {"train.steps": 100}. force: a stage that runs again, with all that
+    depend on it. quiet: print no progress on stderr. Raises BadInput with all problems of the
+    recipe at once, Interrupted after Ctrl-C, when the same call resumes.
+    """
+    sets = [f"{key}={_toml(key, value)}" for key, value in (overrides or {}).items()]
+    loaded = toml.load(os.fspath(recipe), sets)
+    directory = RunDirectory(out or Path("runs") / loaded.name)
+    with console.quiet(quiet):
+        return Run(directory.path, runner.run_stages(loaded, directory, force=force))
+
+
+def _toml(key: str, value: object) -> str:
+    try:
+        return toml.value(value)
+    except TypeError:
+        raise TypeError(f"run: overrides[{key!r}] is of {type(value)}, which is no TOML") from None
+
+
+def _bytes(text: Text) -> bytes:
+    try:
+        return text.encode() if isinstance(text, str) else text
+    except UnicodeEncodeError:
+        raise BadInput("the text holds half of a surrogate pair: give bytes instead") from None
+
+
+def _documents(text: Texts) -> list[bytes]:
+    return [*map(_bytes, [text] if isinstance(text, str | bytes) else text)]
+
+
+def _file(given: Any) -> Path | bytes:
+    """Return the name of a file, or the bytes of what `load` or `prove` returned."""
+    return artifact_file(given) if isinstance(given, str | os.PathLike) else bytes(given)
+
+
+def _refuse_text(*files: object) -> None:
+    if any(isinstance(file, io.TextIOBase) for file in files):
+        raise TypeError("the file is open as text: open it as binary, with mode 'rb' or 'wb'")

@@ -28,6 +28,7 @@ class Artifact(artifact.Contents):
     """An artifact in memory."""
 
     tokenizer: Tokenizer
+    data: bytes  # of the whole file
 
     @cached_property
     def state(self) -> dict[str, torch.Tensor]:
@@ -90,4 +91,4 @@ def _read(data: bytes) -> Artifact:
     vocab_size, bos_id = tokenizer.vocab_size, tokenizer.bos_id
     tensors = tensors_of(sections.model, vocab_size)
     contents = artifact.read(sections, tensors, vocab_size, bos_id)
-    return Artifact(tokenizer=tokenizer, **vars(contents))
+    return Artifact(tokenizer=tokenizer, data=data, **vars(contents))

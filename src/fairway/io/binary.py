@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from fairway.errors import Damaged
 
@@ -17,12 +17,14 @@ CRC_BYTES = 4
 _READ_BYTES = 1 << 20  # at a time: a claimed length takes no memory before its bytes are there
 
 
+@runtime_checkable
 class Source(Protocol):
     """What bytes are read from: fewer than asked for only at the end, or from a pipe."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
+@runtime_checkable
 class Target(Protocol):
     """What bytes are written to."""
 

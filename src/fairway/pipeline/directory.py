@@ -7,6 +7,7 @@ leaves either the old file or the new one. Whether a result is current, runner.p
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from fairway.pipeline.results import PrepareResult, Result
 R = TypeVar("R", bound=Result)
 
 
-def artifact_file(path: str | Path) -> Path:
+def artifact_file(path: str | os.PathLike[str]) -> Path:
     """Return the artifact of a run directory, or `path` itself where it is no directory.
 
     Raises BadInput where a directory has no artifact.
@@ -43,7 +44,7 @@ def artifact_file(path: str | Path) -> Path:
 class RunDirectory:
     """Paths and results of one run. Creating this object touches no file."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.recipe = self.path / "recipe.toml"
         self.env = self.path / "env.json"

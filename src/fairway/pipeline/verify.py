@@ -16,7 +16,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import fairway
 from fairway import console
 from fairway.errors import BadInput, Damaged
 from fairway.io import foreign
@@ -80,7 +79,7 @@ def sha256_readable(file: Path) -> str:
 
 def _run(place: Path, arguments: list[str]) -> dict[str, object]:
     """Return the JSON line of the decoding process. Raises BadInput, RuntimeError."""
-    home = str(Path(fairway.__file__).parents[1])
+    home = str(Path(__file__).parents[2])
     paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         [sys.executable, "-P", "-m", "fairway.pipeline.prove", *arguments],
