@@ -18,7 +18,7 @@ _WIDER: dict[Any, Any] = {int: Integral, float: Real}  # those of numpy, too
 def checked(function: Callable[P, R]) -> Callable[P, R]:
     """Raise TypeError, in one sentence, where an argument is not of its annotated type.
 
-    `bool` is no number here, and `str` is no sequence.
+    `bool` is no number here, and a text is no sequence.
     """
 
     @wraps(function)
@@ -26,10 +26,8 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         signature, hints = _declared(function)
         for name, value in signature.bind(*args, **kwargs).arguments.items():
             if name in hints and not _is(value, hints[name]):
-                kind = type(value).__name__
-                raise TypeError(
-                    f"{function.__qualname__}: {name} must be {_words(hints[name])}, not {kind}"
-                )
+                wanted, given = _words(hints[name]), _kind(value)
+                raise TypeError(f"{function.__qualname__}: {name} must be {wanted}, not {given}")
         return function(*args, **kwargs)
 
     return call
@@ -44,14 +42,11 @@ def _is(value: object, hint: Any) -> bool:
     kind, inner = typing.get_origin(hint) or hint, typing.get_args(hint)
     if kind is UnionType:
         return any(_is(value, one) for one in inner)
-    if kind is Sequence and isinstance(value, str | bytes):
-        return False
     if not isinstance(value, _WIDER.get(kind, kind)):
         return False
-    if kind is Sequence:
-        return all(_is(one, inner[0]) for one in value)
-    if kind is Mapping:
-        return all(_is(one, inner[0]) for one in value)
+    if kind in (Sequence, Mapping):
+        is_text = isinstance(value, str | bytes | bytearray | memoryview)
+        return not is_text and all(_is(one, inner[0]) for one in value)
     return hint is bool or not isinstance(value, bool)
 
 
@@ -63,3 +58,9 @@ def _words(hint: Any) -> str:
     if kind in (Sequence, Mapping):
         return f"a {kind.__name__.lower()} of {_words(inner[0])}"
     return "None" if kind is NoneType else kind.__name__
+
+
+def _kind(value: object) -> str:
+    inner = value if isinstance(value, list | tuple | dict) else ()
+    kinds = sorted({type(one).__name__ for one in inner})
+    return type(value).__name__ + (f" of {' and '.join(kinds)}" if kinds else "")

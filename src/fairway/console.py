@@ -54,13 +54,16 @@ def level() -> int:
 
 @contextmanager
 def quiet(wanted: bool = True) -> Iterator[None]:
-    """Print errors only inside the block, if that is wanted."""
-    before = _level
-    choose_level(-1 if wanted else before)
+    """Print nothing inside the block, if that is wanted; nor do processes that it starts."""
+    before = _level, _console.quiet
+    if wanted:
+        choose_level(-1)
+        silence()
     try:
         yield
     finally:
-        choose_level(before)
+        choose_level(before[0])
+        _console.quiet = before[1]
 
 
 def silence() -> None:

@@ -36,12 +36,7 @@ from fairway.pipeline import prove, runner, score, texts, verdicts
 from fairway.pipeline.directory import Job, RunDirectory, artifact_file
 from fairway.pipeline.results import ScoreResult, Verdict
 
-Text = str | bytes
-Texts = str | bytes | Sequence[str | bytes]
-FileName = str | os.PathLike[str]
-TokenIds = Sequence[int] | NDArray[Any]
-
-_TEXT = "the text"  # what errors call a text in memory
+_TEXT = "the given text"  # what errors call a text in memory
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,6 +44,12 @@ class LogProbs:
     """The log-probabilities of one text's tokens, each given all tokens before it.
 
     For a text of N tokens, the boundary (BOS) at its beginning included.
+
+        >>> scored = model.logprobs("The file object must be opened first.")
+        >>> dict(zip(model.token_bytes(scored.token_ids[1:]), scored.logprobs))
+        {b'The': ..., b'.': ...}
+        >>> scored.bits_per_byte
+        2...
     """
 
     token_ids: NDArray[np.uint16]
@@ -83,6 +84,9 @@ class NextToken:
         """Return the likeliest tokens, as (bytes that the token adds, probability).
 
         The end of the text adds b"". Equal probabilities come in the order of their token ids.
+
+            >>> model.next_token("The file").top(2)
+            [(b..., 0...), (b..., 0...)]
         """
         likeliest = np.argsort(-self.probabilities, kind="stable")[: max(count, 0)].tolist()
         return [(self._written(token), float(self.probabilities[token])) for token in likeliest]
@@ -111,8 +115,11 @@ class Proof:
         return 8 * len(self.data) / self.text_bytes
 
     @checked
-    def save(self, path: FileName) -> None:
-        """Write the file (.fwp). A file that is there is replaced. Raises OSError."""
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file (.fwp). A file that is there is replaced. Raises OSError.
+
+        >>> model.prove("The file object must be opened first.").save("mine.fwp")
+        """
         write_atomic(Path(path), self.data)
 
     def __bytes__(self) -> bytes:
@@ -133,10 +140,14 @@ class Model:
     another type, BadInput for a value that cannot be used, and ValueError once the model is closed.
 
     A model is a context manager, which closes it. `bytes(model)` is the artifact.
+
+        >>> with fairway.load("runs/demo") as model:
+        ...     print(model)
+        Model('runs/demo/model.fairway', ... bytes, ... tokens, sha256 ...)
     """
 
     @checked
-    def __init__(self, path: FileName) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         """Open the artifact in a file or a run directory.
 
         The file is read whole, and not needed afterwards. Raises BadInput that says what is wrong
@@ -169,7 +180,11 @@ class Model:
 
     @property
     def config(self) -> dict[str, dict[str, Any]]:
-        """Return the sections `model` and `memory` of its recipe (docs/recipes.md)."""
+        """Return the sections `model` and `memory` of its recipe (docs/recipes.md).
+
+        >>> model.config["model"]["num_layers"]
+        2
+        """
         return {
             "model": self._artifact.model.model_dump(mode="json"),
             "memory": self._artifact.memory.model_dump(mode="json"),
@@ -215,34 +230,43 @@ class Model:
     # tokens
 
     @checked
-    def encode(self, text: Text) -> NDArray[np.uint16]:
+    def encode(self, text: str | bytes) -> NDArray[np.uint16]:
         """Return the tokens of a text, uint16[N], the boundary (BOS) first.
 
         Raises BadInput where the artifact's tokenizer cannot write the text.
+
+            >>> model.encode("The file").dtype
+            dtype('uint16')
         """
         return self._artifact.tokenizer.encode_documents([_bytes(text)])
 
     @checked
-    def decode(self, token_ids: TokenIds) -> bytes:
+    def decode(self, token_ids: Sequence[int] | NDArray[Any]) -> bytes:
         """Return the text that tokens write: `decode(encode(text))` is `text`, for any bytes.
 
         token_ids: integers [N], with or without the boundary (BOS) at the beginning; boundaries
         write nothing. Raises BadInput for ids outside the vocabulary.
+
+            >>> model.decode(model.encode("The file"))
+            b'The file'
         """
         return b"".join(self._artifact.tokenizer.decode(self._ids(token_ids)))
 
     @checked
-    def token_bytes(self, token_ids: TokenIds) -> list[bytes]:
+    def token_bytes(self, token_ids: Sequence[int] | NDArray[Any]) -> list[bytes]:
         """Return what each token writes, in its place: joined, they are `decode(token_ids)`.
 
-        Raises BadInput for ids outside the vocabulary.
+        token_ids: as `decode` takes them. Raises BadInput for ids outside the vocabulary.
+
+            >>> model.token_bytes(model.encode("The file"))
+            [b'', b'The', b' file']
         """
         ids = self._ids(token_ids)
         ends = np.cumsum(self._artifact.tokenizer.byte_lengths(ids))[len(ids) - len(token_ids) :]
         text = self.decode(ids)
         return [text[a:b] for a, b in pairwise([0, *ends.tolist()])]
 
-    def _ids(self, token_ids: TokenIds) -> NDArray[Any]:
+    def _ids(self, token_ids: Sequence[int] | NDArray[Any]) -> NDArray[Any]:
         """Return ids with a boundary at the beginning."""
         ids = np.asarray(token_ids)
         if ids.size and ids.dtype.kind not in "iu":
@@ -259,12 +283,15 @@ class Model:
     @overload
     def logprobs(self, text: Sequence[str | bytes]) -> list[LogProbs]: ...
     @checked
-    def logprobs(self, text: Texts) -> LogProbs | list[LogProbs]:
+    def logprobs(self, text: str | bytes | Sequence[str | bytes]) -> LogProbs | list[LogProbs]:
         """Return the log-probability of every token of a text, or of each of several texts.
 
         Texts know nothing of each other. They are computed side by side. The document memory
         predicts, too, where the artifact has one, so the sum is what `score` charges for one text.
         Raises BadInput where the artifact's tokenizer cannot write a text.
+
+            >>> model.logprobs(["The file", b"The folder"])
+            [LogProbs(2 tokens, 8 bytes, ... bits per byte), LogProbs(...)]
         """
         if isinstance(text, str | bytes):
             return self._logprobs([_bytes(text)])[0]
@@ -288,11 +315,14 @@ class Model:
         ]
 
     @checked
-    def next_token(self, prompt: Text = "") -> NextToken:
+    def next_token(self, prompt: str | bytes = "") -> NextToken:
         """Return the distribution of the token after a prompt.
 
         Its logarithms are those of `logprobs`. A prompt that ends inside a word has other tokens
         than the whole word has. Raises BadInput where the tokenizer cannot write the prompt.
+
+            >>> model.next_token("The file").probabilities.shape == (model.vocab_size,)
+            True
         """
         tokens = self.encode(prompt).astype(np.int64)
         stepper = self._coding_model.stepper(Layout(len(tokens) + 1, Starts.whole()))
@@ -304,24 +334,30 @@ class Model:
 
     @checked
     def generate(
-        self, prompt: Text = "", tokens: int = 200, temperature: float = 0.8, seed: int = 0
+        self, prompt: str | bytes = "", tokens: int = 200, temperature: float = 0.8, seed: int = 0
     ) -> str:
         """Return what the model adds to a prompt: up to `tokens` tokens, or to the text's end.
 
         A token is drawn in proportion to p^(1/temperature); at 0 it is always the likeliest. The
         same arguments give the same text. The network alone predicts, without the document memory.
         Bytes that are no UTF-8 become U+FFFD. Raises BadInput for negative numbers.
+
+            >>> model.generate("The file", tokens=3, seed=1)
+            '...'
         """
         return "".join(self.stream(prompt, tokens, temperature, seed))
 
     @checked
     def stream(
-        self, prompt: Text = "", tokens: int = 200, temperature: float = 0.8, seed: int = 0
+        self, prompt: str | bytes = "", tokens: int = 200, temperature: float = 0.8, seed: int = 0
     ) -> Iterator[str]:
         """Return an iterator over the pieces of `generate`, token by token, as they are drawn.
 
         A piece is empty where a token ends inside a character. Raises BadInput for negative
         numbers.
+
+            >>> for piece in model.stream("The file", tokens=3):
+            ...     _ = sys.stderr.write(piece)
         """
         if min(tokens, temperature, seed) < 0 or not isfinite(temperature):
             raise BadInput("tokens, temperature and seed are numbers from 0: give such")
@@ -331,7 +367,12 @@ class Model:
 
     @checked
     def compress(self, data: bytes | bytearray | memoryview) -> bytes:
-        """Return any bytes as a compressed file (.fwz), which `fairway decompress` reads, too."""
+        """Return any bytes as a compressed file (.fwz), which `fairway decompress` reads, too.
+
+        >>> small = model.compress(b"The file object must be opened first.")
+        >>> len(small)
+        4...
+        """
         target = io.BytesIO()
         self.compress_file(io.BytesIO(data), target)
         return target.getvalue()
@@ -342,6 +383,9 @@ class Model:
 
         Raises Damaged where the bytes are not what was written, BadInput for other files and those
         of another model.
+
+            >>> model.decompress(model.compress(b"any bytes"))
+            b'any bytes'
         """
         target = io.BytesIO()
         self.decompress_file(io.BytesIO(data), target)
@@ -351,7 +395,10 @@ class Model:
     def compress_file(self, source: Source, target: Target) -> None:
         """Compress what a binary file object holds into another one.
 
-        It is read in pieces of 1 MiB, so files may be larger than memory, or pipes.
+        It is read in pieces, so files may be larger than memory, or pipes.
+
+            >>> with open("runs/demo/recipe.toml", "rb") as source, open("small", "wb") as target:
+            ...     model.compress_file(source, target)
         """
         _refuse_text(source, target)
         compress.compress(self._artifact, source, target, "exact", lambda done: None)
@@ -361,6 +408,9 @@ class Model:
         """Restore what a binary file object holds, as `decompress` does, into another one.
 
         What was written before an error is right, and is not all. Raises Damaged, BadInput.
+
+            >>> with open("small", "rb") as source, open("again.toml", "wb") as target:
+            ...     model.decompress_file(source, target)
         """
         _refuse_text(source, target)
         with console.quiet():
@@ -369,27 +419,36 @@ class Model:
     # evidence
 
     @checked
-    def score(self, text: Texts) -> ScoreResult:
+    def score(self, text: str | bytes | Sequence[str | bytes]) -> ScoreResult:
         """Return bits per byte of a text, or of several, as `fairway score` computes them.
 
         Boundaries between texts are charged. Raises BadInput for a text of no bytes, Interrupted
         after Ctrl-C.
+
+            >>> model.score(["The file object must be opened first.", "The folder is."]).sentence
+            '... bits per byte (rolling, ... s)'
         """
         with self._job(text) as job:
             return score.score_text(*job)
 
     @checked
-    def prove(self, text: Texts) -> Proof:
+    def prove(self, text: str | bytes | Sequence[str | bytes]) -> Proof:
         """Write a text, or several, as a file that decodes from the model alone.
 
-        Raises BadInput for a text of no bytes, Interrupted after Ctrl-C.
+        The same model and text give the same bytes on every machine. Raises BadInput for a text of
+        no bytes, Interrupted after Ctrl-C.
+
+            >>> model.prove("The file object must be opened first.")
+            Proof(... bytes for 37 bytes of text, ... bits per byte)
         """
         with self._job(text) as job:
             result = prove.prove_text(*job)
             return Proof(job[0].place.proof_file.read_bytes(), result.text_bytes)
 
     @contextmanager
-    def _job(self, text: Texts) -> Iterator[tuple[Job, Artifact, texts.Text]]:
+    def _job(
+        self, text: str | bytes | Sequence[str | bytes]
+    ) -> Iterator[tuple[Job, Artifact, texts.Text]]:
         """Give a job in a directory that ends with it; its recipe has nothing but defaults."""
         opened, recipe = self._artifact, Recipe(name="python", train=Train(steps=1))
         encoded = texts.of_documents(_documents(text), _TEXT, opened.tokenizer)
@@ -404,7 +463,12 @@ class Run:
     path: Path
     """The run directory: `fairway.load(run.path)` opens its artifact."""
     results: dict[str, Any]
-    """The result of each stage by its name, as `fairway run --json` prints them."""
+    """The result of each stage by its name, as `fairway run --json` prints them.
+
+        >>> run = fairway.run("runs/demo/recipe.toml", "runs/demo", quiet=True)
+        >>> run.results["pack"].artifact_bytes, run.failures
+        (..., [])
+    """
 
     @property
     def verdict(self) -> Verdict:
@@ -422,8 +486,11 @@ class Run:
 
 
 @checked
-def load(path: FileName) -> Model:
-    """Open the artifact in a file or a run directory. Raises BadInput that says what is wrong."""
+def load(path: str | os.PathLike[str]) -> Model:
+    """Open the artifact in a file or a run directory. Raises BadInput that says what is wrong.
+
+    >>> model = fairway.load("runs/demo/model.fairway")
+    """
     return Model(path)
 
 
@@ -438,6 +505,13 @@ def verify(
     It trusts nothing but the bytes of the two files, which may be given by their names. text: what
     the proof must decode to. The verdict is true where the proof holds; `verdict.reason` says why
     it does not. Raises BadInput where a file cannot be read, or is another model's proof.
+
+        >>> text = "The file object must be opened first."
+        >>> verdict = fairway.verify(model, model.prove(text), text)
+        >>> bool(verdict), verdict.compared_with
+        (True, 'the given text')
+        >>> print(fairway.verify("runs/demo", "runs/demo/proof/val.fwp").sentence)
+        verified, ... bits per byte, ... bytes, compared with no text
     """
     documents = None if text is None else _documents(text)
     with console.quiet():
@@ -446,8 +520,8 @@ def verify(
 
 @checked
 def run(
-    recipe: FileName,
-    out: FileName | None = None,
+    recipe: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
     overrides: Mapping[str, Any] | None = None,
     *,
     force: str = "",
@@ -459,6 +533,9 @@ def run(
     values by dotted key, as in {"train.steps": 100}. force: a stage that runs again, with all that
     depend on it. quiet: print no progress on stderr. Raises BadInput with all problems of the
     recipe at once, Interrupted after Ctrl-C, when the same call resumes.
+
+        >>> fairway.run("runs/demo/recipe.toml", "runs/demo", quiet=True)
+        Run('runs/demo', verified, ... bits per byte, ...)
     """
     sets = [f"{key}={_toml(key, value)}" for key, value in (overrides or {}).items()]
     loaded = toml.load(os.fspath(recipe), sets)
@@ -474,14 +551,14 @@ def _toml(key: str, value: object) -> str:
         raise TypeError(f"run: overrides[{key!r}] is of {type(value)}, which is no TOML") from None
 
 
-def _bytes(text: Text) -> bytes:
+def _bytes(text: str | bytes) -> bytes:
     try:
         return text.encode() if isinstance(text, str) else text
     except UnicodeEncodeError:
         raise BadInput("the text holds half of a surrogate pair: give bytes instead") from None
 
 
-def _documents(text: Texts) -> list[bytes]:
+def _documents(text: str | bytes | Sequence[str | bytes]) -> list[bytes]:
     return [*map(_bytes, [text] if isinstance(text, str | bytes) else text)]
 
 
