@@ -546,7 +546,7 @@ def run(
 
 def _toml(key: str, value: object) -> str:
     try:
-        return toml.value(value)
+        return toml.as_toml(value)
     except TypeError:
         raise TypeError(f"run: overrides[{key!r}] is of {type(value)}, which is no TOML") from None
 
