@@ -117,7 +117,8 @@ def _escaped(data: bytes) -> bytes:
 
 def _sources(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Return (path, source) of the entry and of all it imports, in the order of their names."""
-    instead = dict.fromkeys(_unused(recipe), _LEFT_OUT) | {"fairway.kernels": _KERNELS}
+    instead = dict.fromkeys(_unused(recipe), _LEFT_OUT)
+    instead |= {"fairway": "pass", "fairway.kernels": _KERNELS}  # no Python interface
     found: dict[str, tuple[str, str]] = {}
     waiting = [ENTRY]
     while waiting:
@@ -134,6 +135,7 @@ def _sources(recipe: Recipe) -> Iterator[tuple[str, str]]:
 def _unused(recipe: Recipe) -> Iterator[str]:
     """Return the modules that no run of the recipe and no reader of its artifact calls."""
     yield "fairway.pipeline.verdicts"  # what other people's run directories claim
+    yield "fairway.pipeline.second_decoder"  # Node
     if recipe.data.source == "shards":
         yield from ("fairway.data.byte_tokenizer", "fairway.data.documents")
         yield "fairway.pipeline.prepare_documents"
