@@ -99,6 +99,19 @@ def test_the_version(fairway):
     assert fairway("--version") == (0, f"fairway {fairway_version}\n", "")
 
 
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [("rec", {"recipes"}), ("recipes m", {"mini"}), ("run d", {"demo"}), ("audit d", {"data"}),
+     ("compress --std", {"--stdout"}), ("score x --protocol r", {"rolling"})],
+)  # fmt: skip
+def test_a_shell_completes_commands_options_and_recipes(fairway, monkeypatch, words, offered):
+    monkeypatch.setenv("_FAIRWAY_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", f"fairway {words}")
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split())))
+    code, out, err = fairway()
+    assert (code, set(out.split()), err) == (0, offered, "")
+
+
 def test_quiet_and_verbose(fairway, tiny):
     words = ("run", tiny.recipe, "--out", tiny.path)
     _, _, usual = fairway(*words)
@@ -252,6 +265,13 @@ def test_missing_files(fairway, tmp_path):
     assert str(missing) in refused(fairway, "inspect", missing)
     assert str(missing) in refused(fairway, "sample", missing, "--prompt", "x")
     assert "there is nothing to report on" in refused(fairway, "report", tmp_path)
+    assert "fairway models lists the artifacts at hand" in refused(fairway, "inspect", missing)
+    assert "did you mean demo?" in refused(fairway, "run", "dmeo")
+    for recipe, variant in (("pr264", "sp1024"), ("frontier", "sp8192")):
+        for command in ("run", "prepare"):
+            sentence = refused(fairway, command, recipe, "--out", tmp_path / "run")
+            assert f"fairway download fineweb --variant {variant} fetches" in sentence
+    assert f"no artifact in {tmp_path}: fairway demo makes one" in fairway("models", tmp_path)[2]
     source = ("--set", "data.source=files", "--set", f"data.path={tmp_path / 'nope'}")
     assert "nope" in refused(fairway, "prepare", "tiny", "--out", tmp_path / "run", *source)
 

@@ -20,7 +20,7 @@ from fairway.pipeline.command_results import CheckResult, RuleFinding
 def check(folder: Path) -> CheckResult:
     """Check a submission folder against every rule. Raises BadInput when there is none."""
     if not folder.is_dir():
-        raise BadInput(f"there is no folder {folder}: give a submission folder")
+        raise BadInput(f"there is no folder {folder}: fairway submit RUN... writes a submission")
     return CheckResult(folder=str(folder), findings=list(_findings(Submission(folder))))
 
 

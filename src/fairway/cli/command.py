@@ -44,8 +44,13 @@ def size(text: object) -> int:
 
 def artifact_of(path: _MaybePath) -> _MaybePath:
     """Return the artifact of a run directory; any other path as it is. Raises BadInput."""
-    if path is None or not path.is_dir():
+    if path is None:
         return path
+    if not os.path.lexists(path):
+        raise BadInput(
+            f"there is no {path}: fairway models lists the artifacts at hand, and fairway demo "
+            "makes one"
+        )
     from fairway.pipeline.directory import artifact_file
 
     return artifact_file(path)

@@ -60,8 +60,10 @@ def _given_command() -> int:
         code = app(prog_name="fairway", standalone_mode=False)
     except typer.Abort:
         raise KeyboardInterrupt from None
-    except SystemExit:  # what typer makes of a broken pipe under --help
-        raise BrokenPipeError from None
+    except SystemExit as left:
+        if left.code:  # what typer makes of a broken pipe under --help
+            raise BrokenPipeError from None
+        code = 0  # and of the completion of a shell
     except _Usage as error:
         from fairway import console
 

@@ -88,6 +88,8 @@ def models(
         ["artifact", "bytes", "bits per byte, verified here"],
         ([m.path, f"{m.size_bytes:,}", f"{m.verified_bpb or '-'}"] for m in found),
     )
+    if not found:
+        console.result(f"no artifact in {folder}: fairway demo makes one")
     return ModelsResult(models=found)
 
 

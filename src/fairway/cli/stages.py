@@ -107,8 +107,11 @@ def _run_all(recipe: "Recipe", run: "RunDirectory", force: str = "") -> "dict[st
     from fairway.data.challenge_tokenizer import load_challenge
     from fairway.page.proof import write_small
     from fairway.pipeline.pack import check_budget
+    from fairway.pipeline.prepare_shards import check_there
     from fairway.pipeline.runner import run_stages
 
+    if recipe.data.source == "shards":
+        check_there(recipe.data)
     if recipe.data.tokenizer:  # a tokenizer that is there already: what it takes is known now
         tokenizer = load_challenge(recipe.data.tokenizer)
         check_budget(recipe.model, tokenizer, recipe.pack, recipe.memory)

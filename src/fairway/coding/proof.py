@@ -44,7 +44,7 @@ def decode_proof(opened: Artifact, data: bytes, target: Target) -> DecodedProof:
     if not bytes.fromhex(opened.sha256).startswith(header.artifact):
         raise BadInput(
             f"the proof needs the artifact whose SHA-256 begins with {header.artifact.hex()}, and "
-            f"this artifact has {opened.sha256}"
+            f"this artifact has {opened.sha256}: give the one that it needs"
         )
     lanes = max((len(chunk.coded.starts) for chunk in chunks if chunk.coded), default=0)
     if lanes > 1 and online.needs_one_lane(adapt):

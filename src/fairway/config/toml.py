@@ -46,9 +46,11 @@ def load(name: str, overrides: Iterable[str] = ()) -> Recipe:
         try:
             text = foreign.read_text(Path(name), "the recipe", pipes=True)
         except foreign.Missing:
+            near = difflib.get_close_matches(name, shipped(), n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
             raise BadInput(
                 f"no recipe '{name}': name a TOML file, or one of {', '.join(shipped())} "
-                "(fairway recipes)"
+                f"(fairway recipes){hint}"
             ) from None
     tree = foreign.parse_toml(text, f"the recipe {name}")
     problems = [p for o in overrides if (p := _override(tree, o))]

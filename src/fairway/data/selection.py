@@ -69,6 +69,7 @@ _FOREIGN: tuple[tuple[bytes, str], ...] = (
     (b"FWAY", "a Fairway artifact, not text"),
     (PREFIX, "a token shard, not text: data.source=shards and audit --tokens read it"),
 )
+_CHECK = "check the name; a recipe takes it as --set data.path=FOLDER"
 _HEAD_BYTES = 4096
 
 
@@ -138,11 +139,9 @@ def select(path: str | Path) -> Selection:
         mode = root.stat().st_mode
     except OSError as error:
         if root.is_symlink():
-            raise BadInput(f"{show(root)} is a broken link: check data.path or --text") from None
+            raise BadInput(f"{show(root)} is a broken link: {_CHECK}") from None
         if isinstance(error, FileNotFoundError | NotADirectoryError):
-            raise BadInput(
-                f"there is no file or folder {show(root)}: check data.path or --text"
-            ) from None
+            raise BadInput(f"there is no file or folder {show(root)}: {_CHECK}") from None
         raise BadInput(f"cannot read {show(root)}: {error.strerror}") from None
     if not stat.S_ISDIR(mode):
         return Selection(root, [what_is(root, named=True)], [])

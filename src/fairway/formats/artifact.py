@@ -224,7 +224,7 @@ def naming(part: str) -> Iterator[None]:
 def _bodies(data: bytes) -> dict[str, bytes]:
     """Return the bodies of the parts. Raises BadInput where a length or a checksum is wrong."""
     if len(data) < _PREFIX.size or not data.startswith(MAGIC):
-        raise BadInput("the header is not that of a Fairway artifact; is it another kind of file?")
+        raise BadInput("the header is not that of a Fairway artifact: give a model.fairway")
     version = _PREFIX.unpack_from(data)[1]
     if version != VERSION:
         raise BadInput(

@@ -55,7 +55,7 @@ def page_of_bytes(model: bytes, proof: bytes) -> bytes:
     if not sha256.startswith(needed := header.artifact.hex()):
         raise BadInput(
             f"the proof needs the artifact whose SHA-256 begins with {needed}, and this artifact "
-            f"has {sha256}"
+            f"has {sha256}: give the one that it needs"
         )
     read_chunks(reader, header.chunks)
     return proof_page(model, proof)

@@ -82,7 +82,8 @@ class RunDirectory:
         """Return the recipe of the run, with overrides. Raises BadInput."""
         if not self.recipe.is_file():
             raise BadInput(
-                f"{self.path} is no run directory (it has no recipe.toml): fairway run makes one"
+                f"{self.path} is no run directory (it has no recipe.toml): "
+                f"fairway run RECIPE --out {self.path} makes one"
             )
         return load(str(self.recipe), sets)
 

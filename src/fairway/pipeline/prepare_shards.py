@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from pathlib import Path
 
 from fairway import console
@@ -17,6 +19,18 @@ from fairway.io.atomic import write_atomic
 from fairway.pipeline.data_folder import SCAN_TOKENS, TOKENIZER, ShardEntry, entry_of, measure
 
 
+def check_there(data: Data) -> None:
+    """Raise BadInput, with the command that downloads them, where the challenge's files lack."""
+    for path in filter(None, (data.path, data.tokenizer)):
+        if not os.path.lexists(path):
+            found = re.search(r"fineweb(?:10B_sp|_)(\d+)", path)
+            variant = f" --variant sp{found[1]}" if found else ""
+            raise BadInput(
+                f"there is no {show(path)}: fairway download fineweb{variant} fetches the "
+                "challenge's into the folder data; for others set data.path and data.tokenizer"
+            )
+
+
 class FromShards:
     """Token shards that exist, in the challenge's format: used where they lie."""
 
@@ -24,6 +38,7 @@ class FromShards:
 
     def __init__(self, data: Data) -> None:
         """Find the files. Raises BadInput when one is missing, or a split holds no tokens."""
+        check_there(data)
         self._data = data
         train, val, self._skipped = select_shards(data.path)
         self._train = self._filled("training", train)

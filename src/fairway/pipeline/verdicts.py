@@ -137,13 +137,16 @@ def verify(job: Job, text_field: str = "text") -> Verdict:
     artifact.
     """
     run, place = job.run, job.place
+    if not place.proof_file.is_file():
+        text = f" --text {job.text}" if job.text else ""
+        raise BadInput(
+            f"there is no proof {place.proof_file}: fairway prove {run.path}{text} writes it"
+        )
     if job.text is None and run.recorded(PrepareResult) is None:
         raise BadInput(
             f"{run.path} has no prepare.json that can be read, so nothing says which text is its "
             f"validation text: fairway verify {run.artifact} {place.proof_file} [--text FILE]"
         )
-    if not place.proof_file.is_file():
-        raise BadInput(f"there is no proof {place.proof_file}: run fairway prove on {run.path}")
     verdict = verify_files(run.artifact, place.proof_file, job.text, text_field)
     verdict = _with_claims(verdict, run, place)
     try:

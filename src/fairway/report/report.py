@@ -177,7 +177,10 @@ def write(run: RunDirectory) -> Path:
     """Write the run's report.html and return its path. Raises BadInput for an empty run."""
     found = Results(run)
     if found.train is None and "train" not in found.stale:
-        raise BadInput(f"{run.path} has no finished 'train' yet: there is nothing to report on")
+        raise BadInput(
+            f"{run.path} has no finished 'train' yet, so there is nothing to report on: "
+            f"fairway run {run.recipe} --out {run.path} trains it"
+        )
     details = _details(f"Recipe ({CLAIMED})", run.recipe)
     details += _details(f"Machine and versions ({CLAIMED})", run.env)
     name, shown = run.load().name, [_stages_table(found)]
