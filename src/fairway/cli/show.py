@@ -25,6 +25,10 @@ def findings(found: "CheckResult") -> None:
 
     rows = [[f"{f.rule}: {f.evidence}", f.verdict] for f in found.findings]
     console.table(f"Checks of {found.folder}", ["rule", "holds"], rows)
+    if not found.failure:
+        unknown = [f.rule for f in found.findings if f.verdict == "unknown"]
+        but = f", but these are unknown: {', '.join(unknown)}" if unknown else ""
+        console.result(f"{found.folder}: no rule is broken{but}")
 
 
 def inspection(found: "Inspection") -> None:
