@@ -535,7 +535,7 @@ def test_size_says_which_shapes_fit(fairway, tmp_path, monkeypatch):
     assert re.search(r"\d+ of \d+ shapes fit; the largest: .*", err)
     code, _, err = fairway("size", "tiny", "--budget", 100)
     assert code == 1
-    assert "no shape fits: the recipe's needs about" in err
+    assert "no shape fits: the recipe needs about" in err
     assert "make data.vocab_size or model.dim smaller" in err
     assert "over pack.budget_bytes" in err
     assert "pack.budget_bytes" in refused(fairway, "size", "tiny", "--budget", 0)

@@ -67,7 +67,7 @@ class SizeResult(Result):
         others = sum(size for part, size in self.parts.items() if part not in MATRIX_PARTS)
         needed = others + int(weights * GOOD_BITS_PER_WEIGHT / 8)
         return (
-            f"no shape fits: the recipe's needs about {needed:,} bytes for {GOOD_BITS_PER_WEIGHT} bits"
+            f"no shape fits: the recipe needs about {needed:,} bytes for {GOOD_BITS_PER_WEIGHT} bits"
             f" for each of {weights:,} weights and {others:,} bytes of other parts; {part} "
             f"has {self.weights[part] / weights:.0%} of the weights: make {_KEYS[part]} smaller, "
             "or raise the budget"
