@@ -67,8 +67,8 @@ class SizeResult(Result):
         others = sum(size for part, size in self.parts.items() if part not in MATRIX_PARTS)
         needed = others + int(weights * GOOD_BITS_PER_WEIGHT / 8)
         return (
-            f"no shape fits: the recipe needs about {needed:,} bytes for {GOOD_BITS_PER_WEIGHT} bits"
-            f" for each of {weights:,} weights and {others:,} bytes of other parts; {part} "
+            f"no shape fits: the recipe needs about {needed:,} bytes, {GOOD_BITS_PER_WEIGHT} "
+            f"bits for each of {weights:,} weights and {others:,} bytes of other parts; {part} "
             f"has {self.weights[part] / weights:.0%} of the weights: make {_KEYS[part]} smaller, "
             "or raise the budget"
         )
