@@ -47,27 +47,31 @@ class Drawing:
         self.width, self.height = width, height
         self._shapes: list[str] = []
 
-    def text(self, x: float, y: float, words: str, kind: str = "", anchor: str = "start") -> None:
-        """Write words with their base line at y; anchor: start, middle or end."""
-        where = "" if anchor == "start" else f' text-anchor="{anchor}"'
+    def text(self, x: float, y: float, words: str, kind: str = "", anchor: str = "") -> None:
+        """Write words with their base line at y; anchor: "" for their start, middle or end."""
         said = escape(printable(words), quote=False)
-        self._shapes.append(f"<text{_class(kind)} x={_q(x)} y={_q(y)}{where}>{said}</text>")
+        self._add("text", kind, said, x=x, y=y, text_anchor=anchor)
 
     def rect(
         self, x: float, y: float, width: float, height: float, kind: str, r: float = 0
     ) -> None:
         """Draw a rectangle with corners of radius r."""
-        size = f"width={_q(max(width, 0))} height={_q(max(height, 0))}"
-        corners = f" rx={_q(r)}" if r else ""
-        self._shapes.append(f"<rect{_class(kind)} x={_q(x)} y={_q(y)} {size}{corners}/>")
+        self._add("rect", kind, x=x, y=y, width=max(width, 0), height=max(height, 0), rx=r or "")
 
     def circle(self, x: float, y: float, r: float, kind: str) -> None:
         """Draw a filled circle."""
-        self._shapes.append(f"<circle{_class(kind)} cx={_q(x)} cy={_q(y)} r={_q(r)}/>")
+        self._add("circle", kind, cx=x, cy=y, r=r)
 
     def path(self, data: str, kind: str) -> None:
         """Draw a path in SVG's language."""
-        self._shapes.append(f'<path{_class(kind)} d="{data}"/>')
+        self._add("path", kind, d=data)
+
+    def _add(self, tag: str, kind: str, inside: str = "", **given: float | str) -> None:
+        said = {"class": kind}
+        said |= {name: v if isinstance(v, str) else _n(v) for name, v in given.items()}
+        attributes = (f'{name.replace("_", "-")}="{v}"' for name, v in said.items() if v)
+        opening = f"<{tag} {' '.join(attributes)}"
+        self._shapes.append(f"{opening}>{inside}</{tag}>" if inside else f"{opening}/>")
 
     def line(self, points: Sequence[Point], kind: str) -> None:
         """Join points by straight lines."""
@@ -86,11 +90,9 @@ class Drawing:
         return self._svg(' role="img"', f"{about}<style>{style}</style>") + "\n"
 
     def _svg(self, attributes: str, head: str) -> str:
-        size = f"{_n(self.width)} {_n(self.height)}"
-        wide = f"width={_q(self.width)} height={_q(self.height)}"
-        opening = (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" {wide}{attributes}>'
-        )
+        wide, tall = _n(self.width), _n(self.height)
+        size = f'viewBox="0 0 {wide} {tall}" width="{wide}" height="{tall}"'
+        opening = f'<svg xmlns="http://www.w3.org/2000/svg" {size}{attributes}>'
         return "\n".join([opening + head, *self._shapes, "</svg>"])
 
 
@@ -313,9 +315,9 @@ def squarified(
 
 def _worst(row: Sequence[int], short: float, scale: float) -> float:
     """Return the largest ratio of the sides of a row's rectangles."""
-    area, thick = sum(row) * scale, sum(row) * scale / (short or 1)
-    sides = [(thick, size * scale / (thick or 1)) for size in row if area and size]
-    return max((max(a / b, b / a) for a, b in sides), default=0)
+    square = (sum(row) * scale / (short or 1)) ** 2
+    areas = [size * scale for size in row if size]
+    return max((max(square / area, area / square) for area in areas), default=0)
 
 
 def _lines(entries: Sequence[str], width: float) -> list[str]:
@@ -365,14 +367,6 @@ def _share(value: float, of: Point) -> float:
 def _fits(value: float) -> bool:
     """Say whether an axis has room for a value: what foreign files say may be absurd."""
     return isfinite(value) and abs(value) < 1e12
-
-
-def _class(kind: str) -> str:
-    return f' class="{kind}"' if kind else ""
-
-
-def _q(value: float) -> str:
-    return f'"{_n(value)}"'
 
 
 def _n(value: float) -> str:

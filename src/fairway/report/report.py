@@ -185,7 +185,9 @@ def write(run: RunDirectory) -> Path:
     details += _details(f"Machine and versions ({CLAIMED})", run.env)
     name, shown = run.load().name, [_stages_table(found)]
     title = name if name == run.path.name else f"{name} in {run.path.name}"
-    _write_page(run.report, title, _card(found), _figures(found), shown, details, _status(found))
+    _write_page(
+        run.report, title, _card(found), _figures(found), shown, details, _verdict(found)[0]
+    )
     return run.report
 
 
@@ -218,21 +220,21 @@ def write_many(runs: Sequence[RunDirectory], file: Path) -> None:
     for run in runs:
         run.require(TrainResult)
     found = {run.path.name: Results(run) for run in runs}
-    points = {f"{name} ({r.evidence})": [r.proved_bpb] for name, r in found.items() if r.proved_bpb}
-    figures = [_proofs(points)] if points else []
+    rows = [
+        charts.Dots(f"{name} ({r.evidence})", [r.proved_bpb])
+        for name, r in found.items()
+        if r.proved_bpb
+    ]
+    proofs = Figure("Bits per byte of the proofs, lower is better", partial(charts.dots, rows))
+    figures = [proofs] if rows else []
     figures += [figure for name, r in found.items() for figure in _training(r, f" of {name}")]
-    head = "".join(_headline_html(f"{name}: {_headline(r)}") for name, r in found.items())
-    shown = [seeds_table(runs)] if len(points) > 1 else []
-    shown += [replace(tables(r)[0], title=f"{name}: the pipeline") for name, r in found.items()]
+    head = "".join(_headline(f"{name}: {_verdict(r)[1]}") for name, r in found.items())
+    shown = [seeds_table(runs)] if len(rows) > 1 else []
+    shown += [replace(_stages_table(r), title=f"{name}: the pipeline") for name, r in found.items()]
     details = "".join(
         _details(f"Recipe of {run.path.name} ({CLAIMED})", run.recipe) for run in runs
     )
     _write_page(file, f"{len(runs)} runs", head, figures, shown, details)
-
-
-def _proofs(points: dict[str, list[float]]) -> Figure:
-    rows = [charts.Dots(name, values) for name, values in points.items()]
-    return Figure("Bits per byte of the proofs, lower is better", partial(charts.dots, rows))
 
 
 def write_comparison(found: CompareResult, shown: Sequence[Table], file: Path) -> None:
@@ -249,44 +251,36 @@ def write_comparison(found: CompareResult, shown: Sequence[Table], file: Path) -
     if best:
         headline = f"{best.mean:+.5f} bits per byte better by the claimed scores, p = {best.p:.2g}"
     figure = Figure(caption, partial(charts.dots, rows), note)
-    _write_page(file, "Comparison", _headline_html(headline), [figure], shown)
+    _write_page(file, "Comparison", _headline(headline), [figure], shown)
 
 
 # The verdict -------------------------------------------------------------------------------------
 
 
-def _status(found: Results) -> str:
-    """Return one word for how the score is known; a verdict never stands beside another recipe."""
-    if found.verdict is not None and not found.verdict:
-        return "NOT VERIFIED"
-    unproved = found.verdict is None and found.prove is None
+def _verdict(found: Results) -> tuple[str, str]:
+    """Return in a word and in a sentence how the score is known.
+
+    What is stale has no score: a verdict never stands beside something else.
+    """
+    verdict, name = found.verdict, found.run.path.name
+    unproved = verdict is None and found.prove is None
+    if verdict is not None and not verdict:
+        return "NOT VERIFIED", f"NOT VERIFIED: {verdict.reason}"
     if "prove" in found.stale or (unproved and found.stale):
-        return "stale"
+        why = "; ".join(f"{stage}.json was {why}" for stage, why in found.stale.items())
+        return "stale", f"Stale: {why}. fairway run {name}/recipe.toml --out {name} repairs it"
     if unproved:
-        return "not proved"
-    return found.evidence
-
-
-def _headline(found: Results) -> str:
-    status, verdict = _status(found), found.verdict
-    if status == "NOT VERIFIED":
-        assert verdict is not None
-        return f"NOT VERIFIED: {verdict.reason}"
-    if status == "stale":
-        said = [f"{name}.json was {why}" for name, why in found.stale.items()]
-        name = found.run.path.name
-        return f"Stale: {'; '.join(said)}. fairway run {name}/recipe.toml --out {name} repairs it"
+        return "not proved", "Not proved yet: fairway prove"
+    known = "not verified here, fairway verify"
     if verdict is not None and verdict.decoded:
-        size = f"{verdict.decoded.text_bytes:,}"
-        return f"{_bpb(verdict.bpb)} bits per byte, verified: all {size} bytes were decoded here"
-    if found.prove is None:
-        return "Not proved yet: fairway prove"
-    return f"{_bpb(found.prove.bpb)} bits per byte, {CLAIMED}: not verified here, fairway verify"
+        known = f"all {verdict.decoded.text_bytes:,} bytes were decoded here"
+    score = _bpb(found.proved_bpb or 0.0)
+    return found.evidence, f"{score} bits per byte, {found.evidence}: {known}"
 
 
 def _card(found: Results) -> str:
     """Return the verdict: the score, how it is known, and the command that checks it."""
-    run, status = found.run, _status(found)
+    run, (status, sentence) = found.run, _verdict(found)
     facts: dict[str, str] = {}
     if status in ("verified", CLAIMED) and (proof := found.proof):
         facts["score"] = f"8 × {proof.proof_bytes:,} bytes of proof / {proof.text_bytes:,} of text"
@@ -299,15 +293,15 @@ def _card(found: Results) -> str:
     if has_current(run):
         name = run.page.name
         facts["in a browser"] = f'<a href="{name}">{name}</a> decodes the proof while you watch'
-    figure, said = "", _headline(found)
+    figure = ""
     if status in ("verified", CLAIMED):
-        figure, _, said = said.partition(" ")
-        figure = f'<p class="figure">{figure}</p>'
+        score, _, sentence = sentence.partition(" ")
+        figure = f'<p class="figure">{score}</p>'
     rows = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items())
-    return f'<div class="card">{figure}{_headline_html(said)}<dl>{rows}</dl></div>'
+    return f'<div class="card">{figure}{_headline(sentence)}<dl>{rows}</dl></div>'
 
 
-def _headline_html(text: str) -> str:
+def _headline(text: str) -> str:
     return f'<p class="headline">{_safe(text)}</p>'
 
 
@@ -328,18 +322,16 @@ def _figures(found: Results) -> list[Figure]:
     if found.parts:
         total, parts = sum(found.parts.values()), found.parts
         caption = f"Where the {total:,} bytes of the artifact go"
-        limit = (
-            f"The budget ({CLAIMED}) is {found.pack.budget_bytes:,} bytes. " if found.pack else ""
-        )
+        limit = f"Budget ({CLAIMED}): {found.pack.budget_bytes:,} bytes. " if found.pack else ""
         note = f"{limit}{budget.sentence(total).capitalize()}."
-        made.append(Figure(caption, lambda width: charts.treemap(parts, width, 260), note))
+        made.append(Figure(caption, partial(charts.treemap, parts), note))
     return [*made, *_score_charts(found)]
 
 
 def _rivals(found: Results) -> list[Figure]:
     """Return the text under general-purpose compressors, beside the proof."""
     proof, evidence = found.proof, found.evidence
-    if not proof or _status(found) not in ("verified", CLAIMED):
+    if not proof or _verdict(found)[0] not in ("verified", CLAIMED):
         return []
     sizes = compressors.sizes_of_run(found.run, proof.text_sha256)
     if not sizes:
