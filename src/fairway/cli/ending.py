@@ -28,6 +28,7 @@ _REFUSALS = {  # errno: (what the system says in our words, or nothing; what to 
     errno.ELOOP: ("its links lead in a circle", "give the file itself"),
     errno.EMFILE: ("", "raise the limit of open files (ulimit -n)"),
 }
+_HUB = ("huggingface_hub", "pyarrow")  # of the extra hf
 _STREAMS = {0: "standard input", 1: "standard output", 2: "standard error"}
 
 
@@ -71,6 +72,8 @@ def _sentence(error: Exception) -> str:
     """Say what went wrong, if the user can mend it; empty for our own mistakes."""
     if isinstance(error, BadInput):
         return str(error)
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _HUB:
+        return f"this command needs {error.name}: pip install 'fairway[hf]'"
     if isinstance(error, MemoryError) or _is_out_of_memory(error):
         return "out of memory: choose a smaller model, window or batch (--set model.dim=...)"
     if isinstance(error, BrokenPipeError):
