@@ -27,6 +27,23 @@ settings.register_profile("fairway", deadline=None)  # machines are shared: time
 settings.load_profile("fairway")
 
 
+# With two workers, the first half of the tests goes to one and the second half to the other. Each
+# half begins with its longest files, so that both workers end together. The first makes the run of
+# `finished_tiny` and compiles its kernels for both: the second begins with what needs neither.
+FIRST = ("test_meaning", "test_loop", "challenge/test_script", "test_submission", "test_planted")
+SECOND = ("test_attention_backends", "test_levels", "test_bench", "test_docs", "test_sweep")
+
+
+def pytest_collection_modifyitems(items):
+    def of(files):
+        return [item for item in items if any(f"{file}.py" in item.nodeid for file in files)]
+
+    first, second = of(FIRST), of(SECOND)
+    rest = [item for item in items if item not in {*first, *second}]
+    middle = max(len(items) // 2 - len(first), 0)
+    items[:] = [*first, *rest[:middle], *second, *rest[middle:]]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def state_home(tmp_path_factory):
     """Let verdicts be remembered in a directory of the tests, shared by all their processes."""

@@ -307,8 +307,12 @@ def measure(root: Path) -> dict[str, list[str] | int]:
 
 
 def main() -> None:
+    show(measure(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT))
+
+
+def show(measured: dict[str, int | list[str]]) -> None:
     """Print every measure, and under it the places that it counts."""
-    for name, value in measure(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT).items():
+    for name, value in measured.items():
         print(f"{name}: {value if isinstance(value, int) else len(value)}")
         for place in [] if isinstance(value, int) else value:
             print(f"    {place[:150]}")

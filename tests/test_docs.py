@@ -63,7 +63,8 @@ def of(*languages: str) -> list[Block]:
 # --- blocks that run ---
 
 
-SLOW = {"audit-a-scorer.md"}  # two audits, each as long as its --minutes
+# Two audits, each as long as its --minutes; two trainings and a script that compiles its kernels
+SLOW = {"audit-a-scorer.md", "submit.md"}
 PAGES_THAT_RUN = [
     pytest.param(page, id=page.name, marks=[pytest.mark.slow] if page.name in SLOW else [])
     for page in sorted({block.page for block in of("console", "python")})

@@ -12,11 +12,11 @@ MODULES = ["fairway", "torch", "numpy", "json", "zstandard", "sitecustomize", "t
 
 
 @pytest.fixture
-def trapped(tiny, tmp_path):
+def trapped(tiny, tmp_path, fairway):
     """A run, a compressed file and a submission whose folders hold modules that leave a trace."""
     text = tmp_path / "text"
     text.write_bytes(b"what a decoder reads\n")
-    subprocess.run([COMMAND, "compress", "-m", tiny.artifact, text], check=True)
+    assert fairway("compress", "-m", tiny.artifact, text)[0] == 0
     trace = tmp_path / "trace"
     code = f"open({str(trace)!r}, 'w')\n"
     for folder in (tiny.path, tmp_path):

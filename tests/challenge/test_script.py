@@ -55,26 +55,17 @@ def test_only_what_the_recipe_uses():
     assert "fairway/cli/main.py" not in paths
 
 
-def test_ranks_of_torchrun_share_the_training_and_the_first_does_the_rest(source, tmp_path):
-    (tmp_path / "train_gpt.py").write_bytes(source)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += ["train_gpt.py", *SMALL]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    run = RunDirectory(tmp_path / "run")
-    assert run.require(TrainResult).world_size == 2
-    assert run.require(Verdict).verified
-
-
 def test_the_script_trains_scores_and_proves_alone(source, tmp_path):
-    file = tmp_path / "train_gpt.py"
-    file.write_bytes(source)
-    arguments = ["--out", "run", "--seed", "7", *SMALL]
-    done = script.run_apart(file, arguments, tmp_path, timeout_s=800)
+    """Two ranks of torchrun share the training, and the first does the rest."""
+    (tmp_path / "train_gpt.py").write_bytes(source)
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "train_gpt.py"]
+    words += ["--out", "run", "--seed", "7", *SMALL]
+    done = script.run_apart(words, tmp_path, timeout_s=800)
     assert done.returncode == 0, done.stderr
     run = RunDirectory(tmp_path / "run")
     assert run.require(Verdict).verified
-    assert run.require(TrainResult).seed == 7
+    trained = run.require(TrainResult)
+    assert (trained.seed, trained.world_size) == (7, 2)
     assert f"Code size: {len(source)} bytes" in done.stdout
     assert done.stdout == (run.path / "train.log").read_text("utf-8")
     assert f"val_bpb:{run.require(Verdict).bpb:.8f}" in done.stdout
@@ -96,8 +87,8 @@ def test_a_script_for_shards_makes_what_the_package_makes(tmp_path):
     sets += ["train.seconds=0", "train.steps=3", "train.batch_tokens=256", "train.compile=false"]
     recipe = load("pr264", sets)
     (tmp_path / "train_gpt.py").write_bytes(script.bundle(load("pr264")))
-    arguments = [word for value in sets for word in ("--set", value)]
-    done = script.run_apart(tmp_path / "train_gpt.py", arguments, tmp_path, timeout_s=800)
+    words = ["train_gpt.py", *(word for value in sets for word in ("--set", value))]
+    done = script.run_apart(words, tmp_path, timeout_s=800)
     assert done.returncode == 0, done.stderr
     alone, here = RunDirectory(tmp_path / "run"), RunDirectory(tmp_path / "here")
     run_stages(recipe, here)
@@ -115,7 +106,7 @@ def test_a_script_that_reads_the_source_tree_is_stopped(tmp_path):
         "else: sys.exit(subprocess.call([sys.executable, __file__, 'here']))\n"
     )
     for where in ("here", "child"):
-        done = script.run_apart(file, [where], tmp_path)
+        done = script.run_apart([str(file), where], tmp_path)
         assert done.returncode != 0
         assert "the bundle opened" in done.stderr
     plain = subprocess.run([sys.executable, str(file), "here"], capture_output=True)

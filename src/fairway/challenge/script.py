@@ -293,9 +293,9 @@ def _bound(statement: ast.stmt) -> str:
 
 
 def run_apart(
-    script: Path, arguments: Sequence[str], folder: Path, timeout_s: float | None = None
+    words: Sequence[str], folder: Path, timeout_s: float | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a bundle in `folder` by a process that fails when it opens a file of this package.
+    """Run `python WORDS` in `folder`, in a process that fails when it opens a file of this package.
 
     So do the processes that it starts: a hook on Python's own `open` is put into each of them.
     It does not see files that compiled libraries open; those know nothing of Fairway.
@@ -304,7 +304,7 @@ def run_apart(
         hook = _GUARD.format(source=str(_ROOT) + os.sep)
         Path(guard, "sitecustomize.py").write_text(hook, "utf-8")
         return subprocess.run(
-            [sys.executable, str(script.resolve()), *arguments],
+            [sys.executable, *words],
             cwd=folder,
             env=os.environ | {"PYTHONPATH": guard},
             stdin=subprocess.DEVNULL,

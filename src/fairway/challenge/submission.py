@@ -135,7 +135,7 @@ def _copy(one: Proved, folder: Path, code_bytes: int) -> None:
 def _run_once(folder: Path) -> None:
     """Let the script decode every proof where it can see nothing else. Raises BadInput."""
     with console.track("the script decodes every proof", 0, "") as _:
-        done = script.run_apart(folder / "train_gpt.py", ["--check"], folder)
+        done = script.run_apart(["train_gpt.py", "--check"], folder)
     if done.returncode:
         last = (done.stdout + done.stderr).strip().splitlines()[-1:]
         raise BadInput(f"the script does not reproduce the scores: {' '.join(last)}")

@@ -65,7 +65,6 @@ def _weights() -> NDArray[np.int64]:
 
 
 _WEIGHTS = _weights()
-_BUCKETS = 24
 # λ in 1/1000. Row 0 is the cache's: by the best cosine from 1/2 on in steps of 1/16, and for each
 # by the sum of all weights (under 2 times the largest, under 4 times, more). The other rows belong
 # to the n-grams of each length: by n_k = 1 ... 8 or more, and for each by the number of different
@@ -228,7 +227,7 @@ def _units(states: States | None, cache: int, rows: int) -> Units:
 
 
 def _start(memory: Memory, layout: Layout) -> Longs:
-    """Return the first λ of every lane: int64[L, K + 1, _BUCKETS]."""
+    """Return the first λ of every lane: int64[L, K + 1, 24]."""
     shares = np.array(_START[: memory.ngram + 1], np.int64) * (1 << _BITS) // 1000
     return np.repeat(shares[None], layout.lanes, 0)
 
