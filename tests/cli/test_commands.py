@@ -120,7 +120,8 @@ def test_quiet_and_verbose(fairway, tiny):
     assert "report: " in usual
     assert "report: " not in quiet
     assert "verify: remembered: verified" in quiet
-    assert "│" in quiet or "━" in quiet  # the tables are results
+    assert "┃" in usual
+    assert "┃" not in quiet  # the report has these tables
     tiny.invalidate(ScoreResult)
     verbose = fairway(*words, "-v")[2]
     assert "score: begins; its result depends on code=" in verbose
@@ -478,6 +479,17 @@ def test_dry_run_says_what_would_run_and_why(fairway, tiny):
     _, _, err = fairway("run", "tiny", *WORDS, "--out", tiny.path, "--dry-run", "--force", "score")
     assert err.count("│ finished") == 5
     assert "would run (--force score)" in err
+
+
+def test_dry_run_looks_for_the_documents(fairway, tmp_path):
+    words = ("run", "tiny", "--dry-run", "--set", "data.source=files", "--set", "data.path=/nope")
+    assert "there is no file or folder /nope" in refused(fairway, *words)
+
+
+def test_a_name_without_its_seed_is_no_run_directory(fairway, tiny):
+    tiny.path.rename(seeded := tiny.path.with_name("tiny-42"))
+    sentence = refused(fairway, "score", tiny.path)
+    assert f"(it has no recipe.toml): there are {seeded}" in sentence
 
 
 def test_dry_run_of_a_new_run_makes_nothing(fairway, tmp_path):

@@ -131,7 +131,8 @@ def _write_report(run: "RunDirectory") -> None:
     from fairway.report import report
 
     page = report.write(run)
-    show.tables(report.tables(Results(run)))
+    if console.level() >= 0:
+        show.tables(report.tables(Results(run)))
     console.say(f"report: {page}")
 
 

@@ -81,10 +81,10 @@ class RunDirectory:
     def load(self, sets: Sequence[str] = ()) -> Recipe:
         """Return the recipe of the run, with overrides. Raises BadInput."""
         if not self.recipe.is_file():
-            raise BadInput(
-                f"{self.path} is no run directory (it has no recipe.toml): "
-                f"fairway run RECIPE --out {self.path} makes one"
-            )
+            seeds = sorted(place.parent for place in self.path.parent.glob("*-*/recipe.toml"))
+            near = [str(s) for s in seeds if s.name.rpartition("-")[0] == self.path.name]
+            advice = f"there are {', '.join(near)}" if near else "fairway run RECIPE makes one"
+            raise BadInput(f"{self.path} is no run directory (it has no recipe.toml): {advice}")
         return load(str(self.recipe), sets)
 
     def create(self, recipe: Recipe) -> None:

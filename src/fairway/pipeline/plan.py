@@ -19,6 +19,7 @@ from fairway.model.parameters import tensors_of
 from fairway.model.sizes import flops_per_token
 from fairway.pipeline import verdicts
 from fairway.pipeline.directory import Job, RunDirectory
+from fairway.pipeline.prepare import check_source
 from fairway.pipeline.results import PrepareResult
 from fairway.pipeline.runner import downstream, state
 from fairway.pipeline.stage import Stage, stages_of
@@ -50,6 +51,7 @@ class Step:
 
 def plan(recipe: Recipe, run: RunDirectory, force: str = "") -> list[Step]:
     """Return every stage in order. Raises BadInput when the documents cannot be read."""
+    check_source(recipe.data)
     costs = predict(recipe, run)
     forced = downstream(force) if force else []
     steps: list[Step] = []

@@ -97,6 +97,11 @@ def fingerprint(data: Data) -> str:
     return _maker(data).fingerprint()
 
 
+def check_source(data: Data) -> None:
+    """Raise BadInput where the documents or shards that `data` names are not there."""
+    _maker(data)
+
+
 def _maker(data: Data) -> FromShards | FromDocuments:
     return FromShards(data) if data.source == "shards" else FromDocuments(data)
 

@@ -181,8 +181,8 @@ def _gain_table(found: CompareResult, gain: Gain) -> Table:
         if m
     ]
     columns = [
-        "test", "gain", f"{found.confidence:.0%} interval", "p, gain > 0",
-        f"p, gain > {gain.claim:.5f}",
+        "test", "gain", f"{found.confidence:.0%} interval", "p if no gain",
+        f"p if {gain.claim:.5f}",
     ]  # fmt: skip
     return Table(
         f"Gain in {gain.unit}, of the claimed scores",
@@ -196,8 +196,26 @@ def _p(value: float | None) -> str:
     return "" if value is None else "< 0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
+def _verdict(found: CompareResult, gain: Gain) -> str:
+    """Say in words what the strongest test over seeds shows."""
+    test, claim_p = gain.paired, gain.paired_claim_p
+    if test is None:
+        test, claim_p = gain.welch, gain.welch_claim_p
+    if test is None:
+        if gain.documents:
+            return "With one run a side, nothing is known about other seeds."
+        return (
+            "No test: the sides share too few seeds to pair, and Welch's test takes two runs or "
+            "more on each side."
+        )
+    if test.p >= found.alpha:
+        return f"No gain is shown: p = {test.p:.3g}, and {found.alpha:g} or less would show one."
+    claimed = "and" if claim_p is not None and claim_p < found.alpha else "but not"
+    return f"A gain is shown (p = {test.p:.2g}), {claimed} one above the claim."
+
+
 def _remarks(found: CompareResult, gain: Gain) -> list[str]:
-    remarks = []
+    remarks = [_verdict(found, gain)]
     if gain.unit == "bits per byte":
         remarks.append(
             "The claim is in nats per token of the other side's tokens, "

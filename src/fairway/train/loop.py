@@ -233,7 +233,7 @@ class Trainer:
                 try:
                     compiled = self._warm_up(torch.compile(self.model.loss, dynamic=False))
                 except torch._dynamo.exc.TorchDynamoException as error:
-                    reason = str(error).strip().splitlines()[-1]
+                    reason = " ".join(str(error).split("\n\n")[0].split())  # then torch advises
                     continue
                 self.compiled = True
                 return compiled
