@@ -323,7 +323,10 @@ def _figures(found: Results) -> list[Figure]:
         total, parts = sum(found.parts.values()), found.parts
         caption = f"Where the {total:,} bytes of the artifact go"
         limit = f"Budget ({CLAIMED}): {found.pack.budget_bytes:,} bytes. " if found.pack else ""
-        note = f"{limit}{budget.sentence(total).capitalize()}."
+        note = (
+            f"{limit}{budget.sentence(total).capitalize()}. Bigram: the table of pairs of tokens. "
+            "Small: vectors, such as scales and gains."
+        )
         made.append(Figure(caption, partial(charts.treemap, parts), note))
     return [*made, *_score_charts(found)]
 
