@@ -1,7 +1,8 @@
 """Write the parts of docs/ that follow from the code: python docs/generate.py
 
 recipes.md gets every key of a recipe (config/schema.py), commands.md every command and option,
-json.md every key of the results (pipeline/results.py and others). The generated part of a page
+json.md every key of the results (pipeline/results.py and others), interface.md every public name of
+the package. The generated part of a page
 begins at a line that says so; what stands above it is written by hand.
 """
 
@@ -15,6 +16,7 @@ import typer
 from pydantic import BaseModel, BeforeValidator
 from pydantic_core import PydanticUndefined
 
+import fairway
 from fairway.cli.main import app
 from fairway.config import schema, toml
 from fairway.page.proof import PageResult
@@ -70,6 +72,7 @@ def pages() -> dict[str, str]:
         "recipes.md": recipe_reference(),
         "commands.md": command_reference(),
         "json.md": result_reference(),
+        "interface.md": interface_reference(),
     }
 
 
@@ -211,6 +214,35 @@ def _records(annotation: Any) -> list[type[BaseModel]]:
     if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
         return [annotation]
     return [record for inner in get_args(annotation) for record in _records(inner)]
+
+
+# --- Python ---
+
+
+def interface_reference() -> str:
+    """Return a table of every public name, then the lines that mkdocstrings replaces."""
+    rows, blocks = [], []
+    for name in fairway.__all__:
+        found = getattr(fairway, name)
+        rows.append(_name(f"fairway.{name}", found, inspect.getdoc(found)))
+        if found.__module__ == "fairway.library" and inspect.isclass(found):
+            rows += [_name(f"{name}.{key}", None, text) for key, text in _meanings(found).items()]
+            rows += [
+                _name(f"{name}.{key}", value, inspect.getdoc(value))
+                for key, value in vars(found).items()
+                if not key.startswith("_") and inspect.getdoc(value) and key not in _meanings(found)
+            ]
+        blocks.append(f"\n::: {found.__module__}.{found.__qualname__}\n")
+    return f"\n{_table(['name', 'meaning'], rows)}\n## In full\n{''.join(blocks)}"
+
+
+def _name(name: str, value: Any, text: str) -> list[str]:
+    """Return the row of a name: how it is called, without types, and its first paragraph."""
+    if inspect.isfunction(value):
+        parameters = list(inspect.signature(value).parameters.values())
+        shown = [p.replace(annotation=p.empty) for p in parameters if p.name != "self"]
+        name += str(inspect.Signature(shown)).replace("''", '""')
+    return [f"`{name}`", " ".join(text.split("\n\n")[0].split())]
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

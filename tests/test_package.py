@@ -78,8 +78,9 @@ def test_every_extra_is_of_use():
 
 
 @pytest.mark.parametrize("words", [("download", "fineweb"), ("push", "RUN", "me/model")])
-def test_a_command_that_lacks_an_extra_says_which(words, fairway, tiny, monkeypatch):
+def test_a_command_that_lacks_an_extra_says_which(words, fairway, tiny, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    monkeypatch.chdir(tmp_path)
     given = [{"RUN": tiny.path}.get(word, word) for word in words]
     code, _, err = fairway(*given)
     assert code == 2

@@ -22,7 +22,7 @@ def generate():
     return module
 
 
-@pytest.mark.parametrize("name", ["recipes.md", "commands.md", "json.md"])
+@pytest.mark.parametrize("name", ["recipes.md", "commands.md", "json.md", "interface.md"])
 def test_a_page_is_what_the_script_writes(generate, name):
     by_hand, mark, generated = (DOCS / name).read_text("utf-8").partition(generate.MARK)
     assert by_hand

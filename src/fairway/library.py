@@ -41,9 +41,10 @@ _TEXT = "the given text"  # what errors call a text in memory
 
 @dataclass(frozen=True, repr=False)
 class LogProbs:
-    """The log-probabilities of one text's tokens, each given all tokens before it.
+    """The log-probabilities of one text's tokens, each given the tokens before it.
 
-    For a text of N tokens, the boundary (BOS) at its beginning included.
+    For a text of N tokens, the boundary (BOS) at its beginning included. The network sees as many
+    tokens as its window has, and the document memory sees all.
 
         >>> scored = model.logprobs("The file object must be opened first.")
         >>> dict(zip(model.token_bytes(scored.token_ids[1:]), scored.logprobs))
@@ -61,8 +62,8 @@ class LogProbs:
 
     @property
     def bits_per_byte(self) -> float:
-        """Return the text's code length in bits over its length in bytes; 0 for no text."""
-        return float(-self.logprobs.sum() / log(2) / max(self.text_bytes, 1))
+        """Return the text's code length in bits over its length in bytes."""
+        return float(-self.logprobs.sum() / log(2) / self.text_bytes)
 
     def __repr__(self) -> str:
         return (
@@ -145,6 +146,9 @@ class Model:
         ...     print(model)
         Model('runs/demo/model.fairway', ... bytes, ... tokens, sha256 ...)
     """
+
+    path: Path
+    """The file that was opened."""
 
     @checked
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -288,7 +292,7 @@ class Model:
 
         Texts know nothing of each other. They are computed side by side. The document memory
         predicts, too, where the artifact has one, so the sum is what `score` charges for one text.
-        Raises BadInput where the artifact's tokenizer cannot write a text.
+        Raises BadInput for a text of no bytes, or one that the artifact's tokenizer cannot write.
 
             >>> model.logprobs(["The file", b"The folder"])
             [LogProbs(2 tokens, 8 bytes, ... bits per byte), LogProbs(...)]
@@ -300,6 +304,8 @@ class Model:
     def _logprobs(self, documents: list[bytes]) -> list[LogProbs]:
         if not documents:
             return []
+        if not all(documents):
+            raise BadInput("a text has no bytes, so it has no log-probabilities: leave it out")
         tokenizer = self._artifact.tokenizer
         tokens = tokenizer.encode_documents(documents)
         starts = documents_of(tokens, tokenizer.bos_id)
@@ -458,17 +464,17 @@ class Model:
 
 @dataclass(frozen=True, repr=False)
 class Run:
-    """A run directory after all stages of its recipe."""
+    """A run directory after all stages of its recipe.
+
+    >>> run = fairway.run("runs/demo/recipe.toml", "runs/demo", quiet=True)
+    >>> run.results["pack"].artifact_bytes, run.failures
+    (..., [])
+    """
 
     path: Path
     """The run directory: `fairway.load(run.path)` opens its artifact."""
     results: dict[str, Any]
-    """The result of each stage by its name, as `fairway run --json` prints them.
-
-        >>> run = fairway.run("runs/demo/recipe.toml", "runs/demo", quiet=True)
-        >>> run.results["pack"].artifact_bytes, run.failures
-        (..., [])
-    """
+    """The result of each stage by its name, as `fairway run --json` prints them."""
 
     @property
     def verdict(self) -> Verdict:

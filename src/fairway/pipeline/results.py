@@ -164,6 +164,8 @@ class ChargedResult(Result):
 
 
 class ScoreResult(ChargedResult):
+    """Bits per byte of a text under an artifact, by a protocol (docs/score.md)."""
+
     stage = "score"
     protocol: str
     nats_per_token: float
