@@ -13,9 +13,7 @@ export function demand(condition, sentence, Kind = Damage) {
 
 /** Read the fields of a file one after another; `name` is what sentences call it. */
 export class Reader {
-  constructor(bytes, name) {
-    Object.assign(this, { bytes, name, position: 0 });
-  }
+  constructor(bytes, name) { Object.assign(this, { bytes, name, position: 0 }); }
 
   /** Return the next `count` bytes, as a view. */
   take(count) {
@@ -53,9 +51,7 @@ export class Reader {
   }
 
   /** Refuse bytes that are left over. */
-  end() {
-    demand(this.position === this.bytes.length, `${this.name} is longer than it should be`);
-  }
+  end() { demand(this.position === this.bytes.length, `${this.name} is longer than it should be`); }
 }
 
 const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, value) => {

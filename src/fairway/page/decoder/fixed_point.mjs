@@ -86,9 +86,7 @@ export function lookUp(table, t) {
 
 /** 1.1: a row of the residual stream, integers x with an exponent e. */
 export class Stream {
-  constructor(dim) {
-    Object.assign(this, { x: new Int32Array(dim), e: 0 });
-  }
+  constructor(dim) { Object.assign(this, { x: new Int32Array(dim), e: 0 }); }
 
   set({ x, e }) {
     this.x.set(x);

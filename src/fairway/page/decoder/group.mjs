@@ -29,40 +29,37 @@ export class LaneGroup {
     const makeMemory = () => new LaneMemory(arena, recipe, vocabulary, bos, network.head);
     this.memories = hasMemory ? lanes.map(makeMemory) : [];
     arena.allocate();
-    for (const linear of network.linears) linear.fill();
     Object.assign(this, { network, lanes, details, step: 0, active: lanes.length });
     this.fed = new Uint16Array(lanes.length).fill(bos);
     this.table = makeSoftcapTable(recipe.softcap);
     this.products = new Float32Array(vocabulary);
-    // cumulative frequencies of the network, and with the memory, Uint32Array [lanes, V + 1]
-    this.frequencies = new Uint32Array(lanes.length * (vocabulary + 1));
-    this.mixed = hasMemory ? this.frequencies.slice() : this.frequencies;
+    // Cumulative frequencies, [lanes, V + 1], with the memory and of the network alone; by lanes.
+    const width = vocabulary + 1;
+    const byLanes = (all) => lanes.map((_, i) => all.subarray(i * width, (i + 1) * width));
+    this.frequencies = new Uint32Array(lanes.length * width);
+    this.mixed = byLanes(this.frequencies);
+    this.own = hasMemory ? byLanes(this.frequencies.slice()) : this.mixed;
     this.beginBlock();
   }
 
   /** Predict the next token of each lane that has one: frequencies, and a block of details. */
   predict() {
-    const { network, lanes, frequencies, mixed, products } = this;
-    const width = products.length + 1;
+    const { network, lanes, frequencies, mixed, own, products } = this;
     while (this.active && lanes[this.active - 1].count <= this.step) this.active--;
     if (this.active) network.step(this.fed, this.active);
     for (let lane = 0; lane < this.active; lane++) {
-      const own = frequencies.subarray(lane * width, (lane + 1) * width);
       network.head.normalized(lane, products);
-      cumulate(this.table, products, own);
-      const out = mixed.subarray(lane * width, (lane + 1) * width);
-      this.memories[lane]?.predict(lane, own, out);
+      cumulate(this.table, products, own[lane]);
+      this.memories[lane]?.predict(lane, own[lane], mixed[lane]);
     }
-    return { frequencies: mixed, count: this.active, details: this.takeBlock() };
+    return { frequencies, count: this.active, details: this.takeBlock() };
   }
 
   /** Take the tokens of the lanes that were predicted. */
   accept(tokens) {
-    const { frequencies, products } = this;
     tokens.forEach((token, lane) => {
-      const at = lane * (products.length + 1) + token;
       if (this.details) this.addDetails(lane, token);
-      this.memories[lane]?.learn(token, frequencies[at + 1] - frequencies[at]);
+      this.memories[lane]?.learn(token, this.own[lane][token + 1] - this.own[lane][token]);
     });
     this.fed.set(tokens);
     this.step++;
@@ -75,8 +72,7 @@ export class LaneGroup {
 
   /** Tell where a token stands, what it costs, what else was likely and who predicted it. */
   addDetails(lane, token) {
-    const width = this.products.length + 1;
-    const cumulative = this.mixed.subarray(lane * width, (lane + 1) * width);
+    const cumulative = this.mixed[lane];
     const frequency = (symbol) => cumulative[symbol + 1] - cumulative[symbol];
     const bitsOf = (symbol) => -Math.log2(frequency(symbol) / TOTAL);
     const memory = this.memories[lane];

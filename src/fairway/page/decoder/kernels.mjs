@@ -85,25 +85,25 @@ function makeKernels(memory) {
 
 /** Collect arrays that kernels work on; then lay them into one memory. */
 export class Arena {
-  constructor() {
-    Object.assign(this, { requests: [], size: 0 });
-  }
+  constructor() { Object.assign(this, { requests: [], size: 0 }); }
 
-  /** Let owner[key] become an array of this type and length. */
-  reserve(owner, key, Type, length) {
-    this.requests.push({ owner, key, Type, length, offset: this.size });
+  /** Let owner[key] become an array of this type and length, which begins with these values. */
+  reserve(owner, key, Type, length, values = []) {
+    this.requests.push({ owner, key, Type, length, values, offset: this.size });
     this.size = Math.ceil((this.size + length * Type.BYTES_PER_ELEMENT) / 16) * 16;
     demand(this.size < ARENA_LIMIT, "the files ask for more memory than there is");
   }
 
-  /** Make all arrays, filled with zeros, and the kernels that work on them. */
+  /** Make all arrays, and the kernels that work on them. */
   allocate() {
     const pages = { initial: Math.ceil(this.size / PAGE_BYTES) };
     const memory = globalThis.WebAssembly && new WebAssembly.Memory(pages);
     const buffer = memory ? memory.buffer : new ArrayBuffer(this.size);
-    for (const { owner, key, Type, length, offset } of this.requests) {
+    for (const { owner, key, Type, length, values, offset } of this.requests) {
       owner[key] = new Type(buffer, offset, length);
+      owner[key].set(values);
     }
+    this.requests = [];
     this.kernels = memory ? makeKernels(memory) : plainKernels;
   }
 }

@@ -15,15 +15,18 @@ export function demandScale(scale, name) {
   return scale;
 }
 
+/** Return the codes of each row of a matrix, views. */
+const rowsOf = ({ rows, columns, codes }) =>
+  Array.from({ length: rows }, (_, row) => codes.subarray(row * columns, (row + 1) * columns));
+
 /** Return A, the largest input with A · Σ|w| < 2^24 in each of so many ranges of columns. */
-function largestInput(matrices, columns, ranges) {
+function largestInput(rows, ranges) {
   let most = MOST_CODE;
-  for (const { rows, codes } of matrices) {
-    for (let at = 0, i = 0; i < rows * ranges; i++) {
-      const [row, range] = [Math.floor(i / ranges), i % ranges];
-      const end = row * columns + Math.floor((columns * (range + 1)) / ranges);
+  for (const row of rows) {
+    for (let range = 1, at = 0; range <= ranges; range++) {
       let sum = 0;
-      for (; at < end; at++) sum += Math.abs(codes[at]);
+      const end = Math.floor((row.length * range) / ranges);
+      for (; at < end; at++) sum += Math.abs(row[at]);
       if (sum * most >= 2 ** 24) most = Math.floor((2 ** 24 - 1) / sum);
     }
   }
@@ -46,32 +49,25 @@ export class Linear {
     const scaleOf = (e) => (e < greatest - 240 ? 0 : quarterPower(e - greatest));
     this.rowScales = Float32Array.from(scales, (scale, row) => scale * carried(row));
     this.columnScales = Float32Array.from(exponents, scaleOf);
+    const allRows = matrices.flatMap(rowsOf);
     for (let ranges = 1; ranges <= Math.min(MOST_RANGES, columns); ranges++) {
-      this.largest = largestInput(matrices, columns, ranges);
+      this.largest = largestInput(allRows, ranges);
       if (this.largest >= FINE_CODE) break;
     }
     demand(this.largest >= 1, `the model's ${name} has codes beyond exact arithmetic`);
     const [rows, pairs] = [scales.length, (columns + 1) >> 1];
-    Object.assign(this, { arena, matrices, rows, columns, pairs, capacity: capacityFor(rows) });
+    const capacity = capacityFor(rows);
+    Object.assign(this, { arena, rows, columns, pairs, capacity });
     this.scaled = new Float32Array(columns);
     this.tokenScales = new Float32Array(lanes);
     this.normalScales = new Float32Array(lanes);
-    arena.reserve(this, "codes", Int16Array, 2 * pairs * this.capacity);
+    const codes = new Int16Array(2 * pairs * capacity);
+    allRows.forEach((row, r) => {
+      row.forEach((code, column) => (codes[placeInBlocks(pairs, r, column)] = code));
+    });
+    arena.reserve(this, "codes", Int16Array, codes.length, codes);
     arena.reserve(this, "inputs", Int16Array, 2 * pairs * lanes);
-    arena.reserve(this, "sums", Int32Array, this.capacity * lanes);
-  }
-
-  /** Put the codes in their places, when the arena is allocated. */
-  fill() {
-    const { columns, pairs } = this;
-    let first = 0;
-    for (const { rows, codes } of this.matrices) {
-      for (let i = 0; i < rows * columns; i++) {
-        this.codes[placeInBlocks(pairs, first + Math.floor(i / columns), i % columns)] = codes[i];
-      }
-      first += rows;
-    }
-    this.matrices = null;
+    arena.reserve(this, "sums", Int32Array, capacity * lanes);
   }
 
   /** 1.3: make a lane's codes from integers or float32 numbers. */
@@ -108,7 +104,5 @@ export class Linear {
   }
 
   /** Write a product of normalized x: (acc · r) · (token_scale · 1/rms(x)). */
-  normalized(lane, out) {
-    this.product(lane, this.normalScales[lane], out);
-  }
+  normalized(lane, out) { this.product(lane, this.normalScales[lane], out); }
 }

@@ -25,13 +25,13 @@ export class Network {
     const { dim, hidden, num_heads, softcap } = recipe;
     const layers = layerPasses(recipe);
     const encoders = Math.floor(layers.length / 2); // D of section 4
-    Object.assign(this, { arena, recipe, tensors, lanes, dim, bos: tokenizer.bos, linears: [] });
+    Object.assign(this, { arena, recipe, tensors, lanes, dim, bos: tokenizer.bos });
     this.states = Array.from({ length: lanes }, () => new LaneState(dim, hidden, encoders));
     this.attention = new Attention(arena, recipe, layers.length, lanes);
     this.row = new Float32Array(dim);
     this.gates = new Float32Array(num_heads);
     this.makeEmbedding();
-    this.head = this.linear("embed.tokens", ["embed.tokens"], () => Math.fround(65536 / softcap));
+    this.head = this.linear(["embed.tokens"], () => Math.fround(65536 / softcap));
     const made = Array.from({ length: recipe.num_layers }, (_, layer) => this.makeLayer(layer));
     this.passes = layers.map((layer, i) => {
       const j = i - encoders;
@@ -42,10 +42,9 @@ export class Network {
   }
 
   /** Make the operand of named matrices. */
-  linear(what, names, carried, exponents) {
+  linear(names, carried, exponents) {
     const matrices = names.map((name) => this.tensors.get(name));
-    this.linears.push(new Linear(this.arena, what, this.lanes, matrices, carried, exponents));
-    return this.linears.at(-1);
+    return new Linear(this.arena, names.join(", "), this.lanes, matrices, carried, exponents);
   }
 
   /** Sections 2 and 3: the embeddings with 22 fraction bits, bigrams, the smear's gates. */
@@ -67,17 +66,15 @@ export class Network {
     const own = get("bigram_proj").columnExponents;
     const exponents = own.map((exponent, j) => exponent + table.columnExponents[j]);
     const carried = () => get("bigram_scale")[0] * 2 ** 22;
-    this.bigram = this.linear("embed.bigram_proj", ["embed.bigram_proj"], carried, exponents);
+    this.bigram = this.linear(["embed.bigram_proj"], carried, exponents);
   }
 
   /** Section 4: a layer's matrices, and what their rows carry. */
   makeLayer(layer) {
     const { recipe, dim } = this;
     const get = (name) => this.tensors.get(`blocks.${layer}.${name}`);
-    const make = (carried, ...names) => {
-      const paths = names.map((name) => `blocks.${layer}.${name}`);
-      return this.linear(`layer ${layer}'s ${names.join(", ")}`, paths, carried);
-    };
+    const make = (carried, ...names) =>
+      this.linear(names.map((name) => `blocks.${layer}.${name}`), carried);
     const depth = recipe.layer_scale ? Math.fround(1 / Math.sqrt(layer + 1)) : 1;
     const isLast = (count) => layer >= recipe.num_layers - count;
     const exponents = ["q", "k", "v"].map((name) => get(`attn.${name}`).columnExponents.join());

@@ -120,9 +120,7 @@ export class TextWriter {
    * Begin a document: a first space is left out (kind 2); no mark is in effect, with letters and
    * spaces behind it (kind 3).
    */
-  begin() {
-    Object.assign(this, { first: true, mark: 0, letters: 0, spaces: 0 });
-  }
+  begin() { Object.assign(this, { first: true, mark: 0, letters: 0, spaces: 0 }); }
 
   /** Write a token; returns the bytes that it wrote, a view. */
   write(token) {
