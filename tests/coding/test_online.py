@@ -77,7 +77,7 @@ def in_lockstep(learner, tokens, layout):
 def test_no_charge_depends_on_a_token_that_is_coded_later(lively_model, how, seed, lanes, order):
     """To the last bit, in the path that proves."""
     random = np.random.default_rng(seed)
-    tokens = draw(random, 90)
+    tokens = draw(random, 60)
     layout = Layout(len(tokens), starts_of(random, tokens, lanes))
     how = how.model_copy(update={"order": order})
     place = int(random.integers(len(layout.order())))
@@ -106,9 +106,9 @@ def test_adapters_of_a_lane_know_nothing_of_other_lanes(lively_model, name):
 @pytest.mark.parametrize("order", ORDERS)
 def test_score_charges_what_the_proof_codes(lively_model, how, order, monkeypatch):
     """But for rounding, and for the documents that lanes start at, which a proof does not code."""
-    monkeypatch.setattr("fairway.formats.coded_tokens.TOKENS_PER_LANE", 200)
+    monkeypatch.setattr("fairway.formats.coded_tokens.TOKENS_PER_LANE", 120)
     how = how.model_copy(update={"order": order, "lanes": 3})
-    tokens = draw(np.random.default_rng(4), 700, 0.02)
+    tokens = draw(np.random.default_rng(4), 420, 0.03)
     nats = np.zeros(len(tokens))
     times = np.zeros(len(tokens), int)
     division = online.division(how, 1)
@@ -131,7 +131,7 @@ def test_score_charges_what_the_proof_codes(lively_model, how, order, monkeypatc
 
 @every_method
 def test_what_nothing_compresses_is_learned_by_both_sides(lively_model, tokenizer, how):
-    noise = np.random.default_rng(1).bytes(300).replace(b"\0", b"x")
+    noise = np.random.default_rng(1).bytes(150).replace(b"\0", b"x")
     chunks = [(tokenizer.encode_documents([d]), [d]) for d in (noise, b"the cat sat on a mat " * 9)]
     total = sum(len(tokens) for tokens, _ in chunks)
     codec = Codec(learner(lively_model, how, total), tokenizer)
