@@ -50,7 +50,8 @@ class Drawing:
     def text(self, x: float, y: float, words: str, kind: str = "", anchor: str = "") -> None:
         """Write words with their base line at y; anchor: "" for their start, middle or end."""
         said = escape(printable(words), quote=False)
-        self._add("text", kind, said, x=x, y=y, text_anchor=anchor)
+        if said:
+            self._add("text", kind, said, x=x, y=y, text_anchor=anchor)
 
     def rect(
         self, x: float, y: float, width: float, height: float, kind: str, r: float = 0
@@ -211,14 +212,18 @@ class Dots(NamedTuple):
     spread: float = 0.0
 
 
-def dots(rows: Sequence[Dots], width: float) -> Drawing:
-    """Draw a row of dots per group under its name, and a line at their mean."""
+def dots(rows: Sequence[Dots], width: float, x_name: str = "") -> Drawing:
+    """Draw a row of dots per group under its name, and a line at their mean.
+
+    x_name: what the axis counts, where no caption says it.
+    """
     good = [[v for v in row.values if _fits(v)] or [0.0] for row in rows]
     spreads = [row.spread if _fits(row.spread) else 0.0 for row in rows]
     ends = [(sum(g) / len(g), spread) for g, spread in zip(good, spreads, strict=True)]
     low, high = _padded([e for m, s in ends for e in (m - s, m + s)] + [v for g in good for v in g])
     frame = Frame(8, width - 8, 0, 0, (low, high), (0, 1))
-    made = Drawing(width, 44 * len(rows) + 24)
+    made = Drawing(width, 44 * len(rows) + (46 if x_name else 24))
+    made.text(width, made.height - 6, x_name, "s", "end")
     ticks = _ticks(low, high, width / 110)
     for tick in ticks:
         made.text(frame.x(tick), 44 * len(rows) + 18, _form(ticks)(tick), "s", "middle")
