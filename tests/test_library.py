@@ -351,6 +351,7 @@ def test_every_public_name_has_a_text_and_its_examples_run(finished_tiny, tmp_pa
     parser, examples = doctest.DocTestParser(), 0
     for name, text in documented(ast.parse(inspect.getsource(library))):
         assert text, name
+        assert "\n>>>" not in text, f"{name}: a page shows an example as code if it is indented"
         assert text.split("\n\n")[0].endswith((".", ":")), name
         test = parser.get_doctest(text, names, name, "library.py", 0)
         examples += bool(test.examples)

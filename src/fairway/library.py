@@ -117,9 +117,11 @@ class Proof:
 
     @checked
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the file (.fwp). A file that is there is replaced. Raises OSError.
+        """Write the file (.fwp).
 
-        >>> model.prove("The file object must be opened first.").save("mine.fwp")
+        A file that is there is replaced. Raises OSError.
+
+            >>> model.prove("The file object must be opened first.").save("mine.fwp")
         """
         write_atomic(Path(path), self.data)
 
@@ -184,10 +186,12 @@ class Model:
 
     @property
     def config(self) -> dict[str, dict[str, Any]]:
-        """Return the sections `model` and `memory` of its recipe (docs/recipes.md).
+        """Return the sections `model` and `memory` of its recipe.
 
-        >>> model.config["model"]["num_layers"]
-        2
+        The keys are those of docs/recipes.md.
+
+            >>> model.config["model"]["num_layers"]
+            2
         """
         return {
             "model": self._artifact.model.model_dump(mode="json"),
@@ -373,11 +377,13 @@ class Model:
 
     @checked
     def compress(self, data: bytes | bytearray | memoryview) -> bytes:
-        """Return any bytes as a compressed file (.fwz), which `fairway decompress` reads, too.
+        """Return any bytes as a compressed file (.fwz).
 
-        >>> small = model.compress(b"The file object must be opened first.")
-        >>> len(small)
-        4...
+        `fairway decompress` restores it, too.
+
+            >>> small = model.compress(b"The file object must be opened first.")
+            >>> len(small)
+            4...
         """
         target = io.BytesIO()
         self.compress_file(io.BytesIO(data), target)
@@ -466,9 +472,11 @@ class Model:
 class Run:
     """A run directory after all stages of its recipe.
 
-    >>> run = fairway.run("runs/demo/recipe.toml", "runs/demo", quiet=True)
-    >>> run.results["pack"].artifact_bytes, run.failures
-    (..., [])
+    `fairway.run` returns one.
+
+        >>> run = fairway.run("runs/demo/recipe.toml", "runs/demo", quiet=True)
+        >>> run.results["pack"].artifact_bytes, run.failures
+        (..., [])
     """
 
     path: Path
@@ -493,9 +501,11 @@ class Run:
 
 @checked
 def load(path: str | os.PathLike[str]) -> Model:
-    """Open the artifact in a file or a run directory. Raises BadInput that says what is wrong.
+    """Open the artifact in a file or a run directory.
 
-    >>> model = fairway.load("runs/demo/model.fairway")
+    Raises BadInput that says what is wrong with it.
+
+        >>> model = fairway.load("runs/demo/model.fairway")
     """
     return Model(path)
 
