@@ -1,6 +1,7 @@
 """Fairway's own scorers are valid, and say in which order; the command prints its result."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -54,8 +55,9 @@ def test_the_command(artifact_file, fairway, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("the cat sat on a mat and the dog ran after some bird")
     about = ("--text", text, "--tokenizer", artifact_file, "--minutes", "0.05", "--json")
-    code, out, _ = fairway("audit", f"{file}:uniform", *about)
+    code, out, err = fairway("audit", f"{file}:uniform", *about)
     assert code == 0
+    assert "--minutes finds rarer ones" in err
     assert json.loads(out)["valid"] is True
     code, out, err = fairway("audit", f"{file}:ahead", *about)
     assert code == 1
@@ -63,6 +65,9 @@ def test_the_command(artifact_file, fairway, tmp_path):
     assert found["causal"]["verdict"] == "broken"
     assert {"position", "before", "after", "cause"} == set(found["causal"]["evidence"][0])
     assert "is not valid" in err
+    moved = re.findall(r"token [\d,]+: (\S+) → (\S+)", err)
+    assert moved
+    assert all(before != after for before, after in moved)
     code, _, err = fairway("audit", f"{file}:nothing", *about)
     assert code == 2
     assert "a number for each token" in err

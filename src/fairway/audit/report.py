@@ -25,6 +25,11 @@ def show(result: AuditResult) -> None:
         f"{result.calls:,} calls, {result.seconds:.0f} s"
         + (f"; ran {result.isolation}" if result.isolation else "")
     )
+    if result.valid and result.calls:
+        console.result(
+            f"found nothing in {result.seconds:.0f} s: the powers above say how rare a fault may "
+            "still be; --minutes finds rarer ones"
+        )
     if result.valid:
         console.result("what a pass means, and what it cannot show: docs/validity.md")
 
@@ -34,7 +39,7 @@ def _evidence(finding: AuditFinding) -> list[str]:
         f"token {e.position:,}: {e.before:.6g} → {e.after:.6g}"
         + (f"  (changed from token {e.cause:,} on)" if e.cause >= 0 else "")
         for e in finding.evidence
-        if e.position >= 0
+        if e.position >= 0 and f"{e.before:.6g}" != f"{e.after:.6g}"
     ]
     picture = finding.picture.splitlines()
     return lines + ([_STRIP] if len(picture) == 1 else []) + picture

@@ -86,7 +86,10 @@ def models(
     console.table(
         "Models",
         ["artifact", "bytes", "bits per byte, verified here"],
-        ([m.path, f"{m.size_bytes:,}", f"{m.verified_bpb or '-'}"] for m in found),
+        (
+            [m.path, f"{m.size_bytes:,}", f"{m.verified_bpb:.4f}" if m.verified_bpb else "-"]
+            for m in found
+        ),
     )
     if not found:
         console.result(f"no artifact in {folder}: fairway demo makes one")
