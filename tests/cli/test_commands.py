@@ -82,7 +82,11 @@ def parsed(words):
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_every_command_has_help_with_examples_that_parse(fairway, words):
+def test_every_command_has_help_with_examples_that_parse(fairway, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for file in ("runs/demo/model.fairway", "runs/demo/proof/val.fwp", "model.fairway"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
     code, out, _ = fairway(*words, "-h")
     assert code == 0
     assert fairway(*words, "--help")[1] == out

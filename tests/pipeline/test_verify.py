@@ -124,7 +124,7 @@ def test_what_is_no_proof_of_this_model(fairway, two_files, artifact_file, tmp_p
     for words, said in (
         ((artifact_file, proof), "needs the artifact whose SHA-256 begins with"),
         ((model, tmp_path / "none"), "there is no such file"),
-        ((tmp_path, proof), "it is a folder"),
+        ((tmp_path, proof), "is no run directory"),
         ((model,), "give the proof, too"),
         ((model, proof, proof), "give an artifact and a proof"),
         ((model, proof, "--text", tmp_path / "none"), "there is no text"),

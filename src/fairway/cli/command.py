@@ -48,8 +48,8 @@ def artifact_of(path: _MaybePath) -> _MaybePath:
         return path
     if not os.path.lexists(path):
         raise BadInput(
-            f"there is no {path}: fairway models lists the artifacts at hand, and fairway demo "
-            "makes one"
+            f"cannot read {path}: there is no such file; fairway models lists the artifacts at "
+            "hand, and fairway demo makes one"
         )
     from fairway.pipeline.directory import artifact_file
 
@@ -145,7 +145,10 @@ def command(
 
             console.choose_level(verbose - quiet)
             limits.raise_to(max_memory or 0, max_tokens)
-            return _give(function, as_json, verbose, arguments | fixed)
+            try:
+                return _give(function, as_json, verbose, arguments | fixed)
+            finally:
+                console.choose_level(0)  # of what this process does without a command
 
         extra = [
             _flag("as_json", "Print the result as one line of JSON on stdout.", "--json"),
