@@ -278,7 +278,7 @@ def _write(result: SweepResult, out: Path) -> None:
     shown = [row for row in result.rows[1:] if row.gain is not None]
     rows = [Dots(r.name, [1000 * (r.gain or 0)], 2000 * (r.gain_se or 0)) for r in shown]
     title = "Gain in thousandths of a bit per byte, with two standard errors"
-    drawn = dots([Dots(BASE, [0.0]), *rows], 640).file(
+    drawn = dots([Dots(BASE, [0.0]), *rows], 640, title).file(
         title, f"Rows: {', '.join(r.name for r in shown)}"
     )
     write_atomic(out / "sweep.svg", drawn.encode())
