@@ -73,6 +73,28 @@ def test_other_boundaries_are_another_text(tiny, text):
     assert "cut into other documents" in verdict.reason
 
 
+def test_a_text_without_boundaries_is_compared_by_its_bytes(tiny, text):
+    """`decompress` writes such a file; two documents that are cut elsewhere are another text."""
+    whole = b"".join(json.loads(line)["text"].encode() for line in text.open())
+    for documents, reason in (
+        ([whole], ""),
+        ([whole[:-1]], "another text"),
+        ([whole[:99], whole[99:]], "cut into other documents"),
+    ):
+        verdict = verdicts.verify_proof(tiny.artifact, tiny.proof_file, documents, "it")
+        assert (verdict.verified, reason in verdict.reason) == (reason == "", True)
+        assert ("has no boundaries" in verdict.compared_with) is (reason == "")
+
+
+def test_a_message_names_the_files_that_were_given(tiny, two_files, tmp_path):
+    """Also where the proof has the name that the artifact's copy gets."""
+    model, proof = tmp_path / "proof.fwp", tmp_path / "model.fairway"
+    model.write_bytes(b"XXXX" + tiny.artifact.read_bytes()[4:])
+    proof.write_bytes(tiny.proof_file.read_bytes())
+    with pytest.raises(BadInput, match=f"the artifact {model} cannot be opened"):
+        verify.verify_files(model, proof)
+
+
 @pytest.mark.parametrize(
     ("change", "code", "said"),
     [

@@ -112,7 +112,8 @@ def verify_proof(
     """Decode a proof and return the verdict, after a comparison with the text called `name`.
 
     The bytes of the documents are compared with the decoded ones, under the rule of the artifact's
-    tokenizer. Raises BadInput.
+    tokenizer. A single document may be the whole text written down without its boundaries: then
+    only the bytes are compared. Raises BadInput.
     """
     from fairway.pipeline import texts
 
@@ -123,7 +124,11 @@ def verify_proof(
     if documents is None:
         return verdict
     digest = texts.digest_of(documents, name, verdict.decoded.text_rule)
-    return verifying.compared(verdict, name, digest.text_sha256, digest.lengths_sha256)
+    if digest.documents == 1 != verdict.decoded.documents:
+        name, lengths = f"{name}, which has no boundaries", verdict.decoded.lengths_sha256
+    else:
+        lengths = digest.lengths_sha256
+    return verifying.compared(verdict, name, digest.text_sha256, lengths)
 
 
 def verify(job: Job, text_field: str = "text") -> Verdict:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -42,11 +43,12 @@ def decode_apart(artifact: File, proof: File) -> Decoded:
         answer = _run(place, [copies[0].name, copies[1].name, "decoded", str(console.level())])
         if "error" in answer:
             kind = Damaged if answer.get("damaged") else BadInput
-            sentence = str(answer["error"])
-            for copy, file in zip(copies, (artifact, proof), strict=True):
-                name = "in memory" if isinstance(file, bytes) else str(file)
-                sentence = sentence.replace(copy.name, name)
-            raise kind(sentence)
+            names = {
+                copy.name: "in memory" if isinstance(file, bytes) else str(file)
+                for copy, file in zip(copies, (artifact, proof), strict=True)
+            }
+            said = re.sub("|".join(names), lambda copy: names[copy[0]], str(answer["error"]))
+            raise kind(said)
         decoded = Decoded.model_validate(answer)
         written = sha256_file(place / "decoded")
         hashes = [sha256_file(copy) for copy in copies] + [written]
