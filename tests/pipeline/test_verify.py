@@ -75,7 +75,7 @@ def test_other_boundaries_are_another_text(tiny, text):
 
 def test_a_text_without_boundaries_is_compared_by_its_bytes(tiny, text):
     """`decompress` writes such a file; two documents that are cut elsewhere are another text."""
-    whole = b"".join(json.loads(line)["text"].encode() for line in text.open())
+    whole = b"".join(json.loads(line)["text"].encode() for line in text.read_text().splitlines())
     for documents, reason in (
         ([whole], ""),
         ([whole[:-1]], "another text"),
