@@ -36,13 +36,13 @@ def nothing(done):
 
 def compress(model, data, arithmetic="exact"):
     target = io.BytesIO()
-    write(model, io.BytesIO(data), target, arithmetic, nothing)
+    write(artifact.read(model), io.BytesIO(data), target, arithmetic, nothing)
     return target.getvalue()
 
 
 def decompress(model, data):
     target = io.BytesIO()
-    read(model, io.BytesIO(data), target, nothing)
+    read(artifact.read(model), io.BytesIO(data), target, nothing)
     return target.getvalue()
 
 
@@ -316,7 +316,7 @@ def test_damage_names_its_chunk(artifact_file, monkeypatch):
     packed[-70] ^= 1
     target = io.BytesIO()
     with pytest.raises(BadInput, match="chunk 2 of the compressed file is damaged"):
-        read(artifact_file, io.BytesIO(bytes(packed)), target, nothing)
+        read(artifact.read(artifact_file), io.BytesIO(bytes(packed)), target, nothing)
     assert target.getvalue() == np.random.default_rng(1).bytes(250)[:100]  # what came before it
 
 

@@ -42,7 +42,7 @@ for line in sys.stdin:
     try:
         if file.endswith(".fwz"):
             with open(file, "rb") as source:
-                decompress(Path(model), source, io.BytesIO(), lambda done: None)
+                decompress(artifact.read(Path(model)), source, io.BytesIO(), lambda done: None)
         elif file.endswith(".fwp"):
             decode(Path(model), Path(file), Path(file + ".out"))
         else:
