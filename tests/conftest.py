@@ -34,6 +34,7 @@ FIRST = ("test_meaning", "test_loop", "challenge/test_script", "test_submission"
 SECOND = ("test_attention_backends", "test_levels", "test_bench", "test_docs", "test_sweep")
 
 
+@pytest.hookimpl(trylast=True)  # after -m has taken tests out
 def pytest_collection_modifyitems(items):
     def of(files):
         return [item for item in items if any(f"{file}.py" in item.nodeid for file in files)]
