@@ -28,7 +28,7 @@ def page_of(run):
 def test_a_run_ends_with_the_page_of_its_proof(finished_tiny):
     run = RunDirectory(finished_tiny)
     assert run.page.read_bytes() == page_of(run)
-    assert "<a href='proof.html'>" in run.report.read_text("utf-8")
+    assert '<a href="proof.html">proof.html</a>' in run.report.read_text("utf-8")
 
 
 def test_the_page_of_a_run_and_of_two_files_are_one(fairway, tiny, tmp_path):
@@ -51,7 +51,7 @@ def test_a_report_links_to_the_page_of_its_own_proof_alone(fairway, tiny):
     assert "proof.html" not in tiny.report.read_text("utf-8")
     assert fairway("page", tiny.path)[0] == 0
     assert fairway("report", tiny.path)[0] == 0
-    assert "<a href='proof.html'>proof.html</a>" in tiny.report.read_text("utf-8")
+    assert '<a href="proof.html">proof.html</a>' in tiny.report.read_text("utf-8")
 
 
 def test_a_large_text_has_a_page_only_where_it_is_asked_for(fairway, tiny):

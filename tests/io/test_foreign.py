@@ -199,7 +199,7 @@ def test_nothing_printed_moves_the_cursor(text):
 def test_a_name_forges_no_line(fairway, tmp_path):
     name = tmp_path / "x\nerror: verified\x1b[2K\u202e"
     _, _, shown = fairway("inspect", name)
-    assert "x\\nerror: verified\\x1b[2K\\u202e: fairway models lists" in shown
+    assert "x\\nerror: verified\\x1b[2K\\u202e: there is no such file" in shown
 
 
 def test_modes_and_times_are_the_inputs(fairway, artifact_file, tmp_path):
