@@ -191,7 +191,7 @@ def test_files_that_no_browser_could_decode_have_no_page(tmp_path, artifact_file
         page_of_bytes(artifact_file.read_bytes(), PROOF)
     with pytest.raises(BadInput, match="this is no proof file"):
         page_of_bytes(MODEL, MODEL)
-    with pytest.raises(BadInput, match=r"cannot be opened: .* another kind of file"):
+    with pytest.raises(BadInput, match=r"cannot be opened: .* not that of a Fairway artifact"):
         page_of_bytes(PROOF, PROOF)
     with pytest.raises(Damaged, match="the artifact cannot be opened"):
         page_of_bytes(MODEL[:-1], PROOF)
