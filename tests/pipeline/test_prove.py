@@ -340,10 +340,8 @@ def test_what_cannot_be_decoded(tiny, tmp_path, recipe):
 
 
 def test_the_command_line_of_the_decoding_process(tiny, tmp_path, capsys):
-    assert (
-        prove_stage.main([str(tiny.artifact), str(tmp_path / "missing"), str(tmp_path / "out")])
-        == 2
-    )
+    files = tiny.artifact, tmp_path / "missing", tmp_path / "out"
+    assert prove_stage.main([*map(str, files), "0"]) == 2
     assert "cannot read the proof" in json.loads(capsys.readouterr().out)["error"]
 
 
