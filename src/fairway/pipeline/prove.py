@@ -2,7 +2,7 @@
 
 `prove` writes proof/val.fwp, in the layout of docs/formats.md. `decode` reads it.
 
-    python -P -m fairway.pipeline.prove ARTIFACT PROOF OUT LEVEL    what the process of `verify` runs
+    python -P -m fairway.pipeline.prove ARTIFACT PROOF OUT LEVEL  what `verify` starts
 """
 
 from __future__ import annotations
