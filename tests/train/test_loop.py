@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from fairway.model.gpt import build
 from fairway.pipeline import directory
 from fairway.pipeline.results import TrainResult
 from fairway.pipeline.runner import perform
+from fairway.train.loop import trust_no_headers_of_others
 from fairway.train.optim import Optimizer
 from fairway.train.schedule import learning_rate, momentum
 from short import WORDS, load_short
@@ -188,6 +190,23 @@ def test_rows_that_do_not_fit_memory_are_taken_fewer_at_once(
     pieces = reference(run, recipe)
     assert max(seen[-4:]) == {5: 4, 1: 1}[fitting]
     assert (whole - pieces).norm() / whole.norm() < 1e-5
+
+
+def test_headers_are_not_taken_from_a_folder_of_others(tmp_path, monkeypatch) -> None:
+    """torch keeps what it precompiles under a name that anybody can guess, and compiles with it."""
+    from torch._inductor import config
+
+    monkeypatch.setattr(config, "cpp_cache_precompile_headers", True)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    name = "TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS"  # for the compiler's own processes
+    monkeypatch.setenv(name, "1")
+    trust_no_headers_of_others()
+    (folder,) = tmp_path.iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (config.cpp_cache_precompile_headers, os.environ[name]) == (True, "1")
+    folder.chmod(0o777)
+    trust_no_headers_of_others()
+    assert (config.cpp_cache_precompile_headers, os.environ[name]) == (False, "0")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler

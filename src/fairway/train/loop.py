@@ -33,6 +33,7 @@ from fairway.train.optim import Optimizer
 from fairway.train.schedule import learning_rate, momentum, staged
 from fairway.train.trained import Trained
 from fairway.train.validate import validate
+from fairway.userfolders import private
 
 _MICRO_TOKENS = {"cpu": 8192, "cuda": 98304}  # tokens whose activations fit anywhere
 
@@ -225,9 +226,11 @@ class Trainer:
         if not self.recipe.train.compile:
             on_cuda = self.process.device.type == "cuda"
             return self._warm_up(self.model.loss) if on_cuda else self.model.loss
+        trust_no_headers_of_others()
         with self.clock.during("compile"):
-            for cache in (None, tempfile.mkdtemp(prefix="fairway-inductor-")):
-                if cache:  # a compiler that was killed leaves an empty file in the usual cache
+            for again in (False, True):
+                if again:  # a compiler that was killed leaves an empty file in the usual cache
+                    cache = tempfile.mkdtemp(prefix="fairway-inductor-")
                     os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
                     torch.compiler.reset()
                 try:
@@ -415,6 +418,19 @@ class Trainer:
         env["dtype"] = str(self.model.dtype).removeprefix("torch.")
         atomic.write_atomic(self.files.env, (json.dumps(env, indent=2) + "\n").encode())
         return console.Metrics(self.files.metrics, self.files.tensorboard, self.step)
+
+
+def trust_no_headers_of_others() -> None:
+    """Let torch precompile no C++ headers if others can write where it keeps them.
+
+    They lie in a folder of temporary files whose name anybody can guess, not in torch's cache.
+    """
+    from torch._inductor import config
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    if private(Path(default_cache_dir())) is None:
+        os.environ["TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS"] = "0"
+        config.cpp_cache_precompile_headers = False
 
 
 def recorded_readings(file: Path) -> list[float]:
