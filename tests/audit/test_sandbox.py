@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -279,6 +280,18 @@ def test_what_is_called_enforced_is_refused(kind, tmp_path, port, monkeypatch):
     if enforced["attributes"]:
         assert (box / "modes").stat().st_mode & 0o777 == 0o644
         assert file.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("kind", ["Landlock", "seccomp", "nothing"])
+def test_what_could_reach_files_or_the_network_does_not_start_without_trust(tmp_path, kind):
+    marker = tmp_path / "started"
+    file = tmp_path / "scorer.py"
+    body = f"try: open({str(marker)!r}, 'w')\nexcept OSError: pass\n"
+    file.write_text(HEAD + body + "def scorer(tokens): return tokens * 0.0\n")
+    with pytest.raises(BadInput, match=r"could reach your files or the network.*--trust"):
+        Child(f"{file}:scorer", [], [], Limits(), replace(WALLS[kind], trusted=False))
+    assert not marker.exists()
+    built(f"{file}:scorer", [], replace(WALLS["Landlock and seccomp"], trusted=False)).close()
 
 
 def test_nothing_is_promised_without_walls():

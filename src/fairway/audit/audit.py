@@ -39,6 +39,7 @@ class Wanted:
     readable: list[Path]
     memory_bytes: int
     gpu: bool = False
+    trusted: bool = False  # also where nothing keeps it from the user's files
 
 
 def audit_scorer(name: str, wanted: Wanted) -> AuditResult:
@@ -48,7 +49,8 @@ def audit_scorer(name: str, wanted: Wanted) -> AuditResult:
     hidden = [p for p in (wanted.text, wanted.tokens) if p is not None]
     limits = Limits(call_s=60 * wanted.minutes, memory_bytes=wanted.memory_bytes)
     console.say(f"{name} is foreign code: it runs in processes of its own, behind these walls")
-    child = Child(name, hidden, wanted.readable, limits, Walls(gpu=wanted.gpu))
+    walls = Walls(gpu=wanted.gpu, trusted=wanted.trusted)
+    child = Child(name, hidden, wanted.readable, limits, walls)
     for line in child.isolation.lines():
         console.say(f"  {line}")
     isolation = child.isolation.summary

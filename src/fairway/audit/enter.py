@@ -312,6 +312,8 @@ def _worker(order: Order) -> NoReturn:
                 signals_scoped=version >= 6, truncate_scoped=version >= 3,
             )
         )  # fmt: skip
+    if backend == NONE and not (order["trusted"] or (version and filtered)):
+        sys.exit("it could reach your files or the network")
     report = {
         "backend": backend, "landlock": version, "seccomp": filtered,
         "unprivileged": os.geteuid() != 0,

@@ -17,7 +17,7 @@ import tempfile
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ class Walls:
     landlock: bool = True
     seccomp: bool = True
     gpu: bool = False
+    trusted: bool = True  # False: run nothing that could reach the user's files or the network
 
 
 class Hung(BadInput):
@@ -183,8 +184,11 @@ class Child:
                 continue
             break
         else:
-            raise BadInput(f"the scorer {name} cannot be kept apart here: {'; '.join(refused)}")
-        self._chosen = Walls((backend,), self._walls.landlock, self._walls.seccomp, self._walls.gpu)
+            raise BadInput(
+                f"the scorer {name} cannot be kept apart here: {'; '.join(refused)}; install "
+                "bubblewrap, or --trust runs it all the same"
+            )
+        self._chosen = replace(self._walls, backends=(backend,))
         self.isolation = Isolation(
             **report, own=tuple(map(str, own)), gpu=self._walls.gpu, limits=limits,
             refused=tuple(refused),
@@ -251,6 +255,7 @@ class Child:
             "backend": backend,
             "landlock": self._walls.landlock,
             "seccomp": self._walls.seccomp,
+            "trusted": self._walls.trusted,
             "gpu": self._walls.gpu,
             "view": {
                 "trees": [str(p) for p in trees if p not in hidden],

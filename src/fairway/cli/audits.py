@@ -56,6 +56,9 @@ def audit_scorer(
         int, typer.Option(parser=size, metavar="SIZE", help="Memory it may take, as in 8G.")
     ] = 16_000_000_000,
     gpu: Annotated[bool, typer.Option("--gpu", help="It may use the NVIDIA devices.")] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run it even where nothing keeps it from your files.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the audit's random choices.")] = 0,
 ) -> "Result":
     """Find out by experiment whether a scorer is valid. Runs foreign code."""
@@ -63,7 +66,7 @@ def audit_scorer(
     from fairway.audit.audit import Wanted
     from fairway.audit.audit import audit_scorer as audit
 
-    wanted = Wanted(text, tokenizer, tokens, minutes, seed, read or [], memory, gpu)
+    wanted = Wanted(text, tokenizer, tokens, minutes, seed, read or [], memory, gpu, trust)
     found = audit(name, wanted)
     report.show(found)
     return found
