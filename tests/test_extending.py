@@ -102,7 +102,7 @@ TOYS = {
                 ('"lora": LoraRule}', '"lora": LoraRule, "signs": SignRule}'),
             ],
             "config/schema.py": [
-                ('"dynamic", "lora"] = "none"', '"dynamic", "lora", "signs"] = "none"'),
+                ('"dynamic", "lora"]', '"dynamic", "lora", "signs"]'),
                 ("    lora: Lora = Lora()\n", "    lora: Lora = Lora()\n    signs: Signs = Signs()\n"),
                 ("class Adapt(Section)", "class Signs(Section):\n    block_tokens: int = 16\n    lr: float = 1e-4\n\n\nclass Adapt(Section)"),
             ],

@@ -19,14 +19,14 @@ from fairway.coding import artifact, online
 from fairway.coding.lanes import Tokens, chunks, documents_of
 from fairway.coding.protocols import text_costs
 from fairway.coding.session import open_model
-from fairway.config.schema import Adapt, Arithmetic, Prove, Score
+from fairway.config.schema import Adapt, Arithmetic, Method, Prove, Score
 
 
 def fairway_scorer(
     model: str | Path,
     protocol: Literal["plain", "sliding", "rolling"] = "rolling",
     stride: int = 64,
-    method: Literal["none", "sgd", "dynamic", "lora"] = "none",
+    method: Method = "none",
     order: Literal["left-to-right", "lanes"] = "left-to-right",
     arithmetic: Arithmetic = "exact",
 ) -> Callable[[Ids], Charges]:

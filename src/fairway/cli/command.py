@@ -79,8 +79,8 @@ Arithmetic = Annotated[
     typer.Option(help="exact: every machine decodes it; float: this kind only."),
 ]
 Method = Annotated[
-    Literal["none", "sgd", "dynamic", "lora"] | None,
-    typer.Option("--adapt", help="Score first, then learn, by this method."),
+    str | None,
+    typer.Option("--adapt", help="Score first, then learn, by this method of docs/adapt.md."),
 ]
 Out = Annotated[Path | None, typer.Option(help="Run directory; default runs/<recipe name>.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write.")]

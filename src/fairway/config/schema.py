@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from fairway.config.sizes import Bytes
 
 Arithmetic = Literal["exact", "float"]
+Method = Literal["none", "sgd", "dynamic", "lora"]
 Phase = tuple[float, int]  # (until, value): what holds while progress is below `until`
 
 
@@ -391,7 +392,7 @@ class Lora(Section):
 class Adapt(Section):
     """Score first, then learn: how the network goes on training on text that has been coded."""
 
-    method: Literal["none", "sgd", "dynamic", "lora"] = "none"
+    method: Method = "none"
     """How the network learns from text that was coded (docs/adapt.md)."""
     order: Literal["left-to-right", "lanes"] = "left-to-right"
     """What a token may depend on: earlier text only, or what other lanes coded before, too."""
