@@ -44,7 +44,8 @@ def commands(node: str, model: Path, proof: Path) -> dict[str, tuple[Command, di
         command: Command = [node, script, "--threads", str(threads), model, proof]
         ways[f"node, {threads}"] = command, {}
         limits = {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": HOME}
-        decoder: Command = [sys.executable, "-P", "-m", "fairway.pipeline.prove", model, proof]
+        decoder: Command = [sys.executable, "-P", "-m", "fairway.pipeline.prove", "-1"]
+        decoder += [model, proof]
         ways[f"python, {threads}"] = decoder, limits
     return ways
 

@@ -341,7 +341,7 @@ def test_what_cannot_be_decoded(tiny, tmp_path, recipe):
 
 def test_the_command_line_of_the_decoding_process(tiny, tmp_path, capsys):
     files = tiny.artifact, tmp_path / "missing", tmp_path / "out"
-    assert prove_stage.main([*map(str, files), "0"]) == 2
+    assert prove_stage.main(["0", *map(str, files)]) == 2
     assert "cannot read the proof" in json.loads(capsys.readouterr().out)["error"]
 
 

@@ -227,9 +227,9 @@ def decode(artifact_file: Path, proof: Path, out: Path) -> Decoded:
 def main(arguments: list[str]) -> int:
     """Decode a proof; one line of JSON on stdout says what came out, or why nothing did.
 
-    arguments: artifact, proof, the file to write, and how much to print (console.py).
+    arguments: how much to print (console.py), artifact, proof, the file to write.
     """
-    *files, level = arguments
+    level, *files = arguments
     console.choose_level(int(level))
     distributed.leave()  # whoever started this process may be a rank of torchrun
     try:

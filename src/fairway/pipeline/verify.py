@@ -40,7 +40,7 @@ def decode_apart(artifact: File, proof: File) -> Decoded:
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
         copies = _copied(artifact, proof, place, pipes=True)
-        answer = _run(place, [copies[0].name, copies[1].name, "decoded", str(console.level())])
+        answer = _run(place, [str(console.level()), copies[0].name, copies[1].name, "decoded"])
         if "error" in answer:
             kind = Damaged if answer.get("damaged") else BadInput
             names = {
