@@ -87,7 +87,7 @@ def test_the_step_is_the_whole_state(order):
 
 
 def test_sequential_is_the_challenges_order():
-    """REFERENCE A5, written as its loader reads: spans of m + 1 tokens, over the end of files."""
+    """The challenge's order, as its loader reads it: spans of m + 1 tokens, over ends of files."""
     sizes, window, rows, spans = (57, 101), 3, 16, 8
     tokens = np.concatenate(shards(*sizes))
     batches = Batches(shards(*sizes), window, rows, "sequential", 0)

@@ -1,4 +1,4 @@
-"""Small scorers of every class of REFERENCE D2 that a scorer can be of, and valid twins.
+"""Small scorers of every class of mistake that a scorer can make, and valid twins.
 
 All stand on one fixed predictor, "the artifact": a random low-rank bigram network over V tokens.
 A maker takes V and returns a scorer: tokens int64[N] → nats float64[N], token 0 the BOS (id 0).
