@@ -107,7 +107,7 @@ def run(command: str, output: str, fairway) -> None:
         if out_file:
             Path(out_file).write_text(out)
     else:
-        assert words[0] in {"cp", "printf", "torchrun"}
+        assert words[0] in {"cmp", "cp", "printf", "torchrun"}
         if words[0] == "torchrun":
             command = shlex.join([sys.executable, "-m", "torch.distributed.run", *words[1:]])
         done = subprocess.run(command, shell=True, capture_output=True, text=True)

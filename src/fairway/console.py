@@ -53,7 +53,7 @@ def level() -> int:
 
 
 @contextmanager
-def quiet(wanted: bool = True) -> Iterator[None]:
+def quietly(wanted: bool = True) -> Iterator[None]:
     """Print nothing inside the block, if that is wanted; nor do processes that it starts."""
     before = _level, _console.quiet
     if wanted:

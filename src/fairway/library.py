@@ -425,7 +425,7 @@ class Model:
             ...     model.decompress_file(source, target)
         """
         _refuse_text(source, target)
-        with console.quiet():
+        with console.quietly():
             compress.decompress(self._artifact, source, target, lambda done: None)
 
     # evidence
@@ -464,7 +464,7 @@ class Model:
         """Give a job in a directory that ends with it; its recipe has nothing but defaults."""
         opened, recipe = self._artifact, Recipe(name="python", train=Train(steps=1))
         encoded = texts.of_documents(_documents(text), _TEXT, opened.tokenizer)
-        with TemporaryDirectory() as folder, console.quiet():
+        with TemporaryDirectory() as folder, console.quietly():
             yield Job(recipe, RunDirectory(folder)), opened, encoded
 
 
@@ -530,7 +530,7 @@ def verify(
         verified, ... bits per byte, ... bytes, compared with no text
     """
     documents = None if text is None else _documents(text)
-    with console.quiet():
+    with console.quietly():
         return verdicts.verify_proof(_file(model), _file(proof), documents, _TEXT)
 
 
@@ -556,7 +556,7 @@ def run(
     sets = [f"{key}={_toml(key, value)}" for key, value in (overrides or {}).items()]
     loaded = toml.load(os.fspath(recipe), sets)
     directory = RunDirectory(out or Path("runs") / loaded.name)
-    with console.quiet(quiet):
+    with console.quietly(quiet):
         return Run(directory.path, runner.run_stages(loaded, directory, force=force))
 
 

@@ -20,7 +20,7 @@ def user_state_folder() -> Path | None:
 
     $XDG_STATE_HOME/fairway, else ~/.local/state/fairway; created with mode 0700.
     """
-    return private(_under("XDG_STATE_HOME", ".local/state"))
+    return _private(_under("XDG_STATE_HOME", ".local/state"))
 
 
 def user_cache_folder() -> Path | None:
@@ -31,7 +31,7 @@ def user_cache_folder() -> Path | None:
     """
     name = f"fairway-{os.getuid()}"
     places = [_under("XDG_CACHE_HOME", ".cache"), *(root / name for root in temporary_roots())]
-    return next(filter(None, map(private, places)), None)
+    return next(filter(None, map(_private, places)), None)
 
 
 def temporary_roots() -> list[Path]:
@@ -103,7 +103,7 @@ def _under(variable: str, default: str) -> Path | None:
     return mine / default / "fairway" if mine else None
 
 
-def private(folder: Path | None) -> Path | None:
+def _private(folder: Path | None) -> Path | None:
     """Make a folder with mode 0700 if it is not there; None: it cannot be made, or is not safe."""
     if folder is None:
         return None

@@ -237,7 +237,7 @@ def test_a_proof_that_claims_more_lanes_than_memory_is_a_sentence(tiny, tmp_path
     hostile, out = tmp_path / "hostile.fwp", tmp_path / "out"
     hostile.write_bytes(join([header.to_bytes() + claimed + varint(1) + b"x"]))
     done = subprocess.run(
-        [sys.executable, "-c", DECODE_IN_LITTLE_MEMORY, tiny.artifact, hostile, out, "0"],
+        [sys.executable, "-c", DECODE_IN_LITTLE_MEMORY, "0", tiny.artifact, hostile, out],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, out.exists()) == (2, False), done.stderr

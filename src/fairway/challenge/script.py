@@ -72,7 +72,8 @@ def bundle(recipe: Recipe, file: str = "train_gpt.py") -> bytes:
     trees = {path: _tree(source) for path, source in _sources(recipe)}
     _shake(trees)
     files = {path: _minified(ast.unparse(tree)) for path, tree in trees.items()}
-    files[f"fairway/config/recipes/{recipe.name}.toml"] = dumps(recipe, defaults=False)
+    terse = recipe.model_copy(update={"description": "", "hardware": ""})
+    files[f"fairway/config/recipes/{recipe.name}.toml"] = dumps(terse, defaults=False)
     backwards = reversed(files.items())  # a few dozen bytes shorter
     text = "\0".join(part for item in backwards for part in item).encode()
     values = {

@@ -33,7 +33,6 @@ from fairway.train.optim import Optimizer
 from fairway.train.schedule import learning_rate, momentum, staged
 from fairway.train.trained import Trained
 from fairway.train.validate import validate
-from fairway.userfolders import private
 
 _MICRO_TOKENS = {"cpu": 8192, "cuda": 98304}  # tokens whose activations fit anywhere
 
@@ -230,8 +229,7 @@ class Trainer:
         with self.clock.during("compile"):
             for again in (False, True):
                 if again:  # a compiler that was killed leaves an empty file in the usual cache
-                    cache = tempfile.mkdtemp(prefix="fairway-inductor-")
-                    os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
+                    os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="fairway-")
                     torch.compiler.reset()
                 try:
                     compiled = self._warm_up(torch.compile(self.model.loss, dynamic=False))
@@ -428,9 +426,11 @@ def trust_no_headers_of_others() -> None:
     from torch._inductor import config
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
-    if private(Path(default_cache_dir())) is None:
-        os.environ["TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS"] = "0"
-        config.cpp_cache_precompile_headers = False
+    path = default_cache_dir()
+    os.makedirs(path, 0o700, exist_ok=True)
+    status = os.lstat(path)
+    is_own = status.st_uid == os.getuid() and not status.st_mode & 0o22
+    config.cpp_cache_precompile_headers &= is_own
 
 
 def recorded_readings(file: Path) -> list[float]:
