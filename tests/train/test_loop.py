@@ -196,15 +196,15 @@ def test_headers_are_not_taken_from_a_folder_of_others(tmp_path, monkeypatch) ->
     """torch keeps what it precompiles under a name that anybody can guess, and compiles with it."""
     from torch._inductor import config
 
-    monkeypatch.setattr(config, "cpp_cache_precompile_headers", True)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    trust_no_headers_of_others()
-    (folder,) = tmp_path.iterdir()
-    assert folder.stat().st_mode & 0o777 == 0o700
-    assert config.cpp_cache_precompile_headers
-    folder.chmod(0o777)
-    trust_no_headers_of_others()
-    assert not config.cpp_cache_precompile_headers
+    with config.patch(cpp_cache_precompile_headers=True):
+        trust_no_headers_of_others()
+        (folder,) = tmp_path.iterdir()
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert config.cpp_cache_precompile_headers
+        folder.chmod(0o777)
+        trust_no_headers_of_others()
+        assert not config.cpp_cache_precompile_headers
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler
