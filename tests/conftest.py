@@ -159,3 +159,16 @@ def fairway(capsys, monkeypatch):
         return ended.value.code, shown.out, " ".join(shown.err.split())
 
     return give
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """Return a browser for tests that are marked slow."""
+    from playwright.sync_api import sync_playwright
+
+    found = next(filter(None, map(shutil.which, ["chromium", "chromium-browser"])), None)
+    assert found, "these tests need Chromium: apt-get install chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -29,7 +29,6 @@ from fairway.page.view import view
 
 pytestmark = pytest.mark.slow
 
-CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser"])), None)
 FIREFOX = next(filter(None, map(shutil.which, ["firefox-esr", "firefox"])), None)
 PROBES = Path(__file__).with_name("probes.js").read_text("utf-8").split("\n", 1)[1]
 DECODE_MS = 300_000
@@ -108,17 +107,6 @@ def costs_of(model, tokens, starts):
 
 
 # Chromium ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    assert CHROMIUM, "these tests need Chromium: apt-get install chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 class Windows:

@@ -11,7 +11,6 @@ from fairway.report import report
 
 pytestmark = pytest.mark.slow
 
-CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser"])), None)
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 LEAST_CONTRAST = 4.5
 MEASURE = """() => {
@@ -52,17 +51,6 @@ MEASURE = """() => {
   });
   return { wrong, figures: drawn.length, contrast: Math.min(...contrasts, 21) };
 }"""
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    assert CHROMIUM, "these tests need Chromium: apt-get install chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ _SIZE = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,9}))? ?(?:([KMGT])(i?))?B?", re.
 
 
 def parse(text: str) -> int:
-    """Return the bytes of a size such as "300k" or "16MB". Raises ValueError with a sentence."""
+    """Return the bytes of a size such as "300k" or "16MB". Raises ValueError."""
     match = _SIZE.fullmatch(text.strip().replace("_", ""))
     if not match:
         raise ValueError(f"{text!r} is no size: give bytes, as in 300k, 16MB or 8G")
