@@ -371,7 +371,7 @@ class Dynamic(Section):
 
 
 class Lora(Section):
-    """Low-rank adapters for every lane alone, anew for every document."""
+    """Low-rank adapters for every lane alone; B restarts with every document."""
 
     block_tokens: int = Field(16, ge=1, le=1 << 20)
     """Length of an update block: tokens of a lane between two updates."""
