@@ -32,7 +32,7 @@ from fairway.train.optim import Optimizer
 from fairway.train.schedule import learning_rate, momentum
 from short import WORDS, load_short
 
-STEPS = ["train.steps=60", "run.checkpoint_every_s=0.05"]
+STEPS = ["train.steps=60", "run.checkpoint_every_s=0.05", "train.sampled_tokens=400"]
 
 
 def words(run: directory.RunDirectory, sets: list[str]) -> list[str]:
@@ -173,12 +173,12 @@ def test_rows_that_do_not_fit_memory_are_taken_fewer_at_once(
     whole = reference(again(tiny, "fits"), load_short(["train.steps=4"]))
     loss, seen = GPT.loss, []
 
-    def bounded(model: GPT, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def bounded(model: GPT, x: torch.Tensor, y: torch.Tensor, sample: None = None) -> torch.Tensor:
         if torch.is_grad_enabled():
             seen.append(len(x))
             if len(x) > fitting:
                 raise torch.OutOfMemoryError
-        return loss(model, x, y)
+        return loss(model, x, y, sample)
 
     monkeypatch.setattr(GPT, "loss", bounded)
     monkeypatch.setattr(torch, "compile", lambda f, **_: f)

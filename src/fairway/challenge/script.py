@@ -57,6 +57,7 @@ if __name__=='__main__':
     from fairway.challenge.entry import main
     sys.exit(main({name!r},__file__))
 """
+_DECORATORS = {"property", "cached_property", "staticmethod", "classmethod", "abstractmethod"}
 _GUARD = """import sys
 def hook(event, arguments, source={source!r}):
     if event == "open" and isinstance(arguments[0], str) and arguments[0].startswith(source):
@@ -157,6 +158,8 @@ def _unused(recipe: Recipe) -> Iterator[str]:
         yield "fairway.quantize.gptq"
     if not recipe.train.calibration_tokens:
         yield "fairway.train.calibrate"
+    if not recipe.train.sampled_tokens:
+        yield "fairway.train.sampled"
     if recipe.pack.quantizer == "rtn":
         yield "fairway.quantize.allocate"
 
@@ -247,6 +250,7 @@ def _shake(trees: dict[str, ast.Module]) -> None:
     for path, tree in trees.items():
         tree.body = [single for statement in tree.body for single in _singles(statement)]
         waiting += [(path, tree.body, statement) for statement in tree.body]
+    own = _own_classes(trees)
     progress = True
     while progress:
         progress, unnamed, waiting = False, waiting, []
@@ -257,10 +261,12 @@ def _shake(trees: dict[str, ast.Module]) -> None:
                 continue
             progress = True
             methods: list[ast.stmt] = []
-            if isinstance(statement, ast.ClassDef) and not statement.bases:
+            if isinstance(statement, ast.ClassDef) and statement.name in own:
                 functions = [m for m in statement.body if isinstance(m, ast.FunctionDef)]
                 methods = [
-                    m for m in functions if not (m.decorator_list or m.name.startswith("__"))
+                    m
+                    for m in functions
+                    if _names(m.decorator_list) <= _DECORATORS and not m.name.startswith("__")
                 ]
                 waiting += [(path, statement.body, method) for method in methods]
                 statement.body.append(ast.Pass())  # where none stays
@@ -274,6 +280,21 @@ def _shake(trees: dict[str, ast.Module]) -> None:
                     reached.add(node.attr if isinstance(node, ast.Attribute) else node.name)
     for _, siblings, statement in waiting:
         siblings.remove(statement)
+
+
+def _own_classes(trees: dict[str, ast.Module]) -> set[str]:
+    """Return the classes whose methods nobody calls but by names in these modules."""
+    classes = [n for tree in trees.values() for n in tree.body if isinstance(n, ast.ClassDef)]
+    foreign, own = classes, {"ABC", "NamedTuple", "Section"}  # the last calls what is decorated
+    while found := [c for c in foreign if _names(c.bases) <= own]:
+        own |= {c.name for c in found}
+        foreign = [c for c in foreign if c.name not in own]
+    return own - {c.name for c in foreign}
+
+
+def _names(expressions: Sequence[ast.expr]) -> set[str]:
+    """Return the names that expressions are; "" for what is not a mere name."""
+    return {node.id if isinstance(node, ast.Name) else "" for node in expressions}
 
 
 def _singles(statement: ast.stmt) -> list[ast.stmt]:

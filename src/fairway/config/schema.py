@@ -212,6 +212,10 @@ class Train(Section):
     """Tokens of a global batch, a multiple of `model.window`."""
     windows: tuple[Phase, ...] = ()
     """[[until, tokens], ...]: up to this progress rows are so long; a divisor of `model.window`."""
+    sampled_tokens: int = Field(0, ge=0)
+    """Tokens of the vocabulary that a step's softmax is estimated from; 0: all."""
+    sampled_until: float = Field(0.7, gt=0, le=1)
+    """Progress until which the softmax is estimated (`train.sampled_tokens`)."""
     repeat_from: float = Field(0.0, ge=0, lt=1)
     """Progress at which layers begin to be repeated (`model.repeat_times`)."""
     steps: int = Field(0, ge=0)

@@ -17,7 +17,7 @@ from fairway.model.attention import Attention, AttentionContext
 from fairway.model.embed import Embedding
 from fairway.model.kv_cache import Cache
 from fairway.model.linear import linear
-from fairway.model.loss import softcapped_cross_entropy
+from fairway.model.loss import Sample, softcapped_cross_entropy
 from fairway.model.mlp import MLP
 from fairway.model.norm import rms_norm
 from fairway.model.parameters import check_parameters, initialise
@@ -101,10 +101,13 @@ class GPT(nn.Module):
         """Return logits float32[B, S, V] of tokens int64[B, S]."""
         return self.head(self.hidden(tokens, cache))
 
-    def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean cross-entropy in nats over all positions; targets int64[B, S]."""
+    def loss(self, tokens: Tensor, targets: Tensor, sample: Sample | None = None) -> Tensor:
+        """Return the mean cross-entropy in nats over all positions; targets int64[B, S].
+
+        With a sample of the vocabulary it is an estimate, and targets are places in the sample.
+        """
         x = self.hidden(tokens)
-        return softcapped_cross_entropy(x, self.embed.tokens, targets, self.shape.softcap)
+        return softcapped_cross_entropy(x, self.embed.tokens, targets, self.shape.softcap, sample)
 
 
 def build(shape: Model, vocab_size: int, bos_id: int, seed: int) -> GPT:

@@ -26,11 +26,14 @@ from fairway.distributed import Process
 from fairway.errors import BadInput, Interrupted
 from fairway.io import atomic, checkpoint, foreign
 from fairway.model.gpt import build
+from fairway.model.loss import Sample
 from fairway.train import calibrate
 from fairway.train.average import Average
 from fairway.train.clock import Clock
 from fairway.train.optim import Optimizer
+from fairway.train.sampled import Sampler
 from fairway.train.schedule import learning_rate, momentum, staged
+from fairway.train.threads import Threads
 from fairway.train.trained import Trained
 from fairway.train.validate import validate
 
@@ -94,6 +97,9 @@ class Trainer:
         self.model = build(
             recipe.model, self.tokenizer.vocab_size, self.tokenizer.bos_id, recipe.train.seed
         ).to(process.device)
+        V, targets = self.tokenizer.vocab_size, recipe.train.batch_tokens // process.size
+        samples = recipe.train.sampled_tokens > 0
+        self.sampler = Sampler(text.train, V, targets, recipe.train) if samples else None
         self.model.dtype = distributed.training_dtype(recipe.train.dtype, process.device)
         self.parameters = list(self.model.parameters())
         self.optimizer = Optimizer(self.model, recipe.optim, self.model.dtype, process)
@@ -136,12 +142,15 @@ class Trainer:
         self.clock.start("train")
         with (
             closing(metrics) if metrics else nullcontext(),
+            closing(self._threads(loss_of)) as threads,
             console.ctrl_c() as stop_asked,
             console.track("train", 1.0, "") as task,
         ):
             shown: StepOutcome | None = None
             while (progress := self.progress()) < 1:
+                before = self.clock.read("train")
                 outcome = self._step(loss_of, progress)
+                threads.step_took(self.clock.read("train") - before)
                 # What a step gave is read while the next one is computed: a GPU never waits.
                 if shown:
                     self._show(shown, task, metrics)
@@ -164,6 +173,16 @@ class Trainer:
         self.process.synchronize()
         self.clock.start("pause")
         return (time.process_time() - cpu_start) / max(time.monotonic() - wall_start, 1e-9)
+
+    def _threads(self, loss_of: Any) -> Threads:
+        """Return what sets the threads of steps: one process alone on a CPU chooses."""
+        most = torch.get_num_threads() if self.process.device.type == "cpu" else 1
+        return Threads(most if self.process.size == 1 else 1, lambda: self._prepare(loss_of))
+
+    def _prepare(self, loss_of: Any) -> None:
+        if self.compiled:
+            with self.clock.during("compile"):
+                self._rehearse(loss_of)
 
     def _validates(self) -> bool:
         """Return whether the validation text is scored after the step that was just taken."""
@@ -194,12 +213,13 @@ class Trainer:
     def _step(self, loss_of: Any, progress: float) -> StepOutcome:
         """Take one optimizer step."""
         optim = self.recipe.optim
-        x, y, micro_rows = self._staged(progress, *self._batch(self.step))
+        *batch, sample = self._batch(self.step, progress)
+        x, y, micro_rows = self._staged(progress, *batch)
         self.model.repeating = progress >= self.recipe.train.repeat_from
         total = torch.zeros((), device=self.process.device)
         for xs, ys in zip(x.split(micro_rows), y.split(micro_rows), strict=True):
             share = len(xs) / (len(x) * self.process.size)
-            loss = loss_of(xs, ys) * share
+            loss = loss_of(xs, ys, sample) * share
             loss.backward()
             total += loss.detach()
         self.process.all_reduce_(total)
@@ -216,9 +236,16 @@ class Trainer:
         x, y = (t.reshape(-1, tokens) for t in (x, y))
         return x, y, self.micro_rows * (window // tokens)
 
-    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
-        x, y = self.batches.batch(step, self.process.rank, self.process.size)
-        return self.process.send(x), self.process.send(y)
+    def _batch(self, step: int, progress: float) -> tuple[Tensor, Tensor, Sample | None]:
+        """Return a rank's rows and targets, and the sample in which targets are places, if any."""
+        rank, send = self.process.rank, self.process.send
+        x, y = self.batches.batch(step, rank, self.process.size)
+        if self.sampler and progress < self.recipe.train.sampled_until:
+            drawn = self.sampler.draw(y, step, rank)
+            if drawn:
+                sample = Sample(send(drawn.tokens), send(drawn.odds))
+                return send(x), send(drawn.places), sample
+        return send(x), send(y), None
 
     def _loss_function(self) -> Any:
         """Return the model's loss, compiled if the recipe says so, on a clock of its own."""
@@ -252,8 +279,7 @@ class Trainer:
                 lacking = 0.0
             except torch.OutOfMemoryError:
                 lacking = 1.0
-            for p in self.parameters:
-                p.grad = None
+                self._forget_gradients()
             if not self.process.all_reduce_(torch.tensor(lacking)):
                 break
             if self.micro_rows == 1:
@@ -275,13 +301,19 @@ class Trainer:
         again, on the training's clock.
         """
         recipe = self.recipe.train
-        batch = self._batch(self.step)
         ends = {end for end, _ in recipe.windows}
+        ends |= {recipe.sampled_until} if self.sampler else set()
         for progress in sorted({0.0, recipe.repeat_from, *ends}):
             self.model.repeating = progress >= recipe.repeat_from
+            *batch, sample = self._batch(self.step, progress)
             x, y, micro_rows = self._staged(progress, *batch)
-            loss_of(x[:micro_rows], y[:micro_rows]).backward()
+            loss_of(x[:micro_rows], y[:micro_rows], sample).backward()
         self.process.synchronize()
+        self._forget_gradients()
+
+    def _forget_gradients(self) -> None:
+        for p in self.parameters:
+            p.grad = None
 
     def _validate(self, limit: int = 0) -> tuple[float, float]:
         with self.clock.during("score"):
@@ -349,7 +381,7 @@ class Trainer:
             began = self.clock.read("train")
             if ahead and not tokens and self._late(2 * longest_s):
                 break
-            x, y = self._batch(self.step + ahead)
+            x, y, _ = self._batch(self.step + ahead, 1.0)
             room = wanted // self.process.size - collector.tokens
             rows = max(1, min(len(x), -(-room // x.shape[1])))
             for xs, ys in zip(
