@@ -37,14 +37,31 @@ def test_the_faster_one_goes_on_beside_others(busy, alone, last):
     before, prepared = torch.get_num_threads(), []
     torch.set_num_threads(2)
     chooser = Threads(2, lambda: prepared.append(torch.get_num_threads()))
-    used = run(chooser, alone, 3.0, 12)
-    assert used[:3] == [2, 2, 2]  # first it looks
-    assert used[3:6] == [1, 1, 1]
-    assert used[6:] == [last] * 6
+    used = run(chooser, alone, 3.0, 14)
+    assert used[:3] == [1, 1, 1]
+    tried = 1 if alone < 3.0 else 3  # one step is enough to see that it is slower
+    assert used[3 : 3 + tried] == [2] * tried
+    assert used[3 + tried :] == [last] * (11 - tried)
     assert prepared == [1]
     chooser.close()
     assert torch.get_num_threads() == 2
     torch.set_num_threads(before)
+
+
+def test_all_threads_again_when_the_others_have_ended():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    chooser = Threads(2, lambda: None)
+    assert run(chooser, 1.0, 3.0, 6)[-1] == 1
+    for process in running:
+        process.kill()
+        process.wait()
+    used = run(chooser, 1.0, 3.0, 16)
+    chooser.close()
+    torch.set_num_threads(before)
+    if threads._glance() < 0.2:  # nobody else came meanwhile
+        assert used[-1] == 2
 
 
 def test_with_one_thread_there_is_no_choice(busy):

@@ -2,11 +2,12 @@
 
 The threads of a step meet at hundreds of barriers, and spin there. Where another program holds a
 core, all of them wait for the thread that it displaced: two threads beside four busy processes
-take a dozen times as long as alone, three times would be fair. One thread waits for nobody.
+take twenty times as long as alone, three times would be fair. One thread waits for nobody.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Generator
@@ -41,29 +42,49 @@ class Threads:
             torch.set_num_threads(self._most)
 
     def _choose(self) -> Generator[None, float, None]:
+        together, others = math.inf, _glance() if self._most > 1 else 0.0
         while self._most > 1:
-            together, others = yield from self._watch(2.0)
             if others < _BUSY:
+                together, others = yield from self._watch(2.0)
                 continue
             torch.set_num_threads(1)
             self._prepare()
             alone, others = yield from self._watch(0.0)
-            while alone < together and others >= _BUSY:
-                alone, others = yield from self._watch(5.0)
-            torch.set_num_threads(self._most)
-            if alone >= together:
-                yield from self._watch(60.0)
+            if together == math.inf:
+                torch.set_num_threads(self._most)
+                together, others = yield from self._watch(0.0, alone)
+            if alone < together:
+                torch.set_num_threads(1)
+                while others >= _BUSY:
+                    _, others = yield from self._watch(5.0)
+                torch.set_num_threads(self._most)
+            else:
+                torch.set_num_threads(self._most)
+                together, others = yield from self._watch(60.0)
         while True:
             yield
 
-    def _watch(self, least_s: float) -> Generator[None, float, tuple[float, float]]:
-        """Return the mean seconds of three steps or more, and the cores that others used."""
+    def _watch(
+        self, least_s: float, limit: float = math.inf
+    ) -> Generator[None, float, tuple[float, float]]:
+        """Return the mean seconds of three steps or more, and the cores that others used.
+
+        A step that takes more than `limit` is the last.
+        """
         began, used = time.monotonic(), _used_by_others()
-        steps, spent = 0, 0.0
-        while steps < 3 or spent < least_s:
-            spent += yield
+        steps, spent, seconds = 0, 0.0, 0.0
+        while (steps < 3 or spent < least_s) and seconds <= limit:
+            seconds = yield
+            spent += seconds
             steps += 1
         return spent / steps, (_used_by_others() - used) / (time.monotonic() - began)
+
+
+def _glance() -> float:
+    """Return the cores that others use during a fifth of a second."""
+    used = _used_by_others()
+    time.sleep(0.2)
+    return (_used_by_others() - used) / 0.2
 
 
 def _used_by_others() -> float:
