@@ -16,14 +16,18 @@ def busy():
     """As many processes that count without end as there are cores."""
     count = len(threads.os.sched_getaffinity(0))
     running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
-    yield
+    yield running
+    end(running)
+
+
+def end(running):
     for process in running:
         process.kill()
         process.wait()
 
 
 def run(chooser, alone, together, steps):
-    """Take steps of so many seconds with one thread and with more; return the threads of each."""
+    """Report steps of `alone` or `together` seconds; return the threads of each step."""
     used = []
     for _ in range(steps):
         used.append(torch.get_num_threads())
@@ -48,15 +52,12 @@ def test_the_faster_one_goes_on_beside_others(busy, alone, last):
     torch.set_num_threads(before)
 
 
-def test_all_threads_again_when_the_others_have_ended():
+def test_all_threads_again_when_the_others_have_ended(busy):
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
     chooser = Threads(2, lambda: None)
     assert run(chooser, 1.0, 3.0, 6)[-1] == 1
-    for process in running:
-        process.kill()
-        process.wait()
+    end(busy)
     used = run(chooser, 1.0, 3.0, 16)
     chooser.close()
     torch.set_num_threads(before)

@@ -73,7 +73,7 @@ class GPT(nn.Module):
     def hidden(self, tokens: Tensor, cache: Cache | None = None, last: int = 0) -> Tensor:
         """Return the final normed activations [B, S, d]; `tokens` continue what the cache has seen.
 
-        last: return those of so many last positions, [B, last, d]; the last layer skips the others.
+        last: return the last positions alone, [B, last, d]; the last layer skips the others.
         """
         context = AttentionContext.of(tokens, self.shape, self.bos_id, self.dtype, cache)
         x = rms_norm(self.embed(tokens, self.dtype, cache))

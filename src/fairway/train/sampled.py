@@ -1,10 +1,10 @@
 """Draw the part of the vocabulary that a training step's softmax is summed over.
 
 The head is half of a small network's multiplications. A step needs the logits of its own targets;
-the rest of the sum can be estimated: the sample holds every target of the batch and as many other
-tokens, uniform, as fit. A token that is in the sample with probability π stands for 1/π tokens
-(Horvitz and Thompson 1952; Jean et al. 2015; modded-nanogpt 360). π counts how likely the token
-is among a batch's targets, too.
+the rest of the sum can be estimated. The sample holds every target of the batch, and is filled up
+with other tokens, each as likely as any other. A token that is in the sample with probability π
+stands for 1/π tokens (Horvitz and Thompson 1952; Jean et al. 2015; modded-nanogpt 360). π counts
+how likely the token is among a batch's targets, too.
 """
 
 from __future__ import annotations

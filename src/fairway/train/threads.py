@@ -1,8 +1,8 @@
 """Train with one thread while other programs use the processor.
 
-The threads of a step meet at hundreds of barriers, and spin there. Where another program holds a
-core, all of them wait for the thread that it displaced: two threads beside four busy processes
-take twenty times as long as alone, three times would be fair. One thread waits for nobody.
+The threads of a step meet at many barriers, and spin there. Where another program holds a core,
+all of them wait for the thread that it displaced: a step of two threads beside four busy processes
+took 22 times as long as alone (bench/busy.py), where 3 would be fair. One thread waits for nobody.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _IN_USE = 1, 2, 3, 6, 7, 8  # columns: user, nice, system, interrupts (2), the h
 
 
 class Threads:
-    """Sets torch's threads for the next step: one, if that is faster beside what else runs."""
+    """Sets how many threads torch uses for the next step: one, or all of them."""
 
     def __init__(self, most: int, prepare: Callable[[], object]) -> None:
         """Begin with `most`; with one there is nothing to choose.
