@@ -6,6 +6,7 @@ import ctypes
 import itertools
 import os
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,11 +51,25 @@ class Process:
         return tensor
 
     def send(self, array: npt.NDArray[Any]) -> torch.Tensor:
-        """Return the array on the device, without waiting for a GPU that is at work."""
+        """Return a contiguous array on the device, without waiting for a GPU that is at work."""
         tensor = torch.from_numpy(array)
         if self.device.type == "cuda":
             return tensor.pin_memory().to(self.device, non_blocking=True)
-        return tensor.to(self.device)
+        return tensor
+
+    def fetch(self, *numbers: torch.Tensor) -> Callable[[], list[float]]:
+        """Begin to copy numbers to the host; return what waits for them, but for no later work."""
+        copy = torch.stack(numbers).to("cpu", non_blocking=True)
+        if self.device.type != "cuda":
+            return copy.tolist
+        event = torch.cuda.Event()
+        event.record()
+
+        def read() -> list[float]:
+            event.synchronize()
+            return copy.tolist()
+
+        return read
 
     def reduce_scatter(self, tensor: torch.Tensor) -> AsyncTensor:
         """Sum [size · n, ...] over ranks; this rank gets its n rows, [n, ...]."""

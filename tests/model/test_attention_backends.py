@@ -18,6 +18,8 @@ from fairway.model.attention_backends import (
     library,
     sliced,
 )
+from fairway.model.gpt import build
+from fake_cuda import CUDA, FakeCuda
 
 on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -105,6 +107,31 @@ def test_compiled_blocks_follow_the_documents():
         torch.testing.assert_close(
             attend(starts, *inputs), formula(*inputs, mask), rtol=1e-4, atol=1e-4
         )
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, while it compiles
+def test_plain_causal_windows_compile_into_one_graph():
+    """On the device "meta" the network chooses as on a GPU."""
+    shape = Model(num_layers=1, dim=32, num_heads=2, num_kv_heads=1, document_aware=False)
+    model = build(shape, 300, 0, 1).to("meta")
+    compiled = torch.compile(model.hidden, fullgraph=True, backend="eager")
+    assert compiled(torch.zeros(2, 64, dtype=torch.int64, device="meta")).shape == (2, 64, 32)
+
+
+def test_a_gpu_takes_no_cudnn_for_shapes_that_change(monkeypatch):
+    allowed, attention = [], attention_backends.scaled_dot_product_attention
+
+    def watched(*inputs, **settings):
+        allowed.append(torch.backends.cuda.cudnn_sdp_enabled())
+        return attention(*inputs, **settings)
+
+    monkeypatch.setattr(attention_backends, "scaled_dot_product_attention", watched)
+    with FakeCuda():
+        inputs = [t.detach() for t in draw(1, 65, device=CUDA)]
+        mask = documents(1, 65)[1].to(CUDA)
+        for engine in (library(mask), library(None)):
+            assert engine(*inputs).shape == inputs[0].shape
+    assert allowed == [False, True]
 
 
 @on_cuda

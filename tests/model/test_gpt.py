@@ -157,7 +157,11 @@ def test_keep_drops_the_last_lanes_only() -> None:
             torch.testing.assert_close(model.logits(t[:2], fewer), expected)
 
 
-def test_loss_and_gradients_equal_plain_cross_entropy() -> None:
+@pytest.mark.parametrize("scatters", [["cpu"], []])  # [] is the way of a GPU
+def test_loss_and_gradients_equal_plain_cross_entropy(
+    monkeypatch: pytest.MonkeyPatch, scatters: list[str]
+) -> None:
+    monkeypatch.setattr("fairway.model.loss._SCATTERS", scatters)
     random = torch.Generator().manual_seed(5)
     x = torch.randn(2, 600, 8, generator=random, requires_grad=True)
     head = torch.randn(VOCAB, 8, generator=random, requires_grad=True)

@@ -192,6 +192,28 @@ def test_rows_that_do_not_fit_memory_are_taken_fewer_at_once(
     assert (whole - pieces).norm() / whole.norm() < 1e-5
 
 
+def test_what_no_compiler_can_run_is_trained_without_one(
+    tiny: directory.RunDirectory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Inductor raises this at the first call of a kernel that fits into no GPU."""
+    from torch._inductor.runtime.triton_heuristics import NoTritonConfigsError
+
+    def compiled(loss):
+        def call(*batch):
+            loss(*batch).backward()
+            raise NoTritonConfigsError("No valid triton configs")
+
+        return call
+
+    whole = reference(again(tiny, "plain"), load_short(["train.steps=4"]))
+    monkeypatch.setattr(torch, "compile", lambda loss, **_: compiled(loss))
+    run = again(tiny, "uncompiled")
+    assert torch.equal(reference(run, load_short(["train.steps=4", "train.compile=true"])), whole)
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "slower without it: No valid triton configs" in shown
+    assert "memory: " in shown  # rehearsed without the compiler, too
+
+
 def test_headers_are_not_taken_from_a_folder_of_others(tmp_path, monkeypatch) -> None:
     """torch keeps what it precompiles under a name that anybody can guess, and compiles with it."""
     from torch._inductor import config
@@ -244,8 +266,8 @@ def test_losses_follow_the_golden_curve() -> None:
     batches = Batches([tokens], recipe.model.window, 16, "shuffled", 7)
     losses = []
     for step in range(30):
-        x, y = map(torch.from_numpy, batches.batch(step))
-        loss = model.loss(x, y)
+        rows = torch.from_numpy(batches.batch(step)).long()
+        loss = model.loss(rows[:, :-1], rows[:, 1:])
         loss.backward()
         optimizer.step(learning_rate(step / 30, recipe.optim), momentum(step / 30, recipe.optim))
         losses.append(round(loss.item(), 5))

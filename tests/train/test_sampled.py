@@ -81,7 +81,9 @@ def test_a_sample_of_everything_is_the_whole_softmax(dtype):
         torch.testing.assert_close(whole, sampled, rtol=1e-5, atol=1e-6)
 
 
-def test_gradients_of_a_sample_are_those_of_its_formula():
+@pytest.mark.parametrize("scatters", [["cpu"], []])  # [] is the way of a GPU
+def test_gradients_of_a_sample_are_those_of_its_formula(monkeypatch, scatters):
+    monkeypatch.setattr("fairway.model.loss._SCATTERS", scatters)
     random = torch.Generator().manual_seed(6)
     x = torch.randn(1, 30, 16, generator=random, dtype=torch.float64)
     head = torch.randn(V, 16, generator=random, dtype=torch.float64)

@@ -6,7 +6,7 @@ a window may hold several documents, with BOS tokens between them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -17,13 +17,12 @@ from fairway.errors import BadInput
 
 Shard = npt.NDArray[np.uint16]
 Rows = npt.NDArray[np.int64]
-Batch = tuple[Rows, Rows]
 
 _STRETCHES = 8  # of a batch in the challenge's order: one per GPU of its machine
 
 
 class Batches:
-    """Inputs x and targets y (x one token later) of every step.
+    """The rows of every step: T inputs and the token after them; targets are one token later.
 
     shuffled: an epoch cuts the tokens at stride T, from an offset of its own, and visits every
     window once, in an order of its own. sequential: the challenge's strict order;
@@ -53,8 +52,8 @@ class Batches:
             )
         self._epoch = lru_cache(maxsize=2)(self._draw_epoch)
 
-    def batch(self, step: int, rank: int = 0, size: int = 1) -> Batch:
-        """Return (x, y), int64[B / size, T] each: the rank's rows of the step's global batch.
+    def batch(self, step: int, rank: int = 0, size: int = 1) -> Shard:
+        """Return uint16[B / size, T + 1]: the rank's rows of the step's global batch.
 
         `size` must divide B.
         """
@@ -62,15 +61,7 @@ class Batches:
             raise BadInput(f"a batch of {self._rows} rows cannot be shared by {size} ranks")
         share = self._rows // size
         starts = self._starts_of(step)[rank * share : (rank + 1) * share]
-        rows = np.stack([self._take(int(start), self._window + 1) for start in starts])
-        return rows[:, :-1], rows[:, 1:]
-
-    def stream(self, state: int, rank: int = 0, size: int = 1) -> Iterator[tuple[Batch, int]]:
-        """Yield batches from step `state` on, each with the state to resume from after it."""
-        while True:
-            batch = self.batch(state, rank, size)
-            state += 1
-            yield batch, state
+        return np.stack([self._take(int(start), self._window + 1) for start in starts])
 
     def _starts_of(self, step: int) -> Rows:
         """Return where each row of the global batch begins in the sequence, int64[B]."""
@@ -96,15 +87,15 @@ class Batches:
         generator = np.random.Generator(np.random.Philox([self._seed, epoch]))
         return int(generator.integers(self._window)), generator.permutation(self.windows)
 
-    def _take(self, start: int, count: int) -> Rows:
-        """Return int64[count] consecutive tokens, across shards; the first follows the last."""
+    def _take(self, start: int, count: int) -> Shard:
+        """Return uint16[count] consecutive tokens, across shards; the first follows the last."""
         parts = []
         while count:
             start %= self._total
             shard = int(np.searchsorted(self._starts, start, side="right")) - 1
             begin = start - int(self._starts[shard])
             part = self._shards[shard][begin : begin + count]
-            parts.append(part.astype(np.int64))
+            parts.append(part)
             start += part.size
             count -= part.size
         return np.concatenate(parts)

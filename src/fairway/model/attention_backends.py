@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from fairway.model.operators import opaque_op
+
+try:
+    from flash_attn_interface import flash_attn_func  # type: ignore[import-not-found]
+except ImportError:
+    flash_attn_func = None
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(q [B, H, S, h], k, v [B, G, n, h]) to softmax(q·kᵀ/√h, masked)·v, [B, H, S, h]."""
@@ -23,6 +30,8 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 _SLICE = 64  # queries at once on a CPU: their scores stay in its cache
 _LONGEST_LEARNED = 1024  # tokens; what is kept for the backward pass grows with the square
 _SHORTEST_SCORED = 256  # tokens; below, the library is faster (docs/research/LOG.md)
+# On a GPU, for shapes that change: cuDNN would build a graph for each one.
+_ANY_SHAPE = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 def for_windows(mask: Tensor, starts: Tensor | None, dtype: torch.dtype) -> Attend:
@@ -42,7 +51,10 @@ def for_windows(mask: Tensor, starts: Tensor | None, dtype: torch.dtype) -> Atte
 
 
 def library(mask: Tensor | None) -> Attend:
-    """Return torch's own choice (flash, cuDNN, ...); a mask of None is plain causal."""
+    """Return torch's own choice; a mask of None is plain causal.
+
+    With a mask, shapes may change from call to call.
+    """
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         group, S, n = q.shape[1] // k.shape[1], q.shape[2], k.shape[2]
@@ -59,7 +71,10 @@ def library(mask: Tensor | None) -> Attend:
             return y.reshape(B, G * group, 1, h)
         if group > 1:
             k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
-        return scaled_dot_product_attention(q, k, v, attn_mask=allowed, is_causal=allowed is None)
+        with sdpa_kernel(_ANY_SHAPE) if q.is_cuda and allowed is not None else nullcontext():
+            return scaled_dot_product_attention(
+                q, k, v, attn_mask=allowed, is_causal=allowed is None
+            )
 
     return attend
 
@@ -87,9 +102,7 @@ def flexible(starts: Tensor) -> Attend:
 
 def flash3() -> Attend | None:
     """Return FlashAttention 3, plain causal, where its package is installed, else None."""
-    try:
-        from flash_attn_interface import flash_attn_func  # type: ignore[import-not-found]
-    except ImportError:
+    if flash_attn_func is None:
         return None
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

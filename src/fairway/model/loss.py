@@ -10,6 +10,7 @@ from torch import Tensor
 from fairway.model.linear import matmul
 
 _SLICE = {"cpu": 256, "cuda": 32768}  # rows at once: a slice of logits stays in a CPU's cache
+_SCATTERS = ["cpu"]  # where it is fast to change single logits; a GPU would write them all again
 
 
 class Sample(NamedTuple):
@@ -35,17 +36,25 @@ class _SoftcappedCrossEntropy(torch.autograd.Function):
         weight = rows_of_head.to(x.dtype)
         grad_x, grad_rows = torch.empty_like(x), torch.zeros_like(rows_of_head)
         total = torch.zeros((), dtype=torch.float32, device=x.device)
-        size = _SLICE[x.device.type]
+        size, masks = _SLICE[x.device.type], x.device.type not in _SCATTERS
         for start in range(0, N, size):
             rows, target = x[start : start + size], targets[start : start + size, None]
             q = torch.sigmoid(matmul(rows, weight).float().mul_(2 / cap))
             p, own = torch.exp(q * (2 * cap)), q.gather(1, target)
+            is_target = torch.arange(len(weight), device=x.device) == target if masks else target
             if sample is not None:  # of a target it is certain that it is in the sample
-                p = (p * sample.odds).scatter_(1, target, torch.exp(own * (2 * cap)))
+                p = (
+                    torch.where(is_target, p, p * sample.odds)
+                    if masks
+                    else (p * sample.odds).scatter_(1, target, torch.exp(own * (2 * cap)))
+                )
             sums = p.sum(1, keepdim=True)
             total += (sums.log() - own * (2 * cap)).sum()
-            p.mul_(4 / N / sums).mul_(q - q * q)
-            p.scatter_add_(1, target, (own * own - own).mul_(4 / N))
+            if masks:
+                p = (p / sums - is_target.float()) * (q - q * q) * (4 / N)
+            else:
+                p.mul_(4 / N / sums).mul_(q - q * q)
+                p.scatter_add_(1, target, (own * own - own).mul_(4 / N))
             p = p.to(x.dtype)
             torch.mm(p, weight, out=grad_x[start : start + size])
             grad_rows.addmm_(p.T, rows) if head.dtype == p.dtype else grad_rows.add_(p.T @ rows)

@@ -7,9 +7,10 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -63,13 +64,12 @@ class Text(NamedTuple):
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """What one step gave; the tensors are on the device and may still be computed."""
+    """What one step gave; the device may still be computing it."""
 
     step: int
     tokens: int  # trained on so far
     progress: float
-    loss: Tensor  # mean, in nats
-    grad_norm: Tensor
+    read: Callable[[], list[float]]  # waits for the mean loss in nats and the gradient's norm
     lr_scale: float  # share of the peak learning rates
 
 
@@ -100,6 +100,7 @@ class Trainer:
         V, targets = self.tokenizer.vocab_size, recipe.train.batch_tokens // process.size
         samples = recipe.train.sampled_tokens > 0
         self.sampler = Sampler(text.train, V, targets, recipe.train) if samples else None
+        self._sent = lru_cache(maxsize=1)(self._send)
         self.model.dtype = distributed.training_dtype(recipe.train.dtype, process.device)
         self.parameters = list(self.model.parameters())
         self.optimizer = Optimizer(self.model, recipe.optim, self.model.dtype, process)
@@ -151,7 +152,8 @@ class Trainer:
                 before = self.clock.read("train")
                 outcome = self._step(loss_of, progress)
                 threads.step_took(self.clock.read("train") - before)
-                # What a step gave is read while the next one is computed: a GPU never waits.
+                # The next batch is made, and the last step is read, while a GPU computes this one.
+                self._batch(self.step, progress)
                 if shown:
                     self._show(shown, task, metrics)
                 shown = outcome
@@ -193,10 +195,11 @@ class Trainer:
         self, outcome: StepOutcome, task: console.Task, metrics: console.Metrics | None
     ) -> None:
         """Show the progress and write the metrics of a step."""
+        mean_loss, grad_norm = outcome.read()
         values = {
-            "loss": float(outcome.loss),
+            "loss": mean_loss,
             "lr_scale": outcome.lr_scale,
-            "grad_norm": float(outcome.grad_norm),
+            "grad_norm": grad_norm,
             "tokens_per_s": outcome.tokens / self.clock.read("train"),
         }
         loss, rate = f"{values['loss']:.3f}", f"{values['tokens_per_s']:,.0f}"
@@ -208,7 +211,7 @@ class Trainer:
 
     def advance(self) -> float:
         """Take one step, not compiled, with nothing written, and return its loss: for a replay."""
-        return float(self._step(self.model.loss, self.progress()).loss)
+        return self._step(self.model.loss, self.progress()).read()[0]
 
     def _step(self, loss_of: Any, progress: float) -> StepOutcome:
         """Take one optimizer step."""
@@ -227,7 +230,8 @@ class Trainer:
         norm = self.optimizer.step(lr_scale, momentum(progress, optim))
         self.step, self.tokens = self.step + 1, self.tokens + x.numel() * self.process.size
         self.average.update(self.step, lr_scale)
-        return StepOutcome(self.step, self.tokens, progress, total, norm, lr_scale)
+        read = self.process.fetch(total, norm)
+        return StepOutcome(self.step, self.tokens, progress, read, lr_scale)
 
     def _staged(self, progress: float, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, int]:
         """Cut a batch [B, T] into rows of the stage's length; also return a micro-batch's rows."""
@@ -238,14 +242,17 @@ class Trainer:
 
     def _batch(self, step: int, progress: float) -> tuple[Tensor, Tensor, Sample | None]:
         """Return a rank's rows and targets, and the sample in which targets are places, if any."""
+        return self._sent(step, progress < self.recipe.train.sampled_until)
+
+    def _send(self, step: int, sampled: bool) -> tuple[Tensor, Tensor, Sample | None]:
         rank, send = self.process.rank, self.process.send
-        x, y = self.batches.batch(step, rank, self.process.size)
-        if self.sampler and progress < self.recipe.train.sampled_until:
-            drawn = self.sampler.draw(y, step, rank)
-            if drawn:
-                sample = Sample(send(drawn.tokens), send(drawn.odds))
-                return send(x), send(drawn.places), sample
-        return send(x), send(y), None
+        rows = self.batches.batch(step, rank, self.process.size)
+        tokens = send(rows).long()
+        x, y = tokens[:, :-1], tokens[:, 1:]
+        drawn = self.sampler.draw(rows[:, 1:], step, rank) if self.sampler and sampled else None
+        if not drawn:
+            return x, y, None
+        return x, send(drawn.places), Sample(send(drawn.tokens), send(drawn.odds))
 
     def _loss_function(self) -> Any:
         """Return the model's loss, compiled if the recipe says so, on a clock of its own."""
@@ -260,13 +267,14 @@ class Trainer:
                     torch.compiler.reset()
                 try:
                     compiled = self._warm_up(torch.compile(self.model.loss, dynamic=False))
-                except torch._dynamo.exc.TorchDynamoException as error:
+                except RuntimeError as error:  # of Dynamo, or of a kernel that fits no GPU
                     reason = " ".join(str(error).split("\n\n")[0].split())  # then torch advises
+                    self._forget_gradients()
                     continue
                 self.compiled = True
                 return compiled
-        console.warn(f"torch.compile failed, training goes on slower without it: {reason}")
-        return self.model.loss
+            console.warn(f"torch.compile failed, training goes on slower without it: {reason}")
+            return self._warm_up(self.model.loss)
 
     def _warm_up(self, loss_of: Any) -> Any:
         """Run `loss_of` with as many rows at once as memory holds on every rank, and return it.

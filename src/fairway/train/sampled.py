@@ -53,8 +53,8 @@ class Sampler:
         self._odds = (1 / (is_target + (1 - is_target) * drawn)).astype(np.float32)
         self._size, self._seed = size, recipe.seed
 
-    def draw(self, targets: Longs, step: int, rank: int) -> Drawn | None:
-        """Return a sample with all targets int64[B, S]; None if they do not fit."""
+    def draw(self, targets: NDArray[np.uint16], step: int, rank: int) -> Drawn | None:
+        """Return a sample with all targets uint16[B, S]; None if they do not fit."""
         own, places = np.unique(targets, return_inverse=True)
         if len(own) > self._size:
             return None
