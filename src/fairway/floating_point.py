@@ -92,7 +92,7 @@ def inexact_matmul(where: str) -> BadInput:
     return BadInput(
         f"{where} multiplies float32 matrices inexactly, so exact arithmetic cannot be computed: "
         "take back what asks for fewer bits (torch.set_float32_matmul_precision, TF32, "
-        "ONEDNN_DEFAULT_FPMATH_MODE, autocast)"
+        "NVIDIA_TF32_OVERRIDE, ONEDNN_DEFAULT_FPMATH_MODE, autocast)"
     )
 
 
