@@ -14,6 +14,12 @@ def test_learning_rate_rises_stays_and_falls() -> None:
     assert at == pytest.approx({0.0: 0, 0.05: 0.5, 0.1: 1, 0.5: 1, 0.75: 0.6, 1.0: 0.2})
 
 
+def test_a_fall_by_the_root_is_steep_at_first() -> None:
+    recipe = Optim(warmdown=0.5, warmdown_shape="sqrt", lr_floor=0.2)
+    at = {p: learning_rate(p, recipe) for p in (0.0, 0.5, 0.625, 1.0)}
+    assert at == pytest.approx({0.0: 1, 0.5: 1, 0.625: 0.2 + 0.8 * 0.5, 1.0: 0.2})
+
+
 def test_the_original_shape_of_the_schedule() -> None:
     """At 115.47 ms per step the original decays over its last 3000 of 5197 steps."""
     recipe = Optim(warmdown=3000 / 5197)

@@ -201,6 +201,8 @@ class Optim(Section):
     """Progress during which learning rates rise from 0."""
     warmdown: float = Field(0.58, ge=0, le=1)
     """Last share of progress, over which learning rates fall."""
+    warmdown_shape: Literal["linear", "sqrt"] = "linear"
+    """How rates fall, t being the share of the fall that is over: as 1 - t, or as 1 - √t."""
     lr_floor: float = Field(0.0, ge=0, lt=1)
     """Share of the peak learning rates that is left at the end."""
 

@@ -14,11 +14,16 @@ T = TypeVar("T")
 
 
 def learning_rate(progress: float, recipe: Optim) -> float:
-    """Return the share of every peak rate: linear warmup, plateau, linear warmdown to the floor."""
+    """Return the share of every peak rate: linear warmup, plateau, warmdown to the floor.
+
+    A fall as 1 - √t (Hägele et al., arXiv 2405.18392) is steep at first.
+    """
     rise = min(1.0, progress / recipe.warmup) if recipe.warmup else 1.0
     left = 1.0 - progress
-    fall = min(1.0, left / recipe.warmdown) if recipe.warmdown else 1.0
-    return rise * (recipe.lr_floor + (1 - recipe.lr_floor) * max(fall, 0.0))
+    fall = max(0.0, min(1.0, left / recipe.warmdown)) if recipe.warmdown else 1.0
+    if recipe.warmdown_shape == "sqrt":
+        fall = 1.0 - (1.0 - fall) ** 0.5
+    return rise * (recipe.lr_floor + (1 - recipe.lr_floor) * fall)
 
 
 def momentum(progress: float, recipe: Optim) -> float:
