@@ -4,7 +4,7 @@ import pytest
 
 import counts
 
-LINES = 20855  # of code, where it is; the parent of the second edition had 18,481
+LINES = 20_863  # of code, where it is; the parent of the second edition had 18,481
 LIMITS = {
     "circles of imports": 0,
     "isinstance on own classes": 10,

@@ -11,15 +11,13 @@ key/value heads, h head width, n keys.
 
 from __future__ import annotations
 
-from functools import cache
-from math import prod
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fairway.config.schema import Model
+from fairway.exact.attention_check import check_attention
 from fairway.exact.bookkeeping import Block, Bookkeeping, Head, Longs
 from fairway.exact.fixed_point import (
     CAP_BITS,
@@ -42,7 +40,6 @@ from fairway.exact.fixed_point import (
     ROTARY_BITS,
     SHARE_BITS,
     SMALLEST,
-    SUM_LIMIT,
     WEIGHT_BITS,
     ZERO_EXPONENT,
 )
@@ -52,7 +49,6 @@ from fairway.formats.range_coder import TOTAL
 
 _HEAD_ROWS = 2048  # rows whose logits are on the device at a time
 _TEST_ROWS = 64
-_TEST_INPUT = 4095  # has more bits than TF32
 _NO_KEY = -(1 << 30)  # a score below all others
 _NO_EXPONENT = -128  # an exponent below all others
 
@@ -85,29 +81,6 @@ class _DeviceLinear:
     def output(self, codes: Tensor, token_scale: Tensor) -> Tensor:
         """Return the map of the inputs that the codes stand for, float32[N, m]."""
         return self.matmul(codes) * self.rows * token_scale[:, None]
-
-
-@cache
-def check_attention(shape: Model, device: torch.device) -> None:
-    """Raise BadInput where attention's products are inexact, in the sizes of scoring and decoding.
-
-    A library may choose other code for batches of matrices, and for other sizes.
-    """
-
-    def integers(largest: int, *size: int) -> Tensor:
-        numbers = torch.arange(prod(size), device=device) * 7919 % (2 * largest + 1) - largest
-        return numbers.view(size).float()
-
-    h, heads = shape.head_dim, shape.num_kv_heads
-    for lanes, tokens in ((8, 256), (64, 1)):
-        rows, keys = shape.num_heads // heads * tokens, shape.window + tokens - 1
-        for n in (h, keys):  # queries by keys, weights by values
-            largest = min(_TEST_INPUT, SUM_LIMIT // n)
-            left = integers(largest, lanes * heads, rows, n)
-            right = integers(SUM_LIMIT // (largest * n), lanes * heads, keys, h)
-            right = right.mT if n == h else right
-            if not torch.equal((left @ right).double(), left.double() @ right.double()):
-                raise inexact_matmul("this device")
 
 
 class DeviceOperands:

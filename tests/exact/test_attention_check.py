@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fairway.config.schema import Model
 from fairway.errors import BadInput
-from fairway.exact.cuda import check_attention
+from fairway.exact.attention_check import check_attention
 
 
 class TF32(TorchDispatchMode):
