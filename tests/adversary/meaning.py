@@ -36,6 +36,7 @@ from lies import Lie, folder_lies, lies, pair_lies
 from fairway import console
 from fairway.challenge import checks, submission, trainlog
 from fairway.errors import BadInput
+from fairway.io.atomic import sha256_file
 from fairway.pipeline import plan, verdicts
 from fairway.pipeline import prove as proving
 from fairway.pipeline.directory import Job, RunDirectory
@@ -283,12 +284,11 @@ class Place:
             return f"states that {next(s for s, m in said.items() if not m)}"
         new = [text for text, is_marked in said.items() if text not in truth and not is_marked]
         new = [text for text in new if re.search(r"\d|verified", text)]  # not "not proved yet"
-        if lie.file in (
-            "two files",
-            "model.fairway",
-        ):  # these are read from the file that lies there
-            read = ("Where the ", "SHA-256 of the proof: ")
-            new = [text for text in new if not text.startswith(read)]
+        if run.proof_file.exists():  # its hash is computed, whoever wrote it
+            true = f"SHA-256 of the proof: <code>{sha256_file(run.proof_file)}</code>"
+            new = [text for text in new if text != true]
+        if lie.file in ("two files", "model.fairway"):  # their bytes are read where they lie
+            new = [text for text in new if not text.startswith("Where the ")]
         return f"states: {'; '.join(new[:3])}" if new else ""
 
 
